@@ -1,0 +1,100 @@
+"""Configuration as frozen dataclasses: a YAML or JSON file is a spelling of them.
+
+Unknown keys are refused together with the known ones, and every complaint names the path of the value it is about.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen, keyword-only dataclass whose spelling allows no unknown keys."""
+    cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+class ConfigError(ValueError):
+    """A value that a configuration does not allow; the message says where, what was found and what would do."""
+
+
+def from_dict(cls: type[T], spelling: Mapping[str, Any], *, where: str = "") -> T:
+    """Builds `cls` (made by `config`) from plain dicts, lists and scalars.
+
+    Raises:
+        ConfigError: an unknown key, a missing one, a wrong type or a value the class itself refuses.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(dict(spelling))
+    except ValidationError as error:
+        lines = [_complaint(cls, item, where) for item in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """The plain spelling of a config: `from_dict(type(value), to_dict(value)) == value`."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def replaced(spelling: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of nested dicts with the value at the dotted `path` set; missing dicts on the way are made.
+
+    >>> replaced({"train": {"epochs": 1}}, "train.epochs", 3)
+    {'train': {'epochs': 3}}
+    """
+    head, _, rest = path.partition(".")
+    inner = spelling.get(head)
+    if rest:
+        if inner is not None and not isinstance(inner, Mapping):
+            raise ConfigError(f"`{path}`: `{head}` is {inner!r}, not a section, so nothing can be set below it.")
+        value = replaced(inner or {}, rest, value)
+    return {**spelling, head: value}
+
+
+def _complaint(cls: type, item: Mapping[str, Any], where: str) -> str:
+    path = [part for part in item["loc"]]
+    dotted = ".".join(str(part) for part in ([where] if where else []) + path)
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "unexpected_keyword_argument":
+        owner = _class_at(cls, path[:-1])
+        known = ", ".join(field.name for field in dataclasses.fields(owner)) if owner else "?"
+        return f"`{dotted}` is not a known key. Known here: {known}."
+    if item["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
+        return f"`{dotted}` is missing."
+    if item["type"] in {"value_error", "assertion_error"}:
+        return f"{dotted + ': ' if dotted else ''}{message}"
+    return f"`{dotted}` is {item['input']!r}: {message[0].lower() + message[1:]}."
+
+
+def _class_at(cls: Any, path: list[Any]) -> type | None:
+    """The dataclass that a pydantic error location leads to, or None where a union hides it."""
+    import types
+    import typing
+
+    for part in path:
+        candidates = [cls]
+        while candidates:
+            here = candidates.pop(0)
+            if dataclasses.is_dataclass(here):
+                if part == here.__name__ or part == getattr(here, "kind", None):
+                    cls = here
+                    break
+                hints = typing.get_type_hints(here, include_extras=False)
+                if part in hints:
+                    cls = hints[part]
+                    break
+            elif typing.get_origin(here) in (typing.Union, types.UnionType, tuple, list, dict):
+                args = [arg for arg in typing.get_args(here) if arg is not Ellipsis and arg is not type(None)]
+                if isinstance(part, int) or typing.get_origin(here) is dict:
+                    cls = args[-1]
+                    break
+                candidates.extend(args)
+    if typing.get_origin(cls) in (typing.Union, types.UnionType):
+        found = [arg for arg in typing.get_args(cls) if dataclasses.is_dataclass(arg)]
+        return found[0] if len(found) == 1 else None
+    return cls if dataclasses.is_dataclass(cls) else None
