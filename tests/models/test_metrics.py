@@ -1,0 +1,252 @@
+"""Metrics against scikit-learn, naive loops and numbers worked out by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
+
+from models.metrics import DIRECTIONS, Evaluation, auc, calibration_curve, direction, gini, ranking, value_of
+
+LEVELS = ("tail", "medium", "head")
+
+
+def some_rows(schema, *, feeds=300, seed=0, ties=True):
+    """Predictions (with ties), labels, levels, feeds and users of random feeds."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 9, feeds)
+    feed_N = np.repeat(np.arange(feeds), lengths)
+    user_N = rng.integers(0, 60, feeds)[feed_N]
+    n = len(feed_N)
+    predictions, labels = {}, {}
+    for target in schema.targets:
+        score_N = rng.random(n)
+        if target.is_binary:
+            predictions[target.name] = (np.round(score_N, 1) if ties else score_N).astype(np.float32)
+            labels[target.name] = (rng.random(n) < 0.2 + 0.5 * score_N).astype(np.float32)
+        else:
+            predictions[target.name] = (100 * score_N).astype(np.float32)
+            labels[target.name] = rng.exponential(50, n).astype(np.float32)
+    return predictions, labels, rng.integers(0, 3, n), feed_N, user_N
+
+
+def result_of(schema, rows):
+    evaluation = Evaluation(schema)
+    evaluation.add(*rows)
+    return evaluation.result()
+
+
+def part_of(rows, wanted_N):
+    predictions, labels, *others = rows
+    pick = lambda columns: {name: column[wanted_N] for name, column in columns.items()}
+    return pick(predictions), pick(labels), *(column[wanted_N] for column in others)
+
+
+def test_auc_by_hand():
+    # pairs (positive, negative): (.8, .1) right, (.8, .8) a tie, (.4, .1) right, (.4, .8) wrong: 2.5 of 4
+    assert auc(np.array([0.1, 0.8, 0.8, 0.4]), np.array([False, True, False, True])) == 0.625
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_auc_equals_sklearn_overall_and_by_level(tiny_schema, ties):
+    rows = some_rows(tiny_schema, ties=ties)
+    predictions, labels, level_N, _, _ = rows
+    found = result_of(tiny_schema, rows)["targets"]
+    for name in ("click", "goods_bag", "order"):
+        assert found[name]["auc"] == pytest.approx(roc_auc_score(labels[name], predictions[name]), abs=1e-12)
+        for level, level_name in enumerate(LEVELS):
+            here_N = level_N == level
+            expected = roc_auc_score(labels[name][here_N], predictions[name][here_N])
+            assert found[name]["auc_by_level"][level_name] == pytest.approx(expected, abs=1e-12)
+            assert found[name]["rows_by_level"][level_name] == here_N.sum()
+
+
+@pytest.mark.parametrize(("metric", "column"), [("gauc_feed", 3), ("gauc_user", 4)])
+def test_grouped_auc_equals_a_loop_over_groups(tiny_schema, metric, column):
+    rows = some_rows(tiny_schema)
+    predictions, labels, group_N = rows[0]["click"], rows[1]["click"], rows[column]
+    total = weight = used = 0
+    for group in set(group_N.tolist()):
+        here_N = group_N == group
+        if len(set(labels[here_N])) == 2:
+            total += here_N.sum() * roc_auc_score(labels[here_N], predictions[here_N])
+            weight += here_N.sum()
+            used += 1
+    found = result_of(tiny_schema, rows)["targets"]["click"]
+    assert found[metric] == pytest.approx(total / weight, abs=1e-12)
+    assert found[f"{metric}_share"] == used / len(set(group_N.tolist()))
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+def test_ndcg_and_precision_equal_sklearn_and_a_loop(tiny_schema, k):
+    rows = some_rows(tiny_schema, ties=True)
+    prediction_N, label_N, feed_N = rows[0]["click"], rows[1]["click"].astype(float), rows[3]
+    ndcg, precision = [], []
+    for feed in np.unique(feed_N):
+        here_N = feed_N == feed
+        if label_N[here_N].sum() == 0:
+            continue
+        # sklearn refuses one document: its only order is the best one
+        ndcg.append(ndcg_score([label_N[here_N]], [prediction_N[here_N]], k=k) if here_N.sum() > 1 else 1.0)
+        hits = 0.0
+        for place, at in enumerate(np.sort(prediction_N[here_N])[::-1]):
+            if place < k:
+                hits += label_N[here_N][prediction_N[here_N] == at].mean()  # expected label under random ties
+        precision.append(hits / k)
+    found = ranking(prediction_N.astype(float), label_N > 0, feed_N)
+    assert found[f"ndcg@{k}"] == pytest.approx(np.mean(ndcg), abs=1e-9)
+    assert found[f"precision@{k}"] == pytest.approx(np.mean(precision), abs=1e-9)
+    assert found["ranked_feeds"] == pytest.approx(len(ndcg) / len(np.unique(feed_N)))
+
+
+def test_ndcg_by_hand():
+    # one positive at the second of three places: 1/log2(3); a feed without positives does not count
+    found = ranking(np.array([0.9, 0.5, 0.1, 0.3]), np.array([False, True, False, False]), np.array([0, 0, 0, 1]))
+    assert found["ndcg@5"] == pytest.approx(1 / np.log2(3))
+    assert (found["ndcg@1"], found["precision@1"], found["precision@5"]) == (0.0, 0.0, 0.2)
+    assert found["ranked_feeds"] == 0.5
+
+
+def test_gini_gives_the_papers_rows():
+    assert gini([0.8183, 0.8633, 0.7828]) == pytest.approx(0.0436, abs=5e-5)
+    assert gini([0.7, 0.7, 0.7]) == 0
+    assert gini([0.7]) is None
+
+
+def test_log_loss_and_calibration(tiny_schema):
+    rows = some_rows(tiny_schema, ties=False)
+    found = result_of(tiny_schema, rows)["targets"]["click"]
+    prediction_N, label_N = rows[0]["click"].astype(float), rows[1]["click"].astype(float)
+    assert found["log_loss"] == pytest.approx(log_loss(label_N, prediction_N), abs=1e-9)
+    assert found["calibration"] == pytest.approx(prediction_N.sum() / label_N.sum())
+    order = np.argsort(prediction_N)
+    places = np.arange(len(order)) * 20 // len(order)  # 20 bins of equal frequency
+    gaps = [
+        abs(prediction_N[order][places == b].mean() - label_N[order][places == b].mean()) * (places == b).mean()
+        for b in range(20)
+    ]
+    assert found["ece"] == pytest.approx(sum(gaps), abs=1e-9)
+
+
+def test_calibration_curve_by_hand_and_never_divides_ties():
+    curve = calibration_curve(np.array([0.1, 0.3, 0.2, 0.8]), np.array([0.0, 1.0, 0.0, 1.0]), bins=2)
+    assert curve == [
+        {"predicted": pytest.approx(0.15), "observed": 0.0, "rows": 2},
+        {"predicted": pytest.approx(0.55), "observed": 1.0, "rows": 2},
+    ]
+    assert calibration_curve(np.full(4, 0.5), np.array([0.0, 1.0, 0.0, 0.0]), bins=2) == [
+        {"predicted": 0.5, "observed": 0.25, "rows": 4}
+    ]
+
+
+def test_value_errors_by_hand(tiny_schema):
+    predictions, labels, _, feed_N, user_N = part_of(some_rows(tiny_schema), np.arange(2))
+    predictions["stay"], labels["stay"] = np.array([np.e - 1, 3.0]), np.array([0.0, 5.0])
+    found = result_of(tiny_schema, (predictions, labels, np.array([0, 2]), feed_N, user_N))["targets"]["stay"]
+    in_logs = (np.log(4) - np.log(6)) ** 2
+    assert found["mse_transformed"] == pytest.approx((1 + in_logs) / 2)
+    assert found["mse_by_level"] == {"tail": pytest.approx(1), "medium": None, "head": pytest.approx(in_logs)}
+    assert found["mse"] == pytest.approx(((np.e - 1) ** 2 + 4) / 2)
+    assert found["mae"] == pytest.approx((np.e - 1 + 2) / 2)
+
+
+def test_merged_parts_equal_the_whole(tiny_schema):
+    rows = some_rows(tiny_schema, feeds=200)
+    whole = result_of(tiny_schema, rows)
+    parts = [Evaluation(tiny_schema) for _ in range(3)]
+    for feed in range(200):  # every worker numbers feeds from 0 in each batch
+        predictions, labels, level_N, feed_N, user_N = part_of(rows, rows[3] == feed)
+        parts[feed % 3].add(predictions, labels, level_N, feed_N * 0, user_N)
+    merged = Evaluation.from_state(tiny_schema, parts[0].state())
+    merged.merge(parts[1])
+    merged.merge(Evaluation.from_state(tiny_schema, parts[2].state()))
+    assert flat(merged.result()) == pytest.approx(flat(whole), abs=1e-9)
+    assert merged.result()["targets"]["click"]["auc"] == whole["targets"]["click"]["auc"]
+
+
+def flat(value, path=""):
+    if isinstance(value, dict):
+        return {key: number for name, item in value.items() for key, number in flat(item, f"{path}.{name}").items()}
+    if isinstance(value, list):
+        return {key: number for i, item in enumerate(value) for key, number in flat(item, f"{path}.{i}").items()}
+    return {path: value} if isinstance(value, int | float) else {}
+
+
+def test_past_the_limit_whole_users_remain_whatever_the_order(tiny_schema):
+    rows = some_rows(tiny_schema, feeds=400)
+    results = []
+    for order in (range(400), reversed(range(400))):
+        evaluation = Evaluation(tiny_schema, limit=600)
+        for feed in order:
+            evaluation.add(*part_of(rows, rows[3] == feed))
+        results.append(evaluation)
+    first, second = (evaluation.result() for evaluation in results)
+    assert first["user_share"] == second["user_share"] < 1
+    assert first["rows"] == second["rows"] <= 600
+    assert first["targets"]["click"]["auc"] == second["targets"]["click"]["auc"]
+    kept = np.unique(results[0].state()["columns"]["user"])
+    assert first["rows"] == np.isin(rows[4], kept).sum()  # all candidates of every kept user
+
+
+def test_alarms_and_funnel(tiny_schema):
+    rows = some_rows(tiny_schema, ties=False)
+    assert result_of(tiny_schema, rows)["alarms"] == []
+    _, labels, *others = rows
+    n = len(others[0])
+    labels = {**labels, "click": np.tile([1.0, 0.0], n)[:n]}
+    half = np.tile([0.1, 0.1, 0.9, 0.9], n)[:n]
+    broken = {"click": half, "goods_bag": half, "order": np.full(n, 0.2), "stay": np.where(np.arange(n) == 3, np.nan, 1.0)}
+    if n % 4:  # whole patterns, so that the AUC is exactly .5
+        rows = part_of((broken, labels, *others), np.arange(n - n % 4))
+    result = result_of(tiny_schema, rows)
+    assert [(alarm["kind"], alarm["targets"]) for alarm in result["alarms"]] == [
+        ("auc_half", ["click"]),
+        ("constant", ["order"]),
+        ("non_finite", ["stay"]),
+        ("identical", ["click", "goods_bag"]),
+    ]
+    assert "1 of" in result["alarms"][2]["message"]
+    assert result["targets"]["stay"]["mse"] is None
+    assert result["funnel"] == {"goods_bag<=click": 0.0, "order<=goods_bag": 0.5}
+
+
+def test_one_class_gives_none_and_valid_json(tiny_schema):
+    predictions, labels, *others = some_rows(tiny_schema)
+    result = result_of(tiny_schema, (predictions, {**labels, "order": np.zeros(len(others[0]))}, *others))
+    order = result["targets"]["order"]
+    undefined = ("auc", "gauc_feed", "gauc_user", "ndcg@5", "precision@5", "calibration", "gini")
+    assert [order[name] for name in undefined] == [None] * 7
+    assert order["auc_by_level"] == dict.fromkeys(LEVELS)
+    aucs = [result["targets"][name]["auc"] for name in ("click", "goods_bag")]
+    assert result["mean"]["auc"] == pytest.approx(np.mean(aucs))
+    json.dumps(result, allow_nan=False)
+
+
+def test_paths_lead_to_metrics(tiny_schema):
+    result = result_of(tiny_schema, some_rows(tiny_schema))
+    assert value_of(result, "click.auc_by_level.head") == result["targets"]["click"]["auc_by_level"]["head"]
+    assert value_of(result, "mean.auc") == result["mean"]["auc"]
+    assert (direction("click.auc_by_level.head"), direction("stay.mse"), direction("click.calibration")) == (
+        "max",
+        "min",
+        "one",
+    )
+    with pytest.raises(KeyError, match="`clik` is not one of: click, goods_bag"):
+        value_of(result, "clik.auc")
+    with pytest.raises(KeyError, match="not one number"):
+        value_of(result, "click.auc_by_level")
+    with pytest.raises(KeyError, match=r"no metric `click\.uac`"):
+        direction("click.uac")
+    assert set(DIRECTIONS) >= set(result["mean"])
+
+
+def test_wrong_input_is_named(tiny_schema):
+    predictions, labels, *others = some_rows(tiny_schema)
+    with pytest.raises(ValueError, match="predictions lack target `order`"):
+        Evaluation(tiny_schema).add({name: predictions[name] for name in ("click", "goods_bag", "stay")}, labels, *others)
+    with pytest.raises(ValueError, match=r"`prediction.click` has shape \(3,\)"):
+        Evaluation(tiny_schema).add({**predictions, "click": np.ones(3)}, labels, *others)
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        Evaluation(tiny_schema).result()
+    with pytest.raises(ValueError, match="different targets"):
+        Evaluation(tiny_schema).merge(Evaluation(tiny_schema, ["click"]))
