@@ -147,7 +147,7 @@ class Evaluation:
             the binary targets; `funnel`: by `child<=parent`, the share of candidates that break it; `alarms`: dicts of
             `kind`, `targets`, `message`.
         """
-        if not self._parts:
+        if not self.rows:
             raise ValueError("nothing to evaluate: no candidate was added, or none of the sampled users was kept.")
         self._parts = [self._columns()]
         columns = self._parts[0] | {name: _codes(self._parts[0][name]) for name in ("feed", "user")}
@@ -266,6 +266,8 @@ def binary_metrics(
 ) -> dict[str, Any]:
     """Metrics of probabilities against labels 0 or 1.
 
+    Args:
+        feed_N, user_N: numbered from 0 without gaps, int64.
     Returns:
         `auc`, `auc_by_level` and their `gini`; `gauc_feed`, `gauc_user` with the `_share` of groups that have both classes;
         `ndcg@k`, `precision@k`; `log_loss`; `calibration` = predicted / observed positives; `ece`, the mean gap of the
@@ -287,7 +289,7 @@ def binary_metrics(
     if not finite:
         undefined = ["auc", "gini", "gauc_feed", "gauc_user", *names, "log_loss", "calibration", "ece"]
         return result | dict.fromkeys(undefined) | {"auc_by_level": dict.fromkeys(levels), "calibration_curve": []}
-    code_N, feed_N, user_N = _codes(prediction_N), _codes(feed_N), _codes(user_N)
+    code_N = _codes(prediction_N)
     found, values, _ = _aucs(code_N, positive_N, level_N.astype(np.int64))
     auc_by_level = dict.fromkeys(levels) | {levels[i]: value for i, value in zip(found, values.tolist(), strict=True)}
     clipped_N = np.clip(prediction_N, SMALLEST, 1 - SMALLEST)
@@ -365,12 +367,11 @@ def gini(values: Sequence[float]) -> float | None:
 def ranking(prediction_N: NDArray, positive_N: NDArray, feed_N: NDArray) -> dict[str, Any]:
     """NDCG@k and Precision@k over the feeds that have a positive; equal predictions share their places' gains evenly.
 
-    Precision@k divides by k even where a feed is shorter, as published.
+    Precision@k divides by k even where a feed is shorter, as published. Feeds are numbered from 0 without gaps.
 
     Returns:
         `ndcg@k`, `precision@k` (None where no feed has a positive) and `ranked_feeds`, the share of feeds used.
     """
-    feed_N = _codes(feed_N)
     tie_N, gain_N = _sorted_ties(_codes(-prediction_N), positive_N, feed_N)
     feed_starts, feed_of_N = _runs(tie_N // max(len(tie_N), 1))
     _, tie_of_N = _runs(tie_N)
