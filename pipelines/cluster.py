@@ -1,0 +1,79 @@
+"""The one place that starts or joins Ray, and says what it found."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.config import ConfigError, config
+
+
+@config
+class RayConfig:
+    """Which Ray to use.
+
+    Attributes:
+        address: None starts a Ray on this machine for the length of the job (or joins the one a submitted job runs
+            in); `auto` or `host:port` joins a running one.
+        num_cpus: logical CPUs of a Ray started here; None takes the machine's, at least 4, because Train, Tune and
+            Data each hold some and a job in which all are held by one of them never ends.
+        object_store_mb: shared memory of a Ray started here.
+        dashboard: start the dashboard too (loopback only).
+    """
+
+    address: str | None = None
+    num_cpus: int | None = None
+    object_store_mb: int = 500
+    dashboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_cpus is not None and self.num_cpus < 2:
+            raise ValueError(f"ray needs num_cpus >= 2 (a worker and the data it reads), got {self.num_cpus}.")
+
+
+@contextmanager
+def connected(ray_config: RayConfig) -> Iterator[None]:
+    """Inside, Ray is up. What was started here is stopped at the end; a Ray that was there before is left alone."""
+    # Idle workers are kept between stages: each new one imports Ray again, a second or two on a small machine.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+    os.environ.setdefault("RAY_num_workers_soft_limit", "10")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's Train page
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = ray_config.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except ConnectionError as error:
+            raise ConfigError(f"`ray.address` is {address!r}, but no Ray answers there: {str(error).splitlines()[0]}") from None
+    else:
+        ray.init(
+            num_cpus=ray_config.num_cpus or max(4, os.cpu_count() or 1),
+            include_dashboard=ray_config.dashboard,
+            object_store_memory=ray_config.object_store_mb * 2**20,
+            log_to_driver=False,
+        )
+    context = ray.get_runtime_context()
+    dashboard = ray._private.worker.global_worker.node.address_info.get("webui_url") if not address else None
+    where = f"Ray {ray.__version__} with {ray.cluster_resources().get('CPU', 0):.0f} CPUs"
+    gpus = ray.cluster_resources().get("GPU", 0)
+    print(where + (f", {gpus:.0f} GPUs" if gpus else "") + (f", dashboard http://{dashboard}" if dashboard else ""), flush=True)
+    try:
+        yield
+    finally:
+        if context is not None:
+            ray.shutdown()
+
+
+def output_folder(output: str, name: str) -> Path:
+    """`output/name`, absolute. A submitted job runs in a temporary copy, where a relative folder would be lost."""
+    path = Path(output).expanduser()
+    if not path.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise ConfigError(
+            f"`output` is {output!r}: in a submitted job it must be an absolute path that all nodes reach "
+            "(add `--set output=/shared/liverank`), because the job's own folder is temporary."
+        )
+    return (path / name).resolve()

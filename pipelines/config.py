@@ -1,0 +1,89 @@
+"""An experiment: one YAML file that says logs, schema, preparation, model, training, search, report and endpoint."""
+
+from collections.abc import Iterable
+from dataclasses import field as default
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.config import ConfigError, config, from_dict, replaced
+from models.ranker import RankerConfig
+from models.schema import Schema
+from models.zoo import resolve
+from pipelines.cluster import RayConfig, output_folder
+from pipelines.evaluate import EvaluateConfig
+from pipelines.logs import LogsConfig
+from pipelines.prepare import PrepareConfig
+from pipelines.serve import ServeConfig
+from pipelines.train import TrainConfig
+from pipelines.tune import TuneConfig
+
+
+@config
+class Experiment:
+    """Everything a job needs to know.
+
+    Attributes:
+        name: of the run; results lie in `output/name`.
+        model: `system` names a row of the zoo; further keys change that row (see `models.zoo.resolve`).
+    """
+
+    name: str
+    output: str = "runs"
+    logs: LogsConfig
+    schema: Schema
+    prepare: PrepareConfig = default(default_factory=PrepareConfig)
+    model: dict[str, Any] = default(default_factory=lambda: {"system": "mmoe"})
+    train: TrainConfig = default(default_factory=TrainConfig)
+    tune: TuneConfig = default(default_factory=TuneConfig)
+    evaluate: EvaluateConfig = default(default_factory=EvaluateConfig)
+    serve: ServeConfig = default(default_factory=ServeConfig)
+    ray: RayConfig = default(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise ValueError(f"name is {self.name!r}; it names a folder, so it must be one word.")
+        resolve(self.model)  # a wrong model is told before any work is done
+
+    @cached_property
+    def ranker(self) -> RankerConfig:
+        return resolve(self.model)
+
+    @cached_property
+    def folder(self) -> Path:
+        return output_folder(self.output, self.name)
+
+
+def load_spelling(file: str | Path, changes: Iterable[str] = ()) -> dict[str, Any]:
+    """The YAML file as plain dicts, with `a.b=c` changes applied; a value is read as YAML.
+
+    Raises:
+        ConfigError: no such file, no YAML, a change without `=`.
+    """
+    path = Path(file)
+    if not path.is_file():
+        near = sorted(str(found) for found in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ConfigError(f"no config file {file}." + (f" There are: {', '.join(near)}." if near else ""))
+    try:
+        spelling = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(spelling, dict):
+        raise ConfigError(f"{file} holds no sections (found {type(spelling).__name__}).")
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"`--set {change}`: write it as --set section.key=value.")
+        spelling = replaced(spelling, key, yaml.safe_load(value))
+    return spelling
+
+
+def load_experiment(file: str | Path, changes: Iterable[str] = ()) -> Experiment:
+    """Reads and checks an experiment.
+
+    Raises:
+        ConfigError: unknown keys with the known ones, wrong values with their path.
+    """
+    return from_dict(Experiment, load_spelling(file, changes))
