@@ -137,9 +137,10 @@ def base_columns(schema: Schema, extra_columns: Iterable[str] = ()) -> set[str]:
             if item.column in allowed or _has_prefix(item.column, prefixes):
                 found.add(f"{history.name}.{item.column}")
             elif item.column != HOURS_AGO:
+                known = [*allowed, HOURS_AGO, *(prefix + "*" for prefix in prefixes)]
                 raise ConfigError(
                     f"history field `{history.name}.{item.name}` reads column `{item.column}`, which entries of "
-                    f"{history.events} do not have. {_nearest(item.column, [*allowed, HOURS_AGO, *(p + '*' for p in prefixes)])}"
+                    f"{history.events} do not have. {_nearest(item.column, known)}"
                 )
     return found - set(META.names)
 
