@@ -5,7 +5,9 @@ A slate is a feed, an article a room, its click the entering.
 
 | canonical | from |
 | --- | --- |
-| impressions | one row per article in view: `request_id` = `impression_id`, `shown_at` = `impression_time`, `position` = place in the slate (shuffled by the publisher of the log), `context.device` = `device_type`, `context.page` = `front` or `article` |
+| impressions | one row per article in view: `request_id` = `impression_id`, `shown_at` = `impression_time`, |
+|  | `position` = place in the slate (shuffled by the publisher), `context.device` = `device_type`, |
+|  | `context.page` = `article` if the slate was shown on one, else `front` |
 | engagements `enter` | one per clicked article at `impression_time`, `value` = `next_read_time` in seconds |
 | engagements `scroll` | one per click whose `next_scroll_percentage` is known, `value` = percent |
 | engagements before the window | `history.parquet`, the same two actions without request id |
@@ -33,12 +35,11 @@ from pipelines.logs.canonical import read_footer
 from pipelines.logs.ids import as_ids
 
 _USER_ATTRIBUTES = ("is_subscriber", "is_sso_user", "gender", "postcode", "age")
-_BEHAVIORS = (
-    "impression_id article_id impression_time device_type article_ids_inview article_ids_clicked user_id "
-    "next_read_time next_scroll_percentage"
-).split() + list(_USER_ATTRIBUTES)
-_HISTORY = "user_id impression_time_fixed scroll_percentage_fixed article_id_fixed read_time_fixed".split()
-_ARTICLES = "article_id published_time category article_type premium".split()
+_SLATE = ("impression_id", "impression_time", "user_id", "article_id", "device_type", "article_ids_inview")
+_CLICK = ("article_ids_clicked", "next_read_time", "next_scroll_percentage")
+_BEHAVIORS = [*_SLATE, *_CLICK, *_USER_ATTRIBUTES]
+_HISTORY = ["user_id", "impression_time_fixed", "scroll_percentage_fixed", "article_id_fixed", "read_time_fixed"]
+_ARTICLES = ["article_id", "published_time", "category", "article_type", "premium"]
 
 
 @config
