@@ -8,6 +8,7 @@ them offline and in the endpoint, so both see the same numbers.
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 from models.config import ConfigError, config
 from models.schema import Schema
 from pipelines.feeds import META
-from pipelines.prepare.arrays import flat, floats, lengths, listed, nullable, whole
+from pipelines.prepare.arrays import arrays_of, flat, floats, lengths, listed, nullable
 
 HOUR_MS = 3_600_000
 WINDOWS = ("10m", "1h", "life")
@@ -145,7 +146,8 @@ def base_columns(schema: Schema, extra_columns: Iterable[str] = ()) -> set[str]:
     return found - set(META.names)
 
 
-def derived_columns(schema: Schema) -> list[str]:
+@lru_cache(maxsize=64)
+def derived_columns(schema: Schema) -> tuple[str, ...]:
     """Derived columns that the schema's fields and histories read, those that others need first."""
     names: dict[str, None] = {}
     for field in schema.fields:
@@ -156,7 +158,7 @@ def derived_columns(schema: Schema) -> list[str]:
     for history in schema.histories:
         if any(item.column == HOURS_AGO for item in history.fields):
             names[f"{history.name}.{HOURS_AGO}"] = None
-    return list(names)
+    return tuple(names)
 
 
 def derive(features: pa.Table, schema: Schema, *, entry_rate: float, clock: Clock) -> pa.Table:
@@ -174,23 +176,31 @@ def derive(features: pa.Table, schema: Schema, *, entry_rate: float, clock: Cloc
 
 def derive_columns(features: pa.Table, names: Iterable[str], *, entry_rate: float, clock: Clock) -> pa.Table:
     """As `derive`, for columns by name (histories' as `history.hours_ago`); inputs that are derived come first."""
-    given = {name: array for name, array in zip(features.column_names, features.columns, strict=True)}
-    of_feed = lengths(_of(given, "room_id", "every feed table"))
-    context = _Context(given=given, lengths=of_feed, entry_rate=entry_rate, clock=clock)
+    return pa.table(derive_arrays(arrays_of(features), names, entry_rate=entry_rate, clock=clock))
+
+
+def derive_arrays(
+    given: Mapping[str, pa.Array], names: Iterable[str], *, entry_rate: float, clock: Clock
+) -> dict[str, pa.Array]:
+    """As `derive_columns`, on arrays by column name."""
+    arrays = dict(given)
+    context = _Context(
+        given=arrays, lengths=lengths(_of(arrays, "room_id", "every feed table")), entry_rate=entry_rate, clock=clock
+    )
     for name in names:
-        given[name] = _compute(name, context)
-    return pa.table(given)
+        arrays[name] = _compute(name, context)
+    return arrays
 
 
 @dataclass(frozen=True)
 class _Context:
-    given: dict[str, pa.ChunkedArray | pa.Array]
+    given: Mapping[str, pa.Array]
     lengths: np.ndarray
     entry_rate: float
     clock: Clock
 
     def array(self, name: str, user: str) -> pa.Array:
-        return whole(_of(self.given, name, user))
+        return _of(self.given, name, user)
 
     def floats(self, name: str, user: str) -> np.ndarray:
         array = flat(_of(self.given, name, user))
@@ -283,7 +293,7 @@ _DERIVED: Mapping[str, tuple[Of, tuple[str, ...], Callable[[str, _Context], pa.A
 }
 
 
-def _of(given: Mapping[str, pa.ChunkedArray | pa.Array], name: str, user: str) -> pa.ChunkedArray | pa.Array:
+def _of(given: Mapping[str, pa.Array], name: str, user: str) -> pa.Array:
     if name not in given:
         raise ConfigError(
             f"the feature table has no column `{name}`, which `{user}` is derived from. {_nearest(name, list(given))}"

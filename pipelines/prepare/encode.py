@@ -23,8 +23,8 @@ from models.config import ConfigError, from_dict, to_dict
 from models.schema import Bins, Hash, Number, Schema, Vocabulary
 from pipelines.feeds import LABEL_PREFIX, META, feeds_schema
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.arrays import flat, floats, is_list, lengths, whole
-from pipelines.prepare.derive import Clock, base_columns, derive
+from pipelines.prepare.arrays import arrays_of, flat, floats, is_list, lengths
+from pipelines.prepare.derive import Clock, base_columns, derive_arrays, derived_columns
 from pipelines.prepare.levels import level_cuts, level_of
 from pipelines.prepare.sketch import Counts, equal_frequency_edges, number_keys, smallest_of
 
@@ -319,11 +319,11 @@ def fit_encoder(files: Iterable[Path], schema: Schema, *, entry_rate: float, clo
 
 def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock: Clock) -> Partial:
     """Counts one table of raw training feeds; all feeds of a user should be in one table (see the head of this file)."""
-    features = derive(features, schema, entry_rate=entry_rate, clock=clock)
+    arrays = derive_arrays(arrays_of(features), derived_columns(schema), entry_rate=entry_rate, clock=clock)
     found: dict[str, list[Counts]] = {name: [] for name, (how, _) in schema.tables.items() if not isinstance(how, Hash)}
     numbers: dict[str, Moments] = {}
     for field in schema.fields:
-        values = flat(_column(features, field.column))
+        values = flat(_column(arrays, field.column))
         if isinstance(field.encoding, Number):
             known = _transformed(values, field.column, field.encoding)
             numbers[field.name] = Moments.of(known[~np.isnan(known)])
@@ -331,18 +331,18 @@ def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock:
             found[field.table].append(_counted(values, field.column, field.encoding))
     for history in schema.histories:
         if any(item.table in found for item in history.fields):
-            new = pa.array(_first_shown(features, history.name))
+            new = pa.array(_first_shown(arrays, history.name))
             for item in history.fields:
                 if not isinstance(item.encoding, Hash | Number):
                     column = f"{history.name}.{item.column}"
-                    found[item.table].append(_counted(flat(_column(features, column)).filter(new), column, item.encoding))
+                    found[item.table].append(_counted(flat(_column(arrays, column)).filter(new), column, item.encoding))
     measure = schema.levels.column or f"{schema.levels.of}_id"
     how = Bins() if schema.levels.column else Vocabulary()
     return Partial(
         values={name: Counts.merged(counts) for name, counts in found.items()},
         numbers=numbers,
-        levels=_counted(flat(_column(features, measure)), measure, how),
-        largest_feed=int(lengths(features["room_id"]).max(initial=0)),
+        levels=_counted(flat(_column(arrays, measure)), measure, how),
+        largest_feed=int(lengths(arrays["room_id"]).max(initial=0)),
     )
 
 
@@ -392,11 +392,11 @@ def _levels(counts: Counts, schema: Schema) -> LevelState:
     return LevelState(VocabularyRows(counts.values), levels, cuts)
 
 
-def _first_shown(features: pa.Table, history: str) -> np.ndarray:
+def _first_shown(arrays: Mapping[str, pa.Array], history: str) -> np.ndarray:
     """Which of all history entries are younger than the youngest one in the user's previous feed of this table, bool."""
-    entries = _column(features, f"{history}.at")
+    entries = _column(arrays, f"{history}.at")
     count, at = lengths(entries), flat(entries).to_numpy()
-    user, feed_at = (whole(_column(features, name)).to_numpy() for name in ("user_id", "at"))
+    user, feed_at = (_column(arrays, name).to_numpy() for name in ("user_id", "at"))
     youngest = np.full(len(count), np.iinfo(np.int64).min)
     youngest[count > 0] = at[np.cumsum(count)[count > 0] - 1]
     order = np.lexsort((feed_at, user))
@@ -428,10 +428,11 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
         ValueError: a negative number under log1p, or an infinite one.
     """
     state.check(schema)
-    features = derive(features, schema, entry_rate=state.entry_rate, clock=state.clock)
+    arrays = arrays_of(features)
+    arrays = derive_arrays(arrays, derived_columns(schema), entry_rate=state.entry_rate, clock=state.clock)
     out: dict[str, pa.Array] = {}
     for item in META:
-        array = whole(_column(features, item.name))
+        array = _column(arrays, item.name)
         out[item.name] = array if array.type == item.type else array.cast(item.type)
     if out["user_id"].null_count:
         out["user_id"] = out["user_id"].fill_null(-1)
@@ -439,25 +440,25 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
     candidates = _Lists.of(room_id)
 
     measure = schema.levels.column or f"{schema.levels.of}_id"
-    level = _level(candidates.flat(features, measure), measure, state.level, by_owner=schema.levels.column is None)
+    level = _level(candidates.flat(arrays, measure), measure, state.level, by_owner=schema.levels.column is None)
     out["level"] = candidates.cut(level)
     for field in schema.fields:
-        values = candidates.flat(features, field.column) if field.of == "candidate" else _single(features, field.column)
+        values = candidates.flat(arrays, field.column) if field.of == "candidate" else _single(arrays, field.column)
         if isinstance(field.encoding, Number):
             encoded = _standardised(values, field.column, field.encoding, state.numbers[field.name])
         else:
             encoded = _rows(values, field.column, state.tables[field.table])
         out[field.name] = candidates.cut(encoded) if field.of == "candidate" else pa.array(encoded)
     for history in schema.histories:
-        entries = _Lists.of(whole(_column(features, f"{history.name}.at")))
+        entries = _Lists.of(_column(arrays, f"{history.name}.at"))
         for item in history.fields:
             column = f"{history.name}.{item.column}"
-            rows = _rows(entries.flat(features, column), column, state.tables[item.table])
+            rows = _rows(entries.flat(arrays, column), column, state.tables[item.table])
             out[f"{history.name}.{item.name}"] = entries.cut(rows)
     for name in schema.target_names:
         column = LABEL_PREFIX + name
-        if column in features.column_names:
-            out[column] = candidates.cut(_floats(candidates.flat(features, column), column).astype(np.float32))
+        if column in arrays:
+            out[column] = candidates.cut(_floats(candidates.flat(arrays, column), column).astype(np.float32))
     return pa.table(out, schema=pa.schema([item for item in _feeds_schema(schema) if item.name in out]))
 
 
@@ -478,8 +479,8 @@ class _Lists:
         np.cumsum(count, out=offsets[1:])
         return cls(count, pa.array(offsets))
 
-    def flat(self, features: pa.Table, name: str) -> pa.Array:
-        column = whole(_column(features, name))
+    def flat(self, arrays: Mapping[str, pa.Array], name: str) -> pa.Array:
+        column = _column(arrays, name)
         if pa.types.is_null(column.type):
             return pa.nulls(int(self.lengths.sum()))
         if not is_list(column.type):
@@ -494,8 +495,8 @@ class _Lists:
         return pa.ListArray.from_arrays(self.offsets, pa.array(values))
 
 
-def _single(features: pa.Table, name: str) -> pa.Array:
-    column = whole(_column(features, name))
+def _single(arrays: Mapping[str, pa.Array], name: str) -> pa.Array:
+    column = _column(arrays, name)
     if is_list(column.type):
         raise ConfigError(f"column `{name}` holds {column.type} where one value a feed is needed.")
     return column
@@ -507,7 +508,7 @@ def _rows(values: pa.Array, column: str, table: TableRows) -> np.ndarray:
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         values = values.dictionary_encode()
     if pa.types.is_dictionary(values.type):  # every distinct value is looked up once
-        rows = np.append(_rows(values.dictionary, column, table) if len(values.dictionary) else [], 0).astype(np.int32)
+        rows = np.append(_rows(_ids(values.dictionary, column), column, table), np.int32(0))  # the last: for missing ones
         return rows[values.indices.fill_null(len(rows) - 1).to_numpy()]
     ids = _ids(values, column)
     if not ids.null_count:
@@ -552,6 +553,8 @@ def _floats(values: pa.Array, column: str) -> np.ndarray:
 
 
 def _ids(values: pa.Array, column: str) -> pa.Array:
+    if pa.types.is_int64(values.type):
+        return values
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     if pa.types.is_dictionary(values.type) and pa.types.is_boolean(values.type.value_type):
@@ -562,7 +565,7 @@ def _ids(values: pa.Array, column: str) -> pa.Array:
         raise ConfigError(f"column `{column}`: {error}") from None
 
 
-def _column(features: pa.Table, name: str) -> pa.ChunkedArray:
-    if name not in features.column_names:
-        raise ConfigError(f"the feature table has no column `{name}`, which the schema reads. It has: {features.column_names}.")
-    return features[name]
+def _column(arrays: Mapping[str, pa.Array], name: str) -> pa.Array:
+    if name not in arrays:
+        raise ConfigError(f"the feature table has no column `{name}`, which the schema reads. It has: {', '.join(arrays)}.")
+    return arrays[name]

@@ -54,9 +54,9 @@ class Prepared:
                 "Prepare into another folder, or use its schema."
             )
         if schema is not None and (missing := _labels(schema) - _labels(own_schema)):
+            names = ", ".join(sorted(name for name, *_ in missing))
             raise ConfigError(
-                f"`{path}` was prepared with other labels for these targets: {', '.join(sorted(name for name, *_ in missing))}. "
-                "Prepare into another folder."
+                f"`{path}` was prepared with other labels for these targets: {names}. Prepare into another folder."
             )
         prepared = cls(path, own_schema, encoder, manifest, manifest["fingerprint"])
         for split in SPLITS:

@@ -47,7 +47,7 @@ class Counts:
 def number_keys(values: np.ndarray) -> np.ndarray:
     """Maps float64 to int64 in the same order, so that close numbers share a key and `Counts` of keys stay small.
 
-    A key is the number cut to 12 bits behind the leading one: integers up to 8192 are exact, all else is off by less
+    A key is the number cut to 12 bits behind the leading one: integers from 0 to 8192 are exact, all else is off by less
     than 1/4096 of itself. A factor of two in range costs at most 4096 keys. NaN has no key and must not be passed.
     """
     bits = (values + 0.0).view(np.int64)  # + 0.0 makes one zero of two

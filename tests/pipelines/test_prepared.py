@@ -1,0 +1,78 @@
+"""Opening prepared folders: whole ones, and every way in which one is not."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from models.config import ConfigError
+from models.schema import Schema
+from pipelines.prepare.derive import Clock
+from pipelines.prepare.encode import encode, finish, fit_partial
+from pipelines.prepare.prepared import SPLITS, Prepared
+from tests.pipelines.test_encode import random_feeds
+
+
+@pytest.fixture
+def folder(tiny_schema, tmp_path):
+    how = {"entry_rate": 0.1, "clock": Clock()}
+    features = random_feeds(tiny_schema, 6, seed=0)
+    state = finish(fit_partial(features, tiny_schema, **how), tiny_schema, **how)
+    for split in SPLITS:
+        for kind, table in (("features", features), ("feeds", encode(features, tiny_schema, state))):
+            (tmp_path / kind / split).mkdir(parents=True)
+            for number in (1, 0):
+                pq.write_table(table.slice(3 * number, 3), tmp_path / kind / split / f"bucket-0000{number}.parquet")
+    state.save(tmp_path / "encoder")
+    (tmp_path / "schema.json").write_text(json.dumps(tiny_schema.to_dict()))
+    splits = {split: {"files": 2, "feeds": 6} for split in SPLITS}
+    (tmp_path / "manifest.json").write_text(json.dumps({"fingerprint": "abc", "splits": splits}))
+    return tmp_path
+
+
+def test_a_finished_folder_opens_with_all_its_parts(folder, tiny_schema):
+    prepared = Prepared.open(str(folder), schema=tiny_schema)
+    assert (
+        prepared.schema == tiny_schema and prepared.fingerprint == "abc" and prepared.manifest["splits"]["test"]["feeds"] == 6
+    )
+    assert [file.name for file in prepared.files("valid")] == ["bucket-00000.parquet", "bucket-00001.parquet"]
+    assert [file.parent.parent.name for file in prepared.features("valid")] == ["features", "features"]
+    assert prepared.encoder.table_sizes["user"] == 50
+    with pytest.raises(ConfigError, match="no split `tests`; there are: train, valid, test"):
+        prepared.files("tests")
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("manifest.json", r"was not finished; .*manifest.json is missing"),
+        ("schema.json", r"schema.json is missing"),
+        ("encoder/encoder.safetensors", r"holds no encoder: encoder.safetensors is missing"),
+        ("feeds/valid/bucket-00001.parquet", r"feeds/valid` holds 1 Parquet files where the manifest counts 2"),
+    ],
+)
+def test_what_is_missing_is_named(folder, gone, message):
+    (folder / gone).unlink()
+    with pytest.raises(ConfigError, match=message):
+        Prepared.open(folder)
+
+
+def test_no_folder_and_a_damaged_manifest(folder):
+    with pytest.raises(ConfigError, match=r"no prepared folder at `.*nowhere`"):
+        Prepared.open(folder / "nowhere")
+    (folder / "manifest.json").write_text('{"finger')
+    with pytest.raises(ConfigError, match=r"manifest.json` is damaged"):
+        Prepared.open(folder)
+
+
+def test_another_schema_is_refused_with_what_differs(folder, tiny_schema):
+    spelling = tiny_schema.to_dict()
+    spelling["targets"][0]["fusion_weight"] = 9.0
+    Prepared.open(folder, schema=Schema.from_dict(spelling))  # weights are free
+    spelling["fields"][6]["column"] = "state.other_id"
+    with pytest.raises(ConfigError, match=r"prepared for another schema: they differ in field `product`\."):
+        Prepared.open(folder, schema=Schema.from_dict(spelling))
+    spelling = tiny_schema.to_dict()
+    spelling["targets"][2]["attribution_seconds"] = 60
+    with pytest.raises(ConfigError, match=r"other labels for these targets: order"):
+        Prepared.open(folder, schema=Schema.from_dict(spelling))
