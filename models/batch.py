@@ -1,6 +1,6 @@
 """Feeds as tensors.
 
-    # R feeds, N candidates of all feeds together, L longest history of the batch
+# R feeds, N candidates of all feeds together, L longest history of the batch
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class FeedBatch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "FeedBatch":
         """The same batch with `change` applied to every tensor."""
-        each = lambda tensors: {name: change(tensor) for name, tensor in tensors.items()}  # noqa: E731
+        each = lambda tensors: {name: change(tensor) for name, tensor in tensors.items()}
         return FeedBatch(
             feed=each(self.feed),
             candidate=each(self.candidate),

@@ -9,7 +9,8 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import pytest
 
-from tests.samples import TABLE_SIZES, random_batch, tiny_schema as make_tiny_schema
+from tests.samples import TABLE_SIZES, random_batch
+from tests.samples import tiny_schema as make_tiny_schema
 
 
 @pytest.fixture(scope="session")
