@@ -215,7 +215,8 @@ class Levels:
         _unique("levels", list(self.names))
         if len(self.shares) != len(self.names) or abs(sum(self.shares) - 1) > 1e-6 or min(self.shares) <= 0:
             raise ValueError(
-                f"levels need one positive share a name, summing to 1; got names {list(self.names)}, shares {list(self.shares)}."
+                "levels need one positive share a name, summing to 1; "
+                f"got names {list(self.names)}, shares {list(self.shares)}."
             )
 
 
