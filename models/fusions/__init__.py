@@ -1,0 +1,18 @@
+"""Fusion slot: named input vectors of both levels -> one vector per target.
+
+A filling is built as `Filling(config, schema, widths)`, tells its `widths: dict[target, int]`, and is called as
+`filling(vectors) -> dict[target, Tensor_NH]`. It ends with the target's tower; the coupling makes the output of it.
+"""
+
+from typing import Annotated
+
+from pydantic import Discriminator
+
+from models.fusions.mmoe import Mmoe, MmoeConfig
+from models.fusions.ple import Ple, PleConfig
+from models.fusions.shared_bottom import SharedBottom, SharedBottomConfig
+from models.fusions.single import Single, SingleConfig
+
+FusionConfig = Annotated[SingleConfig | SharedBottomConfig | MmoeConfig | PleConfig, Discriminator("kind")]
+
+FUSIONS = {"single": Single, "shared_bottom": SharedBottom, "mmoe": Mmoe, "ple": Ple}

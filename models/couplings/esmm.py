@@ -1,0 +1,85 @@
+"""Entire space multi-task model (Ma et al. 2018, "Entire space multi-task model: an effective approach for estimating
+post-click conversion rate", Eq. 2-3), for whole target graphs.
+
+    # N candidates
+
+With f_t the target's own conditional probability given that all its parents happened,
+
+    p(t) = f_t * product of f_a over all ancestors a of t, each once,
+
+which on a chain is p(child) = p(parent) f(child), over all impressions. Products are sums of log probabilities, and
+outputs are logits of them, exact far below the smallest probability that float32 can subtract from 1. Where paths of
+the graph meet again, an ancestor counts once, as the chain rule has it.
+
+A value target is f_t (in the transformed space it is trained in) times the probability of its ancestors: the paper's
+variant for stay time, as the DBMTL paper describes it.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from models.config import config
+from models.layers.heads import Heads
+from models.schema import Schema
+from models.slots import Coupled
+
+
+@config
+class EsmmConfig:
+    kind: Literal["esmm"] = "esmm"
+
+
+class Esmm(nn.Module):
+    """Raises: ValueError if a value target is a parent; it has no probability to multiply with."""
+
+    penalties: tuple[str, ...] = ()
+
+    def __init__(self, config: EsmmConfig, schema: Schema, widths: dict[str, int]) -> None:
+        super().__init__()
+        self.heads = Heads(widths)
+        self.is_binary = {target.name: target.is_binary for target in schema.targets}
+        self.ancestors = {name: ancestors(schema, name) for name in schema.target_names}
+        for name, above in self.ancestors.items():
+            for ancestor in above:
+                if not self.is_binary[ancestor]:
+                    raise ValueError(
+                        f"esmm multiplies with the probability of parents, but `{ancestor}`, above `{name}`, is a value. "
+                        f"Give `{name}` binary parents only."
+                    )
+
+    def forward(self, vectors: dict[str, Tensor], labels: dict[str, Tensor]) -> Coupled:
+        own = self.heads(vectors)
+        log_own = {name: logsigmoid(own[name]) for name, binary in self.is_binary.items() if binary}
+        outputs = {}
+        for name, above in self.ancestors.items():
+            if not above:
+                outputs[name] = own[name]
+                continue
+            log_above = torch.stack([log_own[ancestor] for ancestor in above]).sum(0)
+            outputs[name] = logit_of_log(log_above + log_own[name]) if name in log_own else log_above.exp() * own[name]
+        return Coupled(outputs=outputs)
+
+
+def ancestors(schema: Schema, name: str) -> tuple[str, ...]:
+    """All targets above `name`, each once, in the order of `schema.targets_parents_first`."""
+    above: set[str] = set()
+    waiting = list(schema.parents(name))
+    while waiting:
+        parent = waiting.pop()
+        if parent not in above:
+            above.add(parent)
+            waiting.extend(schema.parents(parent))
+    return tuple(target.name for target in schema.targets_parents_first if target.name in above)
+
+
+def logit_of_log(log_p: Tensor) -> Tensor:
+    """log(p / (1 - p)) from log p, for p from the smallest to the largest float short of 1."""
+    log_p = log_p.clamp(max=-torch.finfo(log_p.dtype).tiny)
+    small = log_p < -0.7  # p < 1/2: log1p keeps the digits of 1 - p; above, expm1 does (Maechler 2012, log1mexp)
+    # each branch sees arguments of its own side only, so that no gradient is nan
+    log_rest_small = torch.log1p(-log_p.where(small, -1.0).exp())
+    log_rest_large = torch.log(-torch.expm1(log_p.where(~small, -0.5)))
+    return log_p - torch.where(small, log_rest_small, log_rest_large)

@@ -1,0 +1,26 @@
+"""An output of its own per target; the target graph plays no part."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from models.config import config
+from models.layers.heads import Heads
+from models.schema import Schema
+from models.slots import Coupled
+
+
+@config
+class IndependentConfig:
+    kind: Literal["independent"] = "independent"
+
+
+class Independent(nn.Module):
+    penalties: tuple[str, ...] = ()
+
+    def __init__(self, config: IndependentConfig, schema: Schema, widths: dict[str, int]) -> None:
+        super().__init__()
+        self.heads = Heads(widths)
+
+    def forward(self, vectors: dict[str, Tensor], labels: dict[str, Tensor]) -> Coupled:
+        return Coupled(outputs=self.heads(vectors))

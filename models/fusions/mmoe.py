@@ -1,0 +1,56 @@
+"""Multi-gate mixture of experts (Ma et al. 2018, "Modeling task relationships in multi-task learning with multi-gate
+mixture-of-experts", Eq. 6-8).
+
+    # N candidates, T targets, E experts, H width of an expert
+
+All experts read all inputs; each target mixes them by a softmax gate of its own, linear in the inputs, and passes the
+mixture through its tower. Gates have a bias here.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from models.config import config
+from models.layers.mixed import MixedBank, MixedLinear
+from models.layers.mixture import mixture
+from models.layers.mlp import MlpBank, check_layers
+from models.schema import Schema
+from models.slots import Vectors, Widths
+
+
+@config
+class MmoeConfig:
+    """Attributes:
+    experts: how many.
+    hidden: layers of an expert.
+    towers: layers of each target after its mixture; may be empty.
+    dropout: share of each hidden layer set to 0 in training.
+    """
+
+    kind: Literal["mmoe"] = "mmoe"
+    experts: int = 8
+    hidden: tuple[int, ...] = (128, 64)
+    towers: tuple[int, ...] = (32,)
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_layers("mmoe", self.dropout, hidden=self.hidden, towers=self.towers)
+        if self.experts < 1:
+            raise ValueError(f"mmoe needs experts >= 1, got {self.experts}.")
+
+
+class Mmoe(nn.Module):
+    def __init__(self, config: MmoeConfig, schema: Schema, widths: Widths) -> None:
+        super().__init__()
+        self.targets = schema.target_names
+        self.experts = MixedBank(config.experts, widths, config.hidden, config.dropout)
+        self.gates = MixedLinear(widths, len(self.targets) * config.experts, before_relu=False)
+        self.towers = MlpBank(len(self.targets), self.experts.width, config.towers, config.dropout)
+        self.widths = dict.fromkeys(self.targets, self.towers.width)
+
+    def forward(self, vectors: Vectors) -> dict[str, Tensor]:
+        experts_NEH = self.experts(vectors).transpose(0, 1)
+        scores_NTE = self.gates(vectors).unflatten(1, (len(self.targets), -1))
+        mixed_TNH = mixture(scores_NTE, experts_NEH)
+        return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))

@@ -1,0 +1,48 @@
+"""How often a candidate's own attributes stand in its user's history.
+
+# N candidates, R feeds, L history length, M matched fields
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.batch import FeedBatch
+from models.schema import Schema
+
+WIDTH_PER_FIELD = 2
+
+
+def matches(batch: FeedBatch, schema: Schema, history: str, dtype: torch.dtype) -> Tensor:
+    """[N, 2 M]: per matched field the share of real entries that hold the candidate's row, and log1p of their number.
+
+    Row 0 (unknown or missing) matches nothing. Counting on ids is exact where attention has to learn equality.
+    """
+    rows, is_real_RL = batch.histories[history].rows, batch.histories[history].is_real_RL
+    is_real_NL = is_real_RL[batch.feed_of_candidate_N]
+    length_N = is_real_NL.sum(1).clamp(min=1)
+    found: list[Tensor] = []
+    for item, field in schema.matches(history):
+        row_N1 = batch.candidate[field.name].unsqueeze(1)
+        same_NL = (rows[item.name][batch.feed_of_candidate_N] == row_N1) & is_real_NL & (row_N1 > 0)
+        count_N = same_NL.sum(1)
+        found += [count_N / length_N, count_N.log1p()]
+    return torch.stack(found, dim=1).to(dtype)
+
+
+def width(schema: Schema, history: str) -> int:
+    return WIDTH_PER_FIELD * len(schema.matches(history))
+
+
+def chosen(schema: Schema, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The histories an interest reads: all of the schema, or the named ones.
+
+    Raises:
+        ValueError: a name that is no history.
+    """
+    known = [history.name for history in schema.histories]
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"interest reads history `{name}`, which the schema does not have. Histories: {', '.join(known)}.")
+    return tuple(known if names is None else names)

@@ -1,0 +1,245 @@
+"""Optimisers: PyTorch's for dense parameters, row-wise ones for embedding tables.
+
+    # U different rows of a table set, D width
+
+A table optimiser sees the rows that a step read and their gradient, and touches nothing else, neither in the table nor
+in its state. That is another algorithm than its dense namesake: a row that a batch does not hold is not moved by its
+momentum, and no L2 pulls at it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import field as default
+from typing import Annotated, Any, Literal, Protocol
+
+import torch
+from pydantic import Discriminator
+from torch import Tensor, nn
+
+from models.config import config
+
+
+@config
+class AdamConfig:
+    """Adam (Kingma & Ba 2015) for dense parameters; `l2` adds l2 * weight to the gradient."""
+
+    kind: Literal["adam"] = "adam"
+    rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_adam("adam", self.rate, self.beta1, self.beta2, self.eps)
+        _check_not_negative("adam", l2=self.l2)
+
+
+@config
+class AdagradConfig:
+    """Adagrad (Duchi et al. 2011) for dense parameters; `l2` adds l2 * weight to the gradient."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    rate: float = 0.01
+    eps: float = 1e-10
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_positive("adagrad", rate=self.rate, eps=self.eps)
+        _check_not_negative("adagrad", l2=self.l2)
+
+
+@config
+class LazyAdamConfig:
+    """Adam on the rows a step reads. A row's bias correction counts that row's own updates."""
+
+    kind: Literal["lazy_adam"] = "lazy_adam"
+    rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check_adam("lazy_adam", self.rate, self.beta1, self.beta2, self.eps)
+
+
+@config
+class RowwiseAdagradConfig:
+    """Adagrad with one accumulator a row: the mean over the row of its squared gradients, summed over steps."""
+
+    kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
+    rate: float = 0.01
+    eps: float = 1e-10
+
+    def __post_init__(self) -> None:
+        _check_positive("rowwise_adagrad", rate=self.rate, eps=self.eps)
+
+
+@config
+class OptimiserConfig:
+    """Attributes:
+    dense, tables: the optimisers of dense parameters and of embedding tables.
+    clip_norm: gradients of a step, dense and tables together, are scaled down to this norm; None leaves them.
+    """
+
+    dense: Annotated[AdamConfig | AdagradConfig, Discriminator("kind")] = default(default_factory=AdamConfig)
+    tables: Annotated[LazyAdamConfig | RowwiseAdagradConfig, Discriminator("kind")] = default(default_factory=LazyAdamConfig)
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip_norm is not None:
+            _check_positive("the optimiser", clip_norm=self.clip_norm)
+
+
+class TableOptimiser(Protocol):
+    """State beside one table set's `weight`."""
+
+    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor) -> None:
+        """One step on the rows `ids_U` (different from each other) of `weight`, in place."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that a checkpoint holds; `load` copies them back."""
+
+
+class LazyAdam:
+    def __init__(self, config: LazyAdamConfig, weight: Tensor) -> None:
+        self.config = config
+        # a row's value, first and second moment are read together, so the moments share a matrix
+        self.moments = torch.zeros(len(weight), 2, weight.shape[1], dtype=weight.dtype, device=weight.device)
+        self.steps = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+
+    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor) -> None:
+        beta1, beta2 = self.config.beta1, self.config.beta2
+        steps_U = self.steps[ids_U] + 1
+        self.steps[ids_U] = steps_U
+        moments_U2D = self.moments[ids_U]
+        first_UD, second_UD = moments_U2D.unbind(1)
+        first_UD.lerp_(gradient_UD, 1 - beta1)
+        second_UD.mul_(beta2).addcmul_(gradient_UD, gradient_UD, value=1 - beta2)
+        self.moments[ids_U] = moments_U2D
+        exponent_U1 = steps_U.to(weight.dtype).unsqueeze(1)
+        rate_U1 = self.config.rate / (1 - beta1**exponent_U1)
+        root_UD = (second_UD / (1 - beta2**exponent_U1)).sqrt_().add_(self.config.eps)
+        weight[ids_U] -= rate_U1 * first_UD / root_UD
+
+    def state(self) -> dict[str, Tensor]:
+        return {"moments": self.moments, "steps": self.steps}
+
+
+class RowwiseAdagrad:
+    def __init__(self, config: RowwiseAdagradConfig, weight: Tensor) -> None:
+        self.config = config
+        self.sums = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
+
+    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor) -> None:
+        sums_U = self.sums[ids_U] + gradient_UD.square().mean(1)
+        self.sums[ids_U] = sums_U
+        weight[ids_U] -= gradient_UD * (self.config.rate / (sums_U.sqrt() + self.config.eps)).unsqueeze(1)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"sums": self.sums}
+
+
+TABLE_OPTIMISERS = {"lazy_adam": LazyAdam, "rowwise_adagrad": RowwiseAdagrad}
+
+
+class Optimisers:
+    """All optimisers of one ranker.
+
+    Args:
+        dense: parameters outside tables; a parameter whose `grad` is None is left alone.
+        tables: matrices by the name of their table set.
+    """
+
+    def __init__(self, config: OptimiserConfig, dense: list[nn.Parameter], tables: Mapping[str, Tensor]) -> None:
+        self.config = config
+        self.dense_parameters = dense
+        self.dense = dense_optimiser(config.dense, dense)
+        self.weights = dict(tables)
+        self.tables: dict[str, TableOptimiser] = {
+            name: TABLE_OPTIMISERS[config.tables.kind](config.tables, weight) for name, weight in tables.items()
+        }
+
+    @torch.no_grad()
+    def step(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """One step.
+
+        Args:
+            rows: by table set, the different rows `ids_U` and their gradient [U, D].
+        """
+        if self.config.clip_norm is not None:
+            rows = self._clipped(rows, self.config.clip_norm)
+        self.dense.step()
+        for name, (ids_U, gradient_UD) in rows.items():
+            if len(ids_U):
+                self.tables[name].update(self.weights[name], ids_U, gradient_UD)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"dense": self.dense.state_dict(), "tables": {name: each.state() for name, each in self.tables.items()}}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises: ValueError if the state belongs to other tables or another kind of optimiser."""
+        for name, each in self.tables.items():
+            found, wanted = state["tables"].get(name, {}), each.state()
+            if {key: value.shape for key, value in found.items()} != {key: value.shape for key, value in wanted.items()}:
+                raise ValueError(
+                    f"optimiser state of `{name}` does not fit: it holds {_shapes(found)}, expected {_shapes(wanted)}. "
+                    "It belongs to other tables or to another table optimiser."
+                )
+            for key, value in wanted.items():
+                value.copy_(found[key])
+        self.dense.load_state_dict(state["dense"])
+
+    def _clipped(self, rows: Mapping[str, tuple[Tensor, Tensor]], limit: float) -> dict[str, tuple[Tensor, Tensor]]:
+        gradients = [parameter.grad for parameter in self.dense_parameters if parameter.grad is not None]
+        everything = [*gradients, *(gradient_UD for _, gradient_UD in rows.values())]
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in everything]))
+        scale = (limit / norm.clamp(min=limit)).to(norm.dtype)
+        for gradient in gradients:
+            gradient.mul_(scale)
+        return {name: (ids_U, gradient_UD * scale) for name, (ids_U, gradient_UD) in rows.items()}
+
+
+def dense_optimiser(config: AdamConfig | AdagradConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if isinstance(config, AdamConfig):
+        return torch.optim.Adam(
+            parameters,
+            lr=config.rate,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            weight_decay=config.l2,
+            fused=True,
+        )
+    return torch.optim.Adagrad(parameters, lr=config.rate, eps=config.eps, weight_decay=config.l2, foreach=True)
+
+
+def merged(ids: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums gradients of the same row: different rows, ascending, and their gradient.
+
+    Sums in the given order, on a GPU too, so that equal runs give equal bits.
+    """
+    ids_U, inverse = torch.unique(ids, return_inverse=True)
+    summed_UD = gradients.new_zeros(len(ids_U), gradients.shape[1])
+    return ids_U, summed_UD.index_put_((inverse,), gradients, accumulate=True)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{key} {list(value.shape)}" for key, value in state.items()) or "nothing"
+
+
+def _check_positive(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{owner} needs {name} > 0, got {value}.")
+
+
+def _check_not_negative(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{owner} needs {name} >= 0, got {value}.")
+
+
+def _check_adam(owner: str, rate: float, beta1: float, beta2: float, eps: float) -> None:
+    _check_positive(owner, rate=rate, eps=eps)
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"{owner} needs 0 <= beta1, beta2 < 1, got {beta1}, {beta2}.")

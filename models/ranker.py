@@ -1,0 +1,146 @@
+"""A ranker is a choice per slot: embedding -> interest -> fusion -> coupling, and a weighting for training.
+
+# R feeds, N candidates
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as default
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import FeedBatch
+from models.config import config
+from models.couplings import COUPLINGS, CouplingConfig
+from models.couplings.independent import IndependentConfig
+from models.fusions import FUSIONS, FusionConfig
+from models.fusions.shared_bottom import SharedBottomConfig
+from models.interests import INTERESTS, InterestConfig
+from models.interests.pooling import PoolingConfig
+from models.layers.embedding import Embedding
+from models.layers.numbers import NumbersConfig, RawConfig
+from models.layers.tables import Gathered, TableSet
+from models.layers.wide import Wide
+from models.learners import LearnerConfig
+from models.learners.joint import JointConfig
+from models.losses import in_label_unit
+from models.schema import Schema
+from models.slots import SumCount, Vectors, Weights, Widths
+from models.weightings import WEIGHTINGS, WeightingConfig
+from models.weightings.fixed import FixedConfig
+
+
+@config
+class RankerConfig:
+    """A system: one filling per slot.
+
+    Attributes:
+        embedding_width: of tables whose fields declare none.
+        numbers: how float fields enter.
+        wide: add a part that is linear in the fields themselves (`layers.wide`).
+        interest, fusion, coupling, weighting, learner: the slots, told apart by `kind`.
+    """
+
+    embedding_width: int = 16
+    numbers: NumbersConfig = default(default_factory=RawConfig)
+    wide: bool = False
+    interest: InterestConfig = default(default_factory=PoolingConfig)
+    fusion: FusionConfig = default(default_factory=SharedBottomConfig)
+    coupling: CouplingConfig = default(default_factory=IndependentConfig)
+    weighting: WeightingConfig = default(default_factory=FixedConfig)
+    learner: LearnerConfig = default(default_factory=JointConfig)
+
+    def __post_init__(self) -> None:
+        if self.embedding_width < 1:
+            raise ValueError(f"a ranker needs embedding_width >= 1, got {self.embedding_width}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A batch as training sees it.
+
+    Attributes:
+        outputs: [N] by target: logits of binary targets, values in their transformed space.
+        weights: of the targets in the loss.
+        penalties: losses that parts add, by name.
+    """
+
+    outputs: Mapping[str, Tensor]
+    weights: Weights
+    penalties: Mapping[str, SumCount]
+
+
+class Ranker(nn.Module):
+    """Predicts every target of a schema for every candidate of a batch of feeds.
+
+    Args:
+        schema: what a feed holds and which targets hang on which.
+        config: the fillings.
+        table_sizes: rows of each table, row 0 included.
+
+    Attributes:
+        penalties: names of all losses that its parts may add in training.
+
+    Raises:
+        ValueError: a table without a size; a filling that cannot work on this schema.
+    """
+
+    def __init__(self, schema: Schema, config: RankerConfig, table_sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.schema = schema
+        self.config = config
+        self.embedding = Embedding(schema, table_sizes, config.embedding_width, config.numbers)
+        self.interest = INTERESTS[config.interest.kind](config.interest, schema, self.embedding.history_widths)
+        widths: Widths = self.embedding.widths | self.interest.widths
+        self.fusion = FUSIONS[config.fusion.kind](config.fusion, schema, widths)
+        self.wide = Wide(schema, table_sizes) if config.wide else None
+        # the wide part stands beside a target's vector, so that every coupling can take it in before its last layer
+        target_widths = {name: width + config.wide for name, width in self.fusion.widths.items()}
+        self.coupling = COUPLINGS[config.coupling.kind](config.coupling, schema, target_widths)
+        self.weighting = WEIGHTINGS[config.weighting.kind](config.weighting, schema, self.embedding.widths)
+
+        self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
+
+    def table_sets(self) -> dict[str, TableSet]:
+        """All embedding tables by module name; every other parameter is dense."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, TableSet)}
+
+    def gather(self, batch: FeedBatch) -> dict[nn.Module, Gathered]:
+        """The table rows that the batch reads, as leaves to differentiate (see `layers.tables`)."""
+        return {tables: tables.gather(batch) for tables in self.table_sets().values()}
+
+    def forward(self, batch: FeedBatch) -> dict[str, Tensor]:
+        """[N] by target: logits of binary targets, values in their transformed space."""
+        outputs, _, _ = self._run(batch, None, {})
+        return dict(outputs)
+
+    def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
+        """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
+        return {name: in_label_unit(self.schema.target(name), output) for name, output in self(batch).items()}
+
+    def outcome(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None) -> Outcome:
+        """Outputs with what else training needs; `gathered` comes from `gather` for the same batch."""
+        outputs, embedded, penalties = self._run(batch, gathered, batch.labels)
+        weights = self.weighting(embedded, batch)
+        return Outcome(outputs=outputs, weights=weights, penalties={**penalties, **weights.penalties})
+
+    def _run(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None, labels: Mapping[str, Tensor]):
+        embedded = self.embedding(batch, gathered)
+        interests = self.interest(embedded, batch)
+        vectors = self.fusion(
+            Vectors(
+                feed={**embedded.feed, **interests.feed},
+                candidate={**embedded.candidate, **interests.candidate},
+                feed_of_candidate_N=batch.feed_of_candidate_N,
+                level_N=batch.level_N,
+            )
+        )
+        if self.wide is not None:
+            wide_NT = self.wide(batch, gathered)
+            vectors = {
+                name: torch.cat([vectors[name], wide_NT[:, index : index + 1]], dim=1)
+                for index, name in enumerate(self.schema.target_names)
+            }
+        coupled = self.coupling(vectors, labels)
+        return coupled.outputs, embedded, {**interests.penalties, **coupled.penalties}

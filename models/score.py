@@ -1,0 +1,33 @@
+"""One score that orders a feed.
+
+# N candidates
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from models.losses import transformed
+from models.schema import Schema
+
+
+def fused_score(predictions: Mapping[str, Tensor], schema: Schema, weights: Mapping[str, float] | None = None) -> Tensor:
+    """[N]: sum of fusion weight times probability, or times the value in its transformed space.
+
+    Args:
+        predictions: [N] by target, as `Ranker.predict` gives them.
+        weights: instead of the schema's fusion weights; targets that are not named count 0.
+
+    Raises:
+        ValueError: a weight for something that is no target, or no weight other than 0.
+    """
+    if weights is None:
+        weights = {target.name: target.fusion_weight for target in schema.targets}
+    unknown = [name for name in weights if name not in schema.target_names]
+    if unknown:
+        raise ValueError(f"fusion weights name {', '.join(unknown)}; the targets are: {', '.join(schema.target_names)}.")
+    used = {name: weight for name, weight in weights.items() if weight != 0}
+    if not used:
+        raise ValueError("all fusion weights are 0, so no candidate is better than another; give one target a weight.")
+    return torch.stack([weight * transformed(schema.target(name), predictions[name]) for name, weight in used.items()]).sum(0)

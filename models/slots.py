@@ -1,0 +1,90 @@
+"""What the slots of a ranker hand to each other.
+
+    Embedding -> interest -> fusion -> coupling, with a weighting beside them in training.
+
+Vectors are addressed by name and live on one of two levels: `feed` (one row a feed) or `candidate` (one row a
+candidate). A part is told the widths of what it gets and tells the widths of what it gives, so that any filling of
+a slot follows any filling of the slot before. What is the same for a whole feed stays on R rows until a linear map
+has been applied to it (`layers.mixed`), and is widened to N rows as late as possible.
+
+Interests, couplings and weightings may add losses of their own in training. They list the names in `penalties`, since
+workers exchange sums of equal length even when one of them has no batch.
+
+    # R feeds, N candidates, F/C summed width of the feed/candidate vectors, H width of a target's vector
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+SumCount = tuple[Tensor, Tensor]
+"""A loss as a differentiable sum and the count to divide it by once all workers' sums are added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """Names and widths of the vectors of both levels."""
+
+    feed: Mapping[str, int] = field(default_factory=dict)
+    candidate: Mapping[str, int] = field(default_factory=dict)
+
+    def __or__(self, other: "Widths") -> "Widths":
+        return Widths(feed={**self.feed, **other.feed}, candidate={**self.candidate, **other.candidate})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """What a fusion reads.
+
+    Attributes:
+        feed: float [R, width] by name.
+        candidate: float [N, width] by name.
+        feed_of_candidate_N: row of the feed that a candidate belongs to, int64, not decreasing.
+        level_N: index of the candidate's level, int64.
+    """
+
+    feed: Mapping[str, Tensor]
+    candidate: Mapping[str, Tensor]
+    feed_of_candidate_N: Tensor
+    level_N: Tensor
+
+    @cached_property
+    def feed_RF(self) -> Tensor | None:
+        """All feed vectors side by side; None if there are none."""
+        return torch.cat(list(self.feed.values()), dim=1) if self.feed else None
+
+    @cached_property
+    def candidate_NC(self) -> Tensor | None:
+        """All candidate vectors side by side; None if there are none."""
+        return torch.cat(list(self.candidate.values()), dim=1) if self.candidate else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interests:
+    """What an interest gives: vectors per feed or per candidate, and losses of its own by name."""
+
+    feed: Mapping[str, Tensor] = field(default_factory=dict)
+    candidate: Mapping[str, Tensor] = field(default_factory=dict)
+    penalties: Mapping[str, SumCount] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupled:
+    """What a coupling gives: an output [N] per target, and losses of its own by name.
+
+    An output is a logit for a binary target and a number in the transformed space for a value.
+    """
+
+    outputs: Mapping[str, Tensor]
+    penalties: Mapping[str, SumCount] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What a weighting gives: a target's weight in the loss, one number or one per candidate, and losses of its own."""
+
+    targets: Mapping[str, float | Tensor]
+    penalties: Mapping[str, SumCount] = field(default_factory=dict)

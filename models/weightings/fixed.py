@@ -1,0 +1,31 @@
+"""The schema's loss weights."""
+
+from typing import Literal
+
+from torch import nn
+
+from models.batch import FeedBatch
+from models.config import config
+from models.layers.embedding import Embedded
+from models.schema import Schema
+from models.slots import Weights, Widths
+
+
+@config
+class FixedConfig:
+    kind: Literal["fixed"] = "fixed"
+
+
+class Fixed(nn.Module):
+    """Raises: ValueError if all weights are 0."""
+
+    penalties: tuple[str, ...] = ()
+
+    def __init__(self, config: FixedConfig, schema: Schema, widths: Widths) -> None:
+        super().__init__()
+        if not any(target.loss_weight for target in schema.targets):
+            raise ValueError("every target has loss_weight 0, so there is nothing to train; give one a positive weight.")
+        self.weights = Weights(targets={target.name: target.loss_weight for target in schema.targets})
+
+    def forward(self, embedded: Embedded, batch: FeedBatch) -> Weights:
+        return self.weights
