@@ -1,0 +1,205 @@
+"""A trained ranker with all that serving it needs, as a folder that is whole or not there.
+
+schema.json         the problem
+config.json         the ranker
+encoder/            what turns raw columns into rows and numbers
+weights.safetensors parameters; their metadata say which schema, config and encoder they belong to
+metrics.json        how good it was on validation
+provenance.json     where it comes from
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from models.config import ConfigError, from_dict, to_dict
+from models.ranker import Ranker, RankerConfig
+from models.schema import Schema
+from pipelines.prepare.encode import EncoderState
+
+FILES = ("schema.json", "config.json", "encoder", "weights.safetensors", "metrics.json", "provenance.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A loaded bundle; the ranker is in eval mode, on the CPU.
+
+    Attributes:
+        name: of its folder.
+    """
+
+    path: Path
+    schema: Schema
+    model: RankerConfig
+    encoder: EncoderState
+    ranker: Ranker
+    metrics: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def save_bundle(
+    path: Path,
+    *,
+    schema: Schema,
+    model: RankerConfig,
+    encoder: EncoderState,
+    ranker: Ranker,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> Path:
+    """Writes a bundle; one that is already there is replaced. Returns its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}-writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    _write(beside / "schema.json", schema.to_dict())
+    _write(beside / "config.json", to_dict(model))
+    encoder.save(beside / "encoder")
+    save_weights(beside / "weights.safetensors", ranker, _parts(schema, model, encoder))
+    _write(beside / "metrics.json", metrics)
+    _write(beside / "provenance.json", provenance)
+    shutil.rmtree(path, ignore_errors=True)
+    return beside.rename(path)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Reads a bundle and makes sure that its parts belong together.
+
+    Raises:
+        ConfigError: no bundle there, a file is missing or damaged, the schema, config or encoder is that of another
+            bundle, or the weights do not fit the ranker.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ConfigError(f"there is no bundle at {path}. `python -m jobs.train` makes one.")
+    missing = [name for name in FILES if not (path / name).exists()]
+    if missing:
+        raise ConfigError(f"{path} is not a whole bundle: {', '.join(missing)} missing. Copy the whole folder.")
+    schema = from_dict(Schema, _read(path / "schema.json"), where="schema")
+    model = from_dict(RankerConfig, _read(path / "config.json"), where="model")
+    encoder = _read_encoder(path / "encoder")
+    weights, metadata = _read_weights(path / "weights.safetensors")
+    for part, fingerprint in _parts(schema, model, encoder).items():
+        if metadata.get(part) != fingerprint:
+            raise ConfigError(
+                f"{path}: the {part} is not the one its weights were trained with (fingerprint {fingerprint}, the weights say "
+                f"{metadata.get(part)}). A bundle's files belong together; copy the whole folder from one source."
+            )
+    encoder.check(schema)
+    ranker = Ranker(schema, model, encoder.table_sizes)
+    _check_weights(path, ranker, weights)
+    ranker.load_state_dict(weights)
+    return Bundle(
+        path=path.resolve(),
+        schema=schema,
+        model=model,
+        encoder=encoder,
+        ranker=ranker.eval(),
+        metrics=_read(path / "metrics.json"),
+        provenance=_read(path / "provenance.json"),
+    )
+
+
+def provenance(**known: Any) -> dict[str, Any]:
+    """Where and when this runs, with what else is known (data fingerprint, seed, configuration)."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in ("liverank", "torch", "ray")}},
+        **known,
+    }
+
+
+def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Parameters and buffers as safetensors."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, path, metadata)
+
+
+def fingerprint(value: Any) -> str:
+    """Of a plain value, the same for equal ones on every machine."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _parts(schema: Schema, model: RankerConfig, encoder: EncoderState) -> dict[str, str]:
+    return {"schema": fingerprint(schema.to_dict()), "config": fingerprint(to_dict(model)), "encoder": encoder.fingerprint}
+
+
+def _check_weights(path: Path, ranker: Ranker, weights: Mapping[str, torch.Tensor]) -> None:
+    expected = ranker.state_dict()
+    wrong = [f"{name} is missing" for name in expected if name not in weights]
+    wrong += [f"{name} is not known" for name in weights if name not in expected]
+    wrong += [
+        f"{name} has shape {list(weights[name].shape)}, the ranker needs {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ConfigError(
+            f"{path}: weights do not fit the ranker: {'; '.join(wrong[:3])}{more}. "
+            "They come from another version of the model's code; train again."
+        )
+
+
+def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ConfigError(f"{path} is damaged or cut short ({error}). Copy it again, or train again.") from None
+
+
+def _read_encoder(path: Path) -> EncoderState:
+    try:
+        return EncoderState.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from None
+    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"{path} is damaged ({error!r}). Copy it again, or train again.") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}). Copy it again, or train again.") from None
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _git_commit() -> str | None:
+    """The commit of this source tree, with a `+` where it was changed since; None outside of git."""
+    ask = lambda *command: subprocess.run(  # noqa: E731
+        ["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+    ).stdout.strip()
+    try:
+        return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,156 @@
+"""The training loop: the same for one process and for many workers, and it knows neither Ray nor files.
+
+Not torch's DistributedDataParallel: it averages gradients of equal shares and knows dense parameters only. Learners here
+add sums and counts over all workers themselves, table rows included, so any number of workers takes the same step.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any, Protocol
+
+import torch
+
+from models.batch import FeedBatch
+from models.learners.world import World
+from models.metrics import Evaluation
+from models.ranker import Ranker
+from pipelines.train.checkpoint import Checkpoints, Progress
+from pipelines.train.config import TrainConfig
+from pipelines.train.monitor import Monitor
+from pipelines.train.stream import InOrder, Stream
+from pipelines.train.world import from_rank_0, gather_objects
+
+
+class Learner(Protocol):
+    """What the loop asks of a filling of the learner slot."""
+
+    def step(self, batch: FeedBatch | None) -> Mapping[str, tuple[float, float]]: ...
+    def state_dict(self) -> Mapping[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Reports(Protocol):
+    """What is told of a run; all but rank 0 tell nothing."""
+
+    def begin(self, progress: Progress, steps: int, epochs: int) -> None: ...
+    def step(self, progress: Progress) -> None: ...
+    def epoch(self, progress: Progress) -> None: ...
+    def close(self) -> None: ...
+
+
+def fit(
+    learner: Learner,
+    ranker: Ranker,
+    stream: Stream,
+    valid: InOrder,
+    config: TrainConfig,
+    report: Reports,
+    checkpoint: Checkpoints,
+    world: World,
+) -> Progress:
+    """Trains until the epochs are over or validation stops getting better; goes on from the last checkpoint."""
+    monitor = Monitor(stream.schema, config.monitor)
+    progress = checkpoint.restore(ranker, learner, world)  # every rank, the same files
+    report.begin(progress, stream.steps, config.epochs)
+    try:
+        while progress.stopped is None:
+            train_epoch(learner, ranker, stream, config, report, checkpoint, world, progress)  # every rank, as many steps
+            metrics = validate(ranker, valid, world)  # every rank its part; the merged result on all
+            better = close_epoch(progress, metrics, monitor, config)
+            checkpoint.save(ranker, learner, progress, world, best=better)  # every rank takes part, rank 0 writes
+            report.epoch(progress)
+    finally:
+        report.close()
+    return progress
+
+
+def train_epoch(
+    learner: Learner,
+    ranker: Ranker,
+    stream: Stream,
+    config: TrainConfig,
+    report: Reports,
+    checkpoint: Checkpoints,
+    world: World,
+    progress: Progress,
+) -> None:
+    """The steps of `progress.epoch` that are left; leaves `progress` behind the last of them."""
+    ranker.train()
+    device = next(ranker.parameters()).device
+    before = time.perf_counter()
+    with closing(stream.epoch(progress.epoch, progress.step)) as batches:
+        for batch in batches:
+            losses = learner.step(None if batch is None else batch.to(device))
+            progress.step += 1
+            progress.total_steps += 1
+            progress.add(losses, batch.candidates if batch is not None else 0)
+            now = time.perf_counter()
+            progress.seconds, before = progress.seconds + now - before, now
+            report.step(progress)
+            if progress.total_steps == config.max_steps or progress.step == stream.steps:
+                break
+            if config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0:
+                checkpoint.save(ranker, learner, progress, world)
+                before = time.perf_counter()
+    candidates = torch.tensor(progress.candidates, dtype=torch.float64, device=device)
+    world.sum_(candidates)
+    progress.candidates = candidates.item()
+
+
+@torch.no_grad()
+def validate(ranker: Ranker, valid: InOrder, world: World) -> dict[str, Any] | None:
+    """Metrics of the validation split, the same on every rank; None if the split is empty."""
+    if not valid.groups:
+        return None
+    ranker.eval()
+    device = next(ranker.parameters()).device
+    evaluation = Evaluation(valid.schema)
+    with closing(valid.batches()) as batches:
+        for batch in batches:
+            predictions = ranker.predict(batch.to(device))
+            evaluation.add(
+                {name: values.cpu().numpy() for name, values in predictions.items()},
+                {name: values.numpy() for name, values in batch.labels.items()},
+                batch.level_N.numpy(),
+                batch.feed_of_candidate_N.numpy(),
+                batch.user_R[batch.feed_of_candidate_N].numpy(),
+            )
+    states = gather_objects(evaluation.state(), world)
+    if states is None:
+        return from_rank_0(None, world)
+    merged = Evaluation.from_state(valid.schema, states[0])
+    for state in states[1:]:
+        merged.merge(Evaluation.from_state(valid.schema, state))
+    return from_rank_0(merged.result(), world)
+
+
+def close_epoch(progress: Progress, metrics: dict[str, Any] | None, monitor: Monitor, config: TrainConfig) -> bool:
+    """Adds the epoch to the history and decides whether it was the best (returned) and whether it was the last."""
+    value = monitor.value(metrics) if metrics is not None else None
+    best = progress.history[progress.best_epoch]["monitor"] if progress.best_epoch is not None else None
+    better = value is None or best is None or monitor.is_better(value, best)  # without validation, the last is the best
+    progress.history.append(
+        {
+            "epoch": progress.epoch,
+            "total_steps": progress.total_steps,
+            "losses": {name: total / count for name, (total, count) in progress.losses.items() if count},
+            "metrics": metrics,
+            "monitor": value,
+            "candidates": progress.candidates,
+            "seconds": progress.seconds,
+            "candidates_per_second": progress.candidates / progress.seconds,
+        }
+    )
+    if better:
+        progress.best_epoch = progress.epoch
+    progress.epoch, progress.step = progress.epoch + 1, 0
+    progress.losses, progress.candidates, progress.seconds = {}, 0.0, 0.0
+    stale = progress.epoch - 1 - (progress.best_epoch or 0)
+    if progress.total_steps == config.max_steps:
+        progress.stopped = f"stopped after train.max_steps={config.max_steps}"
+    elif stale >= config.patience:
+        progress.stopped = f"stopped early: no better {monitor.name} for {stale} epochs"
+    elif progress.epoch == config.epochs:
+        progress.stopped = "all epochs done"
+    return better

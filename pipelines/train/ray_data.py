@@ -1,0 +1,33 @@
+"""Parts read by Ray Data: tasks on any node read, decode and shuffle windows while the workers train."""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from pipelines.train.stream import Plan, load
+
+
+def ray_data(plan: Plan, epoch: int, first: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """A `stream.Reader` whose parts are loaded by Ray Data, in the plan's order."""
+    import ray.data
+
+    windows = [{"window": window} for window in range(first, plan.windows) if plan.part(epoch, window).groups]
+    if not windows:
+        return
+
+    def loaded(item: pa.Table) -> pa.Table:
+        table = load(plan.part(epoch, item["window"][0].as_py()), columns)
+        assert table is not None
+        return table
+
+    context = ray.data.DataContext.get_current()
+    before = context.execution_options.preserve_order, context.enable_progress_bars, context.print_on_execution_start
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = context.print_on_execution_start = False
+    try:
+        parts = ray.data.from_items(windows, override_num_blocks=len(windows)).map_batches(
+            loaded, batch_size=1, batch_format="pyarrow", zero_copy_batch=True
+        )
+        yield from parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    finally:
+        context.execution_options.preserve_order, context.enable_progress_bars, context.print_on_execution_start = before

@@ -1,0 +1,213 @@
+"""The same run on many workers: Ray Train starts them, restarts lost ones and sets up the process group.
+
+What to go on from is decided by our own checkpoints, never by Ray's: a checkpoint handed to `ray.train.report` is lost when
+a worker dies right after, and a run of a known name would silently take up its old state. Ray is told metrics only.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.config import ConfigError
+from pipelines.train.config import TrainConfig
+from pipelines.train.report import HISTORY
+from pipelines.train.worker import Run, work
+from pipelines.train.world import TorchWorld, from_rank_0
+
+LINES = "progress.log"
+STOP = ".stop"
+POLL_SECONDS = 0.2
+
+
+def check_cluster(config: TrainConfig) -> None:
+    """Refuses what would wait for ever: Ray Train holds its CPUs, and without one more Ray Data never reads a row.
+
+    Raises:
+        ConfigError: the cluster, with all nodes its autoscaler may add, is too small.
+    """
+    import ray
+    from ray._private.state import state
+
+    have = {**ray.cluster_resources(), **(state.get_max_resources_from_cluster_config() or {})}
+    cpus, need = have.get("CPU", 0), config.workers * config.cpus_per_worker + 1
+    if need > cpus:
+        raise ConfigError(
+            f"train.workers={config.workers} x train.cpus_per_worker={config.cpus_per_worker:g} + 1 for reading data needs "
+            f"{need:g} CPUs, the cluster has {cpus:g}. Set one of them lower, or train.workers to 0 to train without Ray."
+        )
+    if config.device == "cuda" and have.get("GPU", 0) < config.workers:
+        raise ConfigError(
+            f"train.device is cuda and train.workers is {config.workers}, but the cluster has {have.get('GPU', 0):g} GPUs."
+        )
+
+
+def train_on_ray(
+    run: Run, name: str, *, say: Callable[[str], None], on_epoch: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    """Trains with Ray Train until the run is over. Lines and records come from files that rank 0 writes.
+
+    Args:
+        name: of the Ray Train run, as the dashboard shows it.
+        on_epoch: called here, in the calling thread; what it raises ends the training after the running epoch.
+
+    Raises:
+        ConfigError: the cluster is too small, or a worker refused its input.
+        RuntimeError: workers were lost more often than `max_failures`, or ours is the fault.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    check_cluster(run.config)
+    use_gpu = _use_gpu(run.config)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"run": run},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=run.config.timeout_seconds),
+        scaling_config=ScalingConfig(
+            num_workers=run.config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": run.config.cpus_per_worker}
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(run.folder / "ray"),
+            failure_config=FailureConfig(max_failures=run.config.max_failures),
+        ),
+    )
+    stop = run.folder / STOP
+    stop.unlink(missing_ok=True)
+    lines = _Lines(run.folder / LINES, say)
+    records = _Records(run.folder / HISTORY, on_epoch)
+    fitting = _Fitting(trainer)
+    try:
+        while not fitting.wait(POLL_SECONDS):
+            lines.follow()
+            records.follow()
+        lines.follow()
+        records.follow()
+    except Exception:
+        stop.touch()
+        fitting.wait(None)
+        raise
+    finally:
+        if fitting.ended:
+            stop.unlink(missing_ok=True)
+    fitting.check()
+
+
+def _worker(loop_config: dict[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+
+    run: Run = loop_config["run"]
+    world = TorchWorld()
+    device = ray.train.torch.get_device() if _on_gpu() else torch.device("cpu")
+
+    def say(line: str) -> None:
+        with (run.folder / LINES).open("a") as file:
+            file.write(line + "\n")
+
+    def on_epoch(record: dict[str, Any]) -> None:
+        told = {name: record[name] for name in ("epoch", "total_steps", "monitor", "candidates_per_second")}
+        ray.train.report({**told, **{f"loss.{name}": value for name, value in record["losses"].items()}})
+        if from_rank_0((run.folder / STOP).exists(), world):
+            raise _Stopped
+
+    try:
+        work(run, world, device, say=say, on_epoch=on_epoch)
+    except _Stopped:
+        return
+
+
+def _use_gpu(config: TrainConfig) -> bool:
+    import ray
+
+    return config.device == "cuda" or (config.device == "auto" and ray.cluster_resources().get("GPU", 0) >= config.workers)
+
+
+def _on_gpu() -> bool:
+    return torch.distributed.get_backend() == "nccl"
+
+
+class _Stopped(Exception):
+    """The driver wants no further epoch."""
+
+
+class _Fitting:
+    """`trainer.fit()` in a thread, so that the caller can follow it."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+        self.thread.start()
+
+    def _fit(self) -> None:
+        try:
+            self.trainer.fit()
+        except BaseException as error:  # handed to the caller by `check`
+            self.error = error
+
+    def wait(self, seconds: float | None) -> bool:
+        self.thread.join(seconds)
+        return self.ended
+
+    @property
+    def ended(self) -> bool:
+        return not self.thread.is_alive()
+
+    def check(self) -> None:
+        """Raises what ended the training, as one line where a worker says why."""
+        if self.error is None:
+            return
+        for rank, failure in sorted(getattr(self.error, "worker_failures", {}).items()):
+            causes = list(_causes(failure))
+            refused = next((cause for cause in causes if isinstance(cause, ConfigError)), None)
+            if refused is not None:
+                raise ConfigError(str(refused)) from self.error
+            raise RuntimeError(f"training worker {rank} failed: {causes[-1]!r}") from self.error
+        raise self.error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error.__cause__
+
+
+class _Lines:
+    """New lines of a file that grows."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self.path, self.say = path, say
+        self.read = path.stat().st_size if path.exists() else 0
+
+    def follow(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.read)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self.read += len(whole) + len(newline)
+        for line in whole.decode().splitlines():
+            self.say(line)
+
+
+class _Records:
+    """New epochs of a run's history; those of earlier attempts have been told already."""
+
+    def __init__(self, path: Path, on_epoch: Callable[[dict[str, Any]], None] | None) -> None:
+        self.path, self.on_epoch = path, on_epoch
+        self.told = len(self._history())
+
+    def follow(self) -> None:
+        if self.on_epoch is None:
+            return
+        for record in self._history()[self.told :]:
+            self.told += 1
+            self.on_epoch(record)
+
+    def _history(self) -> list[dict[str, Any]]:
+        return json.loads(self.path.read_text()) if self.path.exists() else []

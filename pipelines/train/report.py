@@ -1,0 +1,138 @@
+"""What a training run tells: lines while it goes, TensorBoard curves, a history that others can follow."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.metrics import value_of
+from pipelines.train.checkpoint import Progress, write_text
+
+SECONDS_BETWEEN_LINES = 10.0
+STEPS_BETWEEN_POINTS = 20  # of the loss curves
+
+HISTORY = "history.json"
+
+
+class Silent:
+    """What all ranks but the first report: nothing, but `on_epoch` is called."""
+
+    def __init__(self, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.on_epoch = on_epoch
+
+    def begin(self, progress: Progress, steps: int, epochs: int) -> None: ...
+    def step(self, progress: Progress) -> None: ...
+    def close(self) -> None: ...
+
+    def epoch(self, progress: Progress) -> None:
+        if self.on_epoch is not None:
+            self.on_epoch(progress.history[-1])
+
+
+class Report:
+    """Writes `history.json` and `tensorboard/` into the run's folder and says lines.
+
+    Args:
+        say: where lines go.
+        on_epoch: called with the record of every finished epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        *,
+        say: Callable[[str], None],
+        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.say = say
+        self.on_epoch = on_epoch
+
+    def begin(self, progress: Progress, steps: int, epochs: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a third of a second, and only rank 0 writes
+
+        self.steps, self.epochs = steps, epochs
+        # Points a killed run wrote beyond its last checkpoint are taken back.
+        self.curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=progress.total_steps)
+        write_text(self.folder / HISTORY, json.dumps(progress.history))
+        if progress.total_steps:
+            self.say(f"Going on at epoch {progress.epoch + 1}, step {progress.step} of {steps}.")
+        self.epoch_began = self.last_line = time.monotonic()
+        self.last_losses = dict(progress.losses)
+
+    def step(self, progress: Progress) -> None:
+        if progress.step % STEPS_BETWEEN_POINTS == 0:
+            for name, value in _means(progress.losses, self.last_losses).items():
+                self.curves.add_scalar(f"loss/{name}", value, progress.total_steps)
+            self.last_losses = dict(progress.losses)
+        if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            left = progress.seconds / progress.step * (self.steps - progress.step)
+            self.say(
+                f"epoch {progress.epoch + 1}/{self.epochs} · step {progress.step}/{self.steps} · {_rate(progress)} · "
+                f"loss {_spelled(_means(progress.losses))} · {_clock(left)} left in this epoch"
+            )
+
+    def epoch(self, progress: Progress) -> None:
+        record = progress.history[-1]
+        write_text(self.folder / HISTORY, json.dumps(progress.history))
+        for name, value in record["losses"].items():
+            self.curves.add_scalar(f"loss_of_epoch/{name}", value, progress.total_steps)
+        self.curves.add_scalar("candidates_per_second", record["candidates_per_second"], progress.total_steps)
+        shown = {}
+        if record["metrics"]:
+            for path, value in _scalars(record["metrics"]).items():
+                self.curves.add_scalar(f"valid/{path}", value, progress.total_steps)
+            binary = [name for name, target in record["metrics"]["targets"].items() if target["kind"] == "binary"]
+            shown = {f"{name}.auc": value_of(record["metrics"], f"{name}.auc") for name in binary}
+        self.curves.flush()
+        best = " (best)" if progress.best_epoch == record["epoch"] else ""
+        valid = f"{self.monitor} {record['monitor']:.4f}{best} · {_spelled(shown)} · " if record["monitor"] is not None else ""
+        left = (self.epochs - progress.epoch) * (time.monotonic() - self.epoch_began)
+        self.say(
+            f"epoch {record['epoch'] + 1}/{self.epochs} done · {record['candidates_per_second']:,.0f} candidates/s · "
+            f"loss {_spelled(record['losses'])} · {valid}" + (progress.stopped or f"at most {_clock(left)} left")
+        )
+        if self.on_epoch is not None:
+            self.on_epoch(record)
+        self.epoch_began = self.last_line = time.monotonic()
+        self.last_losses = {}
+
+    def close(self) -> None:
+        self.curves.close()
+
+
+def _means(losses: dict[str, tuple[float, float]], before: dict[str, tuple[float, float]] | None = None) -> dict[str, float]:
+    """Mean loss by target since `before`; a target nothing was counted for is left out."""
+    means = {}
+    for name, (total, count) in losses.items():
+        past_total, past_count = (before or {}).get(name, (0.0, 0.0))
+        if count > past_count:
+            means[name] = (total - past_total) / (count - past_count)
+    return means
+
+
+def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
+    """Numbers of an evaluation as `target.metric` and `mean.metric`."""
+    tables = {**metrics["targets"], "mean": metrics["mean"]}
+    return {
+        f"{name}.{metric}": value
+        for name, table in tables.items()
+        for metric, value in table.items()
+        if isinstance(value, int | float)
+    }
+
+
+def _spelled(values: dict[str, float | None]) -> str:
+    return " ".join(f"{name} {'-' if value is None else format(value, '.4f')}" for name, value in values.items())
+
+
+def _rate(progress: Progress) -> str:
+    return f"{progress.candidates / progress.seconds:,.0f} candidates/s" if progress.seconds else "- candidates/s"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,116 @@
+"""A prepared folder from random feeds, for tests that need data but not their preparation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.batch import FeedBatch
+from models.schema import Bins, Hash, Schema
+from pipelines.feeds import LABEL_PREFIX, feeds_schema
+from pipelines.prepare.derive import Clock
+from pipelines.prepare.encode import BinRows, EncoderState, HashRows, LevelState, Scale, VocabularyRows, encoding_fingerprint
+from pipelines.prepare.prepared import Prepared
+from tests.samples import TABLE_SIZES, random_batch, tiny_schema
+
+
+def fabricate(
+    path: Path,
+    *,
+    schema: Schema | None = None,
+    sizes: dict[str, int] = TABLE_SIZES,
+    train_files: tuple[int, ...] = (70, 50),
+    valid_files: tuple[int, ...] = (40,),
+    row_group_feeds: int = 16,
+    seed: int = 0,
+) -> Prepared:
+    """Writes and opens a prepared folder with as many feeds a file as said.
+
+    `click` (the first target) depends on the candidate's room and hour, so a ranker can learn it; the rest is chance.
+    Feed ids count up from 0 through all files, and `user_id` is the feed id, so batches can be told apart.
+    """
+    schema = schema or tiny_schema()
+    counts: dict[str, dict[str, int]] = {}
+    first = 0
+    for split, files in {"train": train_files, "valid": valid_files, "test": ()}.items():
+        folder = path / "feeds" / split
+        folder.mkdir(parents=True)
+        for number, feeds in enumerate(files):
+            batch = random_batch(schema, sizes, feeds=feeds, seed=seed + 1000 * first + number, most_candidates=6)
+            table = feed_table(_learnable(batch, schema, seed + first), schema, first)
+            pq.write_table(table, folder / f"bucket-{number:05d}.parquet", row_group_size=row_group_feeds)
+            first += feeds
+        counts[split] = {"files": len(files), "feeds": sum(files)}
+    _encoder(schema, sizes).save(path / "encoder")
+    (path / "schema.json").write_text(json.dumps(schema.to_dict()))
+    fingerprint = f"fabricated-{seed}-{train_files}-{valid_files}"
+    (path / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, "splits": counts}))
+    return Prepared.open(path)
+
+
+def feed_table(batch: FeedBatch, schema: Schema, first_id: int) -> pa.Table:
+    """The encoded feed table of a batch: what `to_batch` turns into it."""
+    lengths = np.bincount(batch.feed_of_candidate_N.numpy(), minlength=batch.feeds)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    ids = np.arange(first_id, first_id + batch.feeds)
+    cut = lambda values: pa.ListArray.from_arrays(offsets, pa.array(values))
+    columns: dict[str, object] = {
+        "feed_id": ids,
+        "user_id": ids,
+        "at": 1_600_000_000_000 + ids,
+        "day": np.full(batch.feeds, 18518, np.int32),
+        "room_id": cut(np.arange(offsets[-1])),
+        "level": cut(batch.level_N.numpy().astype(np.int8)),
+    }
+    for field in schema.fields:
+        values = (batch.feed if field.of == "feed" else batch.candidate)[field.name].numpy()
+        values = values if field.is_number else values.astype(np.int32)
+        columns[field.name] = values if field.of == "feed" else cut(values)
+    for history in schema.histories:
+        is_real = batch.histories[history.name].is_real_RL.numpy()
+        ends = np.concatenate([[0], np.cumsum(is_real.sum(1))]).astype(np.int32)
+        for field in history.fields:
+            rows = batch.histories[history.name].rows[field.name].numpy()[is_real].astype(np.int32)
+            columns[f"{history.name}.{field.name}"] = pa.ListArray.from_arrays(ends, pa.array(rows))
+    for name in schema.target_names:
+        columns[LABEL_PREFIX + name] = cut(batch.labels[name].numpy())
+    return pa.table(columns, schema=feeds_schema(schema))
+
+
+def _learnable(batch: FeedBatch, schema: Schema, seed: int) -> FeedBatch:
+    rng = np.random.default_rng(seed)
+    table_rows = [values.numpy() for name, values in batch.candidate.items() if not schema_number(schema, name)]
+    score = np.sin(table_rows[0] * 1.7) * 2 + 0.3 * rng.normal(size=batch.candidates)
+    labels = {name: values.clone() for name, values in batch.labels.items()}
+    labels[schema.target_names[0]][:] = _tensor(score > 0, labels[schema.target_names[0]])
+    return FeedBatch(**{**batch.__dict__, "labels": labels})
+
+
+def schema_number(schema: Schema, name: str) -> bool:
+    return next(field for field in schema.fields if field.name == name).is_number
+
+
+def _tensor(values: np.ndarray, like):
+    return like.new_tensor(values.astype(np.float32))
+
+
+def _encoder(schema: Schema, sizes: dict[str, int]) -> EncoderState:
+    tables = {}
+    for name, (how, _) in schema.tables.items():
+        if isinstance(how, Hash):
+            tables[name] = HashRows(sizes[name])
+        elif isinstance(how, Bins):
+            tables[name] = BinRows(np.arange(sizes[name] - 2, dtype=np.float64))
+        else:
+            tables[name] = VocabularyRows(np.arange(1, sizes[name], dtype=np.int64))
+    return EncoderState(
+        encoding=encoding_fingerprint(schema),
+        clock=Clock(),
+        entry_rate=0.5,
+        largest_feed=6,
+        tables=tables,
+        numbers={field.name: Scale(0.0, 1.0) for field in schema.fields if field.is_number},
+        level=LevelState(VocabularyRows(np.zeros(0, np.int64)), np.zeros(1, np.int8), np.zeros(0)),
+    )
