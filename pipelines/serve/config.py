@@ -1,0 +1,37 @@
+"""How the endpoint is run."""
+
+from models.config import config
+
+
+@config
+class ServeConfig:
+    """One deployment of one ranker.
+
+    Attributes:
+        host, port: where HTTP is answered; 0.0.0.0 opens it to other machines.
+        replicas: processes that answer; each loads the bundle once.
+        cpus_per_replica: logical CPUs that Ray reserves for a replica; PyTorch uses one thread in each.
+        max_ongoing_requests: requests that a replica holds at once; it works on them one after the other.
+        max_queued_requests: requests that wait in front of all replicas; any more are answered 503.
+        timeout_seconds: a request that takes longer, waiting included, is answered 408.
+        max_candidates: most candidates of one request.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    replicas: int = 1
+    cpus_per_replica: float = 1.0
+    max_ongoing_requests: int = 8
+    max_queued_requests: int = 64
+    timeout_seconds: float = 5.0
+    max_candidates: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "max_ongoing_requests", "max_queued_requests", "max_candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"serve needs {name} >= 1, got {getattr(self, name)}.")
+        for name in ("cpus_per_replica", "timeout_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"serve needs {name} > 0, got {getattr(self, name)}.")
+        if not 0 < self.port < 65536:
+            raise ValueError(f"serve needs 0 < port < 65536, got {self.port}.")
