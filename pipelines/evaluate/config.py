@@ -1,0 +1,38 @@
+"""What the evaluate step may be told."""
+
+from typing import Literal
+
+from models.config import config
+
+Baseline = Literal["popularity", "booster", "truth"]
+
+
+@config
+class EvaluateConfig:
+    """How predictions are judged.
+
+    Attributes:
+        split: whose feeds are scored.
+        batch_feeds: feeds scored at a time; memory grows with it, results do not change.
+        baselines: what stands beside the models; `truth` only where the logs are simulated.
+        baseline_rows: candidates of training days that a baseline learns from at most (8 bytes each and column); above it,
+            feeds are sampled, and the report says so.
+        baseline_columns: counters for the booster beside those that the schema's fields read.
+        baseline_iterations: trees of the booster at most.
+        seed: of the baselines' sampling and of the booster.
+    """
+
+    split: Literal["valid", "test"] = "test"
+    batch_feeds: int = 1024
+    baselines: tuple[Baseline, ...] = ("popularity", "booster", "truth")
+    baseline_rows: int = 2_000_000
+    baseline_columns: tuple[str, ...] = ()
+    baseline_iterations: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_feeds", "baseline_rows", "baseline_iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluate.{name} must be at least 1, got {getattr(self, name)}.")
+        if self.seed < 0:
+            raise ValueError(f"evaluate.seed must not be negative, got {self.seed}.")

@@ -1,0 +1,165 @@
+"""Scores bundles, fits baselines, writes the report."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.config import ConfigError, to_dict
+from models.metrics import value_of
+from pipelines.bundle import Bundle
+from pipelines.evaluate.baselines import Predicted, booster, popularity
+from pipelines.evaluate.baselines import truth as truth_of
+from pipelines.evaluate.config import EvaluateConfig
+from pipelines.evaluate.report import Entry, write_report
+from pipelines.evaluate.score import evaluate_table, score
+from pipelines.prepare.prepared import Prepared
+
+HISTORY = "history.json"  # a training run leaves it beside its bundle, a registry inside of it
+
+
+def evaluate(
+    prepared: Prepared,
+    bundles: Sequence[Bundle],
+    config: EvaluateConfig,
+    output: Path,
+    truth: Path | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    run: str = "Evaluation",
+    say: Callable[[str], None] = lambda line: print(line, flush=True),
+) -> Path:
+    """Evaluates bundles and the configured baselines on one split.
+
+    Args:
+        output: the report folder.
+        truth: folder with a simulator's truth (`impressions.parquet`); None for real logs.
+        names: of the bundles in the report; by default those of their folders.
+        run: title of the report.
+
+    Returns:
+        path of `report.html`; `metrics.json` lies beside it.
+
+    Raises:
+        ConfigError: a bundle belongs to other prepared data, or the split has no feeds.
+    """
+    split = config.split
+    if not prepared.files(split):
+        raise ConfigError(
+            f"evaluate.split is `{split}`, but `{prepared.path}` has no {split} feeds; set prepare.{split}_days to 1 or more."
+        )
+    for bundle in bundles:
+        if bundle.encoder.fingerprint != prepared.encoder.fingerprint:
+            raise ConfigError(
+                f"bundle {bundle.path} was trained on other prepared data than {prepared.path} (encoder "
+                f"{bundle.encoder.fingerprint}, here {prepared.encoder.fingerprint}): its rows mean other things."
+            )
+    entries: list[Entry] = []
+    at: pa.ChunkedArray | None = None
+    for name, bundle in zip(names or bundle_names(bundles), bundles, strict=True):
+        began = time.monotonic()
+        table = score(bundle.ranker, bundle.schema, prepared.files(split), config.batch_feeds)
+        seconds = time.monotonic() - began
+        at = table["at"]
+        entries.append(
+            Entry(
+                name=name,
+                role="model",
+                result=evaluate_table(table, bundle.schema),
+                note=_origin(bundle),
+                history=_history(bundle),
+                settings={"model": to_dict(bundle.model), "provenance": dict(bundle.provenance)},
+            )
+        )
+        say(f"{name}: {table.num_rows:,} candidates, {table.num_rows / seconds:,.0f}/s · {_headline(entries[-1])}")
+    left_out: dict[str, str] = {}
+    for name, predicted in _baselines(prepared, config, truth):
+        if isinstance(predicted, str):
+            left_out[name] = predicted
+            say(f"{name} {predicted}")
+            continue
+        at = predicted.table["at"] if at is None else at
+        result = evaluate_table(predicted.table, prepared.schema)
+        entries.append(Entry(name=name, role="truth" if name == "truth" else "baseline", result=result, note=predicted.note))
+        say(f"{name}: {_headline(entries[-1])}")
+    if at is None:
+        raise ConfigError("nothing to report: no bundle was given, and no baseline could be had.")
+    about = {
+        "Run": run,
+        "Split": f"{split}, {_days(at, prepared.encoder.clock.utc_offset_hours)}",
+        "Prepared data": f"{prepared.path.name}, fingerprint {prepared.fingerprint}",
+        "Seed": ", ".join(dict.fromkeys(str(bundle.provenance.get("seed", config.seed)) for bundle in bundles))
+        or str(config.seed),
+        "Made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    schema = bundles[0].schema if bundles else prepared.schema
+    settings = {"evaluate": to_dict(config)}
+    path = write_report(output, entries, schema, about=about, left_out=left_out, settings=settings)
+    say(f"Report: {path}")
+    return path
+
+
+def bundle_names(bundles: Sequence[Bundle]) -> list[str]:
+    """Names of the bundles' folders (of the run's folder, where a bundle is just called `bundle`), made different."""
+    names: list[str] = []
+    for bundle in bundles:
+        name = bundle.path.parent.name if bundle.name == "bundle" else bundle.name
+        same = [other for other in names if other == name or other.startswith(f"{name} (")]
+        names.append(f"{name} ({len(same) + 1})" if same else name)
+    return names
+
+
+def _baselines(prepared: Prepared, config: EvaluateConfig, truth: Path | None):  # type: ignore[no-untyped-def]
+    """(name, predictions or the reason why there are none), one after the other: each may take a while."""
+    makers: Mapping[str, Callable[[], Predicted | str]] = {
+        "popularity": lambda: popularity(prepared, config.split, rows=config.baseline_rows, seed=config.seed),
+        "booster": lambda: booster(
+            prepared,
+            config.split,
+            columns=config.baseline_columns,
+            rows=config.baseline_rows,
+            iterations=config.baseline_iterations,
+            seed=config.seed,
+        ),
+    }
+    for name in config.baselines:
+        if name == "truth":
+            if truth is not None:
+                yield name, truth_of(prepared, config.split, truth)
+        else:
+            yield name, makers[name]()
+
+
+def _history(bundle: Bundle) -> list[dict[str, Any]]:
+    for folder in (bundle.path, bundle.path.parent):
+        if (folder / HISTORY).is_file():
+            return json.loads((folder / HISTORY).read_text())
+    return []
+
+
+def _origin(bundle: Bundle) -> str:
+    known = bundle.provenance
+    if "best_epoch" not in known:
+        return ""
+    return f"best epoch {known['best_epoch']} of {known.get('epochs', '?')} ({known.get('stopped', '')})"
+
+
+def _headline(entry: Entry) -> str:
+    shown = [
+        f"{name} AUC {metrics['auc']:.4f}" if metrics["kind"] == "binary" else f"{name} MSE {metrics['mse_transformed']:.4f}"
+        for name, metrics in entry.result["targets"].items()
+        if metrics.get("auc", metrics.get("mse_transformed")) is not None
+    ]
+    feed = value_of(entry.result, "mean.gauc_feed") if entry.result["mean"] else None
+    return " · ".join(shown + ([f"mean gAUC feed {feed:.4f}"] if feed is not None else []))
+
+
+def _days(at: pa.ChunkedArray, utc_offset_hours: float) -> str:
+    bounds = [pc.min(at).as_py(), pc.max(at).as_py()]
+    first, last = (datetime.fromtimestamp(ms / 1000 + 3600 * utc_offset_hours, UTC).strftime("%Y-%m-%d") for ms in bounds)
+    return first if first == last else f"{first} to {last}"

@@ -1,0 +1,84 @@
+"""Predictions of a ranker for feed tables on disk, one row a candidate, and their metrics."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from models.metrics import Evaluation
+from models.ranker import Ranker
+from models.schema import Schema
+from pipelines.feeds import LABEL_PREFIX, to_batch
+from pipelines.prepare.arrays import flat, is_list, lengths
+
+KEYS = ("feed_id", "user_id", "room_id", "at", "level")
+
+
+def score(ranker: Ranker, schema: Schema, files: Iterable[Path], batch_feeds: int = 1024) -> pa.Table:
+    """Predictions for every candidate of encoded feed files, in the files' order.
+
+    Streams: at most `batch_feeds` feeds are in memory as tensors, on the ranker's own device.
+
+    Returns:
+        feed_id, user_id, room_id, at, level (index into the schema's levels), `label.<target>` where the file has it,
+        and `<target>`: a probability, or a value in the label's unit.
+
+    Raises:
+        ValueError: no feed in the files.
+    """
+    device = next(ranker.parameters()).device
+    was_training = ranker.training
+    ranker.eval()
+    tables = []
+    try:
+        with torch.inference_mode():
+            for file in files:
+                for part in pq.ParquetFile(file).iter_batches(batch_size=batch_feeds):
+                    feeds = pa.Table.from_batches([part])
+                    if not feeds.num_rows:
+                        continue
+                    predictions = ranker.predict(to_batch(feeds, schema).to(device))
+                    table = candidates(feeds, [*KEYS, *_labels(feeds, schema)])
+                    for name, prediction_N in predictions.items():
+                        table = table.append_column(name, pa.array(prediction_N.float().cpu().numpy()))
+                    tables.append(table)
+    finally:
+        ranker.train(was_training)
+    if not tables:
+        raise ValueError("no feeds to score: the files are empty, or there are none.")
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def evaluate_table(table: pa.Table, schema: Schema) -> dict[str, Any]:
+    """Metrics of a table as `score` gives it, for the targets that it has predictions of (`models.metrics.Evaluation`)."""
+    targets = [name for name in schema.target_names if name in table.column_names]
+    evaluation = Evaluation(schema, targets)
+    evaluation.add(
+        {name: table[name].to_numpy() for name in targets},
+        {name: table[LABEL_PREFIX + name].to_numpy() for name in targets},
+        table["level"].to_numpy(),
+        table["feed_id"].to_numpy(),
+        table["user_id"].to_numpy(),
+    )
+    return evaluation.result()
+
+
+def candidates(feeds: pa.Table, columns: Iterable[str]) -> pa.Table:
+    """One row a candidate: candidate columns flattened, feed columns repeated."""
+    feed_of_N = pa.array(np.repeat(np.arange(feeds.num_rows), lengths(feeds["room_id"])))
+    return pa.table({name: flat(feeds[name]) if is_list(feeds[name].type) else feeds[name].take(feed_of_N) for name in columns})
+
+
+def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
+    """The candidates of encoded feed files with `KEYS` and labels, in the files' order; as `score`, without predictions."""
+    columns = [*KEYS, *(LABEL_PREFIX + name for name in schema.target_names)]
+    return pa.concat_tables([candidates(pq.read_table(file, columns=columns), columns) for file in files]).combine_chunks()
+
+
+def _labels(feeds: pa.Table, schema: Schema) -> list[str]:
+    names = [LABEL_PREFIX + name for name in schema.target_names]
+    return [name for name in names if name in feeds.column_names]
