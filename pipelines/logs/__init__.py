@@ -16,12 +16,11 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import xxhash
 from pydantic import Discriminator
 
 from models.config import ConfigError, config, to_dict
 from pipelines.logs import ebnerd, simulate
-from pipelines.logs.canonical import CanonicalLogs, check
+from pipelines.logs.canonical import CanonicalLogs, check, file_digest
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulate import SimulateConfig
@@ -84,8 +83,8 @@ def _identity(source: SimulateConfig | EbnerdConfig) -> dict[str, Any]:
     inputs = source.inputs() if isinstance(source, EbnerdConfig) else []
     return {
         "format": _FORMAT,
-        "config": to_dict(source),
-        "inputs": {file.name: xxhash.xxh64(file.read_bytes()).hexdigest() for file in inputs},
+        "config": {key: value for key, value in to_dict(source).items() if key != "path"},  # the inputs, wherever they lie
+        "inputs": {file.name: file_digest(file) for file in inputs},
     }
 
 

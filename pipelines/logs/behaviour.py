@@ -195,7 +195,7 @@ def choose(
     noise_FC = rng.gumbel(size=room_FC.shape).astype(np.float32)
     score_FC = 0.45 * affinity_FC + 0.8 * (is_favourite_FC & possible_FC) + 0.7 * noise_FC
     score_FC = np.where(possible_FC, score_FC, -np.inf)
-    wanted_F = np.clip(np.round(8.3 + 2.2 * rng.standard_normal(len(feeds))), 2, 16).astype(np.int64)
+    wanted_F = np.clip(np.round(7.8 + 2.2 * rng.standard_normal(len(feeds))), 2, 16).astype(np.int64)
     shown_F = np.minimum(wanted_F, possible_FC.sum(axis=1))
     order_FC = np.argsort(-score_FC, axis=1, kind="stable")
 
@@ -351,7 +351,7 @@ def next_stages(rng: np.random.Generator, stage_U: np.ndarray, entries_U: np.nda
         0.0,
     )
     down = np.select([stage_U == 2, stage_U == 3], [0.06 + 0.1 * quiet, 0.06 + 0.1 * quiet], 0.0)
-    return np.where(draw < up, stage_U + 1, np.where(draw > 1 - down, stage_U - 1, stage_U)).astype(np.int8)
+    return np.where(draw < up, stage_U + 1, np.where(draw > 1 - down, stage_U - 1, stage_U))
 
 
 # Sessions a day and mean feeds a session, visits to the shop a day; by stage.

@@ -115,10 +115,13 @@ class CanonicalLogs:
 
         Raises:
             KeyError: no canonical table has that name.
+            ConfigError: there is both a file and a folder of that name.
         """
         if table not in TABLES:
             raise KeyError(f"no canonical table `{table}`; there are: {', '.join(TABLES)}")
         single, folder = self.path / f"{table}.parquet", self.path / table
+        if folder.exists() and single.exists():
+            raise ConfigError(f"{self.path} has both {folder.name}/ and {single.name}. Leave one of them.")
         if single.is_file():
             return [single]
         if single.is_dir():  # as Spark writes them
@@ -133,15 +136,14 @@ class CanonicalLogs:
         digest = xxhash.xxh64()
         for table in TABLES:
             for file in self.files(table):
-                digest.update(f"{file.relative_to(self.path)}\0{file.stat().st_size}\0".encode())
-                digest.update(_footer_bytes(file))
+                digest.update(f"{file.relative_to(self.path)}\0{file_digest(file)}\0".encode())
         return digest.hexdigest()
 
     @property
     def truth(self) -> Path | None:
         """Where a simulator left its truth (beside the log, never in it); None for logs of the real world."""
         folder = self.path.parent / "truth"
-        return folder if folder.is_dir() else None
+        return folder if (folder / "impressions.parquet").is_file() else None
 
 
 def check(logs: CanonicalLogs) -> list[str]:
@@ -226,6 +228,20 @@ def read_footer(file: Path) -> pq.FileMetaData:
         raise ConfigError(f"{file} is not a whole Parquet file ({reason}). Write it again or take it out of the log.") from None
 
 
+def file_digest(file: Path) -> str:
+    """16 hex digits of a Parquet file's size and footer; the footer's length stands before the closing magic.
+
+    Raises:
+        ConfigError: as `read_footer`.
+    """
+    read_footer(file)
+    with file.open("rb") as stream:
+        size = stream.seek(-8, 2) + 8
+        length = int.from_bytes(stream.read(4), "little")
+        stream.seek(-8 - length, 2)
+        return xxhash.xxh64_hexdigest(size.to_bytes(8, "little") + stream.read(length))
+
+
 def _needed() -> str:
     return " and ".join(f"`{table}/*.parquet` (or `{table}.parquet`)" for table in REQUIRED_TABLES)
 
@@ -267,13 +283,3 @@ def _family(kind: pa.DataType) -> str:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
-
-
-def _footer_bytes(file: Path) -> bytes:
-    """The serialised footer: its length stands in the four bytes before the closing magic."""
-    read_footer(file)
-    with file.open("rb") as stream:
-        stream.seek(-8, 2)
-        length = int.from_bytes(stream.read(4), "little")
-        stream.seek(-8 - length, 2)
-        return stream.read(length)

@@ -25,15 +25,18 @@ Decisions:
 * Times in the files are UTC.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import polars as pl
 
 from models.config import ConfigError, config
 from pipelines.logs.canonical import read_footer
+from pipelines.logs.files import GrowingFolder, batches, write
 from pipelines.logs.ids import as_ids
 
+_SLATES_AT_ONCE, _USERS_AT_ONCE = 20_000, 2_000  # about 200 k rows of the canonical tables
 _USER_ATTRIBUTES = ("is_subscriber", "is_sso_user", "gender", "postcode", "age")
 _SLATE = ("impression_id", "impression_time", "user_id", "article_id", "device_type", "article_ids_inview")
 _CLICK = ("article_ids_clicked", "next_read_time", "next_scroll_percentage")
@@ -67,35 +70,32 @@ class EbnerdConfig:
 
 
 def convert(source: EbnerdConfig, logs: Path) -> None:
-    """Writes the canonical tables of `source` into the folder `logs`.
+    """Writes the canonical tables of `source` into the folder `logs`, part by part.
 
     Raises:
-        ConfigError: a file or one of its columns is missing, or has another type than EB-NeRD's.
+        ConfigError: a file or one of its columns is missing, damaged, or has another type than EB-NeRD's.
     """
     behaviors_file, history_file, *articles_file = source.inputs()
-    behaviors = _with_ids(_read(behaviors_file, _BEHAVIORS), "impression_id", "user_id")
-    behaviors = _with_milliseconds(behaviors, behaviors_file, "impression_time")
-    _lists(behaviors, behaviors_file, "article_ids_inview", "article_ids_clicked")
-    history = _with_ids(_read(history_file, _HISTORY), "user_id")
-    _lists(history, history_file, *_HISTORY[1:])
-
-    impressions = impressions_of(behaviors)
-    engagements = pl.concat([engagements_of_history(history, history_file), engagements_of(behaviors)]).sort(
-        "at", "user_id", "action", "room_id", maintain_order=True
-    )
-    users = behaviors.sort("impression_time", maintain_order=True).group_by("user_id", maintain_order=True)
-    tables = {
-        "impressions/part-00000": impressions.sort("shown_at", "request_id", "position"),
-        "engagements/part-00000": engagements,
-        "users": users.agg(pl.col(_USER_ATTRIBUTES).drop_nulls().first()).sort("user_id"),
-    }
+    users: list[pl.DataFrame] = []
+    slates = 0
+    with GrowingFolder(logs / "impressions", "window") as impressions, GrowingFolder(logs / "engagements", "window") as events:
+        for behaviors in _read(behaviors_file, _BEHAVIORS, _SLATES_AT_ONCE):
+            _check_lists(behaviors, behaviors_file, "article_ids_inview", "article_ids_clicked")
+            behaviors = _with_milliseconds(behaviors, behaviors_file, "impression_time")
+            behaviors = _with_ids(behaviors, "impression_id", "user_id")
+            impressions.write(impressions_of(behaviors).to_arrow())
+            events.write(engagements_of(behaviors).to_arrow())
+            users.append(_first_known(behaviors.select("user_id", "impression_time", *_USER_ATTRIBUTES)))
+            slates += behaviors.height
+            print(f"  {slates:,} slates", flush=True)
+    with GrowingFolder(logs / "engagements", "before") as events:
+        for history in _read(history_file, _HISTORY, _USERS_AT_ONCE):
+            _check_lists(history, history_file, *_HISTORY[1:])
+            events.write(engagements_of_history(_with_ids(history, "user_id"), history_file).to_arrow())
+    write(_first_known(pl.concat(users)).drop("impression_time").sort("user_id").to_arrow(), logs / "users.parquet")
     if articles_file:
-        tables["rooms"] = rooms_of(articles_file[0])
-    for name, table in tables.items():
-        file = logs / f"{name}.parquet"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        table.write_parquet(file, compression="zstd", statistics=True)
-        print(f"  {name.split('/')[0]}: {table.height:,} rows", flush=True)
+        parts = list(_read(articles_file[0], _ARTICLES, _SLATES_AT_ONCE))
+        write(rooms_of(pl.concat(parts), articles_file[0]).to_arrow(), logs / "rooms.parquet")
 
 
 def impressions_of(behaviors: pl.DataFrame) -> pl.DataFrame:
@@ -155,12 +155,17 @@ def engagements_of_history(history: pl.DataFrame, file: Path) -> pl.DataFrame:
     return _enter_and_scroll(reads)
 
 
-def rooms_of(file: Path) -> pl.DataFrame:
+def rooms_of(articles: pl.DataFrame, file: Path) -> pl.DataFrame:
     """Attributes of the articles; the publishing time is the start of the room."""
-    articles = _with_milliseconds(_with_ids(_read(file, _ARTICLES), "article_id"), file, "published_time")
-    return articles.select(
+    return _with_milliseconds(_with_ids(articles, "article_id"), file, "published_time").select(
         pl.col("article_id").alias("room_id"), pl.col("published_time").alias("start_at"), "category", "article_type", "premium"
     )
+
+
+def _first_known(users: pl.DataFrame) -> pl.DataFrame:
+    """One row a user: of every attribute the earliest value that is not null."""
+    by_user = users.sort("impression_time", maintain_order=True).group_by("user_id", maintain_order=True)
+    return by_user.agg(pl.col("impression_time").first(), pl.col(_USER_ATTRIBUTES).drop_nulls().first())
 
 
 def _enter_and_scroll(clicks: pl.DataFrame) -> pl.DataFrame:
@@ -185,12 +190,13 @@ def _enter_and_scroll(clicks: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([enter, scroll])
 
 
-def _read(file: Path, columns: list[str]) -> pl.DataFrame:
+def _read(file: Path, columns: list[str], rows: int) -> Iterator[pl.DataFrame]:
     there = read_footer(file).schema.to_arrow_schema().names
     missing = [name for name in columns if name not in there]
     if missing:
-        raise ConfigError(f"{file}: column `{missing[0]}` is missing. EB-NeRD's {file.stem} have: {', '.join(columns)}.")
-    return pl.read_parquet(file, columns=columns)
+        raise ConfigError(f"{file}: column `{missing[0]}` is missing. Needed: {', '.join(columns)}.")
+    for table in batches(file, columns, rows):
+        yield cast(pl.DataFrame, pl.from_arrow(table))
 
 
 def _with_ids(table: pl.DataFrame, *columns: str) -> pl.DataFrame:
@@ -205,7 +211,7 @@ def _with_milliseconds(table: pl.DataFrame, file: Path, column: str) -> pl.DataF
     return table.with_columns(pl.col(column).dt.epoch("ms"))
 
 
-def _lists(table: pl.DataFrame, file: Path, *columns: str) -> None:
+def _check_lists(table: pl.DataFrame, file: Path, *columns: str) -> None:
     for name in columns:
         if not isinstance(table.schema[name], pl.List):
             raise ConfigError(f"{file}: column `{name}` is {table.schema[name]}, expected a list as EB-NeRD has it.")

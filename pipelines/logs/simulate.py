@@ -1,8 +1,8 @@
 """A small live-stream world with known truth, written as canonical logs.
 
-Size is one number, `users`; about users/8 streamers (at least 60; 4 % of them head, 16 % medium), users/2 products, and
-seven feeds of 7.7 candidates per user and day follow from it. The same config writes the same bytes, and the first days
-of a longer run are those of a shorter one.
+Size is one number, `users`: about users/8 streamers (at least 120; 4 % of them head, 16 % medium), users/2 products (at
+least 300) and 4.5 feeds of 7.7 candidates per user and day follow from it. The same config writes the same bytes, and
+the first days of a longer run are those of a shorter one.
 
 | table | columns |
 | --- | --- |
@@ -30,16 +30,17 @@ every binary target and the expected `stay_seconds` (0 if not entered), given al
 """
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.config import config
 from pipelines.logs import behaviour
 from pipelines.logs.behaviour import FAVOURITES, SCENES, Familiarity, Impressions, Outcome
+from pipelines.logs.files import GrowingFile, GrowingFolder, write
 from pipelines.logs.world import (
     DAY_MS,
     DEVICES,
@@ -56,7 +57,7 @@ from pipelines.logs.world import (
 
 _BLOCKS = 8  # parts of a day; what users learn about streamers counts from the next part on
 _FEEDS_AT_ONCE = 20_000
-_ROWS_A_FILE = 500_000
+_FIRST_ROOM = 1_000_001
 
 
 @config
@@ -64,7 +65,7 @@ class SimulateConfig:
     """A simulated world.
 
     Attributes:
-        users: the size of the world; about 45 impressions per user and day.
+        users: the size of the world; about 35 impressions per user and day.
         days: days in the log, from 2025-06-02 on (UTC).
         seed: another seed, another world.
     """
@@ -80,83 +81,112 @@ class SimulateConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; a simulated world needs at least {least}.")
 
 
+@dataclass
+class Life:
+    """What changes while the world lives; everything else about it is fixed when it is made."""
+
+    world: World
+    familiarity: Familiarity
+    favourites_UC: np.ndarray  # streamer indices, the latest last; -1 where there is none
+    stage_U: np.ndarray
+    rooms: Rooms  # those that are live or will be
+    free_from_S: np.ndarray  # the slot from which a streamer can start a room
+    next_room: int
+    next_request: int
+
+
+def begin(world: World, seed: int) -> Life:
+    """The world in the midnight before day 0; rooms of the evening before are still live."""
+    users, streamers = world.users, world.streamers
+    free_from_S = np.full(len(streamers), -SLOTS_A_DAY)
+    rooms, free_from_S = rooms_of_day(np.random.default_rng([seed, 1]), world, -1, _FIRST_ROOM, free_from_S)
+    return Life(
+        world=world,
+        familiarity=Familiarity(len(streamers)),
+        favourites_UC=np.full((len(users), FAVOURITES), -1, dtype=np.int64),
+        stage_U=users.first_stage_U,
+        rooms=rooms.after(0),
+        free_from_S=free_from_S,
+        next_room=_FIRST_ROOM + len(rooms),
+        next_request=1,
+    )
+
+
 def simulate(source: SimulateConfig, logs: Path, truth: Path) -> None:
     """Writes the logs of a world into the folder `logs` and what is true about them into `truth`."""
     world = make_world(source.users, source.seed)
-    users, streamers = world.users, world.streamers
-    _write(users.table(), logs / "users.parquet")
-    _write(streamers.table(), logs / "streamers.parquet")
-    _write(world.products.table(), logs / "products.parquet")
+    streamers = world.streamers
+    write(world.users.table(), logs / "users.parquet")
+    write(streamers.table(), logs / "streamers.parquet")
+    write(world.products.table(), logs / "products.parquet")
     level = pa.array(np.array(LEVELS)[streamers.level_S])
-    _write(pa.table({"streamer_id": streamers.id_S, "level": level}), truth / "streamers.parquet")
+    write(pa.table({"streamer_id": streamers.id_S, "level": level}), truth / "streamers.parquet")
+    life = begin(world, source.seed)
+    write(life.rooms.table(streamers), logs / "rooms" / "day-before.parquet")
+    with GrowingFile(truth / "impressions.parquet") as truth_file:
+        for day in range(source.days):
+            started = time.monotonic()
+            rng = np.random.default_rng([source.seed, 2, day])
+            counts = _live(rng, life, day, logs, truth, truth_file)
+            rate = counts["impressions"] / (time.monotonic() - started)
+            told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+            print(f"  day {day + 1}/{source.days}: {told}; {rate:,.0f} impressions/s", flush=True)
 
-    familiarity = Familiarity(len(streamers))
-    favourites_UC = np.full((len(users), FAVOURITES), -1, dtype=np.int64)
-    stage_U = users.first_stage_U
-    rng = np.random.default_rng([source.seed, 1])
-    free_from_S = np.full(len(streamers), -SLOTS_A_DAY)
-    rooms, free_from_S = rooms_of_day(rng, world, -1, 1_000_001, free_from_S)  # those of the night before
-    next_room, next_request = 1_000_001 + len(rooms), 1
-    rooms = rooms.after(0)
-    _write(rooms.table(streamers), logs / "rooms" / "day-before.parquet")
-    truth_file = _Lines(truth / "impressions.parquet")
-    for day in range(source.days):
-        started = time.monotonic()
-        rng = np.random.default_rng([source.seed, 2, day])
-        today, free_from_S = rooms_of_day(rng, world, day, next_room, free_from_S)
-        next_room += len(today)
-        _write(today.table(streamers), logs / "rooms" / f"{_date(day)}.parquet")
-        rooms = rooms.after(day * SLOTS_A_DAY).and_(today)
-        there = users.first_day_U <= day
-        stage = pa.array(np.array(STAGES)[stage_U[there]])
-        stages = pa.table({"user_id": users.id_U[there], "day": np.full(there.sum(), day), "stage": stage})
-        _write(stages, truth / "stages" / f"{_date(day)}.parquet")
 
-        feeds = behaviour.feeds_of_day(rng, world, day, stage_U)
-        shop = behaviour.shop_of_day(rng, world, day, stage_U)
-        files = {name: _Parts(logs / name, _date(day)) for name in ("impressions", "engagements", "product_clicks")}
-        files["product_clicks"].write(_clicks(world, *shop))
-        entries_U, orders_U = np.zeros(len(users), dtype=np.int64), np.zeros(len(users), dtype=np.int64)
-        shown_count = 0
+def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Path, truth_file: GrowingFile) -> dict[str, int]:
+    """Lives and writes one day; changes `life`. Returns counts of what happened, by name."""
+    world, date = life.world, _date(day)
+    users = world.users
+    today, life.free_from_S = rooms_of_day(rng, world, day, life.next_room, life.free_from_S)
+    life.next_room += len(today)
+    write(today.table(world.streamers), logs / "rooms" / f"{date}.parquet")
+    life.rooms = life.rooms.after(day * SLOTS_A_DAY).and_(today)
+    there = users.first_day_U <= day
+    stage = pa.array(np.array(STAGES)[life.stage_U[there]])
+    stages = pa.table({"user_id": users.id_U[there], "day": np.full(there.sum(), day), "stage": stage})
+    write(stages, truth / "stages" / f"{date}.parquet")
+
+    feeds = behaviour.feeds_of_day(rng, world, day, life.stage_U)
+    entries_U, orders_U = np.zeros(len(users), dtype=np.int64), np.zeros(len(users), dtype=np.int64)
+    impressions = 0
+    with (
+        GrowingFolder(logs / "impressions", date) as impressions_file,
+        GrowingFolder(logs / "engagements", date) as engagements_file,
+        GrowingFolder(logs / "product_clicks", date) as clicks_file,
+    ):
+        clicks_file.write(_clicks(world, *behaviour.shop_of_day(rng, world, day, life.stage_U)))
         slots = SLOTS_A_DAY // _BLOCKS
-        for block in range(_BLOCKS):
-            first_slot = day * SLOTS_A_DAY + block * slots
-            live_TS = behaviour.live_rooms(rooms, len(streamers), first_slot, first_slot + slots)
+        for first_slot in range(day * SLOTS_A_DAY, (day + 1) * SLOTS_A_DAY, slots):
+            live_TS = behaviour.live_rooms(life.rooms, len(world.streamers), first_slot, first_slot + slots)
             opens = EPOCH_MS + first_slot * SLOT_MS
-            begin, end = np.searchsorted(feeds.at_F, [opens, opens + slots * SLOT_MS])
-            learned: list[tuple[np.ndarray, ...]] = []
-            for at in range(begin, end, _FEEDS_AT_ONCE):
+            first, end = np.searchsorted(feeds.at_F, [opens, opens + slots * SLOT_MS])
+            learned = []
+            for at in range(first, end, _FEEDS_AT_ONCE):
                 some = feeds[at : min(at + _FEEDS_AT_ONCE, end)]
-                shown = behaviour.choose(rng, world, rooms, live_TS, first_slot, some, favourites_UC, familiarity)
-                chance = behaviour.chances(world, rooms, shown)
-                outcome = behaviour.act(rng, world, rooms, shown, chance)
-                request_N = next_request + shown.feed_N
-                next_request += len(some)
-                shown_count += len(shown)
-                impressions = _impressions(world, rooms, shown, request_N)
-                files["impressions"].write(impressions)
-                engagements, clicks = _happenings(world, rooms, shown, outcome, request_N)
-                files["engagements"].write(engagements)
-                files["product_clicks"].write(clicks)
-                known = impressions.select(["request_id", "user_id", "room_id", "shown_at"])
-                for name, values in chance.truth().items():
-                    known = known.append_column(name, pa.array(values))
-                truth_file.write(known)
+                shown = behaviour.choose(
+                    rng, world, life.rooms, live_TS, first_slot, some, life.favourites_UC, life.familiarity
+                )
+                chance = behaviour.chances(world, life.rooms, shown)
+                outcome = behaviour.act(rng, world, life.rooms, shown, chance)
+                request_N = life.next_request + shown.feed_N
+                life.next_request += len(some)
+                impressions += len(shown)
                 entries_U += np.bincount(shown.user_N[outcome.happened_N["click"]], minlength=len(users))
                 orders_U += np.bincount(shown.user_N[outcome.happened_N["order"]], minlength=len(users))
-                learned.append(_learned(rooms, shown, outcome))
+                learned.append(_learned(life.rooms, shown, outcome))
+
+                shown_table = _impressions(world, life.rooms, shown, request_N)
+                engagements, clicks = _happenings(world, life.rooms, shown, outcome, request_N)
+                impressions_file.write(shown_table)
+                engagements_file.write(engagements)
+                clicks_file.write(clicks)
+                keys = shown_table.select(["request_id", "user_id", "room_id", "shown_at"])
+                truth_file.write(pa.table({**dict(zip(keys.column_names, keys.columns, strict=True)), **chance.truth()}))
             if learned:
-                _remember(familiarity, favourites_UC, *(np.concatenate(part) for part in zip(*learned, strict=True)))
-        for file in files.values():
-            file.close()
-        stage_U = np.where(there, behaviour.next_stages(rng, stage_U, entries_U, orders_U), stage_U).astype(np.int8)
-        seconds = time.monotonic() - started
-        print(
-            f"  day {day + 1}/{source.days}: {len(feeds):,} feeds, {shown_count:,} impressions, {entries_U.sum():,} entries, "
-            f"{orders_U.sum():,} orders, {shown_count / max(seconds, 1e-9):,.0f} impressions/s",
-            flush=True,
-        )
-    truth_file.close()
+                user_N, streamer_N, amount_N = (np.concatenate(part) for part in zip(*learned, strict=True))
+                _remember(life, user_N, streamer_N, amount_N)
+    life.stage_U = np.where(there, behaviour.next_stages(rng, life.stage_U, entries_U, orders_U), life.stage_U)
+    return {"feeds": len(feeds), "impressions": impressions, "entries": int(entries_U.sum()), "orders": int(orders_U.sum())}
 
 
 def _learned(rooms: Rooms, shown: Impressions, outcome: Outcome) -> tuple[np.ndarray, ...]:
@@ -168,18 +198,16 @@ def _learned(rooms: Rooms, shown: Impressions, outcome: Outcome) -> tuple[np.nda
     return shown.user_N[row], rooms.streamer_R[shown.room_N[row]], amount.astype(np.float32)
 
 
-def _remember(
-    familiarity: Familiarity, favourites_UC: np.ndarray, user_N: np.ndarray, streamer_N: np.ndarray, amount_N: np.ndarray
-) -> None:
-    """Takes what was learned in a block into account; changes its first two arguments."""
-    familiarity.fade(0.985)  # an eighth of a day: half is forgotten in about six days
-    familiarity.add(user_N, streamer_N, amount_N)
+def _remember(life: Life, user_N: np.ndarray, streamer_N: np.ndarray, amount_N: np.ndarray) -> None:
+    """Takes what was learned in a block into account; changes `life`."""
+    life.familiarity.fade(0.985)  # an eighth of a day: half is forgotten in about six days
+    life.familiarity.add(user_N, streamer_N, amount_N)
     liked = np.flatnonzero(amount_N > 0.5)
     user, last = np.unique(user_N[liked][::-1], return_index=True)
     streamer = streamer_N[liked][::-1][last]
-    new = ~(favourites_UC[user] == streamer[:, None]).any(axis=1)
+    new = ~(life.favourites_UC[user] == streamer[:, None]).any(axis=1)
     user, streamer = user[new], streamer[new]
-    favourites_UC[user] = np.column_stack([favourites_UC[user, 1:], streamer])  # the oldest makes room
+    life.favourites_UC[user] = np.column_stack([life.favourites_UC[user, 1:], streamer])  # the oldest makes room
 
 
 def _impressions(world: World, rooms: Rooms, shown: Impressions, request_N: np.ndarray) -> pa.Table:
@@ -230,62 +258,3 @@ def _clicks(world: World, user: np.ndarray, product: np.ndarray, at: np.ndarray)
 
 def _date(day: int) -> str:
     return str(np.datetime64(EPOCH_MS + day * DAY_MS, "ms").astype("datetime64[D]"))
-
-
-def _write(table: pa.Table, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, file, compression="zstd")
-
-
-class _Lines:
-    """One Parquet file that grows by tables, so that memory does not."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._writer: pq.ParquetWriter | None = None
-        self._waiting: list[pa.Table] = []
-        self._rows = 0
-
-    def write(self, table: pa.Table) -> None:
-        self._waiting.append(table)
-        self._rows += table.num_rows
-        if self._rows >= _ROWS_A_FILE // 4:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting)
-        if self._writer is None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
-        self._writer.write_table(table)
-        self._waiting, self._rows = [], 0
-
-    def close(self) -> None:
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
-
-
-class _Parts:
-    """A table of one day: files of at most about `_ROWS_A_FILE` rows, `FOLDER/DATE-00.parquet` and so on."""
-
-    def __init__(self, folder: Path, date: str) -> None:
-        self._folder, self._date = folder, date
-        self._part, self._rows = 0, 0
-        self._file = self._next()
-
-    def _next(self) -> _Lines:
-        return _Lines(self._folder / f"{self._date}-{self._part:02d}.parquet")
-
-    def write(self, table: pa.Table) -> None:
-        if self._rows and self._rows + table.num_rows > _ROWS_A_FILE:
-            self._file.close()
-            self._part, self._rows = self._part + 1, 0
-            self._file = self._next()
-        self._file.write(table)
-        self._rows += table.num_rows
-
-    def close(self) -> None:
-        self._file.close()

@@ -137,7 +137,7 @@ def make_world(users: int, seed: int) -> World:
     rng = np.random.default_rng([seed, 0])
     centre_CK = _normal(rng, len(CATEGORIES), SHARED)
     products = _products(rng, max(300, users // 2), centre_CK)
-    streamers = _streamers(rng, max(60, users // 8), centre_CK, products)
+    streamers = _streamers(rng, max(120, users // 8), centre_CK, products)
     return World(users=_users(rng, users, centre_CK), streamers=streamers, products=products)
 
 
