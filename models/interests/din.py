@@ -101,7 +101,7 @@ class TargetAttention(nn.Module):
         rest: list[nn.Module] = []
         for below, above in zip(config.hidden, config.hidden[1:], strict=False):
             rest += [nn.Linear(below, above), activation(config.activation, above)]
-        self.rest = nn.Sequential(*rest, nn.Linear(config.hidden[-1], 1))
+        self.rest = nn.Sequential(*rest, nn.Linear(config.hidden[-1], 1, bias=not config.softmax))  # softmax drops it
 
     def forward(self, history: EmbeddedHistory, query_NM: Tensor, places: Grid) -> Tensor:
         """interest [N, E]; zeros where the history has no real entry."""
@@ -115,8 +115,8 @@ class TargetAttention(nn.Module):
         hidden_GLSA = pair_GLSA + query_GSA.unsqueeze(1) + entry_GLA.unsqueeze(2)
         score_GSL = self.rest(self.first_activation(hidden_GLSA)).squeeze(3).transpose(1, 2)
         if self.softmax:
-            # an all-padding row has only -inf: its weights are nan and are replaced with the padding's
-            score_GSL = score_GSL.masked_fill(~is_real_GSL, -torch.inf).softmax(2)
+            # the lowest number rather than -inf: all padding gives equal weights, masked below, and not nan
+            score_GSL = score_GSL.masked_fill(~is_real_GSL, torch.finfo(score_GSL.dtype).min).softmax(2)
         weight_GSL = score_GSL.masked_fill(~is_real_GSL, 0)
         return places.pick(weight_GSL @ entries_GLE)
 

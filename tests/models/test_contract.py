@@ -1,0 +1,243 @@
+"""What every system of the zoo, and combinations beside it, owe."""
+
+import threading
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from models.couplings.esmm import EsmmConfig
+from models.fusions.mmoe import MmoeConfig
+from models.fusions.ple import PleConfig
+from models.fusions.shared_bottom import SharedBottomConfig
+from models.interests.din import DinConfig
+from models.interests.pooling import PoolingConfig
+from models.layers.numbers import PeriodicConfig
+from models.learners import build_learner
+from models.learners.world import Solo
+from models.optim import AdagradConfig, AdamConfig, LazyAdamConfig, OptimiserConfig, RowwiseAdagradConfig
+from models.ranker import Ranker, RankerConfig
+from models.schema import Schema
+from models.zoo import ZOO
+from tests.models.helpers import Threads, double, flat, replaced, take, with_no_entries, with_pads, without_history
+from tests.samples import TABLE_SIZES, random_batch, tiny_schema
+
+SYSTEMS = {
+    **ZOO,
+    "din softmax, matches, ple of 3 levels, esmm, wide": RankerConfig(
+        wide=True,
+        interest=DinConfig(hidden=(8,), activation="prelu", softmax=True, matches=True),
+        fusion=PleConfig(levels=3, specific=2, shared=1, hidden=(16, 8)),
+        coupling=EsmmConfig(),
+    ),
+    "one history, periodic numbers, no towers": RankerConfig(
+        numbers=PeriodicConfig(),
+        interest=PoolingConfig(histories=("products",), matches=True),
+        fusion=MmoeConfig(experts=3, hidden=(16,), towers=()),
+    ),
+}
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def mixed_width_schema() -> Schema:
+    """`tiny_schema` with tables of two widths."""
+    spelling = tiny_schema().to_dict()
+    for field in spelling["fields"]:
+        if field["name"] == "category":
+            field["width"] = 4
+    for field in spelling["histories"][0]["fields"]:
+        if field["name"] in ("category", "stay"):
+            field["width"] = 4
+    return Schema.from_dict(spelling)
+
+
+SCHEMAS = {"one width": tiny_schema(), "two widths": mixed_width_schema()}
+
+
+@pytest.fixture(params=SYSTEMS)
+def config(request):
+    return SYSTEMS[request.param]
+
+
+def build(config: RankerConfig, schema: Schema, seed: int = 0) -> Ranker:
+    torch.manual_seed(seed)
+    ranker = Ranker(schema, config, TABLE_SIZES)
+    with torch.no_grad():  # rows far enough apart for every input to be seen in the outputs
+        for tables in ranker.table_sets().values():
+            tables.weight.normal_()
+    return ranker
+
+
+def assert_same(first, second, **tolerance) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        assert_close(first[name], second[name], **(tolerance or TOLERANCE), msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+def test_every_parameter_gets_a_gradient(config, schema):
+    ranker = build(config, schema)
+    outputs = ranker(random_batch(schema, TABLE_SIZES, feeds=30, seed=1))
+    sum(output.square().sum() for output in outputs.values()).backward()
+    silent = [name for name, parameter in ranker.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert silent == []
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+def test_gathered_rows_give_the_outputs_and_gradients_of_whole_tables(config, schema):
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    whole = ranker(batch)
+    gathered = ranker.gather(batch)
+    outputs = ranker.outcome(batch, gathered).outputs
+    assert_same(whole, outputs)
+    sum(output.sum() for output in whole.values()).backward()
+    sum(output.sum() for output in outputs.values()).backward()
+    for tables, rows in gathered.items():
+        expected = torch.zeros_like(tables.weight)
+        expected[rows.ids_U] = rows.rows_UD.grad
+        assert_close(tables.weight.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+def test_permuting_feeds_permutes_outputs(config, schema):
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    order = [3, 0, 5, 1, 4, 2]
+    outputs = ranker(batch)
+    places = torch.cat([torch.nonzero(batch.feed_of_candidate_N == feed).flatten() for feed in order])
+    assert_same({name: output[places] for name, output in outputs.items()}, ranker(take(batch, order)))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["predicting", "training"])
+def test_a_feed_does_not_see_the_others(config, training):
+    schema = tiny_schema()
+    ranker = build(config, schema).train(training)
+    batch = random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    outputs = ranker(batch)
+    for feed in range(batch.feeds):
+        mine = batch.feed_of_candidate_N == feed
+        assert_same({name: output[mine] for name, output in outputs.items()}, ranker(take(batch, [feed])))
+
+
+def test_a_candidate_does_not_see_the_others_of_its_feed(config):
+    schema = tiny_schema()
+    ranker = build(config, schema)
+    batch, other = (random_batch(schema, TABLE_SIZES, feeds=1, seed=seed, most_candidates=1) for seed in (1, 2))
+    batch = take(batch, [0, 0])  # two candidates, as two feeds
+    batch = replaced(take(batch, [0, 1]), feed_of_candidate_N=torch.tensor([0, 0]))
+    batch = replaced(
+        batch,
+        feed={name: values[:1] for name, values in batch.feed.items()},
+        histories=other.histories,
+        user_R=batch.user_R[:1],
+    )
+    changed = {name: torch.stack([values[0], other.candidate[name][0]]) for name, values in batch.candidate.items()}
+    before, after = ranker(batch), ranker(replaced(batch, candidate=changed))
+    assert_same({name: output[:1] for name, output in before.items()}, {name: output[:1] for name, output in after.items()})
+    assert any((before[name][1] != after[name][1]).any() for name in before)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+def test_grouped_by_feed_equals_flat(config, schema):
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=12, seed=1, most_candidates=9)
+    assert_same(ranker(batch), ranker(flat(batch)))
+
+
+def test_padding_changes_nothing(config):
+    schema = tiny_schema()
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    assert_same(ranker(batch), ranker(with_pads(batch, 10, row=0)))
+    assert_same(ranker(batch), ranker(with_pads(batch, 10, row=3)))
+
+
+def test_no_history_at_all(config):
+    schema = tiny_schema()
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    outputs = ranker(without_history(batch))
+    assert all(output.isfinite().all() for output in outputs.values())
+    assert_same(outputs, ranker(with_no_entries(batch)))
+    sum(output.sum() for output in ranker.outcome(without_history(batch)).outputs.values()).backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in ranker.parameters())
+
+
+def test_batch_of_one(config):
+    schema = tiny_schema()
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=1, seed=1, most_candidates=1)
+    assert batch.candidates == 1
+    assert all(output.shape == (1,) and output.isfinite().all() for output in ranker(batch).values())
+
+
+def test_saved_and_loaded_equal(config, tmp_path):
+    schema = tiny_schema()
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    torch.save(ranker.state_dict(), tmp_path / "weights.pt")
+    other = build(config, schema, seed=1)
+    other.load_state_dict(torch.load(tmp_path / "weights.pt"))
+    assert_same(ranker.predict(batch), other.predict(batch), rtol=0, atol=0)
+
+
+def test_predictions_are_probabilities_and_label_units(config):
+    schema = tiny_schema()
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    outputs, predictions = ranker(batch), ranker.predict(batch)
+    assert_close(predictions["click"], 1 / (1 + torch.exp(-outputs["click"])))
+    assert_close(predictions["stay"], torch.clamp(torch.exp(outputs["stay"]) - 1, min=0), **TOLERANCE)
+
+
+def test_eight_rows_can_be_learnt_by_heart(config):
+    schema = tiny_schema()
+    torch.manual_seed(0)
+    ranker = Ranker(schema, config, TABLE_SIZES)
+    batch = random_batch(schema, TABLE_SIZES, feeds=8, seed=3, most_candidates=1)
+    optimiser = OptimiserConfig(dense=AdamConfig(rate=0.02), tables=LazyAdamConfig(rate=0.02))
+    learner = build_learner(ranker, schema, config.learner, optimiser, Solo())
+    first = learner.step(batch)
+    for _ in range(150):
+        last = learner.step(batch)
+    for name, (total, count) in last.items():
+        assert total / count < 0.05 * first[name][0] / first[name][1] + 1e-3, name
+
+
+def test_works_under_bfloat16_autocast(config):
+    schema = tiny_schema()
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    exact = ranker(batch)
+    learner = build_learner(ranker, schema, config.learner, OptimiserConfig(), Solo())
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = ranker(batch)
+        learner.step(batch)
+    for name in exact:
+        assert rough[name].dtype == torch.float32
+        assert (rough[name] - exact[name]).abs().max() < 0.05 * (1 + exact[name].abs().max())
+
+
+OPTIMISERS = {
+    "lazy adam": OptimiserConfig(clip_norm=1.0),
+    "row-wise adagrad": OptimiserConfig(dense=AdagradConfig(), tables=RowwiseAdagradConfig()),
+}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
+def test_two_workers_equal_one(config, optimiser):
+    """Float64, 4 steps; the second worker has no batch at the third."""
+    schema = tiny_schema()
+    batches = [double(random_batch(schema, TABLE_SIZES, feeds=9, seed=seed)) for seed in range(4)]
+    shares = [[take(batch, [0, 1, 2, 3, 4]), take(batch, [5, 6, 7, 8])] for batch in batches]
+    batches[2], shares[2] = shares[2][0], [shares[2][0], None]
+    lock = threading.Lock()
+
+    def train(world, mine):
+        with lock:  # the seed belongs to the process
+            ranker = build(config, schema).double()
+        learner = build_learner(ranker, schema, config.learner, optimiser, world)
+        return ranker.state_dict(), [learner.step(batch) for batch in mine]
+
+    alone, losses = train(Solo(), batches)
+    (first, first_losses), (second, second_losses) = Threads(2).run(
+        lambda world: train(world, [share[world.rank] for share in shares])
+    )
+    assert_same(first, second, rtol=0, atol=0)
+    assert_same(alone, first, rtol=1e-9, atol=1e-9)
+    assert first_losses == second_losses
+    for whole, parts in zip(losses, first_losses, strict=True):
+        for name in whole:
+            assert parts[name] == pytest.approx(whole[name], rel=1e-12)
