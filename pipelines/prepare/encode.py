@@ -393,17 +393,28 @@ def _levels(counts: Counts, schema: Schema) -> LevelState:
 
 
 def _first_shown(arrays: Mapping[str, pa.Array], history: str) -> np.ndarray:
-    """Which of all history entries are younger than the youngest one in the user's previous feed of this table, bool."""
+    """Which of all history entries were not in the user's previous feed of this table, bool.
+
+    A history only grows at its end, so the new entries are those behind the one that was last before; all of them
+    where that one is no longer there.
+    """
     entries = _column(arrays, f"{history}.at")
     count, at = lengths(entries), flat(entries).to_numpy()
     user, feed_at = (_column(arrays, name).to_numpy() for name in ("user_id", "at"))
-    youngest = np.full(len(count), np.iinfo(np.int64).min)
-    youngest[count > 0] = at[np.cumsum(count)[count > 0] - 1]
+    nothing = np.iinfo(np.int64).min
+    ends = np.cumsum(count)
+    last = np.full(len(count), nothing)
+    last[count > 0] = at[ends[count > 0] - 1]
     order = np.lexsort((feed_at, user))
     same_user = user[order][1:] == user[order][:-1]
-    seen = np.full(len(count), np.iinfo(np.int64).min)
-    seen[order[1:][same_user]] = youngest[order[:-1][same_user]]
-    return at > np.repeat(seen, count)
+    last_before = np.full(len(count), nothing)
+    last_before[order[1:][same_user]] = last[order[:-1][same_user]]
+    place = np.arange(len(at))
+    known_until = np.full(len(count), -1)
+    if len(at):
+        seen = np.where(at == np.repeat(last_before, count), place, -1)
+        known_until[count > 0] = np.maximum.reduceat(seen, (ends - count)[count > 0])
+    return place > np.repeat(known_until, count)
 
 
 def _counted(values: pa.Array, column: str, how: Vocabulary | Bins) -> Counts:

@@ -226,6 +226,30 @@ def test_an_event_counts_once_however_many_feeds_show_it():
     assert shuffled.values.tolist() == counts.values.tolist() and shuffled.counts.tolist() == counts.counts.tolist()
 
 
+def test_an_entry_that_became_known_late_counts_and_a_history_that_moved_on_counts_whole():
+    # the stay that began at 90 ended after that of 100 was known; in the last feed nothing of the second is left
+    at = [[100], [100, 90], [300, 400]]
+    table = feeds([[1], [1], [1]], user_id=[5, 5, 5], at=[110, 200, 900])
+    table = table.append_column("channels.at", pa.array(at)).append_column("channels.room_id", pa.array([[7], [7, 8], [9, 9]]))
+    counts = fit_partial(table, WITH_HISTORY, **HOW).values["room"]
+    assert dict(zip(counts.values.tolist(), counts.counts.tolist(), strict=True)) == {1: 3, 7: 1, 8: 1, 9: 2}
+
+
+def test_lists_may_be_large():
+    table = feeds([[1, 7], [1]])
+    table = table.append_column("channels.at", pa.array([[5, 6], []], pa.list_(pa.int64())))
+    table = table.append_column("channels.room_id", pa.array([[7, None], []], pa.list_(pa.int64())))
+    large = pa.table(
+        {
+            name: table[name].cast(pa.large_list(pa.int64())) if pa.types.is_list(table[name].type) else table[name]
+            for name in table.column_names
+        }
+    )
+    state = fitted(large, WITH_HISTORY)
+    assert state.fingerprint == fitted(table, WITH_HISTORY).fingerprint
+    assert encode(large, WITH_HISTORY, state).equals(encode(table, WITH_HISTORY, state))
+
+
 def test_histories_share_rows_with_candidates_and_may_be_empty():
     table = feeds([[1, 7], [1]])
     table = table.append_column("channels.at", pa.array([[5, 6], []], pa.list_(pa.int64())))
