@@ -63,15 +63,20 @@ def materialise(source: CanonicalConfig | SimulateConfig | EbnerdConfig, output:
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
     partial.mkdir(parents=True)
-    if isinstance(source, SimulateConfig):
-        simulate.simulate(source, partial / "logs", partial / "truth")
-    else:
-        ebnerd.convert(source, partial / "logs")
-    logs = _checked(CanonicalLogs(partial / "logs"))
+    try:
+        if isinstance(source, SimulateConfig):
+            simulate.simulate(source, partial / "logs", partial / "truth")
+        else:
+            ebnerd.convert(source, partial / "logs")
+        logs = _checked(CanonicalLogs(partial / "logs"))
+    except Exception:
+        shutil.rmtree(partial)
+        raise
     content = {"source": wanted, "fingerprint": logs.fingerprint(), "seconds": round(time.monotonic() - started, 1)}
     (partial / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
     if output.exists():
-        print(f"Logs: {output} was converted from something else; replacing it.", flush=True)
+        if manifest.is_file():
+            print(f"Logs: {output} was converted from something else; replacing it.", flush=True)
         shutil.rmtree(output)
     partial.rename(output)
     print(f"Logs: {output / 'logs'} written in {content['seconds']} s", flush=True)

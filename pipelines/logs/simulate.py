@@ -1,6 +1,6 @@
 """A small live-stream world with known truth, written as canonical logs.
 
-Size is one number, `users`: about users/8 streamers (at least 120; 4 % of them head, 16 % medium), users/2 products (at
+Size is one number, `users`: about users/8 streamers (at least 200; 4 % of them head, 16 % medium), users/2 products (at
 least 300) and 4.5 feeds of 7.7 candidates per user and day follow from it. The same config writes the same bytes, and
 the first days of a longer run are those of a shorter one.
 

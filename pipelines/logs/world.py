@@ -36,7 +36,7 @@ PRICE_BANDS = 5
 # By level: share of the platform's draws, chances of a first and a second room on a day, mean log of their slots.
 _AIM = np.array([0.2, 0.3, 0.5])
 _LENGTH = np.array([2.2, 2.6, 3.4])
-_SESSIONS = np.array([[0.45, 0.08], [0.75, 0.25], [0.95, 0.8]])
+_SESSIONS = np.array([[0.6, 0.1], [0.75, 0.25], [0.95, 0.8]])
 _TRAFFIC = np.array([3, 2, 1, 1, 1, 2, 4, 6, 7, 7, 8, 9, 11, 10, 8, 8, 8, 9, 11, 14, 17, 18, 14, 8], dtype=np.float64)
 
 
@@ -137,7 +137,7 @@ def make_world(users: int, seed: int) -> World:
     rng = np.random.default_rng([seed, 0])
     centre_CK = _normal(rng, len(CATEGORIES), SHARED)
     products = _products(rng, max(300, users // 2), centre_CK)
-    streamers = _streamers(rng, max(120, users // 8), centre_CK, products)
+    streamers = _streamers(rng, max(200, users // 8), centre_CK, products)
     return World(users=_users(rng, users, centre_CK), streamers=streamers, products=products)
 
 
