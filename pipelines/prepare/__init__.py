@@ -1,0 +1,7 @@
+"""Prepare: from canonical logs to encoded feeds; see `build.prepare`."""
+
+from pipelines.prepare.build import prepare
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.prepared import Prepared
+
+__all__ = ["PrepareConfig", "Prepared", "prepare"]

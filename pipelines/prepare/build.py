@@ -1,0 +1,322 @@
+"""Logs to feeds: plans the job, runs its steps one after the other, and leaves a `Prepared` folder.
+
+attributes   sort users, rooms, streamers and products by id
+clean        a chunk of a log file each: quarantine, and one exchange on disk by bucket of users
+cut          a bucket of users each: feeds, credited engagements; hands impressions to buckets of streamers
+rooms        a bucket of streamers each: counters as of every feed's moment; part of the snapshot
+features     a bucket of users each: everything else, split by day; part of the snapshot
+fit, encode  a feature file each
+"""
+
+import json
+import pickle
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import xxhash
+
+from models.config import ConfigError, to_dict
+from models.schema import Schema
+from pipelines.logs.canonical import CanonicalLogs, check, read_footer
+from pipelines.prepare.clean import EVENTS, REPEATED, chunks_of
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.derive import base_columns
+from pipelines.prepare.encode import Partial, finish
+from pipelines.prepare.exchange import atomic
+from pipelines.prepare.features import PREFIXES, attribute_columns
+from pipelines.prepare.prepared import SPLITS, Prepared
+from pipelines.prepare.steps import Counts, Item, run_step
+from pipelines.prepare.tables import KEYS, common_types
+from pipelines.prepare.tasks import CleanChunk, CountRooms, CutBucket, EncodeFile, FitFile, Plan, SortAttributes, WriteFeatures
+
+# What changes how the job runs, and nothing that it writes.
+_INDIFFERENT = ("parallel", "cpus_per_task", "quarantine_limit")
+_OURS = ("work", "features", "feeds", "quarantine", "snapshot", "encoder")
+
+
+def prepare(
+    logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: Path, *, dry_run: bool = False
+) -> Prepared | None:
+    """Prepares logs for a schema; goes on where it was killed, and does nothing where it has finished.
+
+    Args:
+        output: the prepared folder.
+        dry_run: print what would be done, from the footers of the files, and return None.
+
+    Raises:
+        ConfigError: logs, schema and configuration do not fit each other, too many rows are malformed, a split has no
+            feeds, or `output` holds something else.
+    """
+    check(logs)
+    plan = plan_of(logs, schema, config, output)
+    inputs = _inputs(plan)
+    if dry_run:
+        _describe(plan)
+        return None
+    if (output / "manifest.json").exists():
+        _refuse_other(output, inputs)
+        print(f"Prepared: {output} is finished; nothing to do.", flush=True)
+        return Prepared.open(output, schema=schema)
+    _begin(output, inputs)
+    started = time.monotonic()
+    manifest = _run(plan)
+    manifest = {"fingerprint": _fingerprint(inputs), "inputs": inputs, **manifest}
+    with atomic(output / "schema.json") as draft:
+        draft.write_text(json.dumps(schema.to_dict(), indent=2) + "\n")
+    with atomic(output / "manifest.json") as draft:
+        draft.write_text(json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(plan.work)
+    counts = ", ".join(f"{manifest['splits'][split]['feeds']:,} {split}" for split in SPLITS)
+    print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
+    return Prepared.open(output)
+
+
+def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: Path) -> Plan:
+    """What is to be computed, and in how many parts.
+
+    Raises:
+        ConfigError: the schema reads a column that the log does not have.
+    """
+    columns = base_columns(schema, config.extra_columns)
+    carried = [name for name in columns if name == "position" or name.startswith(("context.", "state."))]
+    types = common_types(logs.files("impressions"), carried)
+    for name in sorted(set(carried) - set(types.names)):
+        _missing(name, "impressions", logs)
+    for table, names in attribute_columns(columns, schema).items():
+        there = common_types(logs.files(table), names).names
+        for name in sorted(set(names) - set(there)):
+            _missing(name, table, logs, PREFIXES[table])
+    if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
+        names = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
+        raise ConfigError(f"history `{names}` reads product clicks, but the log has no table `product_clicks`.")
+    rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
+    buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
+    return Plan(logs, schema, config, output, frozenset(columns), types, rows, buckets)
+
+
+def _missing(name: str, table: str, logs: CanonicalLogs, prefix: str = "") -> None:
+    files = logs.files(table)
+    if not files:
+        raise ConfigError(f"the schema reads `{prefix}{name}`, but the log has no table `{table}`.")
+    known = ", ".join(pq.read_schema(files[0]).names)
+    raise ConfigError(f"the schema reads `{prefix}{name}`, but table `{table}` has no column `{name}`. It has: {known}.")
+
+
+def _run(plan: Plan) -> dict[str, Any]:
+    """All steps; returns the manifest's counts."""
+    seconds: dict[str, float] = {}
+
+    def step(name: str, items: list[Item], task) -> dict[str, Counts]:
+        started = time.monotonic()
+        notes = run_step(name, items, task, notes=plan.work / "notes", config=plan.config)
+        seconds[name] = round(time.monotonic() - started, 2)
+        return notes
+
+    tables = [table for table in KEYS if plan.logs.has(table)]
+    rows = {table: sum(read_footer(file).num_rows for file in plan.logs.files(table)) for table in tables}
+    attributes = step("attributes", [Item(table, table, rows[table]) for table in tables], SortAttributes(plan))
+
+    chunks = chunks_of(plan.logs, plan.config.rows_per_chunk)
+    cleaned = step("clean", [Item(chunk.name, chunk, chunk.rows) for chunk in chunks], CleanChunk(plan))
+    bad: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
+    worst: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
+    for chunk in chunks:
+        for reason, count in cleaned[chunk.name]["quarantined"].items():
+            bad[chunk.table][reason] = bad[chunk.table].get(reason, 0) + count
+            worst[chunk.table][chunk.file] = worst[chunk.table].get(chunk.file, 0) + count
+    _limit(plan, bad, worst)
+
+    share = sum(plan.rows.values()) // plan.buckets
+    buckets = [Item(f"{bucket:05d}", bucket, share) for bucket in range(plan.buckets)]
+    cuts = step("cut", buckets, CutBucket(plan)).values()
+    repeated = sum(counts["repeated"] for counts in cuts)
+    if repeated:
+        bad["impressions"][REPEATED] = repeated
+        _limit(plan, bad, worst)
+    feeds = _summed(counts["feeds_by_day"] for counts in cuts)
+    candidates = _summed(counts["candidates_by_day"] for counts in cuts)
+    first_days, empty = _days(plan, feeds)
+    ending = 1 + max(counts["latest"] for counts in cleaned.values() if counts["latest"] is not None)
+
+    rooms = step("rooms", buckets, CountRooms(plan, ending))
+    written = step("features", buckets, WriteFeatures(plan, ending, first_days))
+    splits = {
+        split: {
+            what: (max if what == "largest_feed" else sum)(counts["splits"][split][what] for counts in written.values())
+            for what in ("files", "feeds", "candidates", "largest_feed")
+        }
+        for split in SPLITS
+    }
+
+    is_training = lambda day: first_days["train"] <= int(day) < first_days["valid"]
+    entries = _summed(counts["entries_by_day"] for counts in cuts)
+    entry_rate = sum(entries[day] for day in entries if is_training(day)) / sum(
+        candidates[day] for day in candidates if is_training(day)
+    )
+    files = {split: sorted((plan.output / "features" / split).glob("*.parquet")) for split in SPLITS}
+    step("fit", [_file_item(file) for file in files["train"]], FitFile(plan, entry_rate))
+    parts = [pickle.loads(path.read_bytes()) for path in sorted((plan.work / "fit").glob("*.pickle"))]
+    state = finish(Partial.merged(parts), plan.schema, entry_rate=entry_rate, clock=plan.config.clock)
+    state.save(plan.output / "encoder")
+    step("encode", [_file_item(file) for split in SPLITS for file in files[split]], EncodeFile(plan))
+
+    return {
+        "splits": splits,
+        "days": {
+            split: [_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split] for split in SPLITS
+        },
+        "empty_days": [_date(day) for day in empty],
+        "ending": ending,
+        "entry_rate": entry_rate,
+        "counts": {
+            "rows": plan.rows,
+            "quarantined": bad,
+            "unused_engagements": sum(counts["unused"] for counts in cleaned.values()),
+            "unattributed_engagements": sum(counts["unattributed"] for counts in cuts),
+            "feeds": sum(feeds.values()),
+            "candidates": sum(candidates.values()),
+            "users": sum(counts["users"] for counts in written.values()),
+            "rooms": sum(counts["rooms"] for counts in rooms.values()),
+            "attributes": {table: counts["ids"] for table, counts in attributes.items()},
+            "feeds_by_day": {_date(int(day)): feeds[day] for day in sorted(feeds, key=int)},
+        },
+        "buckets": plan.buckets,
+        "seconds": seconds,
+    }
+
+
+def _file_item(file: Path) -> Item:
+    return Item(f"{file.parent.name}-{file.stem}", file, read_footer(file).num_rows)
+
+
+def _limit(plan: Plan, bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]) -> None:
+    """Stops the job where too many rows are malformed."""
+    for table, reasons in bad.items():
+        count, rows = sum(reasons.values()), plan.rows[table]
+        if rows and count / rows > plan.config.quarantine_limit:
+            why = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(reasons.items(), key=lambda item: -item[1]))
+            files = worst[table]
+            where = max(files, key=lambda file: files[file]) if files else ""
+            most = f" Most in {where} ({files[where]:,})." if where else ""
+            raise ConfigError(
+                f"{count:,} of {rows:,} rows of `{table}` are malformed ({count / rows:.2%}, quarantine_limit is "
+                f"{plan.config.quarantine_limit:.2%}): {why}.{most} They are in {plan.output / 'quarantine'}. "
+                "Mend the log, or raise `prepare.quarantine_limit`."
+            )
+
+
+def _days(plan: Plan, feeds: Mapping[str, int]) -> tuple[dict[str, int], list[int]]:
+    """First day of every split, and the days within the log without a feed.
+
+    Raises:
+        ConfigError: a split has no feeds.
+    """
+    days = sorted(map(int, feeds))
+    if not days:
+        raise ConfigError(
+            f"not one sound impression is left of {plan.rows['impressions']:,}; see {plan.output / 'quarantine'}."
+        )
+    test = days[-1] + 1 - plan.config.test_days
+    valid = test - plan.config.valid_days
+    first_days = {"train": days[0], "valid": valid, "test": test}
+    empty = sorted(set(range(days[0], days[-1] + 1)) - set(days))
+    ends = {"train": valid, "valid": test, "test": days[-1] + 1}
+    for split, first in first_days.items():
+        if ends[split] > first and any(first <= day < ends[split] for day in days):
+            continue
+        if split == "test" and plan.config.test_days == 0:
+            continue
+        asked = f"{_date(first)} to {_date(ends[split] - 1)}" if ends[split] > first else f"before {_date(ends[split])}"
+        raise ConfigError(
+            f"the {split} split ({asked}) has no feeds. The log has feeds on {len(days)} days from {_date(days[0])} to "
+            f"{_date(days[-1])}; valid_days is {plan.config.valid_days}, test_days {plan.config.test_days}. "
+            "Change these, or take in more days."
+        )
+    if empty:
+        print(f"  warning: no feeds on {', '.join(_date(day) for day in empty)}", flush=True)
+    return first_days, empty
+
+
+def _split_of(day: int, first_days: Mapping[str, int]) -> str:
+    return max((split for split in SPLITS if first_days[split] <= day), key=SPLITS.index)
+
+
+def _date(day: int) -> str:
+    return str(date(1970, 1, 1) + timedelta(days=day))
+
+
+def _summed(counts) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in counts:
+        for key, count in part.items():
+            total[key] = total.get(key, 0) + count
+    return total
+
+
+# -- identity --------------------------------------------------------------------------------------------------
+
+
+def _inputs(plan: Plan) -> dict[str, Any]:
+    """Everything that decides what is written, in parts that a message can name."""
+    config = {name: value for name, value in to_dict(plan.config).items() if name not in _INDIFFERENT}
+    return {"logs": plan.logs.fingerprint(), "schema": _fingerprint(plan.schema.to_dict()), "config": config}
+
+
+def _fingerprint(value: Any) -> str:
+    return xxhash.xxh64_hexdigest(json.dumps(value, sort_keys=True).encode())
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changed = [part for part in ("logs", "schema") if before[part] != now[part]]
+    for name in {**before["config"], **now["config"]}:
+        old, new = before["config"].get(name), now["config"].get(name)
+        if old != new:
+            changed.append(f"prepare.{name} ({old} then, {new} now)")
+    return ", ".join(changed)
+
+
+def _refuse_other(output: Path, inputs: Mapping[str, Any]) -> None:
+    before = json.loads((output / "manifest.json").read_text())["inputs"]
+    if before != inputs:
+        raise ConfigError(
+            f"{output} was prepared from something else; what changed: {_changes(before, inputs)}. "
+            "Prepare into another folder, or delete this one."
+        )
+
+
+def _begin(output: Path, inputs: Mapping[str, Any]) -> None:
+    """Makes sure that unfinished work in `output` is of these inputs; that of others is thrown away."""
+    note = output / "work" / "inputs.json"
+    if note.exists():
+        before = json.loads(note.read_text())
+        if before == inputs:
+            print(f"Prepare: going on in {output}", flush=True)
+            return
+        print(f"Prepare: unfinished work in {output} is of something else ({_changes(before, inputs)}); starting afresh")
+        for name in _OURS:
+            shutil.rmtree(output / name, ignore_errors=True)
+    elif output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} holds something else than prepared logs. Name another folder, or empty this one.")
+    with atomic(note) as draft:
+        draft.write_text(json.dumps(inputs))
+
+
+def _describe(plan: Plan) -> None:
+    """The plan and what it will take, from footers alone."""
+    config = plan.config
+    chunks = chunks_of(plan.logs, config.rows_per_chunk)
+    print(f"Plan for {plan.output} (dry run, nothing is written):")
+    for table in (*EVENTS, *KEYS):
+        files = plan.logs.files(table)
+        rows = sum(read_footer(file).num_rows for file in files)
+        size = sum(file.stat().st_size for file in files) / 2**20
+        parts = f", {sum(chunk.table == table for chunk in chunks)} chunks" if table in EVENTS else ""
+        print(f"  {table:<15} {rows:>13,} rows in {len(files)} files, {size:,.1f} MiB{parts}")
+    print(f"  {plan.buckets} buckets of about {sum(plan.rows.values()) // plan.buckets:,} log rows")
+    print(f"  {len(plan.columns)} columns: {', '.join(sorted(plan.columns))}")
+    print(f"  counters over all users: {', '.join(plan.counters) or 'none'}")

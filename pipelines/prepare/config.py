@@ -1,0 +1,89 @@
+"""What the prepare step may be told, beside the schema."""
+
+from dataclasses import field as default
+from datetime import date
+from typing import Literal
+
+from models.config import config
+from pipelines.prepare.derive import Clock
+
+DAY_MS = 86_400_000
+
+
+@config
+class PrepareConfig:
+    """How logs become feeds.
+
+    Attributes:
+        clock: local time of the platform.
+        day_starts_hour: local hour at which a day begins; splits and days are cut there.
+        valid_days, test_days: the log's last days are for testing, those before them for validation, all others for training.
+        feed_gap_seconds: impressions without request id belong to one feed while they follow each other within this gap.
+        feed_most: such a feed has at most this many candidates; further ones open the next feed.
+        preference_days: window of the running preferences.
+        quarantine_limit: the job stops where more than this share of a table's rows is malformed.
+        earliest, latest: rows with a time outside of these dates (UTC) are malformed.
+        extra_columns: base columns to write beside those that the schema needs.
+        rows_per_chunk: rows of a log file that one cleaning task reads at a time.
+        rows_per_bucket: log rows (of all kinds) that one task after cleaning works on; with it grows a task's memory.
+        feeds_per_file: most feeds in one file of the result; with it grows a task's memory as well.
+        row_group_feeds: feeds in one Parquet row group of the encoded tables.
+        parallel: `ray` spreads tasks over the cluster, `none` runs them one after the other in this process.
+        cpus_per_task: what a task reserves on the cluster.
+    """
+
+    clock: Clock = default(default_factory=Clock)
+    day_starts_hour: float = 0.0
+    valid_days: int = 1
+    test_days: int = 1
+    feed_gap_seconds: float = 60.0
+    feed_most: int = 500
+    preference_days: float = 7.0
+    quarantine_limit: float = 0.01
+    earliest: date = date(2000, 1, 1)
+    latest: date = date(2100, 1, 1)
+    extra_columns: tuple[str, ...] = ()
+    rows_per_chunk: int = 500_000
+    rows_per_bucket: int = 1_000_000
+    feeds_per_file: int = 32_768
+    row_group_feeds: int = 2048
+    parallel: Literal["ray", "none"] = "ray"
+    cpus_per_task: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in [
+            "valid_days",
+            "feed_most",
+            "rows_per_chunk",
+            "rows_per_bucket",
+            "feeds_per_file",
+            "row_group_feeds",
+            "cpus_per_task",
+            "preference_days",
+        ]:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"prepare needs {name} > 0, got {getattr(self, name)}.")
+        for name in ("test_days", "feed_gap_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"prepare needs {name} >= 0, got {getattr(self, name)}.")
+        if not 0 <= self.quarantine_limit <= 1:
+            raise ValueError(f"prepare needs 0 <= quarantine_limit <= 1, got {self.quarantine_limit}.")
+        if not 0 <= self.day_starts_hour < 24:
+            raise ValueError(f"prepare needs 0 <= day_starts_hour < 24, got {self.day_starts_hour}.")
+        if self.earliest >= self.latest:
+            raise ValueError(f"prepare needs earliest < latest, got {self.earliest}, {self.latest}.")
+
+    @property
+    def gap_ms(self) -> int:
+        return round(self.feed_gap_seconds * 1000)
+
+    @property
+    def day_shift_ms(self) -> int:
+        """What a time is moved by before it is divided into days."""
+        return round((self.clock.utc_offset_hours - self.day_starts_hour) * 3_600_000)
+
+    @property
+    def plausible(self) -> tuple[int, int]:
+        """First and last plausible time, ms."""
+        epoch = date(1970, 1, 1)
+        return (self.earliest - epoch).days * DAY_MS, (self.latest - epoch).days * DAY_MS

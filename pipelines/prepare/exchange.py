@@ -1,0 +1,110 @@
+"""Files between steps: rows sorted into buckets on disk, so that nothing is shuffled through memory.
+
+A task writes one Arrow file with one record batch per bucket (several rounds of them when it works in parts); the task
+of a bucket maps the files of all writers and touches only its own batches. The number of files grows with the number
+of tasks, not with tasks times buckets, and what a reader holds is its bucket.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.prepare.timeline import stable_order
+
+
+def splitmix64(values: np.ndarray) -> np.ndarray:
+    """A well-mixed 64-bit hash of integers (Steele, Lea & Flood 2014), uint64, equal on all machines."""
+    mixed = values.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def bucket_of(ids: np.ndarray, buckets: int) -> np.ndarray:
+    """The bucket of every id, int64."""
+    return (splitmix64(ids) % np.uint64(buckets)).astype(np.int64)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path to write to that takes the place of `path` when all went well, and is gone otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+class ExchangeWriter:
+    """Writes rounds of one record batch per bucket."""
+
+    def __init__(self, path: Path, schema: pa.Schema, buckets: int) -> None:
+        self.buckets = buckets
+        self.file = pa.ipc.new_file(str(path), schema)
+
+    def write(self, table: pa.Table, bucket: np.ndarray) -> None:
+        """One round: the rows of `table`, each to its bucket, in the order in which they stand."""
+        table = table.take(pa.array(stable_order(bucket))) if self.buckets > 1 else table
+        table = table.combine_chunks()
+        borders = np.r_[0, np.cumsum(np.bincount(bucket, minlength=self.buckets))]
+        for start, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+            self.write_sorted(table.slice(start, end - start))
+
+    def write_sorted(self, table: pa.Table) -> None:
+        """The rows of the next bucket."""
+        batches = table.combine_chunks().to_batches()
+        self.file.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema))
+
+    def __enter__(self) -> "ExchangeWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def open_batches(files: Sequence[Path], bucket: int, buckets: int) -> list[pa.RecordBatch]:
+    """The batches of one bucket, file by file in the order given, memory-mapped."""
+    batches = []
+    for file in files:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        batches += [reader.get_batch(index) for index in range(bucket, reader.num_record_batches, buckets)]
+    return batches
+
+
+def read_bucket(files: Sequence[Path], bucket: int, buckets: int, *, schema: pa.Schema | None = None) -> pa.Table:
+    """All rows of one bucket, memory-mapped until something copies them. `schema` is needed where there may be no file."""
+    batches = open_batches(files, bucket, buckets)
+    return pa.Table.from_batches(batches, batches[0].schema if batches else schema)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """A whole table as one Arrow file with one batch."""
+    with atomic(path) as draft, pa.ipc.new_file(str(draft), table.schema) as file:
+        file.write_table(table.combine_chunks())
+
+
+def read_table(path: Path) -> pa.Table:
+    """Memory-mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def integers(column: pa.ChunkedArray | pa.Array, missing: int = 0) -> np.ndarray:
+    """An integer column as int64 with `missing` for nulls."""
+    filled = pc.fill_null(column, missing) if column.null_count else column
+    return filled.to_numpy().astype(np.int64, copy=False)
+
+
+def present(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """True where a column has a value."""
+    if not column.null_count:
+        return np.ones(len(column), bool)
+    return (
+        pc.is_valid(column).to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else pc.is_valid(column).to_numpy()
+    )

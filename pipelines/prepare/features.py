@@ -1,0 +1,192 @@
+"""Feature files: the answers of all parts side by side, one row a feed, written in slices of bounded size."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from models.schema import History, Schema
+from pipelines.feeds import LABEL_PREFIX, META
+from pipelines.logs.ids import as_ids
+from pipelines.prepare.exchange import atomic, integers, present
+from pipelines.prepare.rooms import Rooms
+from pipelines.prepare.tables import Attributes
+from pipelines.prepare.timeline import codes, spread
+from pipelines.prepare.users import Log, UserSide
+
+PREFIXES = {"users": "user.", "rooms": "room.", "streamers": "streamer.", "products": "product."}
+
+
+def attribute_columns(columns: Collection[str], schema: Schema) -> dict[str, list[str]]:
+    """Attributes that the asked columns read, by table and without prefix, those of histories as well."""
+    found: dict[str, set[str]] = {table: set() for table in PREFIXES}
+    histories = tuple(f"{history.name}." for history in schema.histories)
+    for column in columns:
+        name = column.split(".", 1)[1] if column.startswith(histories) else column
+        for table, prefix in PREFIXES.items():
+            if name.startswith(prefix):
+                found[table].add(name.removeprefix(prefix))
+    return {table: sorted(names) for table, names in found.items()}
+
+
+@dataclass(frozen=True)
+class AttributeTables:
+    """The attribute tables of the log, and which of their columns are asked for."""
+
+    tables: Mapping[str, Attributes]
+    columns: Mapping[str, Sequence[str]]
+
+    def frame(self, table: str, ids: np.ndarray, missing: np.ndarray | None = None) -> pl.DataFrame:
+        """The asked attributes of every id, named with their prefix."""
+        found = self.tables[table].of(ids, self.columns[table], missing)
+        return frame({PREFIXES[table] + name: found[name] for name in found.column_names}, len(ids))
+
+
+def frame(columns: Mapping[str, pa.Array | pa.ChunkedArray | np.ndarray], rows: int) -> pl.DataFrame:
+    """Arrow and NumPy columns as a polars frame; `rows` because there may be no column at all."""
+    if not columns:
+        return pl.DataFrame(height=rows)
+    return pl.from_arrow(pa.table(dict(columns)), rechunk=True)  # type: ignore[return-value]
+
+
+def picked(table: pl.DataFrame, rows: np.ndarray) -> pl.DataFrame:
+    """The rows in the order given."""
+    if not table.width:
+        return pl.DataFrame(height=len(rows))
+    return table.select(pl.all().gather(pl.Series(rows.astype(np.uint32))))
+
+
+def listed(table: pl.DataFrame, offsets: np.ndarray) -> dict[str, pa.Array]:
+    """Every column cut into lists at the offsets."""
+    cuts = pa.array(offsets, pa.int64())
+    newest = pl.CompatLevel.newest()
+    return {column.name: pa.LargeListArray.from_arrays(cuts, _one(column.to_arrow(compat_level=newest))) for column in table}
+
+
+def _one(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+class Features:
+    """All columns of a bucket's feeds, to be taken slice by slice."""
+
+    def __init__(
+        self,
+        log: Log,
+        side: UserSide,
+        schema: Schema,
+        columns: Collection[str],
+        attributes: AttributeTables,
+        feeds: pa.Table,
+        impressions: pa.Table,
+        counters: pl.DataFrame,
+    ) -> None:
+        self.log, self.side, self.columns = log, side, columns
+        self.of_room = rooms_frame(log.rooms, attributes)
+        self.of_user = attributes.frame("users", log.users)
+        self.of_feed = pl.concat(
+            [
+                frame({name: feeds[name] for name in META.names if name in feeds.column_names}, len(feeds)),
+                frame({name: feeds[name] for name in feeds.column_names if name in columns}, len(feeds)),
+                frame(side.feed_columns(log.user_R, log.at_R), len(feeds)),
+            ],
+            how="horizontal",
+        )
+        labels = {LABEL_PREFIX + target.name: log.credits.label(target) for target in schema.targets}
+        own = {name: impressions[name] for name in impressions.column_names if name in columns}
+        self.of_candidate = pl.concat(
+            [
+                frame(own, len(impressions)),
+                frame(side.pair_columns(), len(impressions)),
+                counters,
+                shown_products(impressions, columns, attributes),
+                frame(labels, len(impressions)),
+            ],
+            how="horizontal",
+        )
+        self.of_entry = {history.name: self._entries(history, attributes) for history in schema.histories}
+
+    def table(self, feeds: np.ndarray) -> pa.Table:
+        """The feeds at these positions, `META` first, all other columns in order of their names."""
+        log = self.log
+        starts, stops = log.offsets_R[feeds], log.offsets_R[feeds + 1]
+        rows, offsets = spread(starts, stops - starts)
+        of_room = self.of_room.select([name for name in self.of_room.columns if name == "room_id" or name in self.columns])
+        found: dict[str, pa.Array] = {
+            **_arrow(picked(self.of_feed, feeds)),
+            **_arrow(picked(self.of_user, log.user_R[feeds])),
+            **listed(picked(of_room, log.room_N[rows]), offsets),
+            **listed(picked(self.of_candidate, rows), offsets),
+            **self.histories(log.user_R[feeds], log.at_R[feeds]),
+        }
+        return pa.table({name: found[name] for name in [*META.names, *sorted(found.keys() - set(META.names))]})
+
+    def histories(self, user_Q: np.ndarray, at_Q: np.ndarray) -> dict[str, pa.Array]:
+        """Columns of all histories as a user at a moment may see them."""
+        found: dict[str, pa.Array] = {}
+        for name, entries in self.side.entries.items():
+            rows, offsets = spread(*entries.before(user_Q, at_Q))
+            found.update(listed(picked(self.of_entry[name], rows), offsets))
+        return found
+
+    def _entries(self, history: History, attributes: AttributeTables) -> pl.DataFrame:
+        """The asked columns of all entries, in the order of `Entries.order_E`."""
+        log, source = self.log, self.side.source[history.name]
+        asked = [name for name in self.columns if name.startswith(f"{history.name}.")]
+        if history.events == "engagements":
+            stay = log.credits.value_E[source].astype(np.float32)
+            own = {"at": log.at_E[source], "stay_seconds": pa.array(stay, mask=np.isnan(stay))}
+            known = pl.concat([frame(own, len(source)), picked(self.of_room, log.room_E[source])], how="horizontal")
+        else:
+            products, code = codes(log.product_C[source])
+            own = {"at": log.at_C[source], "product_id": log.product_C[source]}
+            of_product = picked(attributes.frame("products", products), code)
+            known = pl.concat([frame(own, len(source)), of_product], how="horizontal")
+        return known.select(pl.col(name.split(".", 1)[1]).alias(name) for name in sorted(asked))
+
+
+def rooms_frame(rooms: Rooms, attributes: AttributeTables) -> pl.DataFrame:
+    """room_id, streamer_id and the asked attributes of both, a row a room."""
+    unknown = rooms.streamer_of_room < 0
+    streamer = np.append(rooms.streamer_ids, 0)[rooms.streamer_of_room]
+    ids = frame({"room_id": rooms.ids, "streamer_id": pa.array(streamer, mask=unknown)}, len(rooms.ids))
+    more = [attributes.frame("rooms", rooms.ids), attributes.frame("streamers", streamer, unknown)]
+    return pl.concat([ids, *more], how="horizontal")
+
+
+def shown_products(impressions: pa.Table, columns: Collection[str], attributes: AttributeTables) -> pl.DataFrame:
+    """Attributes of the product on a candidate's screen."""
+    asked = [name for name in columns if name.startswith("product.")]
+    if not asked:
+        return pl.DataFrame(height=len(impressions))
+    shown = as_ids(impressions["state.product_id"])
+    products, code = codes(integers(shown))
+    found = attributes.frame("products", products).select(sorted(asked))
+    rows = pl.Series(np.where(present(shown), code, len(products)), dtype=pl.UInt32)  # one row of nulls stands last
+    return pl.concat([found, found.clear(1)]).select(pl.all().gather(rows))
+
+
+def _arrow(table: pl.DataFrame) -> dict[str, pa.Array]:
+    return {column.name: _one(column.to_arrow()) for column in table}
+
+
+def slices(user: np.ndarray, most: int) -> Iterator[slice]:
+    """Cuts rows in order of user into slices of at most `most`, at borders between users where that is possible."""
+    starts = np.flatnonzero(np.diff(user, prepend=-1))
+    begin = 0
+    while begin < len(user):
+        end = min(begin + most, len(user))
+        if end < len(user):
+            border = starts[np.searchsorted(starts, end, side="right") - 1]
+            end = int(border) if border > begin else end
+        yield slice(begin, end)
+        begin = end
+
+
+def write_parquet(table: pa.Table, path: Path, rows_per_group: int) -> None:
+    """Polars writes lists several times as fast as Arrow does; histories overlap, so a light compression is enough."""
+    with atomic(path) as draft:
+        pl.from_arrow(table).write_parquet(draft, compression="lz4", row_group_size=rows_per_group)  # type: ignore[union-attr]

@@ -1,0 +1,104 @@
+"""Runs the tasks of a step, on Ray or in this process, each once.
+
+A task writes its files, each by renaming a draft, then a note with what it counted. A task that has left its note is
+not run again, so a job that was killed goes on where it was.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.config import ConfigError
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.exchange import atomic
+
+Counts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One task of a step: its name, what it works on, and how many rows that is."""
+
+    name: str
+    work: Any
+    rows: int
+
+
+def run_step(
+    step: str, items: Sequence[Item], task: Callable[[Any], Counts], *, notes: Path, config: PrepareConfig
+) -> dict[str, Counts]:
+    """Runs `task(item.work)` for every item that has not left a note; returns all notes by item name.
+
+    Raises:
+        ConfigError: a task found something in the log or the configuration that the user has to mend.
+    """
+    folder = notes / step
+    waiting = [item for item in items if not _note(folder, item).exists()]
+    if not waiting:
+        if items:
+            print(f"{step:>9}: done before ({len(items)} tasks)", flush=True)
+    else:
+        done_before = len(items) - len(waiting)
+        again = f", {done_before} done before" if done_before else ""
+        print(f"{step:>9}: {len(waiting)} tasks{again}", flush=True)
+        one = Task(task, folder)
+        started = printed = time.monotonic()
+        rows = 0
+        run = _with_ray if config.parallel == "ray" else _in_process
+        for number, (item, problem) in enumerate(run(one, waiting, config), 1):
+            if problem:
+                raise ConfigError(problem)
+            rows += item.rows
+            now = time.monotonic()
+            if now - printed > 1 or number == len(waiting):
+                printed = now
+                speed = rows / max(now - started, 1e-9)
+                print(f"{step:>9}: {number + done_before}/{len(items)}, {rows:,} rows, {speed:,.0f} rows/s", flush=True)
+    return {item.name: json.loads(_note(folder, item).read_text()) for item in items}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What runs where the work is done: the task, then its note. Returns what the user has to be told, if anything."""
+
+    task: Callable[[Any], Counts]
+    folder: Path
+
+    def __call__(self, item: Item) -> str:
+        try:
+            counts = self.task(item.work)
+        except ConfigError as problem:
+            return str(problem)
+        with atomic(_note(self.folder, item)) as draft:
+            draft.write_text(json.dumps(counts))
+        return ""
+
+
+def _note(folder: Path, item: Item) -> Path:
+    return folder / f"{item.name}.json"
+
+
+def _in_process(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, str]]:
+    for item in items:
+        yield item, task(item)
+
+
+def _with_ray(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, str]]:
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+    def run(batch: dict) -> dict:
+        number = int(batch["number"][0])
+        return {"number": [number], "problem": [task(items[number])]}
+
+    numbers = ray.data.from_items([{"number": number} for number in range(len(items))], override_num_blocks=len(items))
+    environment = {"env_vars": {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}}
+    results = numbers.map_batches(run, batch_size=1, num_cpus=config.cpus_per_task, runtime_env=environment)
+    for row in results.iter_rows():
+        yield items[row["number"]], row["problem"]

@@ -1,0 +1,360 @@
+"""What one task of each step reads and writes. Everything here runs in a worker, on files and plain arguments.
+
+OUTPUT/work/attributes/rooms.arrow          sorted attribute tables
+OUTPUT/work/clean/impressions-00003.arrow   sound rows of a chunk, by bucket of users
+OUTPUT/work/cut/00003.feeds.arrow           ordered log of a bucket of users; also .impressions, .engagements
+OUTPUT/work/shown/00003.arrow               its impressions by bucket of streamers; also entered/, seen/
+OUTPUT/work/counters/00003.arrow            counters of a bucket of streamers, by bucket of users
+"""
+
+import pickle
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.schema import Schema
+from pipelines.logs.canonical import CanonicalLogs
+from pipelines.prepare import snapshot
+from pipelines.prepare.clean import ENTER_CODE, QUARANTINE, REPEATED, Chunk, actions_of, clean
+from pipelines.prepare.config import DAY_MS, PrepareConfig
+from pipelines.prepare.cut import cut
+from pipelines.prepare.encode import EncoderState, encode, fit_partial
+from pipelines.prepare.exchange import (
+    ExchangeWriter,
+    atomic,
+    bucket_of,
+    integers,
+    open_batches,
+    read_bucket,
+    read_table,
+    write_table,
+)
+from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
+from pipelines.prepare.labels import Credits
+from pipelines.prepare.prepared import SPLITS
+from pipelines.prepare.rooms import COUNTERS, Counting, Rooms, count_bucket, streamers_of
+from pipelines.prepare.tables import KEYS, Attributes, sort_table
+from pipelines.prepare.timeline import codes
+from pipelines.prepare.users import UserSide, read_log
+
+CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
+ENGAGEMENTS = pa.schema(
+    [
+        ("request_id", pa.int64()),
+        ("user_id", pa.int64()),
+        ("room_id", pa.int64()),
+        ("at", pa.int64()),
+        ("action", pa.int8()),
+        ("value", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that tasks need to know.
+
+    Attributes:
+        columns: base columns to compute, beside `META`.
+        carried: `position`, `context.*` and `state.*` among them, with the types they have in the log.
+        rows: of every event table, from the footers.
+        buckets: how many buckets of users, and of streamers.
+    """
+
+    logs: CanonicalLogs
+    schema: Schema
+    config: PrepareConfig
+    output: Path
+    columns: frozenset[str]
+    carried: pa.Schema
+    rows: dict[str, int]
+    buckets: int
+
+    @property
+    def work(self) -> Path:
+        return self.output / "work"
+
+    @cached_property
+    def counters(self) -> list[str]:
+        return [name for name in COUNTERS if name in self.columns]
+
+    def attributes(self) -> AttributeTables:
+        tables = {table: Attributes.open(self.work / "attributes", table) for table in KEYS}
+        return AttributeTables(tables, attribute_columns(self.columns, self.schema))
+
+    def exchange(self, what: str) -> list[Path]:
+        return sorted((self.work / what).glob("*.arrow"))
+
+    def cleaned(self, table: str) -> list[Path]:
+        return sorted((self.work / "clean").glob(f"{table}-*.arrow"))
+
+    def ordered(self, bucket: int, what: str) -> Path:
+        return self.work / "cut" / f"{bucket:05d}.{what}.arrow"
+
+
+@dataclass(frozen=True)
+class SortAttributes:
+    """Sorts an attribute table, and tells each bucket which users or rooms there are."""
+
+    plan: Plan
+
+    def __call__(self, table: str) -> dict:
+        plan = self.plan
+        columns = list(attribute_columns(plan.columns, plan.schema)[table])
+        if table == "rooms":
+            columns += [name for name in ("streamer_id", "start_at") if name not in columns]
+        path = plan.work / "attributes" / f"{table}.arrow"
+        counts = sort_table(plan.logs, table, columns, path)
+        if table in ("users", "rooms"):
+            attributes = Attributes.open(path.parent, table)
+            bucket = (
+                bucket_of(attributes.ids, plan.buckets)
+                if table == "users"
+                else _bucket_of_rooms(attributes.ids, attributes, plan)
+            )
+            _exchange(plan.work / f"all_{table}" / "all.arrow", pa.table({KEYS[table]: attributes.ids}), bucket, plan.buckets)
+        return counts
+
+
+@dataclass(frozen=True)
+class CleanChunk:
+    plan: Plan
+
+    def __call__(self, chunk: Chunk) -> dict:
+        plan = self.plan
+        return clean(
+            chunk,
+            plan.schema,
+            plan.config,
+            extra=plan.carried,
+            buckets=plan.buckets,
+            output=plan.work / "clean" / f"{chunk.name}.arrow",
+            quarantine=plan.output / "quarantine" / f"{chunk.name}.parquet",
+        )
+
+
+@dataclass(frozen=True)
+class CutBucket:
+    """Orders the log of a bucket of users, and tells the buckets of streamers what happened to their rooms."""
+
+    plan: Plan
+
+    def __call__(self, bucket: int) -> dict:
+        plan = self.plan
+        impressions = read_bucket(plan.cleaned("impressions"), bucket, plan.buckets)
+        engagements = read_bucket(plan.cleaned("engagements"), bucket, plan.buckets, schema=ENGAGEMENTS)
+        ordered = cut(impressions, engagements, plan.config)
+        for what in ("feeds", "impressions", "engagements"):
+            write_table(plan.ordered(bucket, what), getattr(ordered, what))
+        if len(ordered.repeated):
+            _quarantine_repeated(ordered.repeated, plan.output / "quarantine" / f"repeated-{bucket:05d}.parquet")
+
+        rooms = Attributes.open(plan.work / "attributes", "rooms")
+        entered = ordered.engagements.filter(pa.array(integers(ordered.engagements["action"]) == ENTER_CODE))
+        if plan.counters:
+            feed_at = np.repeat(integers(ordered.feeds["at"]), integers(ordered.feeds["size"]))
+            shown = {
+                "row": pa.array(np.arange(len(feed_at)), pa.int32()),
+                "room_id": ordered.impressions["room_id"],
+                "shown_at": ordered.impressions["shown_at"],
+                "feed_at": feed_at,
+            }
+            self._send("shown", bucket, pa.table(shown), rooms)
+            self._send("entered", bucket, entered.select(["room_id", "at"]), rooms)
+        self._send("seen", bucket, snapshot.last_seen(ordered.impressions), rooms)
+
+        day = integers(ordered.feeds["day"])
+        sizes = integers(ordered.feeds["size"])
+        entry_day = (integers(entered["at"]) + plan.config.day_shift_ms) // DAY_MS
+        credits = Credits(ordered.engagements, integers(ordered.impressions["shown_at"]), actions_of(plan.schema))
+        return {
+            "feeds": len(day),
+            "candidates": len(ordered.impressions),
+            "feeds_by_day": _by_day(day, np.ones(len(day))),
+            "candidates_by_day": _by_day(day, sizes),
+            "entries_by_day": _by_day(entry_day, np.ones(len(entry_day))),
+            "unattributed": credits.unattributed(plan.schema),
+            "repeated": len(ordered.repeated),
+        }
+
+    def _send(self, what: str, bucket: int, table: pa.Table, rooms: Attributes) -> None:
+        room = integers(table["room_id"])
+        _exchange(
+            self.plan.work / what / f"{bucket:05d}.arrow", table, _bucket_of_rooms(room, rooms, self.plan), self.plan.buckets
+        )
+
+
+@dataclass(frozen=True)
+class CountRooms:
+    """Counters of a bucket of streamers and of their rooms, for all candidates and for the snapshot."""
+
+    plan: Plan
+    ending: int
+
+    def __call__(self, bucket: int) -> dict:
+        plan = self.plan
+        attributes = plan.attributes()
+        seen = read_bucket(plan.exchange("seen"), bucket, plan.buckets)
+        all_rooms = read_bucket(plan.exchange("all_rooms"), bucket, plan.buckets, schema=pa.schema([("room_id", pa.int64())]))
+        shown = open_batches(plan.exchange("shown"), bucket, plan.buckets) if plan.counters else []
+        entered = open_batches(plan.exchange("entered"), bucket, plan.buckets) if plan.counters else []
+        known = [integers(part["room_id"]) for part in (seen, all_rooms)]
+        ids = np.unique(np.concatenate([*known, *(np.unique(integers(batch["room_id"])) for batch in entered)]))
+        counting = Counting(Rooms.of(ids, attributes.tables["rooms"]), plan.counters)
+        counters: dict[str, pa.Array] = {}
+        if plan.counters:
+            counters = count_bucket(
+                shown,
+                entered,
+                counting,
+                rows_per_slice=2 * plan.config.rows_per_bucket,
+                ending=self.ending,
+                output=plan.work / "counters" / f"{bucket:05d}.arrow",
+            )
+        rows = snapshot.room_rows(counting, counters, seen, plan.columns, attributes)
+        write_parquet(rows, plan.output / "snapshot" / "rooms" / f"bucket-{bucket:05d}.parquet", plan.config.feeds_per_file)
+        return {"rooms": len(rows)}
+
+
+@dataclass(frozen=True)
+class WriteFeatures:
+    """Feature files of a bucket of users, split by day, and its part of the snapshot."""
+
+    plan: Plan
+    ending: int
+    first_days: dict[str, int]  # of each split; a split ends where the next begins
+
+    def __call__(self, bucket: int) -> dict:
+        plan, config = self.plan, self.plan.config
+        feeds, impressions, engagements = (
+            read_table(plan.ordered(bucket, what)) for what in ("feeds", "impressions", "engagements")
+        )
+        clicks = read_bucket(plan.cleaned("product_clicks"), bucket, plan.buckets, schema=CLICKS)
+        more_users = read_bucket(plan.exchange("all_users"), bucket, plan.buckets, schema=pa.schema([("user_id", pa.int64())]))
+        attributes = plan.attributes()
+        log = read_log(
+            feeds,
+            impressions,
+            engagements,
+            clicks,
+            integers(more_users["user_id"]),
+            lambda ids: Rooms.of(ids, attributes.tables["rooms"]),
+            actions_of(plan.schema),
+            self.ending,
+        )
+        side = UserSide(log, plan.schema, plan.columns, round(config.preference_days * DAY_MS))
+        counters = self._counters(bucket, len(impressions))
+        features = Features(log, side, plan.schema, plan.columns, attributes, feeds, impressions, counters)
+
+        split_R = np.searchsorted([self.first_days[split] for split in SPLITS], integers(feeds["day"]), side="right") - 1
+        counts: dict = {}
+        for number, split in enumerate(SPLITS):
+            mine = np.flatnonzero(split_R == number)
+            parts = [mine[part] for part in slices(log.user_R[mine], config.feeds_per_file)]
+            for part, chosen in enumerate(parts):
+                path = plan.output / "features" / split / f"bucket-{bucket:05d}-{part:02d}.parquet"
+                write_parquet(features.table(chosen), path, FEATURE_GROUP)
+            size = np.diff(log.offsets_R)[mine]
+            counts[split] = {
+                "files": len(parts),
+                "feeds": len(mine),
+                "candidates": int(size.sum()),
+                "largest_feed": int(size.max(initial=0)),
+            }
+        users = np.arange(len(log.users))
+        for part, some in enumerate(slices(users, config.feeds_per_file)):
+            path = plan.output / "snapshot" / "users" / f"bucket-{bucket:05d}-{part:02d}.parquet"
+            write_parquet(snapshot.user_rows(features, side, users[some]), path, FEATURE_GROUP)
+        return {"splits": counts, "users": len(users)}
+
+    def _counters(self, bucket: int, candidates: int) -> pl.DataFrame:
+        plan = self.plan
+        if not plan.counters:
+            return frame({}, candidates)
+        counters = read_bucket(plan.exchange("counters"), bucket, plan.buckets)
+        order = np.empty(candidates, np.int64)
+        order[counters["row"].to_numpy()] = np.arange(len(counters))
+        return picked(frame({name: counters[name] for name in plan.counters}, len(counters)), order)
+
+
+FEATURE_GROUP = 4096  # feeds in a row group of a feature file: what the encoder reads at a time
+
+
+@dataclass(frozen=True)
+class FitFile:
+    """Counts one feature file of training days for the encoder."""
+
+    plan: Plan
+    entry_rate: float
+
+    def __call__(self, file: Path) -> dict:
+        part = fit_partial(
+            pq.read_table(file, use_threads=False), self.plan.schema, entry_rate=self.entry_rate, clock=self.plan.config.clock
+        )
+        with atomic(self.plan.work / "fit" / f"{file.stem}.pickle") as draft:
+            draft.write_bytes(pickle.dumps(part))
+        return {}
+
+
+@dataclass(frozen=True)
+class EncodeFile:
+    """Encodes one feature file."""
+
+    plan: Plan
+
+    def __call__(self, file: Path) -> dict:
+        plan = self.plan
+        state = EncoderState.load(plan.output / "encoder")
+        output = plan.output / "feeds" / file.parent.name / file.name
+        feeds = 0
+        with atomic(output) as draft, pq.ParquetFile(file) as source:
+            writer = None
+            for group in range(source.num_row_groups):
+                table = encode(source.read_row_group(group, use_threads=False), plan.schema, state)
+                if writer is None:
+                    writer = pq.ParquetWriter(
+                        draft, table.schema, compression="lz4", use_dictionary=False, write_statistics=False
+                    )
+                writer.write_table(table, row_group_size=plan.config.row_group_feeds)
+                feeds += len(table)
+            if writer is not None:
+                writer.close()
+        return {"feeds": feeds}
+
+
+def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:
+    """Rooms of one streamer share a bucket; a room without a known streamer has its own."""
+    distinct, code = codes(rooms)
+    streamer, known = streamers_of(distinct, attributes)
+    return bucket_of(np.where(known, streamer, distinct), plan.buckets)[code]
+
+
+def _exchange(path: Path, table: pa.Table, bucket: np.ndarray, buckets: int) -> None:
+    with atomic(path) as draft, ExchangeWriter(draft, table.schema, buckets) as writer:
+        writer.write(table, bucket)
+
+
+def _by_day(day: np.ndarray, weight: np.ndarray) -> dict[str, int]:
+    days, code = np.unique(day, return_inverse=True)
+    return {str(key): int(total) for key, total in zip(days.tolist(), np.bincount(code, weight), strict=True)}
+
+
+def _quarantine_repeated(repeated: pa.Table, path: Path) -> None:
+    count = len(repeated)
+    columns = {
+        "table": pa.array(["impressions"] * count),
+        "file": pa.nulls(count, pa.string()),
+        "row": pa.nulls(count, pa.int64()),
+        "reason": pa.array([REPEATED] * count),
+        "request_id": repeated["request_id"],
+        "user_id": repeated["user_id"],
+        "room_id": repeated["room_id"],
+        "at": repeated["shown_at"],
+    }
+    with atomic(path) as draft:
+        pq.write_table(pa.table(columns, schema=QUARANTINE), draft, compression="zstd")

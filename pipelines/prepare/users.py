@@ -1,0 +1,224 @@
+"""What a user had done before a moment: counts, running preferences, and what there was between a user and a room.
+
+# N impressions, R feeds, E engagements, Q questions (a user at a moment), P pairs
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from models.schema import Schema
+from pipelines.prepare.clean import ENTER_CODE
+from pipelines.prepare.exchange import integers
+from pipelines.prepare.histories import Entries
+from pipelines.prepare.labels import Credits
+from pipelines.prepare.rooms import Rooms
+from pipelines.prepare.timeline import Moments, Timeline, codes, find, hours_since
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log of a bucket of users as arrays; users and rooms as places in `users` and `rooms.ids`."""
+
+    users: np.ndarray
+    rooms: Rooms
+    user_R: np.ndarray
+    at_R: np.ndarray
+    offsets_R: np.ndarray  # candidates of feed r are offsets_R[r] .. offsets_R[r + 1]
+    feed_N: np.ndarray
+    room_N: np.ndarray
+    shown_at_N: np.ndarray
+    user_E: np.ndarray
+    room_E: np.ndarray
+    at_E: np.ndarray
+    enters_E: np.ndarray
+    credits: Credits
+    user_C: np.ndarray  # product clicks
+    product_C: np.ndarray
+    at_C: np.ndarray
+    ending: int
+
+    @property
+    def user_N(self) -> np.ndarray:
+        return self.user_R[self.feed_N]
+
+
+class UserSide:
+    """Answers what is asked of a user at a moment, for feeds and for the snapshot alike."""
+
+    def __init__(self, log: Log, schema: Schema, columns: Collection[str], preference_ms: int) -> None:
+        self.log, self.schema, self.columns, self.preference_ms = log, schema, columns, preference_ms
+        over_at_E = log.credits.over_at_E
+        self.moments = Moments(
+            len(log.users), log.shown_at_N, log.at_R, log.at_E, over_at_E, log.at_C, np.array([log.ending], np.int64)
+        )
+        self.shown = Timeline(self.moments, log.user_N, log.shown_at_N)
+        self.entries: dict[str, Entries] = {}
+        self._pairs: dict[str, Pairs] = {}
+        self.source: dict[str, np.ndarray] = {}  # what the entries of a history are positions in
+        for history in schema.histories:
+            if history.events == "engagements":
+                stay = np.nan_to_num(log.credits.value_E)
+                rows = np.flatnonzero(log.enters_E & (stay >= history.min_stay_seconds))
+                self.entries[history.name] = Entries(history, self.moments, log.user_E[rows], over_at_E[rows])
+            else:
+                rows = np.arange(len(log.at_C))
+                self.entries[history.name] = Entries(history, self.moments, log.user_C, log.at_C)
+            self.source[history.name] = rows[self.entries[history.name].order_E]
+
+    def feed_columns(self, user_Q: np.ndarray, at_Q: np.ndarray) -> dict[str, pa.Array]:
+        """The asked columns of `user_*` and `preference*`."""
+        log, columns = self.log, self.columns
+        found: dict[str, pa.Array] = {}
+        if "user_feeds" in columns:
+            found["user_feeds"] = pa.array(Timeline(self.moments, log.user_R, log.at_R).count(user_Q, at_Q))
+        if "user_impressions" in columns:
+            found["user_impressions"] = pa.array(self.shown.count(user_Q, at_Q))
+        if "user_entries" in columns:
+            entered = Timeline(self.moments, log.user_E[log.enters_E], log.at_E[log.enters_E])
+            found["user_entries"] = pa.array(entered.count(user_Q, at_Q))
+        if "user_last_seen_hours" in columns:
+            found["user_last_seen_hours"] = optional(hours_since(self.shown.last(user_Q, at_Q), at_Q))
+        for target in self.schema.targets:
+            sum_name, count_name = f"preference.{target.name}", f"preference_count.{target.name}"
+            if sum_name not in columns and count_name not in columns:
+                continue
+            impressions = self.shown.count(user_Q, at_Q, self.preference_ms)
+            if count_name in columns:
+                found[count_name] = pa.array(impressions)
+            if sum_name in columns:
+                row, at, thousandths = log.credits.known(target)
+                key = self.moments.pack(log.user_N[row], at)
+                order = np.argsort(key, kind="stable")
+                total = np.r_[0, np.cumsum(thousandths[order])]
+                until = np.searchsorted(key[order], self.moments.pack(user_Q, at_Q))
+                since = np.searchsorted(key[order], self.moments.pack(user_Q, at_Q - self.preference_ms))
+                mean = (total[until] - total[since]) / 1000 / np.maximum(impressions, 1)
+                found[sum_name] = pa.array(mean.astype(np.float32), mask=impressions == 0)
+        return found
+
+    def pair_columns(self) -> dict[str, pa.Array]:
+        """The asked columns of `pair_*`, for every impression."""
+        found: dict[str, pa.Array] = {}
+        at_N = self.log.at_R[self.log.feed_N]
+        for owner in ("streamer", "room"):
+            prefix = f"pair_{owner}_"
+            asked = [name.removeprefix(prefix) for name in self.columns if name.startswith(prefix)]
+            if not asked:
+                continue
+            pairs = self.pairs(owner)
+            unknown_N = pairs.pair_N < 0
+            pair_N = np.where(unknown_N, 0, pairs.pair_N)
+            if not len(pairs.user_P):
+                kinds = {"impressions": pa.int64(), "entries": pa.int64(), "hours": pa.float32()}
+                found.update({prefix + what: pa.nulls(len(at_N), kinds[what]) for what in asked})
+                continue
+            if "impressions" in asked:
+                found[prefix + "impressions"] = pa.array(pairs.shown.count(pair_N, at_N), mask=unknown_N)
+            if "entries" in asked:
+                found[prefix + "entries"] = pa.array(pairs.entered.count(pair_N, at_N), mask=unknown_N)
+            if "hours" in asked:
+                line = pairs.entered if owner == "streamer" else pairs.shown
+                hours = hours_since(line.last(pair_N, at_N), at_N)
+                found[prefix + "hours"] = pa.array(hours, mask=np.isnan(hours) | unknown_N)
+        return found
+
+    def pairs(self, owner: str) -> "Pairs":
+        """All pairs of a user with a room, or with a streamer that is known, between which something happened."""
+        if owner not in self._pairs:
+            self._pairs[owner] = self._find_pairs(owner)
+        return self._pairs[owner]
+
+    def _find_pairs(self, owner: str) -> "Pairs":
+        log = self.log
+        of_room = np.arange(len(log.rooms.ids)) if owner == "room" else log.rooms.streamer_of_room
+        ids = log.rooms.ids if owner == "room" else log.rooms.streamer_ids
+        owner_N = of_room[log.room_N]
+        enters = np.flatnonzero(log.enters_E)
+        owner_E = of_room[log.room_E[enters]]
+        key = np.r_[log.user_N * max(len(ids), 1) + owner_N, log.user_E[enters] * max(len(ids), 1) + owner_E]
+        known = np.r_[owner_N, owner_E] >= 0
+        distinct, code = codes(key[known])
+        pair = np.full(len(key), -1, np.int64)
+        pair[known] = code
+        pair_N, pair_E = pair[: len(owner_N)], pair[len(owner_N) :]
+        moments = Moments(len(distinct), log.shown_at_N, log.at_E, log.at_R, np.array([log.ending], np.int64))
+        return Pairs(
+            user_P=distinct // max(len(ids), 1),
+            id_P=ids[distinct % max(len(ids), 1)] if len(ids) else distinct,
+            pair_N=pair_N,
+            shown=Timeline(moments, pair_N[pair_N >= 0], log.shown_at_N[pair_N >= 0]),
+            entered=Timeline(moments, pair_E[pair_E >= 0], log.at_E[enters][pair_E >= 0]),
+        )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs in order of user and id, and what happened between them.
+
+    Attributes:
+        pair_N: place of every impression's pair, -1 where its streamer is not known.
+    """
+
+    user_P: np.ndarray
+    id_P: np.ndarray
+    pair_N: np.ndarray
+    shown: Timeline
+    entered: Timeline
+
+
+def optional(values: np.ndarray) -> pa.Array:
+    """A float array in which NaN is null."""
+    return pa.array(values, mask=np.isnan(values))
+
+
+def read_log(
+    feeds: pa.Table,
+    impressions: pa.Table,
+    engagements: pa.Table,
+    clicks: pa.Table,
+    more_users: np.ndarray,
+    rooms_of: Callable[[np.ndarray], Rooms],
+    actions: Sequence[str],
+    ending: int,
+) -> Log:
+    """The tables of one bucket (see `cut.Bucket`) as arrays.
+
+    Args:
+        clicks: user_id, product_id, at in logged order.
+        more_users: users of the bucket who may have done nothing.
+        rooms_of: from sorted room ids to `Rooms`.
+    """
+    user_ids = [integers(table["user_id"]) for table in (feeds, engagements, clicks)]
+    users = np.unique(np.concatenate([*(ids[_changes(ids)] for ids in user_ids), more_users]))
+    user_R, user_E, user_C = (find(users, ids) for ids in user_ids)
+    size = integers(feeds["size"])
+    room_N, room_E = integers(impressions["room_id"]), integers(engagements["room_id"])
+    room_ids, room = codes(np.r_[room_N, room_E])
+    shown_at = integers(impressions["shown_at"])
+    by_time = np.lexsort((integers(clicks["at"]), user_C))
+    return Log(
+        users=users,
+        rooms=rooms_of(room_ids),
+        user_R=user_R,
+        at_R=integers(feeds["at"]),
+        offsets_R=np.r_[0, np.cumsum(size)],
+        feed_N=np.repeat(np.arange(len(size)), size),
+        room_N=room[: len(room_N)],
+        shown_at_N=shown_at,
+        user_E=user_E,
+        room_E=room[len(room_N) :],
+        at_E=integers(engagements["at"]),
+        enters_E=integers(engagements["action"]) == ENTER_CODE,
+        credits=Credits(engagements, shown_at, actions),
+        user_C=user_C[by_time],
+        product_C=integers(clicks["product_id"])[by_time],
+        at_C=integers(clicks["at"])[by_time],
+        ending=ending,
+    )
+
+
+def _changes(ids: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1)) if len(ids) else np.zeros(0, np.int64)
