@@ -1,0 +1,173 @@
+"""The endpoint as one Ray Serve deployment: the only file of serving that knows Ray.
+
+By YAML, as `serve deploy` takes it (`application` writes the same):
+
+    applications:
+      - name: liverank
+        import_path: pipelines.serve.app:build
+        args: {replicas: 2, max_queued_requests: 128}
+        deployments:
+          - name: Ranking
+            user_config: {bundle: /models/2024-06-01, store: /stores/2024-06-01}
+
+Deploying again with another `user_config` alone exchanges bundle and store inside the running replicas; anything else
+that changes starts new replicas.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import BackpressureConfig
+from ray.serve.schema import ApplicationStatus, ServeDeploySchema
+
+from models.config import ConfigError, from_dict, to_dict
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.endpoint import Endpoint, http_app
+from pipelines.serve.store import Store
+
+NAME = "liverank"
+_START_SECONDS = 180.0
+
+
+@serve.deployment(name="Ranking")
+@serve.ingress()
+class Ranking:
+    """A replica: one endpoint at a time, exchanged by `reconfigure`."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        torch.set_num_threads(1)  # replicas are how it scales; threads of several replicas would fight for the same CPUs
+        self._config = from_dict(ServeConfig, config, where="serve")
+        self._store: Store | None = None
+        self._endpoint: Endpoint | None = None
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return http_app(self._current)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Loads bundle and store whole while the old ones go on answering, then exchanges one reference.
+
+        If anything is wrong with the new ones, the old ones stay.
+        """
+        unknown = user_config.keys() - {"bundle", "store"}
+        if unknown or not user_config.get("bundle"):
+            raise ConfigError(f"user_config takes `bundle` and `store`, both paths; got {user_config}.")
+        path = user_config.get("store")
+        kept = self._store if path and self._store is not None and self._store.is_current(Path(path)) else None
+        store = kept or (Store(Path(path)) if path else None)
+        try:
+            endpoint = await asyncio.to_thread(Endpoint.open, Path(user_config["bundle"]), store, self._config)
+        except BaseException:
+            if store is not None and store is not kept:
+                store.close()
+            raise
+        # requests run on this very loop, one after the other and without a pause: none is half way here
+        old, self._endpoint, self._store = self._store, endpoint, store
+        if old is not None and old is not store:
+            old.close()
+
+    def check_health(self) -> None:
+        self._current()
+
+    def _current(self) -> Endpoint:
+        if self._endpoint is None:
+            raise ConfigError("the endpoint has no bundle yet: give the deployment `user_config: {bundle: ..., store: ...}`.")
+        return self._endpoint
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application of a `ServeConfig` spelled as plain values; what a YAML's `import_path` names."""
+    config = from_dict(ServeConfig, args, where="args")
+    return Ranking.options(
+        num_replicas=config.replicas,
+        max_ongoing_requests=config.max_ongoing_requests,
+        max_queued_requests=config.max_queued_requests,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        ray_actor_options={"num_cpus": config.cpus_per_replica},
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=5,
+    ).bind(to_dict(config))
+
+
+def application(bundle: Path, store: Path | None, config: ServeConfig) -> dict[str, Any]:
+    """What `serve deploy` takes as YAML."""
+    user_config = {"bundle": str(Path(bundle).resolve()), "store": None if store is None else str(Path(store).resolve())}
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": NAME,
+                "route_prefix": "/",
+                "import_path": "pipelines.serve.app:build",
+                "args": to_dict(config),
+                "deployments": [{"name": "Ranking", "user_config": user_config}],
+            }
+        ],
+    }
+
+
+def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
+    """Serves the bundle on the Ray this process is connected to, and returns the URL once it answers.
+
+    Called again with another bundle or store it exchanges them without losing a request.
+
+    Raises:
+        ConfigError: the replica could not load the bundle or the store; the message is the replica's.
+        TimeoutError: it did not start in time, for example for lack of free CPUs.
+    """
+    spelling = application(bundle, store, config)
+    spelling["applications"][0]["runtime_env"] = _code()
+    # as `serve deploy`, without the dashboard's web server in between. `serve.run` would restart the replicas.
+    serve.start(proxy_location=spelling["proxy_location"], http_options=spelling["http_options"])
+    ray.get(_controller().apply_config.remote(ServeDeploySchema.model_validate(spelling)))
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        status = serve.status().applications.get(NAME)
+        if status is not None and status.status == ApplicationStatus.RUNNING:
+            return f"http://{config.host}:{config.port}"
+        problem = None if status is None else _problem(status)
+        if problem:
+            raise ConfigError(f"the endpoint could not start: {problem}")
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"the endpoint did not start within {_START_SECONDS:.0f} s ({'no status' if status is None else status.message}). "
+                f"It needs {config.replicas} x {config.cpus_per_replica} free CPUs; there are {ray.available_resources().get('CPU', 0)}."
+            )
+        time.sleep(0.1)
+
+
+def shutdown() -> None:
+    """Ends replicas, proxy and controller; a Ray that was there before stays."""
+    serve.shutdown()
+
+
+def _controller() -> Any:
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client()._controller
+
+
+def _code() -> dict[str, Any]:
+    """A runtime environment in which replicas find this package: that of the job, else this folder."""
+    job = ray.get_runtime_context().runtime_env
+    shipped = {key: job[key] for key in ("working_dir", "py_modules") if job.get(key)}
+    return shipped or {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}}
+
+
+def _problem(status: Any) -> str | None:
+    """Why the application will not come up, as one line; None while it still may."""
+    texts = [status.message, *(item.message for item in status.deployments.values())]
+    failed = status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
+    for text in texts:
+        for line in reversed(text.splitlines()):
+            name, _, message = line.partition("ConfigError: ")
+            if message:
+                return message
+    return next((text for text in texts if text), "no reason given") if failed else None
