@@ -1,0 +1,444 @@
+"""The feature table once more, row by row in plain Python, straight from the definitions; and small random logs.
+
+Nothing here is shared with the pipeline but the schema. Slow on purpose: every question is answered by looking at
+every event.
+"""
+
+import datetime
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.schema import Bins, Field, History, HistoryField, Number, Schema, Target, Vocabulary
+from pipelines.logs import CanonicalLogs
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+START = 20_000 * DAY
+WINDOWS = {"10m": 600_000, "1h": HOUR, "life": None}
+
+EXTRA = (
+    "position",
+    "state.viewers",
+    "state.note",
+    "product.price",
+    "context.device",
+    "user.age",
+    "user_feeds",
+    "user_impressions",
+    "user_entries",
+    "user_last_seen_hours",
+    *(f"{owner}_{what}.{window}" for owner in ("room", "streamer") for what in ("impressions", "entries") for window in WINDOWS),
+    "room_age_hours",
+    "streamer_age_hours",
+    *(f"pair_{owner}_{what}" for owner in ("room", "streamer") for what in ("impressions", "entries", "hours")),
+    *(f"{what}.{target}" for what in ("preference", "preference_count") for target in ("click", "long", "stay", "paid")),
+    "room.category",
+    "streamer.fans",
+)
+
+
+def wide_schema() -> Schema:
+    """A schema that, with `EXTRA`, asks for every base column there is."""
+    room, streamer, category = Vocabulary(min_count=1), Vocabulary(min_count=1), Vocabulary(min_count=1)
+    return Schema(
+        fields=(
+            Field(name="room", of="candidate", column="room_id", encoding=room),
+            Field(name="streamer", of="candidate", column="streamer_id", encoding=streamer),
+            Field(name="product", of="candidate", column="state.product_id", encoding=Vocabulary(min_count=1)),
+            Field(name="rate", of="candidate", column="room_entry_rate.1h", encoding=Number()),
+        ),
+        histories=(
+            History(
+                name="channels",
+                events="engagements",
+                length=4,
+                min_stay_seconds=5.0,
+                fields=(
+                    HistoryField(name="room", column="room_id", encoding=room),
+                    HistoryField(name="streamer", column="streamer_id", encoding=streamer),
+                    HistoryField(name="category", column="room.category", encoding=category),
+                    HistoryField(name="fans", column="streamer.fans", encoding=Bins(count=3)),
+                    HistoryField(name="stay", column="stay_seconds", encoding=Bins(count=3)),
+                ),
+            ),
+            History(
+                name="goods",
+                events="product_clicks",
+                length=3,
+                fields=(
+                    HistoryField(name="product", column="product_id", encoding=Vocabulary(min_count=1)),
+                    HistoryField(name="price", column="product.price", encoding=Bins(count=3)),
+                ),
+            ),
+        ),
+        targets=(
+            Target(name="click", action="enter", attribution_seconds=120),
+            Target(name="long", action="enter", at_least=30.0, attribution_seconds=40),
+            Target(name="stay", action="enter", kind="value", transform="log1p", attribution_seconds=120),
+            Target(name="paid", action="order", kind="value", attribution_seconds=3600),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class SmallLog:
+    """Rows of every canonical table as dicts, in logged order."""
+
+    impressions: list[dict]
+    engagements: list[dict]
+    product_clicks: list[dict]
+    users: list[dict] = field(default_factory=list)
+    rooms: list[dict] = field(default_factory=list)
+    streamers: list[dict] = field(default_factory=list)
+    products: list[dict] = field(default_factory=list)
+
+    def write(self, folder: Path, *, files: int = 2, row_group: int = 17) -> CanonicalLogs:
+        """As a canonical log; the event tables in several files of several row groups."""
+        for table, types in TYPES.items():
+            rows = getattr(self, table)
+            parts = np.array_split(np.arange(len(rows)), files if table in EVENTS else 1)
+            for number, part in enumerate(parts):
+                values = {name: [rows[place][name] for place in part] for name in types.names}
+                path = folder / table / f"part-{number}.parquet"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(pa.table(values, schema=types), path, row_group_size=row_group)
+        return CanonicalLogs(folder)
+
+    def planted(self, table: str, row: dict) -> "SmallLog":
+        """The same log with one more row at the end of a table."""
+        return replace(self, **{table: [*getattr(self, table), row]})
+
+
+EVENTS = ("impressions", "engagements", "product_clicks")
+INT, REAL, WORD = pa.int64(), pa.float64(), pa.string()
+TYPES = {
+    "impressions": pa.schema(
+        [
+            ("request_id", INT),
+            ("user_id", INT),
+            ("room_id", INT),
+            ("shown_at", INT),
+            ("position", pa.int32()),
+            ("context.device", WORD),
+            ("state.viewers", INT),
+            ("state.note", WORD),
+            ("state.product_id", INT),
+        ]
+    ),
+    "engagements": pa.schema(
+        [("request_id", INT), ("user_id", INT), ("room_id", INT), ("at", INT), ("action", WORD), ("value", REAL)]
+    ),
+    "product_clicks": pa.schema([("user_id", INT), ("product_id", INT), ("at", INT)]),
+    "users": pa.schema([("user_id", INT), ("age", INT)]),
+    "rooms": pa.schema([("room_id", INT), ("streamer_id", INT), ("start_at", INT), ("category", WORD)]),
+    "streamers": pa.schema([("streamer_id", INT), ("fans", REAL)]),
+    "products": pa.schema([("product_id", INT), ("price", REAL)]),
+}
+
+
+def random_log(seed: int, *, feeds: int = 30, users: int = 5, rooms: int = 7, days: int = 4) -> SmallLog:
+    """Feeds with and without request ids, equal times, repeated rooms and rows, clocks that run behind, nulls.
+
+    Every day has feeds, so that every split has some.
+    """
+    rng = np.random.default_rng(seed)
+    one = lambda values: values[int(rng.integers(len(values)))]
+    maybe = lambda value, share=0.8: value if rng.random() < share else None
+    user_ids = [int(value) for value in rng.choice(10**12, users, replace=False)]
+    room_ids = [int(value) for value in rng.choice(10**6, rooms, replace=False)]
+    streamer_ids, product_ids = [11, 22, 33], [5, 6, 7, 8]
+    # few different moments, so that many events share one
+    moments = [START + day * DAY + int(hour * HOUR) + second * 1000 for day in range(days) for hour in (8, 8.1, 9, 20) for second in (0, 1, 30, 61)]
+    impressions: list[dict] = []
+    engagements: list[dict] = []
+    for number in range(feeds):
+        user = one(user_ids)
+        at = one(moments) if number >= days else START + number * DAY + 8 * HOUR
+        request = 1000 + number if rng.random() < 0.6 else None
+        spread = rng.random() < 0.3
+        for position in range(int(rng.integers(1, 5))):
+            room = one(room_ids)
+            shown_at = at + (int(rng.integers(0, 4)) * 500 if spread else 0)
+            row = {
+                "request_id": request,
+                "user_id": user,
+                "room_id": room,
+                "shown_at": shown_at,
+                "position": position,
+                "context.device": maybe(one(["phone", "pad"])),
+                "state.viewers": maybe(int(rng.integers(100))),
+                "state.note": maybe(one(["new", "hot"])),
+                "state.product_id": maybe(one([*product_ids, 99])),
+            }
+            impressions.append(row)
+            if rng.random() < 0.1:
+                impressions.append(row)  # logged twice
+            for _ in range(int(rng.integers(0, 3))):
+                engagements.append(
+                    {
+                        "request_id": request if rng.random() < 0.7 else None,
+                        "user_id": user if rng.random() < 0.9 else one(user_ids),
+                        "room_id": room,
+                        "at": shown_at + one([0, 0, 1, 1000, 30_000, 50_000, -500, 200_000]),
+                        "action": one(["enter", "enter", "order", "wave"]),
+                        "value": maybe(one([0.0, 4.5, 5.0, 29.0, 30.0, 60.25, 600.0]), 0.9),
+                    }
+                )
+    clicks = [
+        {"user_id": one(user_ids), "product_id": one([*product_ids, 98]), "at": one(moments) + one([0, 0, 1, -1])}
+        for _ in range(feeds)
+    ]
+    order = rng.permutation(len(engagements))
+    return SmallLog(
+        impressions=impressions,
+        engagements=[engagements[place] for place in order],
+        product_clicks=clicks,
+        users=[{"user_id": user, "age": maybe(int(rng.integers(20, 60)))} for user in user_ids[1:]],
+        rooms=[
+            {
+                "room_id": room,
+                "streamer_id": maybe(one(streamer_ids)),
+                "start_at": maybe(START + int(rng.integers(-5, 20)) * HOUR, 0.5),
+                "category": maybe(one(["game", "shop"])),
+            }
+            for room in room_ids[1:]
+        ],
+        streamers=[{"streamer_id": streamer, "fans": float(streamer)} for streamer in streamer_ids[:2]],
+        products=[{"product_id": product, "price": maybe(product * 1.5)} for product in product_ids],
+    )
+
+
+# -- the definitions -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Shown:
+    row: dict
+    number: int  # in logged order
+    feed: int = -1
+    credited: list["Done"] = field(default_factory=list)
+
+
+@dataclass
+class Done:
+    row: dict
+    at: int
+    answers: Shown | None = None
+    by_request: bool = False
+
+    @property
+    def stay(self) -> float:
+        return self.row["value"] or 0.0
+
+    @property
+    def over(self) -> int:
+        return self.at + (round(self.stay * 1000) if self.row["action"] == "enter" else 0)
+
+
+@dataclass
+class Feed:
+    user: int
+    at: int
+    rows: list[Shown]
+
+
+def feeds_of(log: SmallLog, gap_ms: int, most: int) -> list[Feed]:
+    seen: set = set()
+    shown: list[Shown] = []
+    for number, row in enumerate(log.impressions):
+        moment = row["shown_at"] if row["request_id"] is None else None
+        key = (row["user_id"], row["request_id"], row["room_id"], moment)
+        if key not in seen:
+            seen.add(key)
+            shown.append(Shown(row, number))
+    groups: list[list[Shown]] = []
+    by_request: dict[tuple, list[Shown]] = {}
+    for item in shown:
+        if item.row["request_id"] is not None:
+            by_request.setdefault((item.row["user_id"], item.row["request_id"]), []).append(item)
+    groups += by_request.values()
+    for user in {item.row["user_id"] for item in shown}:
+        mine = [item for item in shown if item.row["user_id"] == user and item.row["request_id"] is None]
+        last = None
+        for item in sorted(mine, key=lambda item: (item.row["shown_at"], item.number)):
+            near = last is not None and item.row["shown_at"] - last <= gap_ms
+            if near:
+                chain += 1  # noqa: F821
+            else:
+                chain = 0
+            if chain % most == 0:
+                groups.append([])
+            groups[-1].append(item)
+            last = item.row["shown_at"]
+    feeds = [
+        Feed(group[0].row["user_id"], min(item.row["shown_at"] for item in group), sorted(group, key=lambda item: item.number))
+        for group in groups
+    ]
+    feeds.sort(key=lambda feed: (feed.user, feed.at, feed.rows[0].number))
+    for place, feed in enumerate(feeds):
+        for item in feed.rows:
+            item.feed = place
+    return feeds
+
+
+def credit(log: SmallLog, feeds: list[Feed]) -> list[Done]:
+    done: list[Done] = []
+    for row in log.engagements:
+        item = Done(row, row["at"])
+        same = [
+            shown
+            for feed in feeds
+            for shown in feed.rows
+            if shown.row["user_id"] == row["user_id"] and shown.row["room_id"] == row["room_id"]
+        ]
+        if row["request_id"] is not None:
+            found = [shown for shown in same if shown.row["request_id"] == row["request_id"]]
+            if found:
+                item.answers, item.by_request = found[0], True
+                item.at = max(item.at, found[0].row["shown_at"])
+        else:
+            earlier = [shown for shown in same if shown.row["shown_at"] <= row["at"]]
+            if earlier:
+                item.answers = max(earlier, key=lambda shown: (shown.row["shown_at"], shown.feed, shown.number))
+        done.append(item)
+    for item in sorted(done, key=lambda item: item.at):
+        if item.answers is not None:
+            item.answers.credited.append(item)
+    return done
+
+
+def counts_for(item: Done, target: Target) -> bool:
+    if item.row["action"] != target.action or item.answers is None:
+        return False
+    if not item.by_request and item.at - item.answers.row["shown_at"] > target.attribution_seconds * 1000:
+        return False
+    return target.at_least is None or (item.row["value"] is not None and item.row["value"] >= target.at_least)
+
+
+def label(shown: Shown, target: Target) -> float:
+    values = [item.row["value"] or 0.0 for item in shown.credited if counts_for(item, target)]
+    return float(bool(values)) if target.kind == "binary" else float(np.float32(sum(values)))
+
+
+def known(shown: Shown, target: Target) -> list[tuple[int, float]]:
+    """Moments and amounts by which a label became known."""
+    needs_value = target.kind == "value" or target.at_least is not None
+    events = [
+        (item.over if needs_value else item.at, item.row["value"] or 0.0) for item in shown.credited if counts_for(item, target)
+    ]
+    if target.kind == "binary":
+        return [(min(at for at, _ in events), 1.0)] if events else []
+    return events
+
+
+def hours(then: int | None, now: int) -> float | None:
+    return None if then is None else float(np.float32((now - then) / HOUR))
+
+
+def naive_features(
+    log: SmallLog, schema: Schema, *, gap_ms: int = 60_000, most: int = 500, preference_days: float = 7.0, day_shift_ms: int = 0
+) -> list[dict]:
+    feeds = feeds_of(log, gap_ms, most)
+    done = credit(log, feeds)
+    shown = [item for feed in feeds for item in feed.rows]
+    entries = [item for item in done if item.row["action"] == "enter"]
+    tables = {
+        table: {row[key]: row for row in getattr(log, table)}
+        for table, key in (("users", "user_id"), ("rooms", "room_id"), ("streamers", "streamer_id"), ("products", "product_id"))
+    }
+    attribute = lambda table, key, name: tables[table].get(key, {}).get(name)
+    streamer_of = lambda room: attribute("rooms", room, "streamer_id")
+
+    def counted(times: list[int], now: int, window: int | None = None) -> int:
+        return sum(time < now and (window is None or time >= now - window) for time in times)
+
+    rows = []
+    for feed in feeds:
+        now = feed.at
+        own_shown = [item.row["shown_at"] for item in shown if item.row["user_id"] == feed.user]
+        own_entries = [item for item in entries if item.row["user_id"] == feed.user]
+        row: dict = {
+            "user_id": feed.user,
+            "at": now,
+            "day": (now + day_shift_ms) // DAY,
+            "room_id": [item.row["room_id"] for item in feed.rows],
+            "context.device": min(feed.rows, key=lambda item: item.number).row["context.device"],
+            "user.age": attribute("users", feed.user, "age"),
+            "user_feeds": sum(other.user == feed.user and other.at < now for other in feeds),
+            "user_impressions": counted(own_shown, now),
+            "user_entries": counted([item.at for item in own_entries], now),
+            "user_last_seen_hours": hours(max((time for time in own_shown if time < now), default=None), now),
+        }
+        window = round(preference_days * DAY)
+        for target in schema.targets:
+            row[f"label.{target.name}"] = [label(item, target) for item in feed.rows]
+            count = counted(own_shown, now, window)
+            amounts = [
+                amount
+                for item in shown
+                if item.row["user_id"] == feed.user
+                for at, amount in known(item, target)
+                if now - window <= at < now
+            ]
+            row[f"preference_count.{target.name}"] = count
+            row[f"preference.{target.name}"] = float(np.float32(sum(amounts) / count)) if count else None
+        columns: dict[str, list] = {}
+        put = lambda name, value: columns.setdefault(name, []).append(value)
+        for item in feed.rows:
+            room = item.row["room_id"]
+            streamer = streamer_of(room)
+            put("streamer_id", streamer)
+            for name in ("position", "state.viewers", "state.note", "state.product_id"):
+                put(name, item.row[name])
+            put("product.price", attribute("products", item.row["state.product_id"], "price"))
+            put("room.category", attribute("rooms", room, "category"))
+            put("streamer.fans", attribute("streamers", streamer, "fans"))
+            for owner, same in (
+                ("room", lambda other: other == room),
+                ("streamer", lambda other: streamer is not None and streamer_of(other) == streamer),
+            ):
+                unknown = owner == "streamer" and streamer is None
+                times = [other.row["shown_at"] for other in shown if same(other.row["room_id"])]
+                entered = [other.at for other in entries if same(other.row["room_id"])]
+                for name, window_ms in WINDOWS.items():
+                    put(f"{owner}_impressions.{name}", None if unknown else counted(times, now, window_ms))
+                    put(f"{owner}_entries.{name}", None if unknown else counted(entered, now, window_ms))
+                first = min((time for time in times if time < now), default=None)
+                start = attribute("rooms", room, "start_at") if owner == "room" else None
+                began = first if start is None else start
+                put(f"{owner}_age_hours", hours(began, now) if began is not None and began < now else None)
+                mine = [other.row["shown_at"] for other in shown if same(other.row["room_id"]) and other.row["user_id"] == feed.user]
+                mine_in = [other.at for other in own_entries if same(other.row["room_id"])]
+                put(f"pair_{owner}_impressions", None if unknown else counted(mine, now))
+                put(f"pair_{owner}_entries", None if unknown else counted(mine_in, now))
+                last = max((time for time in (mine if owner == "room" else mine_in) if time < now), default=None)
+                put(f"pair_{owner}_hours", hours(last, now))
+        row.update(columns)
+        for history in schema.histories:
+            if history.events == "engagements":
+                past = [item for item in own_entries if item.stay >= history.min_stay_seconds and item.over < now]
+                # logged order within equal moments; `entries` keeps it
+                past = sorted(past, key=lambda item: (item.over, item.at))[-history.length :]
+                row[f"{history.name}.at"] = [item.at for item in past]
+                row[f"{history.name}.room_id"] = [item.row["room_id"] for item in past]
+                streamers = [streamer_of(item.row["room_id"]) for item in past]
+                row[f"{history.name}.streamer_id"] = streamers
+                row[f"{history.name}.room.category"] = [attribute("rooms", item.row["room_id"], "category") for item in past]
+                row[f"{history.name}.streamer.fans"] = [attribute("streamers", streamer, "fans") for streamer in streamers]
+                row[f"{history.name}.stay_seconds"] = [item.row["value"] for item in past]
+            else:
+                clicks = [click for click in log.product_clicks if click["user_id"] == feed.user and click["at"] < now]
+                clicks = sorted(clicks, key=lambda click: click["at"])[-history.length :]
+                row[f"{history.name}.at"] = [click["at"] for click in clicks]
+                row[f"{history.name}.product_id"] = [click["product_id"] for click in clicks]
+                row[f"{history.name}.product.price"] = [attribute("products", click["product_id"], "price") for click in clicks]
+        rows.append(row)
+    return rows
+
+
+def day_name(day: int) -> str:
+    return str(datetime.date(1970, 1, 1) + datetime.timedelta(days=day))
