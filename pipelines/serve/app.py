@@ -15,9 +15,12 @@ that changes starts new replicas.
 """
 
 import asyncio
+import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import ray
 import torch
@@ -45,17 +48,28 @@ class Ranking:
         self._config = from_dict(ServeConfig, config, where="serve")
         self._store: Store | None = None
         self._endpoint: Endpoint | None = None
+        self._refused: str | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return http_app(self._current)
+        return http_app(self._current, lambda: self._refused)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Loads bundle and store whole while the old ones go on answering, then exchanges one reference.
 
-        If anything is wrong with the new ones, the old ones stay.
+        Where the new ones are not fit to serve, the old ones stay, and `GET /healthz` says why: raising would make
+        Serve replace a replica that answers by one that cannot.
         """
-        unknown = user_config.keys() - {"bundle", "store"}
-        if unknown or not user_config.get("bundle"):
+        try:
+            await self._exchange(user_config)
+            self._refused = None
+        except Exception as error:
+            if self._endpoint is None:
+                raise
+            logging.getLogger("ray.serve").exception("The new bundle was refused; the old one stays.")
+            self._refused = str(error)
+
+    async def _exchange(self, user_config: dict[str, Any]) -> None:
+        if user_config.keys() - {"bundle", "store"} or not user_config.get("bundle"):
             raise ConfigError(f"user_config takes `bundle` and `store`, both paths; got {user_config}.")
         path = user_config.get("store")
         kept = self._store if path and self._store is not None and self._store.is_current(Path(path)) else None
@@ -83,7 +97,8 @@ class Ranking:
 def build(args: dict[str, Any]) -> serve.Application:
     """The application of a `ServeConfig` spelled as plain values; what a YAML's `import_path` names."""
     config = from_dict(ServeConfig, args, where="args")
-    return Ranking.options(
+    deployment: serve.Deployment = Ranking  # type: ignore[assignment]
+    return deployment.options(
         num_replicas=config.replicas,
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_queued_requests,
@@ -127,20 +142,23 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
     # as `serve deploy`, without the dashboard's web server in between. `serve.run` would restart the replicas.
     serve.start(proxy_location=spelling["proxy_location"], http_options=spelling["http_options"])
     ray.get(_controller().apply_config.remote(ServeDeploySchema.model_validate(spelling)))
+    url = f"http://{config.host}:{config.port}"
     deadline = time.monotonic() + _START_SECONDS
-    while True:
+    while time.monotonic() < deadline:
         status = serve.status().applications.get(NAME)
         if status is not None and status.status == ApplicationStatus.RUNNING:
-            return f"http://{config.host}:{config.port}"
-        problem = None if status is None else _problem(status)
-        if problem:
+            refused = json.loads(urlopen(f"{url}/healthz", timeout=config.timeout_seconds).read())["refused"]
+            if refused:
+                raise ConfigError(f"the endpoint keeps its old bundle: {refused}")
+            return url
+        if status is not None and (problem := _problem(status)):
             raise ConfigError(f"the endpoint could not start: {problem}")
-        if time.monotonic() > deadline:
-            raise TimeoutError(
-                f"the endpoint did not start within {_START_SECONDS:.0f} s ({'no status' if status is None else status.message}). "
-                f"It needs {config.replicas} x {config.cpus_per_replica} free CPUs; there are {ray.available_resources().get('CPU', 0)}."
-            )
         time.sleep(0.1)
+    free = ray.available_resources().get("CPU", 0)
+    raise TimeoutError(
+        f"the endpoint did not start within {_START_SECONDS:.0f} s. Its {config.replicas} replicas need "
+        f"{config.cpus_per_replica} CPUs each; {free} are free."
+    )
 
 
 def shutdown() -> None:
@@ -151,7 +169,9 @@ def shutdown() -> None:
 def _controller() -> Any:
     from ray.serve.context import _get_global_client
 
-    return _get_global_client()._controller
+    client = _get_global_client()
+    assert client is not None  # serve.start was called
+    return client._controller
 
 
 def _code() -> dict[str, Any]:
@@ -167,7 +187,7 @@ def _problem(status: Any) -> str | None:
     failed = status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
     for text in texts:
         for line in reversed(text.splitlines()):
-            name, _, message = line.partition("ConfigError: ")
+            _, _, message = line.partition("ConfigError: ")
             if message:
                 return message
     return next((text for text in texts if text), "no reason given") if failed else None

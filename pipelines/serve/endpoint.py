@@ -135,8 +135,13 @@ class Endpoint:
         }
 
 
-def http_app(current: Callable[[], Endpoint]) -> FastAPI:
-    """The HTTP face; `current` gives the endpoint that answers now, so it may be exchanged between requests."""
+def http_app(current: Callable[[], Endpoint], refused: Callable[[], str | None] = lambda: None) -> FastAPI:
+    """The HTTP face.
+
+    Args:
+        current: gives the endpoint that answers now, so it may be exchanged between requests.
+        refused: why a newer bundle is not being served, if so.
+    """
     app = FastAPI(title="LiveRank", description="Which rooms, for this user, now.")
 
     # async, though it computes: a replica works on one request after the other on its one thread
@@ -150,10 +155,10 @@ def http_app(current: Callable[[], Endpoint]) -> FastAPI:
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        return _json({"status": "ok", "model": current().bundle.name})
+        return _json({"status": "ok", "model": current().bundle.name, "refused": refused()})
 
     @app.exception_handler(RequestError)
-    async def refused(_: Request, error: RequestError) -> Response:
+    async def impossible(_: Request, error: RequestError) -> Response:
         return _json({"detail": [{"type": "value_error", "loc": list(error.where), "msg": str(error)}]}, 422)
 
     @app.exception_handler(RequestValidationError)
