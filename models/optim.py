@@ -7,6 +7,7 @@ in its state. That is another algorithm than its dense namesake: a row that a ba
 momentum, and no L2 pulls at it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import field as default
 from typing import Annotated, Any, Literal, Protocol
@@ -101,39 +102,44 @@ class TableOptimiser(Protocol):
 
 
 class LazyAdam:
+    """State is allocated and touched at once, so that a training that does not fit in memory fails at its start."""
+
     def __init__(self, config: LazyAdamConfig, weight: Tensor) -> None:
         self.config = config
-        # a row's value, first and second moment are read together, so the moments share a matrix
-        self.moments = torch.zeros(len(weight), 2, weight.shape[1], dtype=weight.dtype, device=weight.device)
-        self.steps = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+        self.first = torch.full_like(weight, 0)
+        self.second = torch.full_like(weight, 0)
+        self.steps = torch.full((len(weight),), 0, dtype=torch.int32, device=weight.device)
 
     def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor) -> None:
         beta1, beta2 = self.config.beta1, self.config.beta2
-        steps_U = self.steps[ids_U] + 1
-        self.steps[ids_U] = steps_U
-        moments_U2D = self.moments[ids_U]
-        first_UD, second_UD = moments_U2D.unbind(1)
-        first_UD.lerp_(gradient_UD, 1 - beta1)
-        second_UD.mul_(beta2).addcmul_(gradient_UD, gradient_UD, value=1 - beta2)
-        self.moments[ids_U] = moments_U2D
-        exponent_U1 = steps_U.to(weight.dtype).unsqueeze(1)
-        rate_U1 = self.config.rate / (1 - beta1**exponent_U1)
-        root_UD = (second_UD / (1 - beta2**exponent_U1)).sqrt_().add_(self.config.eps)
-        weight[ids_U] -= rate_U1 * first_UD / root_UD
+        # index_select, index_copy_ and index_add_ move whole rows; indexing with [] takes several times as long on a CPU
+        steps_U = self.steps.index_select(0, ids_U) + 1
+        self.steps.index_copy_(0, ids_U, steps_U)
+        first_UD = self.first.index_select(0, ids_U).lerp_(gradient_UD, 1 - beta1)
+        self.first.index_copy_(0, ids_U, first_UD)
+        second_UD = self.second.index_select(0, ids_U).mul_(beta2).addcmul_(gradient_UD, gradient_UD, value=1 - beta2)
+        self.second.index_copy_(0, ids_U, second_UD)
+        # betas close to 1: expm1 keeps the digits that 1 - beta ** steps loses in float32
+        steps_U1 = steps_U.to(weight.dtype).unsqueeze(1)
+        correction1_U1 = -torch.expm1(steps_U1 * math.log(beta1)) if beta1 else torch.ones_like(steps_U1)
+        correction2_U1 = -torch.expm1(steps_U1 * math.log(beta2)) if beta2 else torch.ones_like(steps_U1)
+        root_UD = second_UD.div_(correction2_U1).sqrt_().add_(self.config.eps)
+        weight.index_add_(0, ids_U, first_UD.mul_(self.config.rate / correction1_U1).div_(root_UD), alpha=-1)
 
     def state(self) -> dict[str, Tensor]:
-        return {"moments": self.moments, "steps": self.steps}
+        return {"first": self.first, "second": self.second, "steps": self.steps}
 
 
 class RowwiseAdagrad:
     def __init__(self, config: RowwiseAdagradConfig, weight: Tensor) -> None:
         self.config = config
-        self.sums = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
+        self.sums = torch.full((len(weight),), 0, dtype=weight.dtype, device=weight.device)
 
     def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor) -> None:
-        sums_U = self.sums[ids_U] + gradient_UD.square().mean(1)
-        self.sums[ids_U] = sums_U
-        weight[ids_U] -= gradient_UD * (self.config.rate / (sums_U.sqrt() + self.config.eps)).unsqueeze(1)
+        sums_U = self.sums.index_select(0, ids_U).add_(gradient_UD.square().mean(1))
+        self.sums.index_copy_(0, ids_U, sums_U)
+        rate_U1 = (self.config.rate / (sums_U.sqrt() + self.config.eps)).unsqueeze(1)
+        weight.index_add_(0, ids_U, gradient_UD * rate_U1, alpha=-1)
 
     def state(self) -> dict[str, Tensor]:
         return {"sums": self.sums}

@@ -38,7 +38,7 @@ class MixedLinear(nn.Module):
         if self.feed is None or vectors.feed_RF is None:
             outputs: Tensor = self.bias
         else:
-            outputs = F.embedding(vectors.feed_of_candidate_N, torch.addmm(self.bias, vectors.feed_RF, self.feed))
+            outputs = torch.addmm(self.bias, vectors.feed_RF, self.feed).index_select(0, vectors.feed_of_candidate_N)
         if self.candidate is None or vectors.candidate_NC is None:
             return outputs
         return torch.addmm(outputs, vectors.candidate_NC, self.candidate)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
@@ -110,10 +109,10 @@ class TableSet(nn.Module):
         """Embeds all fields of the set with one gather, from `gathered` if given and from the whole matrix if not."""
         if gathered is None:
             ids_K, shapes = self._ids(batch)
-            values_KD = F.embedding(ids_K, self.weight)
+            values_KD = self.weight.index_select(0, ids_K)
         else:
             shapes = self._shapes(batch)
-            values_KD = F.embedding(gathered.inverse_K, gathered.rows_UD)
+            values_KD = gathered.rows_UD.index_select(0, gathered.inverse_K)
         blocks = values_KD.split([_count(shape) for shape in shapes])
         found = {
             name: block.view(*shape, self.width)
