@@ -1,0 +1,30 @@
+"""Benchmarks of the project, each beside its alternative in one session, with ratio and spread.
+
+    python -m jobs.bench prepare   the preparation against one polars process
+    python -m jobs.bench step      training steps against deepctr-torch and torch-rechub, and across vocabulary sizes
+    python -m jobs.bench serve     parts of an answer of the endpoint
+
+Each has options of its own: python -m jobs.bench NAME --help
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jobs import screen
+
+BENCHES = {"prepare": "jobs.benches.prepare", "step": "jobs.benches.step", "serve": "jobs.benches.serve"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if words[0] not in BENCHES:
+        sys.exit(f"error: no benchmark {words[0]!r}. There are: {', '.join(BENCHES)}.")
+    importlib.import_module(BENCHES[words[0]]).main(words[1:])
+
+
+if __name__ == "__main__":
+    screen.run(main)

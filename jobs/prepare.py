@@ -1,0 +1,28 @@
+"""Turns logs into feed tables: clean, attribute labels, histories and counters point in time, encode, split by day.
+
+Started again after a kill it goes on; on finished work it does nothing.
+"""
+
+from collections.abc import Sequence
+
+from jobs import screen
+from pipelines.cluster import connected
+from pipelines.stages import prepare_stage
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = screen.parser(__doc__)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and estimates, do nothing")
+    args = parser.parse_args(argv)
+    experiment = screen.experiment_of(args)
+    if args.dry_run:
+        prepare_stage(experiment, dry_run=True)
+        return
+    with connected(experiment.ray):
+        prepared = prepare_stage(experiment)
+    assert prepared is not None
+    print(f"Prepared: {prepared.path}")
+
+
+if __name__ == "__main__":
+    screen.run(main)

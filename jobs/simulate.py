@@ -1,0 +1,20 @@
+"""Writes the logs of a simulated live-stream world, with the truth beside them."""
+
+from collections.abc import Sequence
+
+from jobs import screen
+from models.config import ConfigError
+from pipelines.logs import SimulateConfig
+from pipelines.stages import logs_of
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    experiment = screen.experiment_of(screen.parser(__doc__).parse_args(argv))
+    if not isinstance(experiment.logs, SimulateConfig):
+        raise ConfigError(f"`logs.kind` is {experiment.logs.kind!r}; simulated logs need `logs: {{kind: simulate, users: 2000}}`.")
+    logs = logs_of(experiment)
+    print(f"Logs: {logs.path}")
+
+
+if __name__ == "__main__":
+    screen.run(main)

@@ -1,0 +1,22 @@
+"""Trains one system on the prepared feeds and registers its bundle."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from jobs import screen
+from pipelines.cluster import connected
+from pipelines.stages import register_stage, train_stage
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = screen.parser(__doc__)
+    parser.add_argument("--restart", action="store_true", help="throw away what an earlier training left in the run's folder")
+    args = parser.parse_args(argv)
+    experiment = screen.experiment_of(args)
+    with connected(experiment.ray) if experiment.train.workers else nullcontext():
+        result = train_stage(experiment, restart=args.restart)
+    print(f"Bundle: {register_stage(experiment, result.bundle_path)}")
+
+
+if __name__ == "__main__":
+    screen.run(main)

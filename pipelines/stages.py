@@ -1,0 +1,123 @@
+"""The stages of an experiment and where each leaves its result, below `output/name`.
+
+    source/     canonical logs (and, for simulated ones, the truth beside them)
+    prepared/   feature and feed tables, encoder, snapshot for the endpoint
+    search/     trials of a search
+    train/      checkpoints, curves, the bundle
+    bundles/    registered bundles
+    report/     report.html, metrics.json
+    store/      the endpoint's feature store
+
+A stage that is finished says so and does nothing; one that was killed goes on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from models.config import ConfigError, from_dict, replaced, to_dict
+from models.schema import Schema
+from pipelines.bundle import Bundle, load_bundle
+from pipelines.config import Experiment
+from pipelines.evaluate import evaluate
+from pipelines.logs import CanonicalLogs, SimulateConfig, materialise
+from pipelines.prepare import prepare
+from pipelines.prepare.prepared import Prepared
+from pipelines.train import TrainResult, train
+from pipelines.tune import SearchResult, search
+from pipelines.tune.registry import latest, register
+
+_LABEL = ("name", "action", "kind", "at_least", "attribution_seconds")  # what decides a target's label
+
+
+def logs_of(experiment: Experiment) -> CanonicalLogs:
+    return materialise(experiment.logs, experiment.folder / "source")
+
+
+def truth_of(experiment: Experiment) -> Path | None:
+    """The simulator's own probabilities; None for real logs."""
+    folder = experiment.folder / "source" / "truth"
+    return folder if isinstance(experiment.logs, SimulateConfig) and folder.is_dir() else None
+
+
+def prepare_stage(experiment: Experiment, *, dry_run: bool = False) -> Prepared | None:
+    """Logs to prepared tables; None after a dry run."""
+    return prepare(
+        logs_of(experiment), experiment.schema, experiment.prepare, experiment.folder / "prepared", dry_run=dry_run
+    )
+
+
+def prepared_of(experiment: Experiment) -> Prepared:
+    """The finished tables.
+
+    Raises:
+        ConfigError: not prepared yet, or prepared for another schema.
+    """
+    folder = experiment.folder / "prepared"
+    if not folder.is_dir():
+        raise ConfigError(f"nothing is prepared in {folder}. Run `python -m jobs.prepare` with the same --config and --set.")
+    prepared = Prepared.open(folder)
+    differing = _differing(prepared.schema, experiment.schema)
+    if differing:
+        raise ConfigError(
+            f"{folder} was prepared for another schema (they differ in {', '.join(differing)}). "
+            "Run `python -m jobs.prepare` again, or give the experiment another `name`."
+        )
+    return prepared
+
+
+def train_stage(experiment: Experiment, *, restart: bool = False) -> TrainResult:
+    return train(
+        prepared_of(experiment),
+        experiment.ranker,
+        experiment.train,
+        output=experiment.folder / "train",
+        schema=experiment.schema,
+        resume=not restart,
+    )
+
+
+def search_stage(experiment: Experiment) -> SearchResult:
+    prepared = prepared_of(experiment)
+    return search(to_dict(experiment), prepared.path, experiment.tune, experiment.folder / "search")
+
+
+def with_best(experiment: Experiment, settings: dict[str, Any]) -> Experiment:
+    """The experiment with a search's best settings (value by path) in place."""
+    spelling = to_dict(experiment)
+    for path, value in settings.items():
+        spelling = replaced(spelling, path, value)
+    return from_dict(Experiment, spelling)
+
+
+def registry_of(experiment: Experiment) -> Path:
+    return experiment.folder / "bundles"
+
+
+def register_stage(experiment: Experiment, bundle: Path) -> Path:
+    return register(bundle, registry_of(experiment), experiment.name)
+
+
+def bundle_of(experiment: Experiment, path: str | None = None) -> Bundle:
+    """The bundle at `path`, or the experiment's newest registered one."""
+    if path is not None:
+        return load_bundle(Path(path))
+    return load_bundle(latest(registry_of(experiment), experiment.name))
+
+
+def evaluate_stage(experiment: Experiment, bundles: list[Bundle]) -> Path:
+    return evaluate(
+        prepared_of(experiment),
+        bundles,
+        experiment.evaluate,
+        experiment.folder / "report",
+        truth=truth_of(experiment),
+        run=experiment.name,
+    )
+
+
+def _differing(there: Schema, here: Schema) -> list[str]:
+    """What of a schema differs and is part of the prepared tables; weights, parents and transforms of targets are not."""
+    before, now = to_dict(there), to_dict(here)
+    for spelling in (before, now):
+        spelling["targets"] = [{name: target[name] for name in _LABEL} for target in spelling["targets"]]
+    return [name for name in now if before[name] != now[name]]
