@@ -29,7 +29,7 @@ from pipelines.prepare.derive import (
     column,
 )
 from pipelines.prepare.timeline import NEVER, hours_since
-from pipelines.serve.request import CandidateRequest, Id, RankRequest, RequestError, Value
+from pipelines.serve.request import CandidateRequest, RankRequest, RequestError, Value
 from pipelines.serve.store import Records, Store
 
 DAY_MS = 86_400_000
@@ -117,9 +117,9 @@ def assemble(request: RankRequest, wanted: Wanted, store: Store | None) -> Assem
     """
     at = request.at if request.at is not None else time.time_ns() // 1_000_000
     ignored: dict[str, None] = {}
-    user_id = None if request.user_id is None else _one_id(request.user_id)
+    (user_id,) = _integers([request.user_id])
     stored = store.user(user_id) if store is not None and user_id is not None else None
-    room_ids = _ids_of([item.room_id for item in request.candidates])
+    room_ids = np.array(_integers([item.room_id for item in request.candidates]), np.int64)
 
     columns: dict[str, pa.Array] = {
         "feed_id": pa.array([0], pa.int64()),
@@ -418,20 +418,16 @@ def _array(values: Sequence[Value], kind: Kind, where: Sequence[tuple[str | int,
     for value, place in zip(values, where, strict=True):
         if isinstance(value, float):
             raise RequestError(place, f"is {value!r}, but this column holds ids or names: integers or text.")
-    texts = {value: _one_id(value) for value in values if isinstance(value, str)}
-    return pa.array(
-        [texts[value] if isinstance(value, str) else value if value is None else int(value) for value in values], pa.int64()
-    )
+    return pa.array(_integers(values), pa.int64())
 
 
-def _one_id(value: Id) -> int:
-    return as_ids(pa.array([value]))[0].as_py() if isinstance(value, str) else value
-
-
-def _ids_of(values: Sequence[Id]) -> np.ndarray:
-    if all(isinstance(value, int) for value in values):
-        return np.array(values, np.int64)
-    return np.array([_one_id(value) for value in values], np.int64)
+def _integers(values: Sequence[Value]) -> list[int | None]:
+    """Text as the id it stands for, as in logs; numbers and truth values as they are."""
+    texts = sorted({value for value in values if isinstance(value, str)})
+    if not texts:
+        return [None if value is None else int(value) for value in values]
+    ids = dict(zip(texts, as_ids(pa.array(texts)).to_pylist(), strict=True))
+    return [ids[value] if isinstance(value, str) else None if value is None else int(value) for value in values]
 
 
 def _plain(array: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,154 @@
+"""Does the endpoint predict what offline scoring predicts? Logged feeds are sent to it and the answers compared."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from models.schema import Schema
+from models.score import fused_score
+from pipelines.bundle import Bundle
+from pipelines.feeds import META, to_batch
+from pipelines.prepare.derive import base_columns
+from pipelines.prepare.prepared import Prepared
+from pipelines.serve.assemble import Wanted
+
+SMALL = 1e-3  # differences are relative to the prediction, or to this where it is smaller
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a number of logged feeds compare.
+
+    Attributes:
+        feeds, candidates, values: that were compared; a value is one prediction or score of one candidate.
+        skipped: feeds that show a room twice, which a request may not.
+        unequal: values in which the endpoint and offline scoring of that feed alone differ in any bit.
+        largest_difference: between the endpoint and offline scoring of all these feeds in one batch, relative.
+    """
+
+    feeds: int
+    candidates: int
+    values: int
+    skipped: int
+    unequal: int
+    largest_difference: float
+
+
+def check_parity(
+    prepared: Prepared,
+    bundle: Bundle,
+    rank: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    feeds: int = 1000,
+    split: str = "test",
+) -> Parity:
+    """Compares feeds drawn evenly from a split.
+
+    Args:
+        bundle: of the same weights as the endpoint's.
+        rank: sends a body to `POST /rank` and gives the answer, read from JSON.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a replica: the number of threads decides in which order sums are taken
+    try:
+        return _compare(prepared, bundle, rank, feeds, split)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def request_of(features: pa.Table, schema: Schema) -> dict[str, Any]:
+    """One raw feed (a table of one row) as a request in which every feature comes inline."""
+    (row,) = features.to_pylist()
+    wanted = Wanted.by(schema)
+    of_candidates: list[dict[str, Any]] = []
+    for place, room_id in enumerate(row["room_id"]):
+        cells = {name: _value(row[name][place]) for name in wanted.candidate}
+        state = {name.removeprefix("state."): value for name, value in cells.items() if name.startswith("state.")}
+        rest = {name: value for name, value in cells.items() if not name.startswith("state.")}
+        of_candidates.append({"room_id": room_id, "state": state, "features": rest})
+    return {
+        "user_id": row["user_id"],
+        "at": row["at"],
+        "user": {name: _value(row[name]) for name in wanted.feed if not name.startswith("context.")},
+        "context": {name.removeprefix("context."): _value(row[name]) for name in wanted.feed if name.startswith("context.")},
+        "histories": {
+            history: [
+                {name: _value(row[f"{history}.{name}"][place]) for name in names} for place in range(len(row[f"{history}.at"]))
+            ]
+            for history, names in wanted.histories.items()
+        },
+        "candidates": of_candidates,
+    }
+
+
+def _compare(
+    prepared: Prepared, bundle: Bundle, rank: Callable[[dict[str, Any]], dict[str, Any]], feeds: int, split: str
+) -> Parity:
+    schema = bundle.schema
+    alone: list[dict[str, np.ndarray]] = []
+    answered: list[dict[str, np.ndarray]] = []
+    encoded: list[pa.Table] = []
+    skipped = 0
+    for raw, feed in _drawn(prepared, schema, split, feeds):
+        rooms = raw["room_id"][0].as_py()
+        if len(set(rooms)) < len(rooms):
+            skipped += 1
+            continue
+        answer = {item["room_id"]: item for item in rank(request_of(raw, schema))["ranked"]}
+        ordered = [answer[room] for room in rooms]
+        found = {name: np.array([item["predictions"][name] for item in ordered]) for name in schema.target_names}
+        answered.append({**found, "score": np.array([item["score"] for item in ordered])})
+        alone.append(_offline(bundle, feed))
+        encoded.append(feed)
+    if not alone:
+        raise ValueError(f"no feed of split `{split}` could be compared ({skipped} show a room twice).")
+    together = _offline(bundle, pa.concat_tables(encoded))
+    online = {name: np.concatenate([each[name] for each in answered]) for name in together}
+    expected = {name: np.concatenate([each[name] for each in alone]) for name in together}
+    # the endpoint's numbers are compared as JSON gives them, in double precision: nothing may be rounded on the way
+    return Parity(
+        feeds=len(alone),
+        candidates=len(online["score"]),
+        values=sum(len(values) for values in online.values()),
+        skipped=skipped,
+        unequal=sum(int((online[name] != expected[name].astype(np.float64)).sum()) for name in online),
+        largest_difference=max(_difference(online[name], together[name]) for name in online),
+    )
+
+
+def _offline(bundle: Bundle, feeds: pa.Table) -> dict[str, np.ndarray]:
+    with torch.inference_mode():
+        predictions = bundle.ranker.predict(to_batch(feeds, bundle.schema))
+        weights = {target.name: target.fusion_weight for target in bundle.schema.targets}
+        score = fused_score(predictions, bundle.schema, weights)
+    return {**{name: values.numpy() for name, values in predictions.items()}, "score": score.numpy()}
+
+
+def _drawn(prepared: Prepared, schema: Schema, split: str, feeds: int) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Raw and encoded rows of about evenly spaced feeds."""
+    pairs = list(zip(prepared.features(split), prepared.files(split), strict=True))
+    total = sum(pq.read_metadata(file).num_rows for _, file in pairs)
+    wanted = np.unique(np.linspace(0, total - 1, min(feeds, total)).astype(np.int64)) if total else np.zeros(0, np.int64)
+    columns = [*META.names, *sorted(base_columns(schema))]
+    start = 0
+    for raw_file, file in pairs:
+        rows = pq.read_metadata(file).num_rows
+        here = wanted[(wanted >= start) & (wanted < start + rows)] - start
+        start += rows
+        if len(here):
+            raw, encoded = pq.read_table(raw_file, columns=columns).take(here), pq.read_table(file).take(here)
+            for row in range(len(here)):
+                yield raw.slice(row, 1), encoded.slice(row, 1)
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float((np.abs(found - expected) / np.maximum(np.abs(expected), SMALL)).max(initial=0.0))
+
+
+def _value(value: Any) -> Any:
+    return None if isinstance(value, float) and np.isnan(value) else value
