@@ -1,0 +1,209 @@
+"""What the search may be told: where to look, how long, how many at a time."""
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import field as default
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Discriminator
+
+from models.config import ConfigError, config, from_dict, replaced, to_dict
+from models.metrics import direction
+from models.ranker import Ranker, RankerConfig
+from models.schema import Schema
+from models.zoo import resolve
+from pipelines.train import TrainConfig
+from pipelines.train.config import EXECUTION
+from pipelines.train.monitor import Monitor
+
+MOST_CHECKED = 50  # combinations of choices that are tried out before a search starts; of more, as many at random
+
+
+@config
+class Choice:
+    """One of the values, which may be of any kind (`[128, 64]`, `mmoe`, null)."""
+
+    type: Literal["choice"] = "choice"
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("a choice needs at least one value.")
+
+    def ends(self) -> tuple[Any, ...]:
+        return self.values
+
+
+@config
+class Uniform:
+    """A real number from `low` to `high`."""
+
+    type: Literal["uniform"] = "uniform"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"uniform needs low < high, got {self.low} and {self.high}.")
+
+    def ends(self) -> tuple[Any, ...]:
+        return (self.low, self.high)
+
+
+@config
+class LogUniform:
+    """A real number from `low` to `high` whose logarithm is uniform."""
+
+    type: Literal["loguniform"] = "loguniform"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < math.inf:
+            raise ValueError(f"loguniform needs 0 < low < high, got {self.low} and {self.high}.")
+
+    def ends(self) -> tuple[Any, ...]:
+        return (self.low, self.high)
+
+
+@config
+class Int:
+    """A whole number from `low` to `high`, both included; with `log`, small ones as often as large ones."""
+
+    type: Literal["int"] = "int"
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low < 1):
+            raise ValueError(f"int needs low < high, and low >= 1 with log, got {self.low} and {self.high}.")
+
+    def ends(self) -> tuple[Any, ...]:
+        return (self.low, self.high)
+
+
+Dimension = Annotated[Choice | Uniform | LogUniform | Int, Discriminator("type")]
+
+
+@config
+class TuneConfig:
+    """A search over an experiment's `model` and `train` sections.
+
+    Attributes:
+        trials: configurations tried.
+        space: what varies, by path in the experiment, for example
+            `train.optimiser.dense.rate: {type: loguniform, low: 1e-4, high: 1e-2}`.
+        metric: validation metric to search by, `target.metric` or `mean.metric`; None takes what training monitors.
+        searcher: `optuna` learns from finished trials (TPE), `random` does not.
+        grace_epochs: no trial is stopped before so many epochs (ASHA).
+        reduction: at every rung one in so many trials goes on. Rungs are at grace_epochs * reduction ** k.
+        max_concurrent: trials at a time.
+        cpus_per_trial: logical CPUs (and PyTorch threads) of a trial.
+        gpus_per_trial: GPUs of a trial.
+        seed: of the searcher.
+    """
+
+    trials: int = 8
+    space: dict[str, Dimension] = default(default_factory=dict)
+    metric: str | None = None
+    searcher: Literal["optuna", "random"] = "optuna"
+    grace_epochs: int = 1
+    reduction: int = 3
+    max_concurrent: int = 2
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("grace_epochs", 1), ("reduction", 2), ("max_concurrent", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"tune.{name} must be at least {least}, got {getattr(self, name)}.")
+        if self.cpus_per_trial <= 0 or self.gpus_per_trial < 0:
+            raise ValueError(
+                f"tune needs cpus_per_trial > 0 and gpus_per_trial >= 0, got {self.cpus_per_trial} and {self.gpus_per_trial}."
+            )
+        for path in self.space:
+            section, _, rest = path.partition(".")
+            if section not in ("model", "train") or not rest:
+                raise ValueError(
+                    f"tune.space: `{path}` cannot be searched over; write model.* or train.* (the prepared data are shared)."
+                )
+            if section == "train" and rest.split(".")[0] in EXECUTION | {"device", "precision", "monitor"}:
+                raise ValueError(f"tune.space: `{path}` says how a trial is run or judged, not what is trained.")
+        if self.metric is not None:
+            try:
+                way = direction(self.metric)
+            except KeyError as error:
+                raise ValueError(f"tune.metric: {error.args[0]}") from None
+            if way == "one":
+                raise ValueError(
+                    f"tune.metric: `{self.metric}` is neither to be large nor small; search by a log_loss or an auc."
+                )
+
+
+def configs(spelling: Mapping[str, Any], values: Mapping[str, Any], config: TuneConfig) -> tuple[RankerConfig, TrainConfig]:
+    """Model and training of the experiment `spelling` with the sampled values set; trials run in one process each.
+
+    Raises:
+        ConfigError: a path or value that the experiment does not allow.
+    """
+    changed: dict[str, Any] = {"model": spelling.get("model") or {"system": "mmoe"}, "train": spelling.get("train") or {}}
+    for path, value in values.items():
+        changed = replaced(changed, path, value)
+    if config.metric is not None:
+        changed = replaced(changed, "train.monitor", config.metric)
+    train = _overlaid(to_dict(TrainConfig()), changed["train"])
+    run = {"workers": 0, "reader": "thread", "threads": max(1, int(config.cpus_per_trial))}
+    return resolve(changed["model"]), from_dict(TrainConfig, {**train, **run}, where="train")
+
+
+def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, section by section; a section of another `kind` replaces, so no keys of the old one remain."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("kind", old.get("kind")) == old.get("kind"):
+            value = _overlaid(old, value)
+        result[key] = value
+    return result
+
+
+def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> None:
+    """Tries out what a search could sample, so that a wrong path or value is told before it starts.
+
+    Every choice with every other, up to `MOST_CHECKED` combinations, each with all ranges at their low and high ends; a
+    ranker of the schema is built from every one.
+
+    Raises:
+        ConfigError: naming the path, the value and what is wrong.
+    """
+    if not config.space:
+        raise ConfigError("tune.space is empty, so there is nothing to search. Name a path, or run jobs.train instead.")
+    for values in ({}, *_combinations(config)):
+        shown = ", ".join(f"{path} = {value!r}" for path, value in values.items())
+        try:
+            model, train = configs(spelling, values, config)
+            with torch.device("meta"):  # shapes are checked, no memory is taken
+                Ranker(schema, model, dict.fromkeys(schema.tables, 2))
+            Monitor(schema, train.monitor)
+        except ValueError as error:
+            raise ConfigError(f"tune.space, with {shown}: {error}" if shown else str(error)) from None
+        if train.epochs < config.grace_epochs:
+            raise ConfigError(f"tune.grace_epochs is {config.grace_epochs}, but trials have only train.epochs={train.epochs}.")
+
+
+def _combinations(config: TuneConfig) -> Iterator[dict[str, Any]]:
+    choices = {path: item.values for path, item in config.space.items() if isinstance(item, Choice)}
+    ranges = {path: item.ends() for path, item in config.space.items() if not isinstance(item, Choice)}
+    if math.prod(len(values) for values in choices.values()) <= MOST_CHECKED:
+        picks: Iterator[tuple[Any, ...]] = itertools.product(*choices.values())
+    else:
+        rng = random.Random(config.seed)
+        picks = (tuple(rng.choice(values) for values in choices.values()) for _ in range(MOST_CHECKED))
+    for pick in picks:
+        for end in (0, 1) if ranges else (0,):
+            yield dict(zip(choices, pick, strict=True)) | {path: ends[end] for path, ends in ranges.items()}

@@ -1,0 +1,208 @@
+"""The one file of the search that knows Ray Tune.
+
+What a trial has reached lies in its own training folder, never in Ray's checkpoints: a restored search starts an unfinished
+trial again, training goes on from its last own checkpoint, and the table is read from the trials' histories.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray import tune
+from ray.tune import Callback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
+
+from pipelines.prepare.prepared import Prepared
+from pipelines.train import train
+from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, configs
+
+OBJECTIVE, EPOCH = "objective", "epoch"
+EXPERIMENT = "search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every trial needs, by value; data by path.
+
+    Attributes:
+        mode: whether the objective is to be large or small.
+        metric: what the objective is called.
+    """
+
+    spelling: Mapping[str, Any]
+    prepared: Path
+    folder: Path
+    config: TuneConfig
+    epochs: int
+    metric: str
+    mode: str
+
+    @property
+    def trials(self) -> Path:
+        """Training folders, by trial id."""
+        return self.folder / "trials"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A trial as Ray knows it at the end.
+
+    Attributes:
+        reason: why it failed, in one line; None if it did not.
+    """
+
+    id: str
+    values: dict[str, Any]
+    reason: str | None
+
+
+def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
+    """Runs the search, or what is left of it, to its end."""
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the next start goes on
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # so much of the search's state a kill can cost
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints its settings even when told to be silent
+    logging.getLogger("ray.tune").setLevel(logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    config = job.config
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, job=job), {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
+    )
+    storage = job.folder / "ray"
+    Lines.say = staticmethod(say)
+    if tune.Tuner.can_restore(str(storage / EXPERIMENT)):
+        say(f"Going on with the search in {job.folder}.")
+        tuner = tune.Tuner.restore(
+            str(storage / EXPERIMENT), trainable=trainable, resume_unfinished=True, restart_errored=False
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={path: _domain(dimension) for path, dimension in config.space.items()},
+            tune_config=tune.TuneConfig(
+                metric=OBJECTIVE,
+                mode=job.mode,
+                num_samples=config.trials,
+                max_concurrent_trials=config.max_concurrent,
+                search_alg=_searcher(config, job.mode),
+                scheduler=ASHAScheduler(
+                    time_attr=EPOCH,
+                    grace_period=config.grace_epochs,
+                    reduction_factor=config.reduction,
+                    max_t=max(job.epochs, config.grace_epochs) + 1,  # one more: who reaches the last epoch ends by itself
+                ),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=EXPERIMENT,
+                storage_path=str(storage),
+                failure_config=tune.FailureConfig(max_failures=1),  # a lost worker is no reason to give a trial up
+                callbacks=[Lines(job)],
+                verbose=0,
+            ),
+        )
+    grid = tuner.fit()
+    return [
+        Ended(
+            id=Path(result.path).name,
+            values=sampled_values(result.config or {}, config),
+            reason=one_line(result.error) if result.error is not None else None,
+        )
+        for result in (grid[i] for i in range(len(grid)))
+    ]
+
+
+def sampled_values(sampled: Mapping[str, Any], config: TuneConfig) -> dict[str, Any]:
+    """Values by path; choices are sampled by number, because searchers take plain values only."""
+    values = {}
+    for path, dimension in config.space.items():
+        value = sampled[path]
+        values[path] = dimension.values[int(value)] if isinstance(dimension, Choice) else value
+        if isinstance(dimension, Int):
+            values[path] = int(value)
+    return values
+
+
+def one_line(error: BaseException) -> str:
+    """The innermost error of a trial, type and message; Ray hands on whole traces as text."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _trial(sampled: dict[str, Any], job: Job) -> None:
+    """One training; tells Tune the objective after every epoch, and so may be stopped there."""
+    model, train_config = configs(job.spelling, sampled_values(sampled, job.config), job.config)
+    told = []
+
+    def tell(record: Mapping[str, Any]) -> None:
+        told.append(record["epoch"])
+        tune.report({OBJECTIVE: record["monitor"], EPOCH: record["epoch"] + 1})
+
+    folder = job.trials / tune.get_context().get_trial_id()
+    result = train(Prepared.open(job.prepared), model, train_config, output=folder, on_epoch=tell)
+    if result.history[-1]["epoch"] not in told:  # the training was over, but Tune had not heard of its end
+        tell(result.history[-1])
+
+
+def _domain(dimension: Choice | Uniform | LogUniform | Int) -> Any:
+    match dimension:
+        case Choice(values=values):
+            return tune.choice(list(range(len(values))))
+        case Uniform(low=low, high=high):
+            return tune.uniform(low, high)
+        case LogUniform(low=low, high=high):
+            return tune.loguniform(low, high)
+        case Int(low=low, high=high, log=log):
+            return tune.lograndint(low, high + 1) if log else tune.randint(low, high + 1)
+
+
+def _searcher(config: TuneConfig, mode: str) -> Any:
+    if config.searcher == "random":
+        return BasicVariantGenerator(random_state=config.seed, max_concurrent=config.max_concurrent)
+    return OptunaSearch(metric=OBJECTIVE, mode=mode, seed=config.seed)
+
+
+class Lines(Callback):
+    """Says a line for every epoch and every end of a trial.
+
+    Ray saves its callbacks with the search and restores them from there, so where lines go is no part of the object.
+    """
+
+    say: Callable[[str], None]
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.best: float | None = None
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        value = result[OBJECTIVE]
+        better = self.best is None or (value > self.best if self.job.mode == "max" else value < self.best)
+        self.best = value if better else self.best
+        spelled = ", ".join(f"{path.rsplit('.', 1)[-1]} {short(v)}" for path, v in self._values(trial).items())
+        mark = " (best so far)" if better else ""
+        self.say(f"{self._name(trial, trials)} · epoch {result[EPOCH]} · {self.job.metric} {value:.4f}{mark} · {spelled}")
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        over = sum(other is trial or other.is_finished() for other in trials)
+        self.say(f"{self._name(trial, trials)} is over · {over} of {self.job.config.trials} trials")
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
+        self.say(f"{self._name(trial, trials)} failed" + (f": {one_line(error)}" if error is not None else ""))
+
+    def _name(self, trial: Any, trials: list) -> str:
+        return f"trial {trials.index(trial) + 1}"
+
+    def _values(self, trial: Any) -> dict[str, Any]:
+        return sampled_values(trial.config, self.job.config)
+
+
+def short(value: Any) -> str:
+    """A sampled value in few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,81 @@
+"""A folder of bundles by name and version: what a search or a training leaves for evaluation and serving.
+
+registry/<name>/<name>-0001/    a bundle, whole or not there
+registry/<name>/<name>-0002/
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from models.config import ConfigError
+from pipelines.bundle import load_bundle
+
+SAME = ("schema.json", "config.json", "weights.safetensors", "provenance.json")  # by which a bundle is known again
+BESIDE = "history.json"  # what a training run leaves beside its bundle goes along
+
+
+def register(bundle: Path, registry: Path, name: str) -> Path:
+    """Copies a bundle into the registry as the next version of `name`; the version appears whole or not at all.
+
+    A bundle that is the newest version already is not copied again.
+
+    Returns:
+        folder of the version.
+
+    Raises:
+        ConfigError: the bundle is not whole, or the name is no folder name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(f"a bundle's name becomes a folder: letters, digits, `.`, `_` and `-` only, got {name!r}.")
+    load_bundle(bundle)
+    folder = Path(registry) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    number = _latest_number(folder, name)
+    newest = folder / f"{name}-{number:04d}"
+    if number and all(_content(newest / part) == _content(bundle / part) for part in SAME):
+        return newest
+    draft = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    try:
+        shutil.copytree(bundle, draft, dirs_exist_ok=True)
+        if (bundle.parent / BESIDE).is_file():
+            shutil.copy2(bundle.parent / BESIDE, draft / BESIDE)
+        draft.chmod(0o755)  # mkdtemp's folders are closed to others
+        while True:
+            number += 1
+            version = folder / f"{name}-{number:04d}"
+            try:
+                os.rename(draft, version)  # refused if someone else was faster: a version is never empty
+                return version
+            except OSError:
+                if not version.exists():
+                    raise
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def latest(registry: Path, name: str) -> Path:
+    """Folder of the newest version of a bundle.
+
+    Raises:
+        ConfigError: no such name, with those that there are.
+    """
+    folder = Path(registry) / name
+    number = _latest_number(folder, name)
+    if not number:
+        there = sorted(path.name for path in Path(registry).glob("*") if _latest_number(path, path.name))
+        raise ConfigError(f"no bundle `{name}` in {registry}; there are: {', '.join(there) or 'none'}.")
+    return folder / f"{name}-{number:04d}"
+
+
+def _content(file: Path) -> bytes:
+    return hashlib.blake2b(file.read_bytes()).digest()
+
+
+def _latest_number(folder: Path, name: str) -> int:
+    found = [re.fullmatch(re.escape(name) + r"-(\d{4,})", path.name) for path in folder.glob("*")]
+    return max((int(match[1]) for match in found if match), default=0)

@@ -1,0 +1,267 @@
+"""The search for the best configuration: checked before it starts, resumable, left as a table, a picture and a bundle."""
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from models.config import ConfigError, to_dict
+from pipelines.prepare.prepared import Prepared
+from pipelines.train.monitor import Monitor
+from pipelines.tune.config import Choice, TuneConfig, check_space, configs
+from pipelines.tune.picture import draw
+
+Status = Literal["done", "stopped", "failed"]
+IDENTITY, RESULT = "identity.json", "search.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One line of the search's table.
+
+    Attributes:
+        number: from 1, in the order in which trials were started.
+        status: `done`, `stopped` early because others were better, or `failed`.
+        values: what was sampled, by path.
+        score: the metric of its best epoch; None if no epoch was finished.
+        best_epoch: counted from 1.
+        seconds: of training steps.
+        reason: of a failure, in one line.
+    """
+
+    number: int
+    id: str
+    status: Status
+    values: dict[str, Any]
+    score: float | None
+    best_epoch: int | None
+    epochs: int
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a finished search leaves.
+
+    Attributes:
+        trials: the best first; failed ones last.
+        best: the best that was trained to its end.
+        bundle_path: its bundle, in the trial's folder.
+        fresh: False if the search had been finished before.
+    """
+
+    trials: list[Trial]
+    best: Trial
+    bundle_path: Path
+    metric: str
+    folder: Path
+    fresh: bool
+
+    @property
+    def table(self) -> Path:
+        return self.folder / "search.csv"
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / "search.png"
+
+
+def search(
+    experiment_spelling: Mapping[str, Any],
+    prepared_path: Path,
+    config: TuneConfig,
+    output: Path,
+    resume: bool = True,
+    *,
+    say: Callable[[str], None] = lambda line: print(line, flush=True),
+) -> SearchResult:
+    """Searches with Ray Tune over `model` and `train` of an experiment; Ray must be up (`pipelines.cluster.connected`).
+
+    Started again after a kill it goes on; started on a finished search it says so and does nothing.
+
+    Args:
+        experiment_spelling: the experiment as plain dicts; its `model` and `train` sections are what varies.
+        prepared_path: the prepared folder; all nodes must reach it.
+        output: holds `search.csv`, `search.md`, `search.png`, `trials/` and Ray's own state; all nodes must reach it.
+        resume: False throws away what an earlier search left in `output`.
+
+    Raises:
+        ConfigError: a path or value of the space that the experiment does not allow, an `output` that holds another search,
+            no validation feeds, or every trial failed.
+    """
+    output, prepared_path = Path(output).resolve(), Path(prepared_path).resolve()
+    prepared = Prepared.open(prepared_path)
+    if not prepared.files("valid"):
+        raise ConfigError(f"`{prepared_path}` has no validation feeds to search by; set prepare.valid_days to 1 or more.")
+    check_space(experiment_spelling, config, prepared.schema)
+    monitor = Monitor(prepared.schema, configs(experiment_spelling, {}, config)[1].monitor)
+    mode = "min" if monitor.is_better(0.0, 1.0) else "max"
+    if resume is False:
+        shutil.rmtree(output, ignore_errors=True)
+    _claim(output, _identity(experiment_spelling, prepared, config))
+    finished = _finished(output, monitor.name)
+    if finished is not None:
+        say(f"Already searched: {finished.table}. For a new search give another output folder or resume=False.")
+        return finished
+
+    from pipelines.tune.ray_tune import Job, run_trials  # only here is Ray needed
+
+    _say_where_to_watch(output, config, say)
+    job = Job(
+        spelling=experiment_spelling,
+        prepared=prepared_path,
+        folder=output,
+        config=config,
+        epochs=_most_epochs(experiment_spelling, config),
+        metric=monitor.name,
+        mode=mode,
+    )
+    trials = [
+        _trial(number, ended.id, ended.values, ended.reason, job.trials / ended.id, monitor)
+        for number, ended in enumerate(run_trials(job, say), 1)
+    ]
+    worst = -math.inf if mode == "max" else math.inf
+    trials.sort(key=lambda trial: worst if trial.score is None else trial.score, reverse=mode == "max")
+    trials.sort(key=lambda trial: trial.status == "failed")
+    _write_tables(output, trials, config, monitor.name)
+    for trial in trials:
+        if trial.status == "failed":
+            say(f"trial {trial.number} failed: {trial.reason}")
+    done = [trial for trial in trials if trial.status == "done" and trial.score is not None]
+    if not done:
+        reasons = dict.fromkeys(trial.reason for trial in trials if trial.reason)
+        raise ConfigError(f"all {len(trials)} trials failed: {'; '.join(reasons) or 'see ' + str(job.trials)}")
+    draw(output / "search.png", trials, config, monitor.name, mode)
+    best = done[0]
+    bundle = job.trials / best.id / "bundle"
+    _note(bundle, {"trial": best.number, "trials": len(trials), "metric": monitor.name, "values": best.values})
+    result = SearchResult(trials=trials, best=best, bundle_path=bundle, metric=monitor.name, folder=output, fresh=True)
+    _write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number})
+    spelled = ", ".join(f"{path} = {value}" for path, value in best.values.items())
+    say(f"Best of {len(trials)} trials: trial {best.number}, {monitor.name} {best.score:.4f} with {spelled}")
+    say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
+    return result
+
+
+def _identity(spelling: Mapping[str, Any], prepared: Prepared, config: TuneConfig) -> dict[str, Any]:
+    """What makes a search this one; how many trials run at a time does not."""
+    model, train = configs(spelling, {}, config)
+    execution = {"max_concurrent", "cpus_per_trial", "gpus_per_trial"}
+    return {
+        "data": prepared.fingerprint,
+        "model": to_dict(model),
+        "train": {name: value for name, value in to_dict(train).items() if name != "threads"},
+        "tune": {name: value for name, value in to_dict(config).items() if name not in execution},
+    }
+
+
+def _claim(output: Path, identity: dict[str, Any]) -> None:
+    """Notes what is searched in the folder, and refuses anything else from then on."""
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / IDENTITY
+    if file.exists():
+        before = json.loads(file.read_text())
+        if before != identity:
+            parts = ", ".join(part for part in identity if before.get(part) != identity[part])
+            raise ConfigError(
+                f"{output} holds another search ({parts} differ). Search into another folder, or throw the old one away "
+                "with resume=False."
+            )
+    _write_json(file, identity)
+
+
+def _finished(output: Path, metric: str) -> SearchResult | None:
+    if not (output / RESULT).exists():
+        return None
+    found = json.loads((output / RESULT).read_text())
+    trials = [Trial(**trial) for trial in found["trials"]]
+    best = next(trial for trial in trials if trial.number == found["best"])
+    bundle = output / "trials" / best.id / "bundle"
+    return SearchResult(trials=trials, best=best, bundle_path=bundle, metric=metric, folder=output, fresh=False)
+
+
+def _note(bundle: Path, search: dict[str, Any]) -> None:
+    """Adds to a bundle's provenance which search it won."""
+    file = bundle / "provenance.json"
+    _write_json(file, {**json.loads(file.read_text()), "search": search})
+
+
+def _most_epochs(spelling: Mapping[str, Any], config: TuneConfig) -> int:
+    at_ends = config.space["train.epochs"].ends() if "train.epochs" in config.space else ()
+    return max([int(value) for value in at_ends] or [configs(spelling, {}, config)[1].epochs])
+
+
+def _trial(number: int, id: str, values: dict[str, Any], reason: str | None, folder: Path, monitor: Monitor) -> Trial:
+    """Reads from a trial's training folder what it has reached."""
+    file = folder / "history.json"
+    history: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    best: dict[str, Any] | None = None
+    for record in history:
+        if best is None or monitor.is_better(record["monitor"], best["monitor"]):
+            best = record
+    done = (folder / "bundle").is_dir()
+    return Trial(
+        number=number,
+        id=id,
+        status="failed" if reason else "done" if done else "stopped",
+        values=values,
+        score=best["monitor"] if best else None,
+        best_epoch=best["epoch"] + 1 if best else None,
+        epochs=len(history),
+        seconds=round(sum(record["seconds"] for record in history), 1),
+        reason=reason or "",
+    )
+
+
+def _say_where_to_watch(output: Path, config: TuneConfig, say: Callable[[str], None]) -> None:
+    import ray
+
+    if not ray.is_initialized():
+        raise ConfigError("a search needs Ray: call it inside `pipelines.cluster.connected(...)`, as jobs.tune does.")
+    cpus = ray.cluster_resources().get("CPU", 0)
+    if config.cpus_per_trial > cpus:
+        raise ConfigError(f"tune.cpus_per_trial is {config.cpus_per_trial:g}, but the cluster has {cpus:g} CPUs.")
+    url = ray._private.worker.get_dashboard_url()
+    dashboard = f" · Ray dashboard: http://{url}" if url else ""
+    say(f"Searching with {config.trials} trials. Watch: tensorboard --logdir {output / 'trials'}{dashboard}")
+
+
+# -- what is left --------------------------------------------------------------------------------------------------
+
+
+def _write_tables(output: Path, trials: Sequence[Trial], config: TuneConfig, metric: str) -> None:
+    heads = ["trial", "status", metric, "best_epoch", "epochs", "seconds", *config.space, "reason"]
+    rows = [
+        [
+            trial.number,
+            trial.status,
+            "" if trial.score is None else f"{trial.score:.6f}",
+            trial.best_epoch or "",
+            trial.epochs,
+            trial.seconds,
+            *(_spelled(trial.values[path], config, path) for path in config.space),
+            trial.reason,
+        ]
+        for trial in trials
+    ]
+    with (output / "search.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([heads, *rows])
+    line = lambda cells: "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    (output / "search.md").write_text("\n".join(map(line, [heads, ["---"] * len(heads), *rows])) + "\n", encoding="utf-8")
+
+
+def _spelled(value: Any, config: TuneConfig, path: str) -> str:
+    if isinstance(config.space[path], Choice):
+        return value if isinstance(value, str) else json.dumps(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    draft = path.with_name(path.name + ".writing")
+    draft.write_text(json.dumps(value, indent=1) + "\n")
+    draft.replace(path)
