@@ -189,9 +189,13 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
 
 def _git_commit() -> str | None:
     """The commit of this source tree, with a `+` where it was changed since; None outside of git."""
-    ask = lambda *command: subprocess.run(  # noqa: E731
-        ["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-    ).stdout.strip()
+
+    def ask(*command: str) -> str:
+        asked = subprocess.run(
+            ["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+        return asked.stdout.strip()
+
     try:
         return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):

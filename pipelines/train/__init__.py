@@ -82,6 +82,10 @@ def train(
     run = Run(data=prepared.path.resolve(), schema=schema, model=model, config=config, folder=output)
     Monitor(schema, config.monitor)  # what can be refused early is
     plan = plan_of(run, prepared, Solo())
+    if config.workers:
+        from pipelines.train.ray_train import check_cluster
+
+        check_cluster(config)
     if not resume:
         _remove(output)
     identity = {
@@ -94,11 +98,9 @@ def train(
     checkpoints = Checkpoints(output / CHECKPOINTS)
     last = checkpoints.latest()
     if last is None or read_progress(last).stopped is None:
-        say(
-            f"Training on {plan.feeds:,} feeds, {plan.steps:,} steps an epoch, "
-            + (f"{config.workers} Ray workers." if config.workers else "in this process.")
-            + f" Curves: tensorboard --logdir {output / 'tensorboard'}"
-        )
+        where = "in this process" if not config.workers else f"{config.workers} Ray worker" + "s" * (config.workers > 1)
+        say(f"Training on {plan.feeds:,} feeds, {plan.steps:,} steps an epoch, {where}.")
+        say(f"Curves: tensorboard --logdir {output / 'tensorboard'}")
         if config.workers:
             from pipelines.train.ray_train import train_on_ray
 

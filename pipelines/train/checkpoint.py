@@ -151,10 +151,10 @@ def _flush(path: Path) -> None:
 
 
 def _random_state() -> dict[str, Any]:
-    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    kind, keys, *rest = np.random.get_state()
     state = {
         "python": random.getstate(),
-        "numpy": (kind, keys.tolist(), position, has_gauss, gauss),  # type: ignore[union-attr]
+        "numpy": (kind, np.asarray(keys).tolist(), *rest),  # plain values, so that loading runs no pickled code
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

@@ -1,13 +1,13 @@
 """Parts read by Ray Data: tasks on any node read, decode and shuffle windows while the workers train."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import pyarrow as pa
 
 from pipelines.train.stream import Plan, load
 
 
-def ray_data(plan: Plan, epoch: int, first: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+def ray_data(plan: Plan, epoch: int, first: int, columns: Sequence[str]) -> Generator[pa.Table, None, None]:
     """A `stream.Reader` whose parts are loaded by Ray Data, in the plan's order."""
     import ray.data
 

@@ -27,11 +27,13 @@ def check_cluster(config: TrainConfig) -> None:
     """Refuses what would wait for ever: Ray Train holds its CPUs, and without one more Ray Data never reads a row.
 
     Raises:
-        ConfigError: the cluster, with all nodes its autoscaler may add, is too small.
+        ConfigError: Ray is not up, or the cluster, with all nodes its autoscaler may add, is too small.
     """
     import ray
     from ray._private.state import state
 
+    if not ray.is_initialized():
+        raise ConfigError(f"train.workers={config.workers} needs Ray: call ray.init() first, or set train.workers to 0.")
     have = {**ray.cluster_resources(), **(state.get_max_resources_from_cluster_config() or {})}
     cpus, need = have.get("CPU", 0), config.workers * config.cpus_per_worker + 1
     if need > cpus:
@@ -55,13 +57,12 @@ def train_on_ray(
         on_epoch: called here, in the calling thread; what it raises ends the training after the running epoch.
 
     Raises:
-        ConfigError: the cluster is too small, or a worker refused its input.
+        ConfigError: a worker refused its input.
         RuntimeError: workers were lost more often than `max_failures`, or ours is the fault.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    check_cluster(run.config)
     use_gpu = _use_gpu(run.config)
     trainer = TorchTrainer(
         _worker,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _spelled(values: dict[str, float | None]) -> str:
+def _spelled(values: Mapping[str, float | None]) -> str:
     return " ".join(f"{name} {'-' if value is None else format(value, '.4f')}" for name, value in values.items())
 
 

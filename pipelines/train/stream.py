@@ -12,7 +12,7 @@ in its own row groups. So
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +141,7 @@ class Plan:
         return np.concatenate([[0], np.cumsum(sizes)])[self._bounds()[:-1]]
 
 
-Reader = Callable[[Plan, int, int, Sequence[str]], Iterator[pa.Table]]
+Reader = Callable[[Plan, int, int, Sequence[str]], Generator[pa.Table, None, None]]
 """(plan, epoch, first window, columns) -> tables whose rows, one after another, are those of the parts from there on."""
 
 
@@ -185,7 +185,7 @@ def load(part: Part, columns: Sequence[str]) -> pa.Table | None:
     return read(part.groups, columns).take(pa.array(part.take)) if part.groups else None
 
 
-def in_process(plan: Plan, epoch: int, first: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+def in_process(plan: Plan, epoch: int, first: int, columns: Sequence[str]) -> Generator[pa.Table, None, None]:
     """Parts read by a thread of this process, one window ahead."""
     tables = (load(plan.part(epoch, window), columns) for window in range(first, plan.windows))
     yield from ahead((table for table in tables if table is not None), 1)
@@ -207,12 +207,12 @@ class Stream:
     def steps(self) -> int:
         return self.plan.steps
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[FeedBatch | None]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[FeedBatch | None, None, None]:
         """One item for each step from `first_step` on; None where no feed of the joint batch lies with this rank."""
         shares = self.shares(epoch, first_step)
         yield from ahead((to_batch(share, self.schema) if share.num_rows else None for share in shares), BATCHES_AHEAD)
 
-    def shares(self, epoch: int, first_step: int = 0) -> Iterator[pa.Table]:
+    def shares(self, epoch: int, first_step: int = 0) -> Generator[pa.Table, None, None]:
         """The same as tables; a table without rows where there is nothing."""
         plan = self.plan
         if first_step >= plan.steps:
@@ -235,7 +235,7 @@ class Stream:
 class _Rows:
     """Cuts a sequence of tables anew: the reader's blocks need not be parts, only their rows in order."""
 
-    def __init__(self, tables: Iterator[pa.Table], nothing: pa.Table) -> None:
+    def __init__(self, tables: Generator[pa.Table, None, None], nothing: pa.Table) -> None:
         self.tables = tables
         self.rest = nothing
 
@@ -272,16 +272,16 @@ class InOrder:
     rank: int = 0
     size: int = 1
 
-    def batches(self) -> Iterator[FeedBatch]:
+    def batches(self) -> Generator[FeedBatch, None, None]:
         yield from ahead((to_batch(table, self.schema) for table in self._tables()), BATCHES_AHEAD)
 
-    def _tables(self) -> Iterator[pa.Table]:
+    def _tables(self) -> Generator[pa.Table, None, None]:
         for group in self.groups[self.rank :: self.size]:
             table = read([group], columns_for(self.schema))
             yield from (table.slice(begin, self.batch_feeds) for begin in range(0, group.feeds, self.batch_feeds))
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """The same items, made in a thread while at most `depth` of them wait. An error comes out where its item would have."""
     slots, made, stopped = (
         threading.Semaphore(depth),

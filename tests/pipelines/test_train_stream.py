@@ -1,7 +1,7 @@
 """Order of training feeds: whole, the same for all, and resumable at every step."""
 
 import threading
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_the_joint_batch_is_the_same_for_any_number_of_workers(prepared, size):
     shared = [ids(stream(prepared, rank=rank, size=size).epoch(1)) for rank in range(size)]
     for step, whole in enumerate(alone):
         parts = [shares[step] for shares in shared]
-        assert sorted(sum(parts, [])) == sorted(whole)
+        assert sorted(chain(*parts)) == sorted(whole)
         for part in parts:  # each rank keeps the joint order
             assert part == [feed for feed in whole if feed in part]
 
@@ -125,7 +125,7 @@ def test_evaluation_reads_every_feed_once_over_all_ranks(prepared, size):
     parts = [InOrder(groups=groups, schema=prepared.schema, batch_feeds=7, rank=r, size=size) for r in range(size)]
     batches = [batch for part in parts for batch in part.batches()]
     assert max(batch.feeds for batch in batches) == 7
-    assert sorted(sum(ids(batches), [])) == list(range(120, 160))
+    assert sorted(chain(*ids(batches))) == list(range(120, 160))
 
 
 def test_only_what_batches_need_is_read():

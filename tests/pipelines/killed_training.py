@@ -1,0 +1,43 @@
+"""A training that kills itself at a chosen moment: `python killed_training.py DATA OUTPUT MOMENT`.
+
+MOMENT is `step:17` (before the 17th step this process takes), `save:3` (in its 3rd checkpoint, everything but the last file
+written), or `never`.
+"""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from models.learners.joint import Joint
+from models.zoo import resolve
+from pipelines.prepare.prepared import Prepared
+from pipelines.train import TrainConfig, checkpoint, train
+
+MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
+CONFIG = TrainConfig(epochs=3, batch_feeds=16, checkpoint_every_steps=3, patience=3, shuffle_row_groups=4)
+
+
+def dies(function, at: int):
+    """The function, whose `at`-th call kills this process first: no handler runs, nothing is flushed."""
+    calls = 0
+
+    def calling(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    return calling
+
+
+if __name__ == "__main__":
+    data, output, moment = sys.argv[1:]
+    what, _, at = moment.partition(":")
+    if what == "step":
+        Joint.step = dies(Joint.step, int(at))  # type: ignore[method-assign]
+    if what == "save":
+        checkpoint.torch.save = dies(checkpoint.torch.save, int(at))  # type: ignore[attr-defined]
+    train(Prepared.open(data), MODEL, replace(CONFIG), output=Path(output))

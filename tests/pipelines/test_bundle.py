@@ -1,0 +1,164 @@
+"""Bundles: what is saved is what is loaded, and what does not belong together is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models.config import ConfigError, to_dict
+from models.ranker import Ranker
+from models.zoo import resolve
+from pipelines.bundle import FILES, load_bundle, provenance, save_bundle
+from tests.pipelines.fabricate import fabricate
+from tests.samples import TABLE_SIZES, random_batch
+
+MODEL = resolve({"system": "esmm", "embedding_width": 4, "fusion": {"hidden": [8]}})
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return fabricate(tmp_path_factory.mktemp("prepared") / "data", train_files=(4,), valid_files=())
+
+
+@pytest.fixture(scope="module")
+def ranker(prepared):
+    torch.manual_seed(0)
+    return Ranker(prepared.schema, MODEL, prepared.encoder.table_sizes)
+
+
+@pytest.fixture
+def bundle(prepared, ranker, tmp_path):
+    return save(tmp_path / "esmm-1", prepared, ranker)
+
+
+def save(path, prepared, ranker, model=MODEL):
+    return save_bundle(
+        path,
+        schema=prepared.schema,
+        model=model,
+        encoder=prepared.encoder,
+        ranker=ranker,
+        metrics={"mean": {"auc": 0.75}},
+        provenance=provenance(seed=3),
+    )
+
+
+def test_what_is_saved_is_what_is_loaded(bundle, prepared, ranker):
+    loaded = load_bundle(bundle)
+    assert (loaded.schema, loaded.model, loaded.name) == (prepared.schema, MODEL, "esmm-1")
+    assert loaded.encoder.fingerprint == prepared.encoder.fingerprint
+    assert loaded.metrics == {"mean": {"auc": 0.75}}
+    assert loaded.provenance["seed"] == 3
+    assert not loaded.ranker.training
+    batch = random_batch(prepared.schema, TABLE_SIZES, feeds=5, seed=1)
+    with torch.no_grad():
+        expected, found = ranker.eval().predict(batch), loaded.ranker.predict(batch)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert sorted(path.name for path in bundle.iterdir()) == sorted(FILES)
+
+
+def test_a_bundle_is_replaced_as_a_whole(bundle, prepared, ranker):
+    (bundle / "left-over").touch()
+    save(bundle, prepared, ranker)
+    assert sorted(path.name for path in bundle.iterdir()) == sorted(FILES)
+    assert [path.name for path in bundle.parent.iterdir()] == ["esmm-1"]
+
+
+def test_provenance_says_versions_and_time():
+    known = provenance(seed=1)
+    assert known["versions"]["torch"] == torch.__version__
+    assert known["created"].startswith("20") and known["seed"] == 1
+    assert known["git_commit"] is None or len(known["git_commit"].rstrip("+")) == 40
+
+
+def test_no_bundle_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no bundle at .*nowhere"):
+        load_bundle(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(bundle, name):
+    part = bundle / name
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    with pytest.raises(ConfigError, match=f"not a whole bundle: {name} missing"):
+        load_bundle(bundle)
+
+
+def test_the_schema_of_another_bundle_is_refused(bundle, prepared):
+    spelling = prepared.schema.to_dict()
+    spelling["targets"][0]["fusion_weight"] = 0.9
+    (bundle / "schema.json").write_text(json.dumps(spelling))
+    with pytest.raises(ConfigError, match="the schema is not the one its weights were trained with"):
+        load_bundle(bundle)
+
+
+def test_the_config_of_another_bundle_is_refused(bundle):
+    (bundle / "config.json").write_text(json.dumps(to_dict(replace(MODEL, embedding_width=5))))
+    with pytest.raises(ConfigError, match="the config is not the one"):
+        load_bundle(bundle)
+
+
+def test_the_encoder_of_another_bundle_is_refused(bundle, prepared):
+    replace(prepared.encoder, entry_rate=0.25).save(bundle / "encoder")
+    with pytest.raises(ConfigError, match="the encoder is not the one"):
+        load_bundle(bundle)
+
+
+def test_the_weights_of_another_ranker_are_refused(bundle, prepared, tmp_path):
+    wider = replace(MODEL, embedding_width=6)
+    other = save(tmp_path / "other", prepared, Ranker(prepared.schema, wider, prepared.encoder.table_sizes), wider)
+    shutil.copy(other / "weights.safetensors", bundle / "weights.safetensors")
+    with pytest.raises(ConfigError, match="the config is not the one its weights were trained with"):
+        load_bundle(bundle)
+
+
+def edited(bundle, edit):
+    """The bundle with other tensors under the same metadata, as a change of the model's code would leave it."""
+    from safetensors import safe_open
+
+    file = bundle / "weights.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    edit(tensors)
+    save_file(tensors, file, metadata)
+
+
+def test_weights_of_a_wrong_shape_are_refused(bundle, ranker):
+    name = next(name for name, tensor in ranker.state_dict().items() if tensor.ndim == 1)
+    edited(bundle, lambda tensors: tensors.update({name: torch.zeros(99)}))
+    with pytest.raises(ConfigError, match=rf"{name} has shape \[99\], the ranker needs \[32\].*train again"):
+        load_bundle(bundle)
+
+
+def test_missing_and_unknown_weights_are_refused(bundle, ranker):
+    name = next(iter(ranker.state_dict()))
+    edited(bundle, lambda tensors: tensors.update({"renamed": tensors.pop(name)}))
+    with pytest.raises(ConfigError, match=f"{name} is missing; renamed is not known"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("keep", [4, 100, -1])
+def test_truncated_weights_are_refused(bundle, keep):
+    file = bundle / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ConfigError, match=r"weights.safetensors is damaged or cut short"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["schema.json", "config.json", "metrics.json", "encoder/encoder.json"])
+def test_truncated_json_is_refused(bundle, name):
+    (bundle / name).write_text((bundle / name).read_text()[:5])
+    with pytest.raises(ConfigError, match=f"{name.split('/')[0]} is damaged"):
+        load_bundle(bundle)
+
+
+def test_an_unknown_key_is_named(bundle):
+    spelling = {**json.loads((bundle / "config.json").read_text()), "dropuot": 0.1}
+    (bundle / "config.json").write_text(json.dumps(spelling))
+    with pytest.raises(ConfigError, match=r"`model.dropuot` is not a known key"):
+        load_bundle(bundle)

@@ -1,0 +1,379 @@
+"""Training in this process: early stopping, going on, bundles, refusals."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from models.config import ConfigError, from_dict
+from models.learners.world import Solo
+from models.metrics import Evaluation
+from models.schema import Schema
+from models.zoo import resolve
+from pipelines.bundle import load_bundle
+from pipelines.train import TrainConfig, train
+from pipelines.train.checkpoint import Checkpoints, Progress, read_progress
+from pipelines.train.loop import fit
+from pipelines.train.monitor import Monitor
+from pipelines.train.report import Silent
+from pipelines.train.stream import InOrder, Plan, Stream, row_groups
+from pipelines.train.worker import train_in_bf16
+from tests.pipelines.fabricate import fabricate
+
+MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
+CONFIG = TrainConfig(epochs=3, batch_feeds=16, checkpoint_every_steps=3, patience=3, shuffle_row_groups=4)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """120 training feeds: 8 steps of 16 feeds an epoch, the last of 8."""
+    return fabricate(tmp_path_factory.mktemp("prepared") / "data")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared, tmp_path_factory):
+    said: list[str] = []
+    result = train(prepared, MODEL, CONFIG, output=tmp_path_factory.mktemp("undisturbed") / "run", say=said.append)
+    return result, said
+
+
+def weights(result):
+    return load_file(result.bundle_path / "weights.safetensors")
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# -- one run -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_history_bundle_and_curves(undisturbed, prepared):
+    result, said = undisturbed
+    assert [record["epoch"] for record in result.history] == [0, 1, 2]
+    assert [record["total_steps"] for record in result.history] == [8, 16, 24]
+    assert result.history[0]["losses"].keys() == set(prepared.schema.target_names)
+    candidates = sum(batch.candidates for batch in in_order(prepared, "train").batches())
+    assert [record["candidates"] for record in result.history] == [candidates] * 3
+    assert result.best_metrics["monitor"] == max(record["monitor"] for record in result.history)
+    output = result.bundle_path.parent
+    assert json.loads((output / "history.json").read_text()) == result.history
+    assert list((output / "tensorboard").glob("events*"))
+    assert said[0] == "Training on 120 feeds, 8 steps an epoch, in this process."
+    assert said[-1].startswith("epoch 3/3 done") and said[-1].endswith("all epochs done")
+
+
+def test_training_lowers_the_loss(undisturbed):
+    first, *_, last = (sum(record["losses"].values()) for record in undisturbed[0].history)
+    assert last < first
+
+
+def in_order(prepared, split):
+    return InOrder(groups=row_groups(prepared.files(split)), schema=prepared.schema, batch_feeds=7)
+
+
+def test_the_bundle_predicts_what_validation_measured(undisturbed, prepared):
+    result, _ = undisturbed
+    bundle = load_bundle(result.bundle_path)
+    evaluation = Evaluation(prepared.schema)
+    with torch.no_grad():
+        for batch in in_order(prepared, "valid").batches():
+            predicted = {name: values.numpy() for name, values in bundle.ranker.predict(batch).items()}
+            labels = {name: values.numpy() for name, values in batch.labels.items()}
+            feed_N = batch.feed_of_candidate_N.numpy()
+            evaluation.add(predicted, labels, batch.level_N.numpy(), feed_N, batch.user_R.numpy()[feed_N])
+    for name, table in evaluation.result()["targets"].items():
+        for metric in ("auc", "gauc_feed", "log_loss", "mse"):
+            if metric in table:
+                assert table[metric] == pytest.approx(bundle.metrics["targets"][name][metric], rel=1e-5)
+
+
+def test_two_steps_counted_by_hand(prepared, tmp_path):
+    """`max_steps` ends in the middle of an epoch, after as many steps as it says."""
+    result = train(prepared, MODEL, replace(CONFIG, max_steps=2), output=tmp_path / "run", say=lambda line: None)
+    (record,) = result.history
+    assert record["total_steps"] == 2
+    assert read_progress(result.checkpoint).stopped == "stopped after train.max_steps=2"
+
+
+# -- going on ------------------------------------------------------------------------------------------------------
+
+
+def test_finished_work_says_so_and_does_nothing(undisturbed, prepared):
+    result, _ = undisturbed
+    said: list[str] = []
+    before = (result.bundle_path / "provenance.json").stat().st_mtime_ns
+    again = train(prepared, MODEL, CONFIG, output=result.bundle_path.parent, say=said.append)
+    assert said == [f"Already trained: {result.bundle_path}. For a new run give another output folder or resume=False."]
+    assert not again.fresh and again.history == result.history
+    assert (result.bundle_path / "provenance.json").stat().st_mtime_ns == before
+
+
+def test_another_configuration_in_the_same_folder_is_refused(undisturbed, prepared):
+    output = undisturbed[0].bundle_path.parent
+    with pytest.raises(ConfigError, match=r"differs in train.batch_feeds \(16 -> 8\).*another folder, or set resume=False"):
+        train(prepared, MODEL, replace(CONFIG, batch_feeds=8), output=output)
+    with pytest.raises(ConfigError, match=r"differs in model.embedding_width \(4 -> 5\)"):
+        train(prepared, replace(MODEL, embedding_width=5), CONFIG, output=output)
+
+
+def test_how_it_is_run_may_change(undisturbed, prepared):
+    output = undisturbed[0].bundle_path.parent
+    assert not train(prepared, MODEL, replace(CONFIG, checkpoint_every_steps=5), output=output, say=lambda line: None).fresh
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 8, 11, 23])
+def test_a_run_that_breaks_goes_on_to_the_same_weights(steps, undisturbed, prepared, tmp_path, monkeypatch):
+    """Bitwise, on the CPU; broken after 1, 3, ... of 24 steps, with a checkpoint every 3 steps and at epoch ends."""
+    from models.learners.joint import Joint
+
+    taken = []
+    step = Joint.step
+
+    def breaking(self, batch):
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+        taken.append(batch)
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Joint, "step", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            train(prepared, MODEL, CONFIG, output=tmp_path / "run", say=lambda line: None)
+    said: list[str] = []
+    result = train(prepared, MODEL, CONFIG, output=tmp_path / "run", say=said.append)
+    went_on = {1: None, 3: (1, 3), 4: (1, 3), 8: (2, 0), 11: (2, 3), 23: (3, 6)}[steps]
+    line = None if went_on is None else f"Going on at epoch {went_on[0]}, step {went_on[1]} of 8."
+    assert (line in said) if line else not any("Going on" in said_line for said_line in said)
+    assert same(weights(result), weights(undisturbed[0]))
+    without_time = [{name: value for name, value in record.items() if "second" not in name} for record in (*result.history,)]
+    assert without_time == [
+        {name: value for name, value in record.items() if "second" not in name} for record in undisturbed[0].history
+    ]
+
+
+def test_a_bundle_lost_between_checkpoint_and_its_writing_is_made_again(undisturbed, prepared, tmp_path):
+    shutil.copytree(undisturbed[0].bundle_path.parent, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "bundle")
+    result = train(prepared, MODEL, CONFIG, output=tmp_path / "run", say=lambda line: None)
+    assert result.fresh and same(weights(result), weights(undisturbed[0]))
+
+
+def test_an_old_run_can_be_thrown_away(prepared, tmp_path):
+    short = replace(CONFIG, epochs=1)
+    train(prepared, MODEL, short, output=tmp_path / "run", say=lambda line: None)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    other = train(prepared, MODEL, replace(short, seed=1), output=tmp_path / "run", resume=False, say=lambda line: None)
+    assert other.fresh and len(other.history) == 1
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_what_on_epoch_raises_ends_the_run_and_it_can_go_on(undisturbed, prepared, tmp_path):
+    told = []
+
+    def enough(record):
+        told.append(record["epoch"])
+        if len(told) == 2:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        train(prepared, MODEL, CONFIG, output=tmp_path / "run", on_epoch=enough, say=lambda line: None)
+    assert told == [0, 1]
+    result = train(prepared, MODEL, CONFIG, output=tmp_path / "run", on_epoch=enough, say=lambda line: None)
+    assert told == [0, 1, 2]  # epochs told before are not told again
+    assert same(weights(result), weights(undisturbed[0]))
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_the_last_two_checkpoints_are_kept(undisturbed):
+    kept = sorted(path.name for path in undisturbed[0].checkpoint.parent.iterdir())
+    assert kept == ["000000022-0002", "000000024-0003"]
+
+
+def test_a_checkpoint_that_was_not_finished_is_ignored_and_swept_away(tmp_path):
+    class Nothing(nn.Module):
+        state_dict = load_state_dict = lambda self, *_: {}
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(Nothing(), Nothing(), Progress(epoch=1, total_steps=5), Solo(), best=True)
+    (tmp_path / ".writing-17").mkdir()
+    (tmp_path / ".writing-17" / "weights.safetensors").write_bytes(b"half")
+    assert checkpoints.restore(Nothing(), Nothing(), Solo()).total_steps == 5
+    checkpoints.save(Nothing(), Nothing(), Progress(epoch=2, total_steps=9), Solo())
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["000000005-0001", "000000009-0002"]
+
+
+def test_random_states_come_back(tmp_path):
+    import random
+
+    class Nothing(nn.Module):
+        state_dict = load_state_dict = lambda self, *_: {}
+
+    draw = lambda: (random.random(), np.random.rand(), torch.rand(()).item(), np.random.normal())
+    draw()
+    np.random.normal()  # leaves a second normal number in waiting
+    Checkpoints(tmp_path).save(Nothing(), Nothing(), Progress(), Solo())
+    expected = draw()
+    assert draw() != expected
+    Checkpoints(tmp_path).restore(Nothing(), Nothing(), Solo())
+    assert draw() == expected
+
+
+# -- early stopping ----------------------------------------------------------------------------------------------
+
+
+class Scripted(nn.Module):
+    """Stands in for ranker and learner: its predictions mix label and noise, more label the better its epoch is said to be."""
+
+    def __init__(self, qualities: list[float], steps: int) -> None:
+        super().__init__()
+        self.quality = nn.Parameter(torch.zeros(()))
+        self.qualities, self.steps, self.taken = qualities, steps, 0
+
+    def predict(self, batch):
+        noise_N = torch.rand(batch.candidates, generator=torch.Generator().manual_seed(0))
+        mixed = lambda label_N: self.quality * label_N.clamp(max=1) + (1 - self.quality) * noise_N
+        return {name: mixed(label_N) for name, label_N in batch.labels.items()}
+
+    def step(self, batch):
+        self.quality.data.fill_(self.qualities[self.taken // self.steps])
+        self.taken += 1
+        return {"click": (1.0, 2.0)}
+
+    def learner(self):
+        class Learner:
+            step = staticmethod(self.step)
+            state_dict = staticmethod(dict)
+
+        return Learner()
+
+
+def scripted_run(prepared, folder, qualities, config, *, valid="valid"):
+    plan = Plan(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=40, window_groups=4)
+    ranker = Scripted(qualities, plan.steps)
+    checkpoints = Checkpoints(folder)
+    stream, held_out = Stream(plan, prepared.schema), in_order(prepared, valid)
+    progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, Solo())
+    return progress, load_file(checkpoints.latest() / "best.safetensors")["quality"].item()
+
+
+def test_early_stopping_keeps_the_best_epoch(prepared, tmp_path):
+    qualities = [0.1, 0.3, 0.45, 0.2, 0.4, 0.5]
+    progress, best = scripted_run(prepared, tmp_path, qualities, TrainConfig(epochs=6, patience=2))
+    assert len(progress.history) == 5  # two epochs without a better one after the third; the sixth is never run
+    assert progress.best_epoch == 2
+    assert best == pytest.approx(0.45)
+    assert progress.stopped == "stopped early: no better auc for 2 epochs"
+    assert progress.history[0]["losses"] == {"click": 0.5}
+
+
+def test_a_monitor_can_be_better_when_smaller(prepared, tmp_path):
+    qualities = [0.1, 0.45, 0.2, 0.1]
+    progress, best = scripted_run(prepared, tmp_path, qualities, TrainConfig(epochs=4, monitor="click.log_loss", patience=1))
+    values = [record["monitor"] for record in progress.history]
+    assert len(values) == 3 and best == pytest.approx(0.45)
+    assert values[1] == min(values)
+
+
+def test_without_validation_feeds_the_last_epoch_is_kept(prepared, tmp_path):
+    progress, best = scripted_run(prepared, tmp_path, [0.4, 0.3, 0.2], TrainConfig(epochs=3, patience=1), valid="test")
+    assert (progress.best_epoch, best) == (2, pytest.approx(0.2))
+    assert [record["monitor"] for record in progress.history] == [None] * 3
+
+
+def test_the_default_monitor_is_the_mean_auc_of_trained_binary_targets(tiny_schema):
+    untrained = replace(tiny_schema.target("order"), loss_weight=0.0)
+    schema = replace(tiny_schema, targets=(*tiny_schema.targets[:2], untrained, tiny_schema.targets[3]))
+    table = lambda auc: {"kind": "binary", "auc": auc}
+    metrics = {
+        "targets": {"click": table(0.8), "goods_bag": table(0.6), "order": table(0.1), "stay": {}},
+        "mean": {},
+        "rows": 9,
+    }
+    assert Monitor(schema).value(metrics) == pytest.approx(0.7)
+    metrics["targets"]["click"] = table(None)
+    assert Monitor(schema).value(metrics) == pytest.approx(0.6)
+    metrics["targets"]["goods_bag"] = table(None)
+    with pytest.raises(ConfigError, match=r"click.auc, goods_bag.auc is not defined on the validation split \(9 candidates"):
+        Monitor(schema).value(metrics)
+
+
+def test_calibration_is_better_nearer_to_one(tiny_schema):
+    monitor = Monitor(tiny_schema, "click.calibration")
+    assert monitor.is_better(1.1, than=0.8) and not monitor.is_better(1.3, than=0.8)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("click.acc", "no metric `click.acc`"), ("buy.auc", "begins with none of: click, goods_bag, order, stay, mean")],
+)
+def test_an_unknown_monitor_is_refused_before_training(path, message, prepared, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        train(prepared, MODEL, replace(CONFIG, monitor=path), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# -- settings ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "train.epochs must be at least 1, got 0"),
+        ({"workers": -1}, "train.workers must not be negative, got -1"),
+        ({"cpus_per_worker": 0}, "train.cpus_per_worker must be above 0, got 0"),
+        ({"reader": "ray_data"}, "train.reader `ray_data` needs Ray: set train.workers >= 1"),
+        ({"batchfeeds": 3}, "`train.batchfeeds` is not a known key. Known here: epochs"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(TrainConfig, changes, where="train")
+
+
+def test_workers_without_ray_are_refused(prepared, tmp_path):
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("Ray is up")
+    with pytest.raises(ConfigError, match=r"train.workers=2 needs Ray: call ray.init"):
+        train(prepared, MODEL, replace(CONFIG, workers=2), output=tmp_path / "run")
+
+
+def test_a_missing_gpu_is_said(prepared, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match=r"train.device is cuda, but PyTorch finds no GPU here"):
+        train(prepared, MODEL, replace(CONFIG, device="cuda"), output=tmp_path / "run", say=lambda line: None)
+
+
+def test_loss_weights_may_differ_from_the_prepared_ones(prepared, tmp_path):
+    spelling = prepared.schema.to_dict()
+    spelling["targets"][0]["loss_weight"] = 0.0
+    schema = Schema.from_dict(spelling)
+    once = replace(CONFIG, epochs=1)
+    result = train(prepared, MODEL, once, schema=schema, output=tmp_path / "run", say=lambda line: None)
+    assert load_bundle(result.bundle_path).schema == schema
+
+
+def test_bf16_runs_the_layers_low_and_the_losses_high(prepared):
+    from models.ranker import Ranker
+
+    torch.manual_seed(0)
+    ranker = Ranker(prepared.schema, MODEL, prepared.encoder.table_sizes)
+    batch = next(in_order(prepared, "valid").batches())
+    exact = ranker.outcome(batch).outputs
+    train_in_bf16(ranker, torch.device("cpu"))
+    rough = ranker.outcome(batch).outputs
+    for name, output_N in exact.items():
+        assert rough[name].dtype == torch.float32
+        torch.testing.assert_close(rough[name], output_N, atol=0.02, rtol=0.02)
+    assert any(not torch.equal(rough[name], exact[name]) for name in exact)
+    assert torch.equal(rough["click"], rough["click"].bfloat16().float())
