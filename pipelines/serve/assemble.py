@@ -30,7 +30,7 @@ from pipelines.prepare.derive import (
 )
 from pipelines.prepare.timeline import NEVER, hours_since
 from pipelines.serve.request import CandidateRequest, RankRequest, RequestError, Value
-from pipelines.serve.store import Records, Store
+from pipelines.serve.store import PARTS, Records, Store
 
 DAY_MS = 86_400_000
 Kind = Literal["id", "number"]
@@ -85,7 +85,7 @@ class Wanted:
         of_user += [name for name in self.candidate if name.startswith("pair_")]
         of_room = [name for name in self.candidate if not name.startswith("pair_")]
         missing = [name for name in of_user if _stored_as(name) not in store.user_schema.names]
-        missing += [name for name in of_room if _stored_as(name) not in store.room_layout.names]
+        missing += [name for name in of_room if _stored_as(name) not in store.layouts["rooms"].names]
         if missing:
             raise ConfigError(
                 f"the store at `{store.path}` lacks {', '.join(missing)}, which the bundle's schema reads. "
@@ -176,14 +176,14 @@ def _feed_columns(
 def _history(
     request: RankRequest, wanted: Wanted, name: str, stored: pa.RecordBatch | None, at: int, ignored: dict[str, None]
 ) -> dict[str, pa.Array]:
-    """The history's columns, one list each: known before the request, oldest first, at most as many as declared."""
+    """The history's columns, one list each: the last entries that were known before the request."""
     history = wanted.schema.history(name)
     inner = wanted.histories[name]
     if name in request.histories:
         entries = request.histories[name]
-        moments = [_moment(entry, at, ("histories", name, place)) for place, entry in enumerate(entries)]
-        order = np.argsort(np.array(moments, np.int64), kind="stable")[-history.length :]
+        kept = range(max(0, len(entries) - history.length), len(entries))
         for place, entry in enumerate(entries):
+            _check_moment(entry, at, ("histories", name, place))
             for key in entry:
                 if key not in inner:
                     if key not in HISTORY_COLUMNS[history.events] and not key.startswith(HISTORY_PREFIXES[history.events]):
@@ -194,8 +194,8 @@ def _history(
                     ignored[f"{name}.{key}"] = None
         columns = {}
         for item in inner:
-            values = [entries[place].get(item) for place in order]
-            where = [("histories", name, int(place), item) for place in order]
+            values = [entries[place].get(item) for place in kept]
+            where = [("histories", name, place, item) for place in kept]
             columns[f"{name}.{item}"] = _list_of(_array(values, wanted.kinds[f"{name}.{item}"], where))
         return columns
     if stored is None:
@@ -206,13 +206,12 @@ def _history(
     return {f"{name}.{item}": _list_of(flat(stored[f"{name}.{item}"]).filter(pa.array(past))) for item in inner}
 
 
-def _moment(entry: Mapping[str, Value], at: int, where: tuple[str | int, ...]) -> int:
+def _check_moment(entry: Mapping[str, Value], at: int, where: tuple[str | int, ...]) -> None:
     moment = entry.get("at")
     if isinstance(moment, bool) or not isinstance(moment, int):
         raise RequestError((*where, "at"), "every entry needs `at`, ms since 1970 as an integer.")
     if moment >= at:
         raise RequestError((*where, "at"), f"is {moment}, not before the request's own time {at}.")
-    return moment
 
 
 # -- candidates ------------------------------------------------------------------------------------------------
@@ -256,17 +255,23 @@ def _candidate_columns(
     found_N = np.zeros(len(candidates), np.bool_)
     streamer_N, has_streamer_N = np.zeros(len(candidates), np.int64), np.zeros(len(candidates), np.bool_)
     if store is not None:
-        rooms = store.rooms(room_ids)
+        rooms = store.records("rooms", room_ids)
         found_N = rooms.found_N
         for name in wanted.candidate:
             if not name.startswith("pair_") and rooms.has(_stored_as(name)):
                 columns.take(rooms, name, _stored_as(name), at)
         if rooms.has("streamer_id"):
             streamer_N, has_streamer_N = (array.copy() for array in rooms.column("streamer_id"))
+    for part, (key, prefixes) in PARTS.items():
+        if key in given:
+            rows, ids, known = given[key]
+            records = store.records(part, np.where(known, ids, -1)) if store is not None else None
+            _of_another(
+                columns, records, [name for name in wanted.candidate if _stored_as(name).startswith(prefixes)], rows, at
+            )
     if "streamer_id" in given:
-        rows, values, known = given["streamer_id"]
-        streamer_N[rows], has_streamer_N[rows] = values, known
-        _of_other_streamers(columns, wanted, store, rows, values, at)
+        rows, ids, known = given["streamer_id"]
+        streamer_N[rows], has_streamer_N[rows] = ids, known
     _count_from_zero(columns, has_streamer_N)
     _pairs(
         columns,
@@ -285,17 +290,13 @@ def _candidate_columns(
     return arrays, found_N
 
 
-def _of_other_streamers(
-    columns: _Columns, wanted: Wanted, store: Store | None, rows: np.ndarray, streamer_ids: np.ndarray, at: int
-) -> None:
-    """A room that is new, or is said to be another streamer's, has that streamer's columns, not the stored room's."""
-    records = store.streamers(streamer_ids) if store is not None else None
-    for name in wanted.candidate:
-        if name.startswith("streamer") and name != "streamer_id":
-            if records is not None and records.has(_stored_as(name)):
-                columns.take(records, name, _stored_as(name), at, rows)
-            else:
-                columns.put(name, np.zeros(len(rows)), np.zeros(len(rows), np.bool_), rows)
+def _of_another(columns: _Columns, records: Records | None, names: Sequence[str], rows: np.ndarray, at: int) -> None:
+    """A room of which the request says who streams, or what is on screen, has the columns of those, not the stored room's."""
+    for name in names:
+        if records is not None and records.has(_stored_as(name)):
+            columns.take(records, name, _stored_as(name), at, rows)
+        else:
+            columns.put(name, np.zeros(len(rows)), np.zeros(len(rows), np.bool_), rows)
 
 
 def _count_from_zero(columns: _Columns, has_streamer_N: np.ndarray) -> None:

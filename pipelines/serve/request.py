@@ -59,8 +59,8 @@ class RankRequest(_Strict):
     context: dict[str, Value] = Field(default={}, description="What surrounds the request, without the prefix: `device`.")
     histories: dict[str, list[dict[str, Value]]] = Field(
         default={},
-        description="Past events by history, instead of the stored ones; each has `at` (ms) and what the history reads, "
-        "as `room_id` or `room.category`.",
+        description="Past events by history, instead of the stored ones, in the order in which they became known (an entered "
+        "room when the stay was over). Each has `at` (ms) and what the history reads, as `room_id` or `room.category`.",
     )
     candidates: list[CandidateRequest] = Field(min_length=1)
     k: int | None = Field(default=None, ge=1, strict=True, description="Give only the k best; all by default.")

@@ -25,8 +25,12 @@ from pipelines.logs.ids import as_ids
 from pipelines.prepare.arrays import whole
 from pipelines.prepare.prepared import Prepared
 
-LAYOUT = 1  # of the files below; a store of another layout is built anew
-STREAMER_PREFIXES = ("streamer.", "streamer_impressions.", "streamer_entries.", "streamer_first_at")
+LAYOUT = 2  # of the files below; a store of another layout is built anew
+# columns of a room that are its streamer's, or those of the product on its screen, and by whose id they are also kept
+PARTS = {
+    "streamers": ("streamer_id", ("streamer.", "streamer_impressions.", "streamer_entries.", "streamer_first_at")),
+    "products": ("state.product_id", ("product.",)),
+}
 _MAP_BYTES = 1 << 40  # address space, not disk
 _CHUNK = 8192  # rows in one transaction
 
@@ -97,9 +101,9 @@ class Store:
             )
         self._identity = _identity(self.path)
         # nobody writes to a finished store, so readers need no locks and may come from a read-only disk
-        self._environment = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=4, readahead=False)
+        self._environment = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=8, readahead=False)
         self._tables = {
-            name: self._environment.open_db(name.encode(), create=False) for name in ("meta", "users", "rooms", "streamers")
+            name: self._environment.open_db(name.encode(), create=False) for name in ("meta", "users", "rooms", *PARTS)
         }
         with self._environment.begin(self._tables["meta"]) as read:
             meta = json.loads(bytes(read.get(b"meta", b"{}")))
@@ -110,8 +114,7 @@ class Store:
                 f"the store at `{path}` has layout {meta['layout']}, this version reads {LAYOUT}. Build it again."
             )
         self.fingerprint: str = meta["fingerprint"]
-        self.room_layout = RecordLayout(tuple(meta["rooms"]["names"]), tuple(meta["rooms"]["is_float"]))
-        self.streamer_layout = RecordLayout(tuple(meta["streamers"]["names"]), tuple(meta["streamers"]["is_float"]))
+        self.layouts = {name: RecordLayout(tuple(names), tuple(floats)) for name, (names, floats) in meta["records"].items()}
 
     def user(self, user_id: int) -> pa.RecordBatch | None:
         """One row, or None for a user the store does not know."""
@@ -119,11 +122,14 @@ class Store:
             value = read.get(_key(user_id))
         return None if value is None else pa.ipc.read_record_batch(pa.py_buffer(value), self.user_schema)
 
-    def rooms(self, room_ids: Iterable[int]) -> Records:
-        return self._records("rooms", self.room_layout, room_ids)
-
-    def streamers(self, streamer_ids: Iterable[int]) -> Records:
-        return self._records("streamers", self.streamer_layout, streamer_ids)
+    def records(self, table: str, ids: Iterable[int]) -> Records:
+        """Columns of `rooms`, `streamers` or `products`, a row for each id."""
+        layout = self.layouts[table]
+        blank = bytes(layout.dtype.itemsize)
+        with self._environment.begin(self._tables[table]) as read:
+            found = [read.get(_key(each)) for each in ids]
+        packed = np.frombuffer(b"".join([blank if value is None else value for value in found]), layout.dtype)
+        return Records(layout, np.array([value is not None for value in found], np.bool_), packed)
 
     def is_current(self, path: Path) -> bool:
         """Whether this is what lies at `path` now; a store built anew at the same place is another one."""
@@ -131,13 +137,6 @@ class Store:
 
     def close(self) -> None:
         self._environment.close()
-
-    def _records(self, table: str, layout: RecordLayout, ids: Iterable[int]) -> Records:
-        blank = bytes(layout.dtype.itemsize)
-        with self._environment.begin(self._tables[table]) as read:
-            found = [read.get(_key(each)) for each in ids]
-        records = np.frombuffer(b"".join([value or blank for value in found]), layout.dtype)
-        return Records(layout, np.array([value is not None for value in found], np.bool_), records)
 
 
 def build_store(prepared: Prepared, path: Path) -> Path:
@@ -156,28 +155,28 @@ def build_store(prepared: Prepared, path: Path) -> Path:
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     # synced once at the end: before it is moved to its place, nobody reads it
-    environment = lmdb.open(str(beside), map_size=_MAP_BYTES, max_dbs=4, sync=False, writemap=False)
+    environment = lmdb.open(str(beside), map_size=_MAP_BYTES, max_dbs=8, sync=False, writemap=False)
     try:
         users = environment.open_db(b"users")
         user_schema = _common_schema(prepared.snapshot("users"))
         for batch in _batches(prepared.snapshot("users"), user_schema):
             _write(environment, users, batch["user_id"], _messages(batch))
-        rooms, streamers = environment.open_db(b"rooms"), environment.open_db(b"streamers")
         room_schema = _common_schema(prepared.snapshot("rooms"))
-        layout = _layout(room_schema, [name for name in room_schema.names if name != "room_id"])
-        of_streamer = [name for name in room_schema.names if name.startswith(STREAMER_PREFIXES)]
-        streamer_layout = _layout(room_schema, of_streamer)
+        names = {"rooms": [name for name in room_schema.names if name != "room_id"]}
+        names |= {part: [name for name in room_schema.names if name.startswith(own)] for part, (_, own) in PARTS.items()}
+        layouts = {table: _layout(room_schema, columns) for table, columns in names.items()}
+        tables = {table: environment.open_db(table.encode()) for table in layouts}
         for batch in _batches(prepared.snapshot("rooms"), room_schema):
-            _write(environment, rooms, batch["room_id"], layout.pack(batch))
-            if "streamer_id" in batch.schema.names:
-                # every room carries its streamer's columns as of the same moment; whichever comes last is kept
-                known = batch.filter(batch["streamer_id"].is_valid())
-                _write(environment, streamers, known["streamer_id"], streamer_layout.pack(known))
+            _write(environment, tables["rooms"], batch["room_id"], layouts["rooms"].pack(batch))
+            for part, (key, _) in PARTS.items():
+                if key in batch.schema.names:
+                    # rooms of one streamer carry the same columns of it, as of the same moment; one of them is kept
+                    known = batch.filter(batch[key].is_valid())
+                    _write(environment, tables[part], known[key], layouts[part].pack(known))
         meta = {
             "layout": LAYOUT,
             "fingerprint": prepared.fingerprint,
-            "rooms": {"names": layout.names, "is_float": layout.is_float},
-            "streamers": {"names": streamer_layout.names, "is_float": streamer_layout.is_float},
+            "records": {table: (layout.names, layout.is_float) for table, layout in layouts.items()},
         }
         with environment.begin(environment.open_db(b"meta"), write=True) as write:
             write.put(b"meta", json.dumps(meta).encode())
