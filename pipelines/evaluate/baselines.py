@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from models.config import ConfigError
 from models.metrics import auc
 from models.schema import Bins, Number, Schema, Target
 from pipelines.evaluate.score import KEYS, candidates, labelled_candidates
@@ -164,7 +165,7 @@ def booster_columns(schema: Schema, there: set[str], extra: Iterable[str]) -> di
         extra: further columns; refused if they cannot be had.
 
     Raises:
-        ValueError: a column of `extra` is neither on disk nor derivable.
+        ConfigError: a column of `extra` is neither on disk nor derivable.
     """
     found: dict[str, bool] = {}
     for field in schema.fields:
@@ -173,7 +174,7 @@ def booster_columns(schema: Schema, there: set[str], extra: Iterable[str]) -> di
         found[field.column] = found.get(field.column, False) or isinstance(field.encoding, Number | Bins)
     for name in extra:
         if not _available(name, there, schema):
-            raise ValueError(
+            raise ConfigError(
                 f"evaluate.baseline_columns: `{name}` is not in the feature tables and cannot be derived from them; "
                 "add it to prepare.extra_columns."
             )
@@ -199,7 +200,7 @@ def _to_read(names: Iterable[str], there: set[str], schema: Schema) -> tuple[lis
             return
         known = column(name, schema.target_names)
         if known is None or not known.inputs:
-            raise ValueError(f"column `{name}` is not in the feature tables; add it to prepare.extra_columns.")
+            raise ConfigError(f"column `{name}` is not in the feature tables; add it to prepare.extra_columns.")
         for item in known.inputs:
             need(item)
         derived[name] = None
@@ -296,7 +297,7 @@ def _predicted(
         known = labelled_candidates([file], prepared.schema)
         table = candidates(features, dict.fromkeys([*(key for key in KEYS if key != "level"), *columns]))
         if table["feed_id"] != known["feed_id"] or table["room_id"] != known["room_id"]:
-            raise ValueError(f"{file} and its feature table do not hold the same feeds; run prepare again.")
+            raise ConfigError(f"{file} and its feature table do not hold the same feeds; run prepare again.")
         for name, prediction_N in predict(table).items():
             known = known.append_column(name, pa.array(prediction_N))
         tables.append(known)

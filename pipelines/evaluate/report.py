@@ -225,6 +225,7 @@ def _html(
     models = [entry for entry in entries if entry.role == "model"]
     racing = [entry for entry in entries if entry.role != "truth"]
     reference = (models or list(entries))[0].result
+    predicted = {name for entry in racing for name in entry.result["targets"]}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -242,7 +243,7 @@ def _html(
         entries=entries,
         left_out=left_out,
         overview=_overview(entries, schema),
-        targets=[_section(target, entries, schema, colour) for target in schema.targets],
+        targets=[_section(target, entries, schema, colour) for target in schema.targets if target.name in predicted],
         curves=curves,
         funnel=_funnel(racing),
         explanations=EXPLANATIONS,
