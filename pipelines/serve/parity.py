@@ -17,7 +17,9 @@ from pipelines.prepare.derive import base_columns
 from pipelines.prepare.prepared import Prepared
 from pipelines.serve.assemble import Wanted
 
-SMALL = 1e-3  # differences are relative to the prediction, or to this where it is smaller
+# differences are relative to the prediction, or to this where it is smaller: a per mille of a probability or a score,
+# one unit of a value (a stay of 0.0001 s is as good as one of 0.0002 s, and comes from a difference near 0)
+SMALL = {"binary": 1e-3, "score": 1e-3, "value": 1.0}
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def _compare(
     together = _offline(bundle, pa.concat_tables(encoded))
     online = {name: np.concatenate([each[name] for each in answered]) for name in together}
     expected = {name: np.concatenate([each[name] for each in alone]) for name in together}
+    kinds = {"score": "score", **{target.name: target.kind for target in schema.targets}}
     # the endpoint's numbers are compared as JSON gives them, in double precision: nothing may be rounded on the way
     return Parity(
         feeds=len(alone),
@@ -117,7 +120,7 @@ def _compare(
         values=sum(len(values) for values in online.values()),
         skipped=skipped,
         unequal=sum(int((online[name] != expected[name].astype(np.float64)).sum()) for name in online),
-        largest_difference=max(_difference(online[name], together[name]) for name in online),
+        largest_difference=max(_difference(online[name], together[name], SMALL[kinds[name]]) for name in online),
     )
 
 
@@ -146,8 +149,8 @@ def _drawn(prepared: Prepared, schema: Schema, split: str, feeds: int) -> Iterat
                 yield raw.slice(row, 1), encoded.slice(row, 1)
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    return float((np.abs(found - expected) / np.maximum(np.abs(expected), SMALL)).max(initial=0.0))
+def _difference(found: np.ndarray, expected: np.ndarray, small: float) -> float:
+    return float((np.abs(found - expected) / np.maximum(np.abs(expected), small)).max(initial=0.0))
 
 
 def _value(value: Any) -> Any:

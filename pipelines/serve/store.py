@@ -95,26 +95,25 @@ class Store:
             ConfigError: no store there, or one of another layout.
         """
         self.path = Path(path)
-        if not (self.path / "data.mdb").is_file():
+        meta = _meta(self.path)
+        if meta is None:
             raise ConfigError(
                 f"there is no store at `{path}`. `pipelines.serve.store.build_store` makes one of a prepared folder."
             )
-        self._identity = _identity(self.path)
-        # nobody writes to a finished store, so readers need no locks and may come from a read-only disk
-        self._environment = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=8, readahead=False)
-        self._tables = {
-            name: self._environment.open_db(name.encode(), create=False) for name in ("meta", "users", "rooms", *PARTS)
-        }
-        with self._environment.begin(self._tables["meta"]) as read:
-            meta = json.loads(bytes(read.get(b"meta", b"{}")))
-            self.user_schema = pa.ipc.read_schema(pa.py_buffer(bytes(read.get(b"user_schema", b""))))
         if meta["layout"] != LAYOUT:
-            self.close()
             raise ConfigError(
                 f"the store at `{path}` has layout {meta['layout']}, this version reads {LAYOUT}. Build it again."
             )
         self.fingerprint: str = meta["fingerprint"]
         self.layouts = {name: RecordLayout(tuple(names), tuple(floats)) for name, (names, floats) in meta["records"].items()}
+        self._identity = _identity(self.path)
+        # nobody writes to a finished store, so readers need no locks and may come from a read-only disk
+        self._environment = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=8, readahead=False)
+        self._tables = {
+            name: self._environment.open_db(name.encode(), create=False) for name in ("schemas", "users", "rooms", *PARTS)
+        }
+        with self._environment.begin(self._tables["schemas"]) as read:
+            self.user_schema = pa.ipc.read_schema(pa.py_buffer(bytes(read.get(b"users", b""))))
 
     def user(self, user_id: int) -> pa.RecordBatch | None:
         """One row, or None for a user the store does not know."""
@@ -146,7 +145,8 @@ def build_store(prepared: Prepared, path: Path) -> Path:
         ConfigError: the prepared folder has no snapshot.
     """
     path = Path(path)
-    if _is_of(path, prepared.fingerprint):
+    there = _meta(path)
+    if there is not None and (there["layout"], there["fingerprint"]) == (LAYOUT, prepared.fingerprint):
         return path
     for what in ("users", "rooms"):
         if not prepared.snapshot(what):
@@ -178,9 +178,9 @@ def build_store(prepared: Prepared, path: Path) -> Path:
             "fingerprint": prepared.fingerprint,
             "records": {table: (layout.names, layout.is_float) for table, layout in layouts.items()},
         }
-        with environment.begin(environment.open_db(b"meta"), write=True) as write:
-            write.put(b"meta", json.dumps(meta).encode())
-            write.put(b"user_schema", user_schema.serialize().to_pybytes())
+        (beside / "store.json").write_text(json.dumps(meta))
+        with environment.begin(environment.open_db(b"schemas"), write=True) as write:
+            write.put(b"users", user_schema.serialize().to_pybytes())
         environment.sync(True)
     finally:
         environment.close()
@@ -188,13 +188,11 @@ def build_store(prepared: Prepared, path: Path) -> Path:
     return beside.rename(path)
 
 
-def _is_of(path: Path, fingerprint: str) -> bool:
+def _meta(path: Path) -> dict[str, Any] | None:
     try:
-        store = Store(path)
-    except ConfigError:
-        return False
-    store.close()
-    return store.fingerprint == fingerprint
+        return json.loads((path / "store.json").read_text())
+    except FileNotFoundError:
+        return None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

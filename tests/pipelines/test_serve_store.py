@@ -1,0 +1,125 @@
+"""The store gives back what the snapshot holds, and only whole stores are opened."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models.config import ConfigError
+from pipelines.logs.ids import as_ids
+from pipelines.prepare.prepared import Prepared
+from pipelines.serve.store import Store, build_store
+from tests.pipelines.serve_samples import NOW, users, write_prepared
+
+
+@pytest.fixture
+def prepared(tiny_schema, tmp_path):
+    return Prepared.open(write_prepared(tmp_path / "prepared", tiny_schema))
+
+
+@pytest.fixture
+def store(prepared, tmp_path):
+    opened = Store(build_store(prepared, tmp_path / "store"))
+    yield opened
+    opened.close()
+
+
+def column(records, name: str) -> list:
+    values, known = records.column(name)
+    return [value if is_known else None for value, is_known in zip(values.tolist(), known.tolist(), strict=True)]
+
+
+def test_users_come_back_row_by_row(store):
+    expected = users()
+    for row, user_id in enumerate([1, 2]):
+        assert store.user(user_id).to_pylist() == expected.slice(row, 1).to_pylist()
+    assert store.user(3) is None and store.user(-1) is None
+
+
+def test_rooms_come_back_as_columns_in_the_order_asked_with_texts_as_ids(store):
+    records = store.records("rooms", [12, 99, 11, 13, 12])
+    assert records.found_N.tolist() == [True, False, True, True, True]
+    assert column(records, "streamer_id") == [102, None, 101, None, 102]
+    assert column(records, "product.price") == [2.5, None, 1.5, None, 2.5]
+    c1, c2 = as_ids(pa.array(["c1", "c2"])).to_pylist()
+    assert column(records, "room.category") == [c2, None, c1, None, c2]
+    assert column(records, "room_first_at") == [None, None, NOW - 8 * 3_600_000, NOW + 3_600_000, None]
+    assert store.records("rooms", []).found_N.tolist() == []
+
+
+def test_streamers_and_products_are_known_from_their_rooms(store):
+    streamers = store.records("streamers", [102, 101, 103])
+    assert streamers.found_N.tolist() == [True, True, False]
+    assert column(streamers, "streamer.fans") == [None, 5000, None]
+    assert column(streamers, "streamer_impressions.life") == [500, 400, None]
+    assert not streamers.has("room_entries.life")
+    assert column(store.records("products", [8, 7]), "product.price") == [2.5, 1.5]
+
+
+def test_large_ids_and_negative_ones_are_kept_apart(prepared, tmp_path):
+    ids = [2**53, 2**53 + 1, -1, 2**62]
+    table = pa.table({"room_id": ids, "state.product_id": [2**53 + 1, 2**53, -5, 2**62 + 1]})
+    pq.write_table(table, prepared.snapshot("rooms")[0])
+    store = Store(build_store(prepared, tmp_path / "large"))
+    assert column(store.records("rooms", ids), "state.product_id") == [2**53 + 1, 2**53, -5, 2**62 + 1]
+    store.close()
+
+
+def test_files_may_differ_in_columns_and_types(prepared, tmp_path):
+    more = pa.table({"room_id": [21], "state.product_id": pa.array([3], pa.int32()), "streamer.fans": [1.5]})
+    pq.write_table(more, prepared.snapshot("rooms")[0].with_name("part-1.parquet"))
+    store = Store(build_store(prepared, tmp_path / "mixed"))
+    records = store.records("rooms", [21, 11])
+    assert column(records, "streamer.fans") == [1.5, 5000.0]
+    assert column(records, "streamer_id") == [None, 101] and column(records, "state.product_id") == [3, 7]
+    store.close()
+
+
+def test_building_again_keeps_the_store_unless_the_data_changed(prepared, tmp_path):
+    path = build_store(prepared, tmp_path / "store")
+    before = (path / "data.mdb").stat()
+    build_store(prepared, path)
+    after = (path / "data.mdb").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    reader = Store(path)
+    assert reader.is_current(path)
+    build_store(dataclasses.replace(prepared, fingerprint="other"), path)
+    assert not reader.is_current(path)
+    assert reader.user(1) is not None  # the replaced store stays readable for who has it open
+    other = Store(path)
+    assert other.fingerprint == "other" and reader.fingerprint == "abc"
+    reader.close()
+    other.close()
+
+
+def test_a_build_that_was_killed_leaves_no_store_and_the_next_one_succeeds(prepared, tmp_path):
+    (tmp_path / ".store-writing").mkdir()
+    (tmp_path / ".store-writing" / "data.mdb").write_bytes(b"half")
+    with pytest.raises(ConfigError, match="there is no store"):
+        Store(tmp_path / "store")
+    store = Store(build_store(prepared, tmp_path / "store"))
+    assert store.user(1) is not None and not (tmp_path / ".store-writing").exists()
+    store.close()
+
+
+def test_another_process_reads_the_same_store_at_the_same_time(store):
+    code = "import sys, pathlib; from pipelines.serve.store import Store; "
+    code += "print(Store(pathlib.Path(sys.argv[1])).user(1)['user_entries'][0])"
+    answer = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "9" and store.user(1)["user_entries"][0].as_py() == 9
+
+
+def test_no_snapshot_is_told(prepared, tmp_path):
+    prepared.snapshot("rooms")[0].unlink()
+    with pytest.raises(ConfigError, match="has no snapshot of rooms"):
+        build_store(prepared, tmp_path / "store")
+
+
+def test_records_of_many_rooms_are_one_array(store):
+    records = store.records("rooms", [11, 12] * 500)
+    values, known = records.column("room_impressions.life")
+    assert values.dtype == np.int64 and values.sum() == 500 * 90 and known.all()
