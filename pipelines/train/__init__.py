@@ -110,7 +110,7 @@ def train(
         last = checkpoints.latest()
         fresh = True
     elif (output / BUNDLE).exists():
-        say(f"Already trained: {output / BUNDLE}. For a new run give another output folder or resume=False.")
+        say(f"Already trained: {output / BUNDLE}. To train again, throw it away (--restart, resume=False).")
         fresh = False
     else:
         fresh = True  # killed between the last checkpoint and the bundle
@@ -170,7 +170,7 @@ def _claim(output: Path, identity: dict[str, Any]) -> None:
         if before != identity:
             raise ConfigError(
                 f"{output} holds a run that differs in {', '.join(_differing(before, identity))}. "
-                "Train into another folder, or set resume=False to throw the old run away."
+                "Train into another folder, or throw the old run away (--restart, resume=False)."
             )
         return
     output.mkdir(parents=True, exist_ok=True)

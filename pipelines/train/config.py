@@ -28,7 +28,8 @@ class TrainConfig:
         precision: of the forward pass; `auto` is bf16 on a GPU, float32 elsewhere. Weights, losses and optimiser stay float32.
         reader: `thread` reads and decodes in each worker, one window ahead; `ray_data` does it in Ray Data tasks, on any
             node of the cluster (needs `workers` >= 1). The order of feeds is the same.
-        checkpoint_every_steps: besides the checkpoint after every epoch; None for none.
+        checkpoint_every_steps: besides the checkpoint after every epoch; None for none. One writes weights and optimiser
+            states, three times the tables, so large tables want few.
         max_failures: how often Ray Train starts lost workers again before it gives up.
         timeout_seconds: how long a worker waits for the others before it takes them for lost.
     """
@@ -47,7 +48,7 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bf16"] = "auto"
     reader: Literal["thread", "ray_data"] = "thread"
-    checkpoint_every_steps: int | None = 500
+    checkpoint_every_steps: int | None = 2000
     max_failures: int = 2
     timeout_seconds: int = 300
 

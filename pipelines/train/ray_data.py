@@ -11,14 +11,12 @@ def ray_data(plan: Plan, epoch: int, first: int, columns: Sequence[str]) -> Gene
     """A `stream.Reader` whose parts are loaded by Ray Data, in the plan's order."""
     import ray.data
 
-    windows = [{"window": window} for window in range(first, plan.windows) if plan.part(epoch, window).groups]
+    windows = [{"window": window} for window in range(first, plan.windows) if plan.reads(window)]
     if not windows:
         return
 
     def loaded(item: pa.Table) -> pa.Table:
-        table = load(plan.part(epoch, item["window"][0].as_py()), columns)
-        assert table is not None
-        return table
+        return load(plan.part(epoch, item["window"][0].as_py()), columns)
 
     context = ray.data.DataContext.get_current()
     before = context.execution_options.preserve_order, context.enable_progress_bars, context.print_on_execution_start

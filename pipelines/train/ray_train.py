@@ -30,11 +30,10 @@ def check_cluster(config: TrainConfig) -> None:
         ConfigError: Ray is not up, or the cluster, with all nodes its autoscaler may add, is too small.
     """
     import ray
-    from ray._private.state import state
 
     if not ray.is_initialized():
         raise ConfigError(f"train.workers={config.workers} needs Ray: call ray.init() first, or set train.workers to 0.")
-    have = {**ray.cluster_resources(), **(state.get_max_resources_from_cluster_config() or {})}
+    have = _resources()
     cpus, need = have.get("CPU", 0), config.workers * config.cpus_per_worker + 1
     if need > cpus:
         raise ConfigError(
@@ -57,7 +56,7 @@ def train_on_ray(
         on_epoch: called here, in the calling thread; what it raises ends the training after the running epoch.
 
     Raises:
-        ConfigError: a worker refused its input.
+        ConfigError, FloatingPointError: as in one process.
         RuntimeError: workers were lost more often than `max_failures`, or ours is the fault.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -65,7 +64,7 @@ def train_on_ray(
 
     use_gpu = _use_gpu(run.config)
     trainer = TorchTrainer(
-        _worker,
+        _worker,  # type: ignore[arg-type]  # what rank 0 returns is the result's `return_value`
         train_loop_config={"run": run},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=run.config.timeout_seconds),
         scaling_config=ScalingConfig(
@@ -88,7 +87,9 @@ def train_on_ray(
             records.follow()
         lines.follow()
         records.follow()
-    except Exception:
+    except KeyboardInterrupt:
+        raise  # the workers end with this process
+    except BaseException:
         stop.touch()
         fitting.wait(None)
         raise
@@ -98,7 +99,8 @@ def train_on_ray(
     fitting.check()
 
 
-def _worker(loop_config: dict[str, Any]) -> None:
+def _worker(loop_config: dict[str, Any]) -> Exception | None:
+    """What every worker runs. Returns what it refuses, for every rank refuses it alike and trying again would not help."""
     import ray.train
     import ray.train.torch
 
@@ -119,13 +121,22 @@ def _worker(loop_config: dict[str, Any]) -> None:
     try:
         work(run, world, device, say=say, on_epoch=on_epoch)
     except _Stopped:
-        return
+        pass
+    except (ConfigError, FloatingPointError) as error:
+        return error
+    return None
+
+
+def _resources() -> dict[str, float]:
+    """What the cluster has, or can have where an autoscaler adds nodes."""
+    import ray
+    from ray._private.state import state  # the autoscaler's limits are told nowhere else
+
+    return {**ray.cluster_resources(), **(state.get_max_resources_from_cluster_config() or {})}
 
 
 def _use_gpu(config: TrainConfig) -> bool:
-    import ray
-
-    return config.device == "cuda" or (config.device == "auto" and ray.cluster_resources().get("GPU", 0) >= config.workers)
+    return config.device == "cuda" or (config.device == "auto" and _resources().get("GPU", 0) >= config.workers)
 
 
 def _on_gpu() -> bool:
@@ -147,7 +158,7 @@ class _Fitting:
 
     def _fit(self) -> None:
         try:
-            self.trainer.fit()
+            self.error = self.trainer.fit().return_value
         except BaseException as error:  # handed to the caller by `check`
             self.error = error
 
@@ -164,11 +175,8 @@ class _Fitting:
         if self.error is None:
             return
         for rank, failure in sorted(getattr(self.error, "worker_failures", {}).items()):
-            causes = list(_causes(failure))
-            refused = next((cause for cause in causes if isinstance(cause, ConfigError)), None)
-            if refused is not None:
-                raise ConfigError(str(refused)) from self.error
-            raise RuntimeError(f"training worker {rank} failed: {causes[-1]!r}") from self.error
+            *_, cause = _causes(failure)
+            raise RuntimeError(f"training worker {rank} failed: {cause!r}") from self.error
         raise self.error
 
 

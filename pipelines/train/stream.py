@@ -108,12 +108,17 @@ class Plan:
         """Steps that are complete once this window has been read."""
         return self.steps if window == self.windows - 1 else int(self._starts(epoch)[window + 1]) // self.batch_feeds
 
+    def reads(self, window: int) -> bool:
+        """Whether this rank reads anything of a window."""
+        begin, end = self._bounds()[window : window + 2]
+        return any(place % self.size == self.rank for place in range(begin, end))
+
     def part(self, epoch: int, window: int) -> Part:
         """This rank's share of a window; costs a sort of the window's feeds and reads nothing."""
         order = self._order(epoch)
-        bounds = self._bounds()
+        begin, end = self._bounds()[window : window + 2]
         mine, keys, local, rows = [], [], [], 0
-        for place in range(bounds[window], bounds[window + 1]):
+        for place in range(begin, end):
             group = self.groups[order[place]]
             # Feeds of a group, shuffled, one in each n-th of the window: joint batches mix all groups in equal parts.
             rng = np.random.default_rng((self.seed, epoch, 1, int(order[place])))
@@ -180,15 +185,15 @@ def read(groups: Sequence[RowGroup], columns: Sequence[str]) -> pa.Table:
             file.close()
 
 
-def load(part: Part, columns: Sequence[str]) -> pa.Table | None:
-    """A part's feeds in training order; None where the rank has none in this window."""
-    return read(part.groups, columns).take(pa.array(part.take)) if part.groups else None
+def load(part: Part, columns: Sequence[str]) -> pa.Table:
+    """The feeds of a part that is not empty, in training order."""
+    return read(part.groups, columns).take(pa.array(part.take))
 
 
 def in_process(plan: Plan, epoch: int, first: int, columns: Sequence[str]) -> Generator[pa.Table, None, None]:
     """Parts read by a thread of this process, one window ahead."""
-    tables = (load(plan.part(epoch, window), columns) for window in range(first, plan.windows))
-    yield from ahead((table for table in tables if table is not None), 1)
+    windows = [window for window in range(first, plan.windows) if plan.reads(window)]
+    yield from ahead((load(plan.part(epoch, window), columns) for window in windows), 1)
 
 
 class Stream:

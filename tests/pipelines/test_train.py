@@ -109,14 +109,16 @@ def test_finished_work_says_so_and_does_nothing(undisturbed, prepared):
     said: list[str] = []
     before = (result.bundle_path / "provenance.json").stat().st_mtime_ns
     again = train(prepared, MODEL, CONFIG, output=result.bundle_path.parent, say=said.append)
-    assert said == [f"Already trained: {result.bundle_path}. For a new run give another output folder or resume=False."]
+    assert said == [f"Already trained: {result.bundle_path}. To train again, throw it away (--restart, resume=False)."]
     assert not again.fresh and again.history == result.history
     assert (result.bundle_path / "provenance.json").stat().st_mtime_ns == before
 
 
 def test_another_configuration_in_the_same_folder_is_refused(undisturbed, prepared):
     output = undisturbed[0].bundle_path.parent
-    with pytest.raises(ConfigError, match=r"differs in train.batch_feeds \(16 -> 8\).*another folder, or set resume=False"):
+    with pytest.raises(
+        ConfigError, match=r"differs in train.batch_feeds \(16 -> 8\).*another folder, or throw the old run away"
+    ):
         train(prepared, MODEL, replace(CONFIG, batch_feeds=8), output=output)
     with pytest.raises(ConfigError, match=r"differs in model.embedding_width \(4 -> 5\)"):
         train(prepared, replace(MODEL, embedding_width=5), CONFIG, output=output)
