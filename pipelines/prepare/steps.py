@@ -5,6 +5,7 @@ not run again, so a job that was killed goes on where it was.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ def _with_ray(task: Task, items: Sequence[Item], config: PrepareConfig) -> Itera
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # this module prints its own progress
 
     def run(batch: dict) -> dict:
         number = int(batch["number"][0])

@@ -31,7 +31,12 @@ EXTRA = (
     "user_impressions",
     "user_entries",
     "user_last_seen_hours",
-    *(f"{owner}_{what}.{window}" for owner in ("room", "streamer") for what in ("impressions", "entries") for window in WINDOWS),
+    *(
+        f"{owner}_{what}.{window}"
+        for owner in ("room", "streamer")
+        for what in ("impressions", "entries")
+        for window in WINDOWS
+    ),
     "room_age_hours",
     "streamer_age_hours",
     *(f"pair_{owner}_{what}" for owner in ("room", "streamer") for what in ("impressions", "entries", "hours")),
@@ -152,7 +157,12 @@ def random_log(seed: int, *, feeds: int = 30, users: int = 5, rooms: int = 7, da
     room_ids = [int(value) for value in rng.choice(10**6, rooms, replace=False)]
     streamer_ids, product_ids = [11, 22, 33], [5, 6, 7, 8]
     # few different moments, so that many events share one
-    moments = [START + day * DAY + int(hour * HOUR) + second * 1000 for day in range(days) for hour in (8, 8.1, 9, 20) for second in (0, 1, 30, 61)]
+    moments = [
+        START + day * DAY + int(hour * HOUR) + second * 1000
+        for day in range(days)
+        for hour in (8, 8.1, 9, 20)
+        for second in (0, 1, 30, 61)
+    ]
     impressions: list[dict] = []
     engagements: list[dict] = []
     for number in range(feeds):
@@ -339,6 +349,45 @@ def hours(then: int | None, now: int) -> float | None:
     return None if then is None else float(np.float32((now - then) / HOUR))
 
 
+def counted(times: list[int], now: int, window: int | None = None) -> int:
+    return sum(time < now and (window is None or time >= now - window) for time in times)
+
+
+def candidate(item: Shown, feed: Feed, shown: list[Shown], entries: list[Done], attribute) -> dict:
+    now, room = feed.at, item.row["room_id"]
+    streamer = attribute("rooms", room, "streamer_id")
+    values = {name: item.row[name] for name in ("position", "state.viewers", "state.note", "state.product_id")}
+    values |= {
+        "streamer_id": streamer,
+        "product.price": attribute("products", item.row["state.product_id"], "price"),
+        "room.category": attribute("rooms", room, "category"),
+        "streamer.fans": attribute("streamers", streamer, "fans"),
+    }
+    for owner in ("room", "streamer"):
+        unknown = owner == "streamer" and streamer is None
+        same = {room} if owner == "room" else set()
+        if owner == "streamer" and streamer is not None:
+            everywhere = {other.row["room_id"] for other in [*shown, *entries]}
+            same = {other for other in everywhere if attribute("rooms", other, "streamer_id") == streamer}
+        seen = [other for other in shown if other.row["room_id"] in same]
+        entered = [other for other in entries if other.row["room_id"] in same]
+        times, times_in = [other.row["shown_at"] for other in seen], [other.at for other in entered]
+        for name, window_ms in WINDOWS.items():
+            values[f"{owner}_impressions.{name}"] = None if unknown else counted(times, now, window_ms)
+            values[f"{owner}_entries.{name}"] = None if unknown else counted(times_in, now, window_ms)
+        began = min((time for time in times if time < now), default=None)
+        start = attribute("rooms", room, "start_at") if owner == "room" else None
+        began = began if start is None else start
+        values[f"{owner}_age_hours"] = hours(began, now) if began is not None and began < now else None
+        mine = [other.row["shown_at"] for other in seen if other.row["user_id"] == feed.user]
+        mine_in = [other.at for other in entered if other.row["user_id"] == feed.user]
+        values[f"pair_{owner}_impressions"] = None if unknown else counted(mine, now)
+        values[f"pair_{owner}_entries"] = None if unknown else counted(mine_in, now)
+        last = max((time for time in (mine if owner == "room" else mine_in) if time < now), default=None)
+        values[f"pair_{owner}_hours"] = hours(last, now)
+    return values
+
+
 def naive_features(
     log: SmallLog, schema: Schema, *, gap_ms: int = 60_000, most: int = 500, preference_days: float = 7.0, day_shift_ms: int = 0
 ) -> list[dict]:
@@ -352,9 +401,6 @@ def naive_features(
     }
     attribute = lambda table, key, name: tables[table].get(key, {}).get(name)
     streamer_of = lambda room: attribute("rooms", room, "streamer_id")
-
-    def counted(times: list[int], now: int, window: int | None = None) -> int:
-        return sum(time < now and (window is None or time >= now - window) for time in times)
 
     rows = []
     for feed in feeds:
@@ -386,38 +432,8 @@ def naive_features(
             ]
             row[f"preference_count.{target.name}"] = count
             row[f"preference.{target.name}"] = float(np.float32(sum(amounts) / count)) if count else None
-        columns: dict[str, list] = {}
-        put = lambda name, value: columns.setdefault(name, []).append(value)
-        for item in feed.rows:
-            room = item.row["room_id"]
-            streamer = streamer_of(room)
-            put("streamer_id", streamer)
-            for name in ("position", "state.viewers", "state.note", "state.product_id"):
-                put(name, item.row[name])
-            put("product.price", attribute("products", item.row["state.product_id"], "price"))
-            put("room.category", attribute("rooms", room, "category"))
-            put("streamer.fans", attribute("streamers", streamer, "fans"))
-            for owner, same in (
-                ("room", lambda other: other == room),
-                ("streamer", lambda other: streamer is not None and streamer_of(other) == streamer),
-            ):
-                unknown = owner == "streamer" and streamer is None
-                times = [other.row["shown_at"] for other in shown if same(other.row["room_id"])]
-                entered = [other.at for other in entries if same(other.row["room_id"])]
-                for name, window_ms in WINDOWS.items():
-                    put(f"{owner}_impressions.{name}", None if unknown else counted(times, now, window_ms))
-                    put(f"{owner}_entries.{name}", None if unknown else counted(entered, now, window_ms))
-                first = min((time for time in times if time < now), default=None)
-                start = attribute("rooms", room, "start_at") if owner == "room" else None
-                began = first if start is None else start
-                put(f"{owner}_age_hours", hours(began, now) if began is not None and began < now else None)
-                mine = [other.row["shown_at"] for other in shown if same(other.row["room_id"]) and other.row["user_id"] == feed.user]
-                mine_in = [other.at for other in own_entries if same(other.row["room_id"])]
-                put(f"pair_{owner}_impressions", None if unknown else counted(mine, now))
-                put(f"pair_{owner}_entries", None if unknown else counted(mine_in, now))
-                last = max((time for time in (mine if owner == "room" else mine_in) if time < now), default=None)
-                put(f"pair_{owner}_hours", hours(last, now))
-        row.update(columns)
+        candidates = [candidate(item, feed, shown, entries, attribute) for item in feed.rows]
+        row.update({name: [values[name] for values in candidates] for name in candidates[0]})
         for history in schema.histories:
             if history.events == "engagements":
                 past = [item for item in own_entries if item.stay >= history.min_stay_seconds and item.over < now]

@@ -1,13 +1,20 @@
-"""Prepare as a whole: against the naive reference, against leaks, and over buckets."""
+"""Prepare as a whole: against the naive reference, against leaks, over buckets, and killed and started again."""
+
+import json
+import shutil
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.prepare import PrepareConfig, prepare
-from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, naive_features, random_log, wide_schema
+from models.config import ConfigError
+from pipelines.feeds import feeds_schema
+from pipelines.prepare import PrepareConfig, Prepared, prepare, tasks
+from pipelines.prepare.derive import Clock
+from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, SmallLog, day_name, naive_features, random_log, wide_schema
 
 SCHEMA = wide_schema()
 SPLITS = ("train", "valid", "test")
@@ -18,8 +25,8 @@ def config(**changes) -> PrepareConfig:
     return PrepareConfig(**(given | changes))
 
 
-def rows_of(output) -> list[dict]:
-    files = sorted((output / "features").glob("*/*.parquet"))
+def rows_of(output, what="features") -> list[dict]:
+    files = sorted((output / what).rglob("*.parquet"))
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
@@ -29,13 +36,259 @@ def in_order(rows: list[dict]) -> list[dict]:
     return sorted(rows, key=lambda row: (row["user_id"], row["at"], row["room_id"], repr(row)))
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("rows_per_bucket", [1_000_000, 25])
-def test_features_equal_the_naive_reference(tmp_path, seed, rows_per_bucket):
-    log = random_log(seed)
-    prepare(log.write(tmp_path / "logs"), SCHEMA, config(rows_per_bucket=rows_per_bucket), tmp_path / "out")
-    found, expected = in_order(rows_of(tmp_path / "out")), in_order(naive_features(log, SCHEMA))
+def assert_same(found: list[dict], expected: list[dict]) -> None:
     assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(in_order(found), in_order(expected), strict=True):
         for name in theirs.keys() | ours.keys():
             assert ours[name] == theirs[name], (name, theirs["user_id"], theirs["at"])
+
+
+# -- the right numbers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_features_equal_the_naive_reference(tmp_path, seed):
+    log = random_log(seed)
+    output = tmp_path / "out"
+    prepare(log.write(tmp_path / "logs"), SCHEMA, config(), output)
+    assert_same(rows_of(output), naive_features(log, SCHEMA))
+    ids = [row["feed_id"] for row in rows_of(output)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_settings_mean_what_they_say(tmp_path):
+    log = random_log(7, feeds=60)
+    changes = {"feed_gap_seconds": 0.5, "feed_most": 2, "preference_days": 1.0, "day_starts_hour": 8.5}
+    output = tmp_path / "out"
+    prepare(log.write(tmp_path / "logs"), SCHEMA, config(**changes), output)
+    shift = -int(8.5 * HOUR)
+    assert_same(rows_of(output), naive_features(log, SCHEMA, gap_ms=500, most=2, preference_days=1.0, day_shift_ms=shift))
+
+
+def test_days_are_cut_at_the_local_hour(tmp_path):
+    log = random_log(3)
+    output = tmp_path / "out"
+    given = config(day_starts_hour=20.5, clock=Clock(utc_offset_hours=12.0))  # 8:30 UTC
+    manifest = prepare(log.write(tmp_path / "logs"), SCHEMA, given, output).manifest
+    by_split = {split: rows_of(output, f"features/{split}") for split in SPLITS}
+    last = max(row["day"] for rows in by_split.values() for row in rows)
+    assert {row["day"] for row in by_split["test"]} == {last}
+    assert {row["day"] for row in by_split["valid"]} == {last - 1}
+    assert manifest["days"]["test"] == [day_name(last)]
+    assert all((row["at"] - int(8.5 * HOUR)) // DAY == row["day"] for rows in by_split.values() for row in rows)
+
+
+@pytest.mark.parametrize("rows_per_bucket", [25, 4])
+def test_buckets_and_slices_change_nothing(tmp_path, rows_per_bucket):
+    """4 rows a bucket also cuts every larger bucket of streamers into slices of time."""
+    logs = random_log(11, feeds=20).write(tmp_path / "logs")
+    prepare(logs, SCHEMA, config(feeds_per_file=1000), tmp_path / "one")
+    small = config(rows_per_bucket=rows_per_bucket, rows_per_chunk=5, feeds_per_file=1000)
+    assert prepare(logs, SCHEMA, small, tmp_path / "many").manifest["buckets"] > 4
+    for what, key in (
+        ("features", "feed_id"),
+        ("feeds", "feed_id"),
+        ("snapshot/users", "user_id"),
+        ("snapshot/rooms", "room_id"),
+    ):
+        one, other = ({row.pop(key): row for row in rows_of(tmp_path / name, what)} for name in ("one", "many"))
+        assert one.keys() == other.keys()
+        for identity, row in one.items():
+            rates, others = row.pop("rate", []), other[identity].pop("rate", [])
+            assert rates == pytest.approx(others, rel=1e-6)  # standardised by means that were added up in another order
+            assert row == other[identity], (what, identity)
+
+
+def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
+    log = random_log(5)
+    output = tmp_path / "out"
+    ending = prepare(log.write(tmp_path / "logs"), SCHEMA, config(), output).manifest["ending"]
+    users = {row["user_id"]: row for row in rows_of(output, "snapshot/users")}
+    rooms = {row["room_id"]: row for row in rows_of(output, "snapshot/rooms")}
+    assert users.keys() >= {row["user_id"] for row in log.users}
+    assert rooms.keys() >= {row["room_id"] for row in log.rooms}
+    compared = set()
+    template = dict.fromkeys(log.impressions[0]) | {"request_id": 1, "shown_at": ending}
+    for user_id, user in users.items():
+        planted = log
+        for position, room in enumerate(rooms):
+            planted = planted.planted("impressions", template | {"user_id": user_id, "room_id": room, "position": position})
+        (feed,) = [row for row in naive_features(planted, SCHEMA) if row["user_id"] == user_id and row["at"] == ending]
+        for name in user.keys() & feed.keys():
+            compared.add(name)
+            assert user[name] == feed[name], (name, user_id)
+        for place, room_id in enumerate(feed["room_id"]):
+            room = rooms[room_id]
+            for name in room.keys() & feed.keys():
+                if not name.startswith(("state.", "product.", "room_id")):
+                    compared.add(name)
+                    assert room[name] == feed[name][place], (name, room_id)
+            for owner in ("room", "streamer"):
+                first, age = room[f"{owner}_first_at"], feed[f"{owner}_age_hours"][place]
+                assert age == (None if first is None else pytest.approx((ending - first) / HOUR))
+                pairs = zip(
+                    user[f"pair.{owner}_id"], user[f"pair.{owner}_impressions"], user[f"pair.{owner}_entries"], strict=True
+                )
+                by_id = {identity: counts for identity, *counts in pairs}
+                if room[f"{owner}_id"] is not None:
+                    expected = [feed[f"pair_{owner}_{what}"][place] for what in ("impressions", "entries")]
+                    assert by_id.get(room[f"{owner}_id"], [0, 0]) == expected
+            last = dict(zip(user["pair.room_id"], user["pair.room_last_shown_at"], strict=True)).get(room_id)
+            assert feed["pair_room_hours"][place] == (None if last is None else pytest.approx((ending - last) / HOUR))
+            shown = [row for row in log.impressions if row["room_id"] == room_id]
+            if shown:
+                newest = max(row["shown_at"] for row in shown)
+                assert room["state.viewers"] in [row["state.viewers"] for row in shown if row["shown_at"] == newest]
+    assert {"user_impressions", "preference.stay", "channels.stay_seconds", "goods.product_id"} <= compared
+    assert {"streamer_entries.1h", "room_impressions.life", "room.category", "streamer.fans"} <= compared
+
+
+# -- no leak ---------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def features_by_id(seed: int, folder) -> dict[int, dict]:
+    return prepared_features(random_log(seed), folder / f"base-{seed}")
+
+
+def prepared_features(log: SmallLog, folder) -> dict[int, dict]:
+    prepare(log.write(folder / "logs"), SCHEMA, config(rows_per_chunk=1000), folder / "out")
+    return {row["feed_id"]: row for row in rows_of(folder / "out")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("leaks")
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_planted_event_changes_no_feature_of_this_or_an_earlier_feed(folder, data):
+    seed = data.draw(st.integers(0, 3), label="seed")
+    log, before = random_log(seed), features_by_id(seed, folder)
+    feed = before[data.draw(st.sampled_from(sorted(before)), label="feed")]
+    at = feed["at"] + data.draw(st.sampled_from([0, 0, 1, 500, 30_000, HOUR, DAY]), label="after")
+    user = data.draw(st.sampled_from([feed["user_id"], log.users[0]["user_id"]]), label="user")
+    room = data.draw(st.sampled_from([*feed["room_id"], log.rooms[0]["room_id"]]), label="room")
+    own = {row["request_id"] for row in log.impressions if row["user_id"] == user}
+    request = data.draw(st.sampled_from([None, 1, *sorted(own - {None})]), label="request")
+    kind = data.draw(st.sampled_from(["impressions", "engagements", "product_clicks"]), label="kind")
+    row = {
+        "impressions": dict.fromkeys(log.impressions[0])
+        | {"request_id": request, "user_id": user, "room_id": room, "shown_at": at},
+        "engagements": {
+            "request_id": request,
+            "user_id": user,
+            "room_id": room,
+            "at": at,
+            "action": data.draw(st.sampled_from(["enter", "order"]), label="action"),
+            "value": data.draw(st.sampled_from([None, 0.0, 5.0, 100.0]), label="value"),
+        },
+        "product_clicks": {"user_id": user, "product_id": 5, "at": at},
+    }[kind]
+    if kind == "impressions" and request is not None:
+        # a request's rows are shown from its feed's time on; an older request cannot be given a row from its past
+        row["shown_at"] = max(at, *(other["shown_at"] for other in log.impressions if other["request_id"] == request), at)
+    number = len(list(folder.iterdir()))
+    after = prepared_features(log.planted(kind, row), folder / f"planted-{number}")
+
+    windows = {f"label.{target.name}": target.attribution_seconds * 1000 for target in SCHEMA.targets}
+    for feed_id, old in before.items():
+        if old["at"] > feed["at"]:
+            continue
+        new = after[feed_id]
+        candidates = len(old["room_id"])
+        for name, value in old.items():
+            is_of_candidate = isinstance(value, list) and not name.startswith(("channels.", "goods."))
+            kept = new[name][:candidates] if is_of_candidate else new[name]
+            if name not in windows:
+                assert kept == value, (name, old["user_id"], old["at"], row)
+            elif kind == "engagements" and request is None and kept != value:
+                assert old["user_id"] == user and room in old["room_id"]
+                assert old["at"] <= at <= old["at"] + windows[name] + 2000  # a feed's rows are shown within 2 s
+
+
+# -- killed, started again, finished ---------------------------------------------------------------------------
+
+
+def contents(output) -> dict:
+    """Bytes of all files; of the manifest all but what a clock said."""
+    found = {str(file.relative_to(output)): file.read_bytes() for file in output.rglob("*") if file.is_file()}
+    manifest = json.loads(found.pop("manifest.json"))
+    manifest.pop("seconds")
+    return found | {"manifest": manifest}
+
+
+@pytest.mark.parametrize("step", ["CleanChunk", "CutBucket", "CountRooms", "WriteFeatures", "FitFile", "EncodeFile"])
+def test_a_job_that_died_goes_on_and_ends_the_same(tmp_path, monkeypatch, capsys, step):
+    logs = random_log(2).write(tmp_path / "logs")
+    given = config(rows_per_bucket=60)
+    prepare(logs, SCHEMA, given, tmp_path / "undisturbed")
+
+    real, calls = getattr(tasks, step).__call__, []
+
+    def dies(self, work):
+        calls.append(work)
+        if len(calls) == 2:
+            raise RuntimeError("killed")
+        return real(self, work)
+
+    output = tmp_path / "disturbed"
+    monkeypatch.setattr(getattr(tasks, step), "__call__", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        prepare(logs, SCHEMA, given, output)
+    assert not (output / "manifest.json").exists()
+    with pytest.raises(ConfigError, match="was not finished"):
+        Prepared.open(output)
+    monkeypatch.setattr(getattr(tasks, step), "__call__", real)
+    notes = {note: note.stat().st_mtime_ns for note in (output / "work" / "notes").rglob("*.json")}
+    monkeypatch.setattr(shutil, "rmtree", lambda path: None)  # keep the notes, to see which tasks ran again
+    capsys.readouterr()
+    prepare(logs, SCHEMA, given, output)
+    printed = capsys.readouterr().out
+    assert f"going on in {output}" in printed and "1 done before" in printed
+    assert notes and notes == {note: note.stat().st_mtime_ns for note in notes}
+    monkeypatch.undo()
+    shutil.rmtree(output / "work")
+    assert contents(output) == contents(tmp_path / "undisturbed")
+
+
+def test_finished_work_is_left_alone(tmp_path, capsys):
+    logs = random_log(2).write(tmp_path / "logs")
+    first = prepare(logs, SCHEMA, config(), tmp_path / "out")
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")}
+    capsys.readouterr()
+    again = prepare(logs, SCHEMA, config(parallel="ray", quarantine_limit=0.4), tmp_path / "out")
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert again.fingerprint == first.fingerprint
+    assert times == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")}
+    assert not (tmp_path / "out" / "work").exists()
+
+
+def test_feeds_stand_beside_features(tmp_path):
+    prepared = prepare(random_log(4).write(tmp_path / "logs"), SCHEMA, config(), tmp_path / "out")
+    for split in SPLITS:
+        assert len(prepared.files(split)) == len(prepared.features(split)) == prepared.manifest["splits"][split]["files"] > 0
+        ids = lambda files: [value for file in files for value in pq.read_table(file)["feed_id"].to_pylist()]
+        assert ids(prepared.files(split)) == ids(prepared.features(split))
+        assert len(ids(prepared.files(split))) == prepared.manifest["splits"][split]["feeds"]
+        assert pq.read_schema(prepared.files(split)[0]).remove_metadata() == feeds_schema(SCHEMA)
+    rows = [row for row in rows_of(tmp_path / "out") if row["day"] < START // DAY + 2]
+    entered = sum(row["action"] == "enter" and row["at"] < START + 2 * DAY for row in random_log(4).engagements)
+    assert prepared.encoder.entry_rate == pytest.approx(entered / sum(len(row["room_id"]) for row in rows))
+
+
+@pytest.mark.ray
+def test_ray_gives_what_one_process_gives(tmp_path, local_ray):
+    logs = random_log(9).write(tmp_path / "logs")
+    prepare(logs, SCHEMA, config(rows_per_bucket=60), tmp_path / "alone")
+    prepare(logs, SCHEMA, config(rows_per_bucket=60, parallel="ray", cpus_per_task=2), tmp_path / "ray")
+    assert contents(tmp_path / "ray") == contents(tmp_path / "alone")
+    broken = random_log(9).write(tmp_path / "broken")
+    file = broken.files("impressions")[1]
+    table = pq.read_table(file)
+    seconds = pa.array([at // 1000 for at in table["shown_at"].to_pylist()])
+    table = table.set_column(table.schema.get_field_index("shown_at"), "shown_at", seconds)
+    pq.write_table(table, file, write_statistics=False)  # the early check sees nothing
+    with pytest.raises(ConfigError, match="look like seconds"):
+        prepare(broken, SCHEMA, config(parallel="ray"), tmp_path / "never")

@@ -1,0 +1,236 @@
+"""Parts of prepare on numbers that can be checked in the head."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.cut import cut
+from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket, splitmix64
+from pipelines.prepare.features import slices
+from pipelines.prepare.rooms import Counting, Rooms, count_bucket
+from pipelines.prepare.tables import Attributes
+from pipelines.prepare.timeline import NEVER, Moments, Timeline, codes, find, hours_since, spread, stable_order
+
+
+def array(*values):
+    return np.array(values, np.int64)
+
+
+# -- timeline --------------------------------------------------------------------------------------------------
+
+
+def test_events_are_counted_strictly_before_and_by_owner():
+    owner, at = array(0, 1, 0, 0), array(10, 10, 30, 20)
+    moments = Moments(2, at, array(99))
+    line = Timeline(moments, owner, at)
+    asked, now = array(0, 0, 0, 1, 1, 0), array(10, 20, 21, 10, 11, 99)
+    assert line.count(asked, now).tolist() == [0, 1, 2, 0, 1, 3]
+    assert line.count(asked, now, window_ms=10).tolist() == [0, 1, 1, 0, 1, 0]
+    assert line.last(asked, now).tolist() == [NEVER, 10, 20, NEVER, 10, 30]
+    assert line.first_times().tolist() == [10, 10]
+
+
+def test_a_window_reaching_before_all_events_counts_them_all():
+    moments = Moments(3, array(1000))
+    line = Timeline(moments, array(1), array(1000))
+    assert line.count(array(0, 1, 2), array(1001, 1001, 1001), window_ms=10**12).tolist() == [0, 1, 0]
+
+
+def test_hours_since():
+    hours = hours_since(array(0, NEVER, 7_200_000), array(5_400_000, 0, 0))
+    assert hours.dtype == np.float32
+    np.testing.assert_array_equal(hours, [1.5, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("values", [[], [5], [7, 7, 7, 7, 3, 3, 3, 3, 7, 7, 7, 7], [9, 1, 9, 4]])
+def test_codes_are_places_among_sorted_distinct_values(values):
+    distinct, code = codes(array(*values))
+    expected, places = np.unique(array(*values), return_inverse=True)
+    assert distinct.tolist() == expected.tolist() and code.tolist() == places.tolist()
+
+
+def test_find_order_and_spread():
+    assert find(array(2, 4, 9), array(4, 5, 9, 10, 1)).tolist() == [1, -1, 2, -1, -1]
+    assert find(array(), array(1)).tolist() == [-1]
+    assert stable_order(array(1, 0, 1, 0)).tolist() == [1, 3, 0, 2]
+    rows, offsets = spread(array(5, 0, 8), array(2, 0, 1))
+    assert rows.tolist() == [5, 6, 8] and offsets.tolist() == [0, 2, 2, 3]
+
+
+def test_too_many_owners_for_one_bucket_are_refused():
+    with pytest.raises(ValueError, match="use fewer rows_per_bucket"):
+        Moments(2**30, array(0, 2**40))
+
+
+# -- exchange --------------------------------------------------------------------------------------------------
+
+
+def test_splitmix64_gives_the_published_numbers():
+    """The generator's first outputs from state 1234567, as in its reference test vectors."""
+    state = np.array([1234567], np.int64)
+    found = []
+    for _ in range(3):
+        found.append(int(splitmix64(state)[0]))
+        state = (state.view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
+    assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_every_row_reaches_its_bucket_in_order(tmp_path):
+    ids = np.arange(100) % 7
+    bucket = bucket_of(ids, 3)
+    rounds = [pa.table({"id": ids[:60], "row": np.arange(60)}), pa.table({"id": ids[60:], "row": np.arange(60, 100)})]
+    with ExchangeWriter(tmp_path / "a", rounds[0].schema, 3) as writer:
+        writer.write(rounds[0], bucket[:60])
+        writer.write(rounds[1], bucket[60:])
+    for number in range(3):
+        expected = np.flatnonzero(bucket == number)
+        assert read_bucket([tmp_path / "a"], number, 3)["row"].to_pylist() == expected.tolist()
+
+
+# -- feeds and credits -----------------------------------------------------------------------------------------
+
+
+def bucket(impressions, engagements, **changes):
+    shown = pa.table(
+        {
+            "request_id": pa.array([row[0] for row in impressions], pa.int64()),
+            "user_id": pa.array([row[1] for row in impressions], pa.int64()),
+            "room_id": pa.array([row[2] for row in impressions], pa.int64()),
+            "shown_at": pa.array([row[3] for row in impressions], pa.int64()),
+        }
+    )
+    done = pa.table(
+        {
+            "request_id": pa.array([row[0] for row in engagements], pa.int64()),
+            "user_id": pa.array([row[1] for row in engagements], pa.int64()),
+            "room_id": pa.array([row[2] for row in engagements], pa.int64()),
+            "at": pa.array([row[3] for row in engagements], pa.int64()),
+            "action": pa.array([0] * len(engagements), pa.int8()),
+            "value": pa.array([None] * len(engagements), pa.float64()),
+        }
+    )
+    return cut(shown, done, PrepareConfig(**changes))
+
+
+def test_a_feed_is_a_request_or_what_follows_within_the_gap():
+    log = bucket(
+        [
+            (None, 1, 10, 0),
+            (None, 1, 11, 60_000),  # within the gap of the one before
+            (None, 1, 12, 120_001),  # a millisecond too late
+            (7, 2, 10, 5000),
+            (7, 2, 11, 4000),  # the request's first moment is its time
+            (8, 2, 10, 4000),  # another request at the same time
+            (7, 1, 13, 0),  # the same request id of another user is another feed
+        ],
+        [],
+    )
+    assert log.feeds["user_id"].to_pylist() == [1, 1, 1, 2, 2]
+    assert log.feeds["at"].to_pylist() == [0, 0, 120_001, 4000, 4000]
+    assert log.feeds["size"].to_pylist() == [2, 1, 1, 2, 1]
+    assert log.impressions["room_id"].to_pylist() == [10, 11, 13, 12, 10, 11, 10]
+    assert len(set(log.feeds["feed_id"].to_pylist())) == 5
+
+
+def test_a_long_chain_is_cut_into_feeds_of_bounded_size():
+    log = bucket([(None, 1, room, room) for room in range(10)], [], feed_most=4)
+    assert log.feeds["size"].to_pylist() == [4, 4, 2]
+    assert log.feeds["at"].to_pylist() == [0, 4, 8]
+
+
+def test_the_first_of_repeated_impressions_counts():
+    log = bucket([(7, 1, 10, 50), (7, 1, 10, 20), (None, 1, 10, 90), (None, 1, 10, 90), (None, 1, 10, 91)], [])
+    assert log.feeds["at"].to_pylist() == [50, 90]
+    assert log.repeated["shown_at"].to_pylist() == [20, 90]
+
+
+def test_engagements_are_credited_by_request_else_to_the_latest_impression():
+    log = bucket(
+        [(7, 1, 10, 100), (8, 1, 10, 200), (None, 1, 11, 300)],
+        [
+            (7, 1, 10, 250),  # its request, although another was later
+            (7, 1, 10, 90),  # a clock that runs behind
+            (None, 1, 10, 199),
+            (None, 1, 10, 200),
+            (None, 1, 11, 299),  # before the only one
+            (9, 1, 10, 400),  # no such request
+            (7, 1, 11, 400),  # no such room in it
+            (None, 2, 10, 400),  # nothing shown to this user
+        ],
+    )
+    found = zip(*(log.engagements[name].to_pylist() for name in ("user_id", "at", "row", "by_request")), strict=True)
+    assert sorted(found) == [
+        (1, 100, 0, True),
+        (1, 199, 0, False),
+        (1, 200, 1, False),
+        (1, 250, 0, True),
+        (1, 299, -1, False),
+        (1, 400, -1, False),
+        (1, 400, -1, False),
+        (2, 400, -1, False),
+    ]
+
+
+# -- rooms -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows_per_slice", [10**6, 40, 7])
+def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
+    rng = np.random.default_rng(0)
+    ids, hour = np.arange(100, 106), 3_600_000
+    streamer_of = {100: 1, 101: 1, 102: 2, 103: None, 104: 2, 105: 2}
+    start_at = pa.array([None, 5, None, None, None, None])
+    rooms = Attributes(
+        "room_id", pa.table({"room_id": ids, "streamer_id": pa.array(list(streamer_of.values())), "start_at": start_at})
+    )
+    batches = []
+    for size in (90, 0, 60):  # of three buckets of users
+        shown_at = rng.integers(0, 40, size) * (hour // 8) + 1000
+        columns = {"row": pa.array(rng.permutation(size), pa.int32()), "room_id": rng.choice(ids, size), "shown_at": shown_at}
+        batches.append(pa.record_batch(columns | {"feed_at": shown_at - rng.integers(0, 2, size)}))
+    entered = [pa.record_batch({"room_id": rng.choice(ids, 80), "at": rng.integers(0, 40, 80) * (hour // 8) + 1000})]
+    of_room = ["room_impressions.10m", "room_impressions.life", "room_entries.1h", "room_age_hours"]
+    of_streamer = ["streamer_impressions.1h", "streamer_entries.life", "streamer_age_hours"]
+    counting = Counting(Rooms.of(ids, rooms), [*of_room, *of_streamer])
+    ending = 10 * hour
+    final = count_bucket(batches, entered, counting, rows_per_slice=rows_per_slice, ending=ending, output=tmp_path / "out")
+
+    pairs = lambda batch, time: zip(batch["room_id"].to_pylist(), batch[time].to_pylist(), strict=True)
+    shown = [pair for batch in batches for pair in pairs(batch, "shown_at")]
+    done = list(pairs(entered[0], "at"))
+
+    def expected(room, now):
+        same = [other for other in streamer_of if streamer_of[other] == streamer_of[room]]
+        known = streamer_of[room] is not None
+        count = lambda events, among, window=10**15: sum(other in among and now - window <= at < now for other, at in events)
+        first = lambda among: min((at for other, at in shown if other in among and at < now), default=None)
+        age = lambda began: None if began is None or began >= now else pytest.approx((now - began) / hour, rel=1e-6)
+        return {
+            "room_impressions.10m": count(shown, [room], hour // 6),
+            "room_entries.1h": count(done, [room], hour),
+            "streamer_impressions.1h": count(shown, same, hour) if known else None,
+            "streamer_entries.life": count(done, same) if known else None,
+            "room_impressions.life": count(shown, [room]),
+            "streamer_age_hours": age(first(same)) if known else None,
+            "room_age_hours": age(5 if room == 101 else first([room])),
+        }
+
+    for number, batch in enumerate(batches):
+        found = {row["row"]: row for row in read_bucket([tmp_path / "out"], number, 3).to_pylist()}
+        assert len(found) == len(batch)
+        for row, room, now in zip(*(batch[name].to_pylist() for name in ("row", "room_id", "feed_at")), strict=True):
+            assert found[row] == {"row": row, **expected(room, now)}
+    for place, room in enumerate(ids.tolist()):
+        assert {name: values[place].as_py() for name, values in final.items()} == expected(room, ending)
+    assert counting.began("room").tolist()[1] == 5
+    assert counting.began("room").tolist()[0] == min(at for room, at in shown if room == 100)
+
+
+# -- slices ----------------------------------------------------------------------------------------------------
+
+
+def test_slices_end_between_users_where_they_can():
+    user = array(0, 0, 1, 1, 1, 2, 3, 3, 3, 3, 3, 4)
+    assert [(part.start, part.stop) for part in slices(user, 4)] == [(0, 2), (2, 6), (6, 10), (10, 12)]
+    assert list(slices(array(), 4)) == []
