@@ -141,16 +141,32 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
     spelling["applications"][0]["runtime_env"] = _code()
     # as `serve deploy`, without the dashboard's web server in between. `serve.run` would restart the replicas.
     serve.start(proxy_location=spelling["proxy_location"], http_options=spelling["http_options"])
+    was_there = NAME in serve.status().applications
     ray.get(_controller().apply_config.remote(ServeDeploySchema.model_validate(spelling)))
     url = f"http://{config.host}:{config.port}"
+    try:
+        _wait(config)
+    except (ConfigError, TimeoutError):
+        if not was_there:
+            serve.delete(NAME)  # it would go on trying, and hold CPUs
+        raise
+    refused = json.loads(urlopen(f"{url}/healthz", timeout=config.timeout_seconds).read())["refused"]
+    if refused:
+        raise ConfigError(f"the endpoint keeps its old bundle: {refused}")
+    return url
+
+
+def shutdown() -> None:
+    """Ends replicas, proxy and controller; a Ray that was there before stays."""
+    serve.shutdown()
+
+
+def _wait(config: ServeConfig) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         status = serve.status().applications.get(NAME)
         if status is not None and status.status == ApplicationStatus.RUNNING:
-            refused = json.loads(urlopen(f"{url}/healthz", timeout=config.timeout_seconds).read())["refused"]
-            if refused:
-                raise ConfigError(f"the endpoint keeps its old bundle: {refused}")
-            return url
+            return
         if status is not None and (problem := _problem(status)):
             raise ConfigError(f"the endpoint could not start: {problem}")
         time.sleep(0.1)
@@ -159,11 +175,6 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
         f"the endpoint did not start within {_START_SECONDS:.0f} s. Its {config.replicas} replicas need "
         f"{config.cpus_per_replica} CPUs each; {free} are free."
     )
-
-
-def shutdown() -> None:
-    """Ends replicas, proxy and controller; a Ray that was there before stays."""
-    serve.shutdown()
 
 
 def _controller() -> Any:
