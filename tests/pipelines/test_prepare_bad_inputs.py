@@ -119,11 +119,15 @@ def test_a_request_of_two_users_and_an_impression_logged_in_two_files(tmp_path, 
     other = next(row["user_id"] for row in log.impressions if row["user_id"] != asked["user_id"])
     planted = log.planted("impressions", asked | {"user_id": other}).write(tmp_path / "logs", files=1)
     assert "request of another user: 1" in refused(planted, output, quarantine_limit=0.0)
-    log = replace(log, impressions=[row for number, row in enumerate(log.impressions) if row not in log.impressions[:number]])
-    twice = log.planted("impressions", asked).write(tmp_path / "more", files=2)  # the copy lies in another file
-    message = refused(twice, tmp_path / "other", quarantine_limit=0.0)
-    assert f"1 of {len(log.impressions) + 1} rows of `impressions` are malformed" in message
-    assert "impression logged twice: 1" in message and str(tmp_path / "other" / "quarantine") in message
+    twice = log.planted("impressions", asked)
+    counts = [
+        prepare(some.write(tmp_path / name, files=2), SCHEMA, config(), tmp_path / f"{name}-out").manifest["counts"]
+        for name, some in (("once", log), ("twice", twice))  # the copy lies in another file
+    ]
+    repeated = [count["quarantined"]["impressions"]["impression logged twice"] for count in counts]
+    assert repeated[1] == repeated[0] + 1 and counts[1]["candidates"] == counts[0]["candidates"]
+    message = refused(twice.write(tmp_path / "again"), tmp_path / "other", quarantine_limit=0.0)
+    assert f"impression logged twice: {repeated[1]}" in message and str(tmp_path / "other" / "quarantine") in message
 
 
 def test_engagements_without_impression_are_counted_and_kept_for_histories(tmp_path, output):
