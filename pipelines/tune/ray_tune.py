@@ -4,8 +4,10 @@ What a trial has reached lies in its own training folder, never in Ray's checkpo
 trial again, training goes on from its last own checkpoint, and the table is read from the trials' histories.
 """
 
+import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,12 @@ from ray.tune.search.optuna import OptunaSearch
 
 from pipelines.prepare.prepared import Prepared
 from pipelines.train import train
+from pipelines.train.checkpoint import write_text
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, configs
 
 OBJECTIVE, EPOCH = "objective", "epoch"
 EXPERIMENT = "search"
+NUMBERS = "numbers.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +58,11 @@ class Ended:
     """A trial as Ray knows it at the end.
 
     Attributes:
+        number: from 1, in the order in which trials began.
         reason: why it failed, in one line; None if it did not.
     """
 
+    number: int
     id: str
     values: dict[str, Any]
     reason: str | None
@@ -69,6 +75,8 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints its settings even when told to be silent
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # A trial that was begun again counts its reports from 1 once more; Optuna keeps the first ones.
+    warnings.filterwarnings("ignore", "The reported value is ignored", module="optuna")
     config = job.config
     trainable = tune.with_resources(
         tune.with_parameters(_trial, job=job), {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
@@ -88,7 +96,7 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
                 metric=OBJECTIVE,
                 mode=job.mode,
                 num_samples=config.trials,
-                max_concurrent_trials=config.max_concurrent,
+                max_concurrent_trials=config.max_concurrent if config.searcher != "random" else None,  # it limits itself
                 search_alg=_searcher(config, job.mode),
                 scheduler=ASHAScheduler(
                     time_attr=EPOCH,
@@ -110,12 +118,23 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
     grid = tuner.fit()
     return [
         Ended(
+            number=number_of(Path(result.path).name, job),
             id=Path(result.path).name,
             values=sampled_values(result.config or {}, config),
             reason=one_line(result.error) if result.error is not None else None,
         )
         for result in (grid[i] for i in range(len(grid)))
     ]
+
+
+def number_of(id: str, job: Job) -> int:
+    """Number of a trial; a new one gets the next. Kept in a file, because a restored search has its trials in another order."""
+    file = job.folder / NUMBERS
+    numbers: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    if id not in numbers:
+        numbers[id] = len(numbers) + 1
+        write_text(file, json.dumps(numbers))
+    return numbers[id]
 
 
 def sampled_values(sampled: Mapping[str, Any], config: TuneConfig) -> dict[str, Any]:
@@ -186,18 +205,21 @@ class Lines(Callback):
         self.best = value if better else self.best
         spelled = ", ".join(f"{path.rsplit('.', 1)[-1]} {short(v)}" for path, v in self._values(trial).items())
         mark = " (best so far)" if better else ""
-        self.say(f"{self._name(trial, trials)} · epoch {result[EPOCH]} · {self.job.metric} {value:.4f}{mark} · {spelled}")
+        self.say(f"{self._name(trial)} · epoch {result[EPOCH]} · {self.job.metric} {value:.4f}{mark} · {spelled}")
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         over = sum(other is trial or other.is_finished() for other in trials)
-        self.say(f"{self._name(trial, trials)} is over · {over} of {self.job.config.trials} trials")
+        self.say(f"{self._name(trial)} is over · {over} of {self.job.config.trials} trials")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
-        self.say(f"{self._name(trial, trials)} failed" + (f": {one_line(error)}" if error is not None else ""))
+        self.say(f"{self._name(trial)} failed" + (f": {one_line(error)}" if error is not None else ""))
 
-    def _name(self, trial: Any, trials: list) -> str:
-        return f"trial {trials.index(trial) + 1}"
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        number_of(trial.trial_id, self.job)
+
+    def _name(self, trial: Any) -> str:
+        return f"trial {number_of(trial.trial_id, self.job)}"
 
     def _values(self, trial: Any) -> dict[str, Any]:
         return sampled_values(trial.config, self.job.config)

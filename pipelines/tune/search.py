@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from models.config import ConfigError, to_dict
 from pipelines.prepare.prepared import Prepared
+from pipelines.train.checkpoint import write_text
 from pipelines.train.monitor import Monitor
 from pipelines.tune.config import Choice, TuneConfig, check_space, configs
 from pipelines.tune.picture import draw
@@ -122,8 +123,8 @@ def search(
         mode=mode,
     )
     trials = [
-        _trial(number, ended.id, ended.values, ended.reason, job.trials / ended.id, monitor)
-        for number, ended in enumerate(run_trials(job, say), 1)
+        _trial(ended.number, ended.id, ended.values, ended.reason, job.trials / ended.id, monitor)
+        for ended in sorted(run_trials(job, say), key=lambda ended: ended.number)
     ]
     worst = -math.inf if mode == "max" else math.inf
     trials.sort(key=lambda trial: worst if trial.score is None else trial.score, reverse=mode == "max")
@@ -135,7 +136,7 @@ def search(
     done = [trial for trial in trials if trial.status == "done" and trial.score is not None]
     if not done:
         reasons = dict.fromkeys(trial.reason for trial in trials if trial.reason)
-        raise ConfigError(f"all {len(trials)} trials failed: {'; '.join(reasons) or 'see ' + str(job.trials)}")
+        raise ConfigError(f"no trial of {len(trials)} was trained to its end: {'; '.join(reasons) or 'see ' + str(job.trials)}")
     draw(output / "search.png", trials, config, monitor.name, mode)
     best = done[0]
     bundle = job.trials / best.id / "bundle"
@@ -262,6 +263,4 @@ def _spelled(value: Any, config: TuneConfig, path: str) -> str:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    draft = path.with_name(path.name + ".writing")
-    draft.write_text(json.dumps(value, indent=1) + "\n")
-    draft.replace(path)
+    write_text(path, json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,141 @@
+"""Whole searches on Ray: the winner, what fails, what was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from models.config import ConfigError, from_dict
+from pipelines.bundle import load_bundle
+from pipelines.tune import TuneConfig, latest, register, search
+from tests.pipelines.fabricate import fabricate
+
+MODEL = {"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}}
+RATE = "train.optimiser.dense.rate"
+
+
+def tune(space, **more):
+    return from_dict(TuneConfig, {"space": space, **more}, where="tune")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return fabricate(tmp_path_factory.mktemp("tune") / "data").path
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_search_finds_the_setting_that_learns(local_ray, data, tmp_path):
+    """With rates of 1e-9 nothing is learnt: the trials that may learn must win."""
+    rates = lambda rate: {"dense": {"kind": "adam", "rate": rate}, "tables": {"kind": "lazy_adam", "rate": rate}}
+    space = {
+        "train.optimiser": {"type": "choice", "values": [rates(1e-9), rates(0.03)]},
+        "train.batch_feeds": {"type": "int", "low": 12, "high": 16},
+        "model.fusion.hidden": {"type": "choice", "values": [[8], [16, 8]]},
+    }
+    config = tune(space, trials=4, metric="click.auc", grace_epochs=1, reduction=2, seed=1, searcher="random")
+    spelling = {"model": MODEL, "train": {"epochs": 5, "patience": 5}}
+    said: list[str] = []
+    result = search(spelling, data, config, tmp_path / "out", say=said.append)
+    assert result.fresh and result.metric == "click.auc"
+    assert len(result.trials) == 4 and {trial.number for trial in result.trials} == {1, 2, 3, 4}
+    assert result.best.status == "done" and result.best.values["train.optimiser"] == rates(0.03) and result.best.score > 0.5
+    assert "tensorboard --logdir" in said[0]
+    assert any("epoch 1 · click.auc" in line for line in said) and "4 of 4 trials" in " ".join(said)
+
+    bundle = load_bundle(result.bundle_path)
+    assert list(bundle.model.fusion.hidden) == result.best.values["model.fusion.hidden"]
+    assert bundle.provenance["search"]["values"] == result.best.values
+    assert bundle.metrics["targets"]["click"]["auc"] == result.best.score
+    assert register(result.bundle_path, tmp_path / "bundles", "tiny") == latest(tmp_path / "bundles", "tiny")
+    assert result.table.read_text().count("\n") == 5 and result.picture.read_bytes()[:4] == b"\x89PNG"
+
+    again = search(spelling, data, config, tmp_path / "out", say=said.append)
+    assert not again.fresh and again.best == result.best and again.bundle_path == result.bundle_path
+    assert said[-1].startswith("Already searched")
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_failed_trials_are_told_and_sink_a_search_only_together(local_ray, data, tmp_path):
+    """No model survives a learning rate of 1e30."""
+    spelling = {"model": MODEL, "train": {"epochs": 1, "batch_feeds": 16}}
+    space = {RATE: {"type": "choice", "values": [0.01, 1e30]}}
+    said: list[str] = []
+    config = tune(space, trials=3, seed=3, searcher="random")
+    result = search(spelling, data, config, tmp_path / "some", say=said.append)
+    failed = [trial for trial in result.trials if trial.status == "failed"]
+    assert failed and all(trial.values[RATE] == 1e30 and "finite" in trial.reason for trial in failed)
+    assert result.trials[-1] == failed[-1] and result.best.values[RATE] == 0.01
+    assert any(line.startswith(f"trial {failed[0].number} failed") for line in said)
+
+    config = tune({RATE: {"type": "choice", "values": [1e30]}}, trials=1)
+    with pytest.raises(ConfigError, match=r"no trial of 1 was trained to its end: .*finite"):
+        search(spelling, data, config, tmp_path / "all", say=lambda line: None)
+
+
+PROGRAM = """
+import json, sys
+import ray
+from models.config import from_dict
+from pipelines.tune import TuneConfig, search
+
+data, output = sys.argv[1:]
+ray.init(num_cpus=2, include_dashboard=False, object_store_memory=300 * 2**20, log_to_driver=False)
+space = {"train.seed": {"type": "choice", "values": [0, 1, 2, 3]}}
+config = from_dict(TuneConfig, {"trials": 2, "grace_epochs": 25, "max_concurrent": 1, "space": space})
+spelling = json.loads(sys.stdin.read())
+result = search(spelling, data, config, output)
+print("BEST", result.best.number)
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_a_killed_search_goes_on(data, tmp_path):
+    """Killed in its second trial, the search keeps the first and finishes the second from its own last checkpoint."""
+    model = json.dumps({"model": MODEL, "train": {"epochs": 25, "patience": 25, "batch_feeds": 16}})
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", PROGRAM, str(data), str(tmp_path / "out")]
+    log = tmp_path / "log"
+
+    def start():
+        process = subprocess.Popen(
+            command,
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TUNE_GLOBAL_CHECKPOINT_S": "0.5"},
+        )
+        process.stdin.write(model)
+        process.stdin.close()
+        return process
+
+    first = start()
+    deadline = time.monotonic() + 150
+    while "trial 2 · epoch 5 ·" not in log.read_text():
+        assert first.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    time.sleep(3)  # its Ray notices that its driver is gone
+    histories = {
+        path.parent.name: len(json.loads(path.read_text())) for path in (tmp_path / "out").glob("trials/*/history.json")
+    }
+    assert sorted(histories.values())[1] == 25 and len(histories) == 2
+
+    second = start()
+    assert second.wait(timeout=150) == 0, log.read_text()
+    said = log.read_text()
+    assert "Going on with the search" in said and "BEST" in said
+    assert "trial 1 · epoch" not in said  # finished before
+    assert "trial 2 · epoch 1 ·" not in said and "trial 2 · epoch 25 ·" in said  # not from its beginning
+    rows = (tmp_path / "out" / "search.csv").read_text().splitlines()
+    assert len(rows) == 3 and all(",done," in row for row in rows[1:])
