@@ -83,7 +83,8 @@ class Ranker(nn.Module):
         penalties: names of all losses that its parts may add in training.
 
     Raises:
-        ValueError: a table without a size; a filling that cannot work on this schema.
+        ValueError: a table without a size.
+        ConfigError: a filling that cannot work on this schema.
     """
 
     def __init__(self, schema: Schema, config: RankerConfig, table_sizes: Mapping[str, int]) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from models.config import config
+from models.config import ConfigError, config
 from models.layers.heads import Heads
 from models.schema import Schema
 from models.slots import Coupled
@@ -33,7 +33,7 @@ class EsmmConfig:
 
 
 class Esmm(nn.Module):
-    """Raises: ValueError if a value target is a parent; it has no probability to multiply with."""
+    """Raises: ConfigError if a value target is a parent; it has no probability to multiply with."""
 
     penalties: tuple[str, ...] = ()
 
@@ -45,7 +45,7 @@ class Esmm(nn.Module):
         for name, above in self.ancestors.items():
             for ancestor in above:
                 if not self.is_binary[ancestor]:
-                    raise ValueError(
+                    raise ConfigError(
                         f"esmm multiplies with the probability of parents, but `{ancestor}`, above `{name}`, is a value. "
                         f"Give `{name}` binary parents only."
                     )

@@ -93,12 +93,13 @@ class Extracted:
 
 def own_and_shared(scores_NTM: Tensor, experts_XNH: Tensor, specific: int) -> Tensor:
     """[T, N, H]: every target mixes its own S experts and the shared ones by the softmax of its scores (see `Extracted`)."""
-    own = scores_NTM.shape[1] * specific
+    targets = scores_NTM.shape[1]
     weight_NTM = scores_NTM.softmax(2)
-    own_TSNH = experts_XNH[:own].unflatten(0, (-1, specific))
-    own_TSN1 = weight_NTM[..., :specific].permute(1, 2, 0).unsqueeze(3)
-    shared_TNH = (weight_NTM[..., specific:] @ experts_XNH[own:].transpose(0, 1)).transpose(0, 1)
-    return shared_TNH + (own_TSN1 * own_TSNH).sum(1)
+    # a target's weights for the experts of other targets are 0, so that one product mixes for all targets
+    own_TT1 = torch.eye(targets, dtype=weight_NTM.dtype, device=weight_NTM.device).unsqueeze(2)
+    specific_NTX = (own_TT1 * weight_NTM[..., :specific].unsqueeze(2)).flatten(2)
+    weight_NTX = torch.cat([specific_NTX, weight_NTM[..., specific:]], dim=2)
+    return (weight_NTX @ experts_XNH.transpose(0, 1)).transpose(0, 1)
 
 
 class FirstLevel(nn.Module):

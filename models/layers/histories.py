@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.batch import FeedBatch
+from models.config import ConfigError
 from models.schema import Schema
 
 WIDTH_PER_FIELD = 2
@@ -39,10 +40,12 @@ def chosen(schema: Schema, names: Sequence[str] | None) -> tuple[str, ...]:
     """The histories an interest reads: all of the schema, or the named ones.
 
     Raises:
-        ValueError: a name that is no history.
+        ConfigError: a name that is no history.
     """
     known = [history.name for history in schema.histories]
     for name in names or ():
         if name not in known:
-            raise ValueError(f"interest reads history `{name}`, which the schema does not have. Histories: {', '.join(known)}.")
+            raise ConfigError(
+                f"interest reads history `{name}`, which the schema does not have. Histories: {', '.join(known)}."
+            )
     return tuple(known if names is None else names)

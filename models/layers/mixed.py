@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.config import ConfigError
 from models.layers.mlp import MlpBank, he_uniform, plain_uniform
 from models.slots import Vectors, Widths
 
@@ -28,7 +29,7 @@ class MixedLinear(nn.Module):
         super().__init__()
         feed, candidate = sum(widths.feed.values()), sum(widths.candidate.values())
         if feed + candidate == 0:
-            raise ValueError("there is nothing to read: the schema has no field and no history that this part takes in.")
+            raise ConfigError("there is nothing to read: the schema has no field and no history that this part takes in.")
         draw = he_uniform if before_relu else plain_uniform
         self.feed = draw(feed, outputs, inputs=feed + candidate) if feed else None
         self.candidate = draw(candidate, outputs, inputs=feed + candidate) if candidate else None

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import nn
 
 from models.batch import FeedBatch
-from models.config import config
+from models.config import ConfigError, config
 from models.layers.embedding import Embedded
 from models.schema import Schema
 from models.slots import Weights, Widths
@@ -17,14 +17,14 @@ class FixedConfig:
 
 
 class Fixed(nn.Module):
-    """Raises: ValueError if all weights are 0."""
+    """Raises: ConfigError if all weights are 0."""
 
     penalties: tuple[str, ...] = ()
 
     def __init__(self, config: FixedConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         if not any(target.loss_weight for target in schema.targets):
-            raise ValueError("every target has loss_weight 0, so there is nothing to train; give one a positive weight.")
+            raise ConfigError("every target has loss_weight 0, so there is nothing to train; give one a positive weight.")
         self.weights = Weights(targets={target.name: target.loss_weight for target in schema.targets})
 
     def forward(self, embedded: Embedded, batch: FeedBatch) -> Weights:
