@@ -81,7 +81,7 @@ def train(
     schema = schema or prepared.schema
     run = Run(data=prepared.path.resolve(), schema=schema, model=model, config=config, folder=output)
     Monitor(schema, config.monitor)  # what can be refused early is
-    plan = plan_of(run, prepared, Solo())
+    plan = plan_of(run, prepared, rank=0, size=max(1, config.workers))
     if config.workers:
         from pipelines.train.ray_train import check_cluster
 
@@ -100,6 +100,10 @@ def train(
     if last is None or read_progress(last).stopped is None:
         where = "in this process" if not config.workers else f"{config.workers} Ray worker" + "s" * (config.workers > 1)
         say(f"Training on {plan.feeds:,} feeds, {plan.steps:,} steps an epoch, {where}.")
+        if len(plan.groups) < config.workers:
+            say(
+                f"Only {len(plan.groups)} row groups: the other workers get no feeds. Prepare with fewer prepare.row_group_feeds."
+            )
         say(f"Curves: tensorboard --logdir {output / 'tensorboard'}")
         if config.workers:
             from pipelines.train.ray_train import train_on_ray

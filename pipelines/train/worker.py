@@ -56,7 +56,7 @@ def work(
     """
     config, schema = run.config, run.schema
     prepared = Prepared.open(run.data, schema=schema)
-    plan = plan_of(run, prepared, world)
+    plan = plan_of(run, prepared, rank=world.rank, size=world.size)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
@@ -81,14 +81,14 @@ def work(
         torch.set_num_threads(threads)
 
 
-def plan_of(run: Run, prepared: Prepared, world: World) -> Plan:
+def plan_of(run: Run, prepared: Prepared, *, rank: int, size: int) -> Plan:
     return Plan(
         groups=row_groups(prepared.files("train")),
         seed=run.config.seed,
         batch_feeds=run.config.batch_feeds,
         window_groups=run.config.shuffle_row_groups,
-        rank=world.rank,
-        size=world.size,
+        rank=rank,
+        size=size,
     )
 
 
