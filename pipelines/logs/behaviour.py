@@ -357,7 +357,7 @@ def next_stages(rng: np.random.Generator, stage_U: np.ndarray, entries_U: np.nda
 # Sessions a day and mean feeds a session, visits to the shop a day; by stage.
 _SESSIONS = np.array([0.9, 1.2, 2.0, 2.6])
 _FEEDS = np.array([2.5, 3.0, 3.5, 3.5])
-_SHOP_VISITS = np.array([0.2, 0.5, 0.9, 1.4])
+_SHOP_VISITS = np.array([0.5, 1.2, 2.0, 3.0])
 _SCENE = np.array([[0.85, 0.03, 0.12], [0.75, 0.07, 0.18], [0.65, 0.17, 0.18], [0.6, 0.22, 0.18]])
 
 
