@@ -11,7 +11,7 @@ By YAML, as `serve deploy` takes it (`application` writes the same):
             user_config: {bundle: /models/2024-06-01, store: /stores/2024-06-01}
 
 Deploying again with another `user_config` alone exchanges bundle and store inside the running replicas; anything else
-that changes starts new replicas.
+that changes starts new replicas. Serve only looks at the text: if files were replaced in place, say another `version`.
 """
 
 import asyncio
@@ -69,8 +69,8 @@ class Ranking:
             self._refused = str(error)
 
     async def _exchange(self, user_config: dict[str, Any]) -> None:
-        if user_config.keys() - {"bundle", "store"} or not user_config.get("bundle"):
-            raise ConfigError(f"user_config takes `bundle` and `store`, both paths; got {user_config}.")
+        if user_config.keys() - {"bundle", "store", "version"} or not user_config.get("bundle"):
+            raise ConfigError(f"user_config takes `bundle` and `store`, both paths, and `version`; got {user_config}.")
         path = user_config.get("store")
         kept = self._store if path and self._store is not None and self._store.is_current(Path(path)) else None
         store = kept or (Store(Path(path)) if path else None)
@@ -111,7 +111,11 @@ def build(args: dict[str, Any]) -> serve.Application:
 
 def application(bundle: Path, store: Path | None, config: ServeConfig) -> dict[str, Any]:
     """What `serve deploy` takes as YAML."""
-    user_config = {"bundle": str(Path(bundle).resolve()), "store": None if store is None else str(Path(store).resolve())}
+    user_config = {
+        "bundle": str(Path(bundle).resolve()),
+        "store": None if store is None else str(Path(store).resolve()),
+        "version": _version(bundle, store),
+    }
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds},
@@ -159,6 +163,12 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
 def shutdown() -> None:
     """Ends replicas, proxy and controller; a Ray that was there before stays."""
     serve.shutdown()
+
+
+def _version(bundle: Path, store: Path | None) -> str:
+    """Another text when one of the two was written anew in its old place."""
+    files = [Path(bundle) / "weights.safetensors", *([Path(store) / "store.json"] if store is not None else [])]
+    return "-".join(str(file.stat().st_mtime_ns) for file in files if file.exists())
 
 
 def _wait(config: ServeConfig) -> None:

@@ -89,6 +89,11 @@ def test_deploy_exchange_overload_and_end(local_ray, tiny_schema, tmp_path):
 
         exchange_under_load(url, body, replicas(), lambda: deploy(second, store, config))
 
+        seen = httpx.post(f"{url}/rank", json=body).json()["ranked"]
+        write_bundle(second, tiny_schema, prepared.encoder, seed=2)  # in the place of the old one
+        deploy(second, store, config)
+        assert httpx.post(f"{url}/rank", json=body).json()["ranked"] != seen
+
         with pytest.raises(ConfigError, match=r"the endpoint keeps its old bundle: there is no bundle at .*nowhere"):
             deploy(tmp_path / "nowhere", store, config)
         assert httpx.get(f"{url}/healthz").json()["model"] == "second"

@@ -1,0 +1,53 @@
+"""A request to try an endpoint with: a user and rooms of the last prepared feeds."""
+
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from models.config import ConfigError
+from pipelines.prepare.prepared import Prepared
+
+_ROOMS = 20
+
+
+def example_request(prepared: Prepared, *, k: int = 5) -> dict[str, Any]:
+    """The last test (else validation, else training) feed's user, and the rooms shown last, for `POST /rank`.
+
+    Features come from the store, so only what surrounds the request is given.
+
+    Raises:
+        ConfigError: no feed was prepared.
+    """
+    for split in ("test", "valid", "train"):
+        files = prepared.features(split)
+        if files:
+            break
+    else:
+        raise ConfigError(f"{prepared.path} holds no feeds.")
+    table = pq.read_table(files[-1]).sort_by("at")
+    last = table.slice(table.num_rows - 1).to_pylist()[0]
+    most = prepared.encoder.largest_feed if prepared.schema.list_context else _ROOMS
+    rooms: dict[int, None] = dict.fromkeys(last["room_id"])
+    for feed in reversed(table.column("room_id").slice(max(0, table.num_rows - _ROOMS)).to_pylist()):
+        rooms.update(dict.fromkeys(feed))
+    context = {name.removeprefix("context."): value for name, value in last.items() if name.startswith("context.")}
+    return {
+        "user_id": last["user_id"],
+        "at": last["at"],
+        "context": {name: value for name, value in context.items() if value is not None},
+        "candidates": [{"room_id": room} for room in list(rooms)[: min(most, _ROOMS)]],
+        "k": k,
+    }
+
+
+def as_table(answer: dict[str, Any]) -> str:
+    """An answer of `POST /rank` as lines to read."""
+    targets = list(answer["ranked"][0]["predictions"])
+    widths = [max(9, len(name)) for name in targets]
+    lines = [
+        "  ".join([f"{'':>4} {'room':>20} {'score':>9}", *(f"{name:>{w}}" for name, w in zip(targets, widths, strict=True))])
+    ]
+    for place, room in enumerate(answer["ranked"], start=1):
+        cells = [f"{room['predictions'][name]:>{w}.4f}" for name, w in zip(targets, widths, strict=True)]
+        lines.append("  ".join([f"{place:>3}. {room['room_id']:>20} {room['score']:>9.4f}", *cells]))
+    return "\n".join(lines)
