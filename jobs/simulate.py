@@ -11,7 +11,9 @@ from pipelines.stages import logs_of
 def main(argv: Sequence[str] | None = None) -> None:
     experiment = screen.experiment_of(screen.parser(__doc__).parse_args(argv))
     if not isinstance(experiment.logs, SimulateConfig):
-        raise ConfigError(f"`logs.kind` is {experiment.logs.kind!r}; simulated logs need `logs: {{kind: simulate, users: 2000}}`.")
+        raise ConfigError(
+            f"`logs.kind` is {experiment.logs.kind!r}; simulated logs need `logs: {{kind: simulate, users: 2000}}`."
+        )
     logs = logs_of(experiment)
     print(f"Logs: {logs.path}")
 

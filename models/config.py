@@ -4,6 +4,8 @@ Unknown keys are refused together with the known ones, and every complaint names
 """
 
 import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, dataclass_transform
 
@@ -73,15 +75,12 @@ def _complaint(cls: type, item: Mapping[str, Any], where: str) -> str:
 
 def _class_at(cls: Any, path: list[Any]) -> type | None:
     """The dataclass that a pydantic error location leads to, or None where a union hides it."""
-    import types
-    import typing
-
     for part in path:
-        candidates = [cls]
+        candidates: list[Any] = [cls]
         while candidates:
-            here = candidates.pop(0)
+            here: Any = candidates.pop(0)
             if dataclasses.is_dataclass(here):
-                if part == here.__name__ or part == getattr(here, "kind", None):
+                if part == getattr(here, "__name__", None) or part == getattr(here, "kind", None):
                     cls = here
                     break
                 hints = typing.get_type_hints(here, include_extras=False)
@@ -95,6 +94,6 @@ def _class_at(cls: Any, path: list[Any]) -> type | None:
                     break
                 candidates.extend(args)
     if typing.get_origin(cls) in (typing.Union, types.UnionType):
-        found = [arg for arg in typing.get_args(cls) if dataclasses.is_dataclass(arg)]
+        found: list[Any] = [arg for arg in typing.get_args(cls) if dataclasses.is_dataclass(arg)]
         return found[0] if len(found) == 1 else None
-    return cls if dataclasses.is_dataclass(cls) else None
+    return cls if isinstance(cls, type) and dataclasses.is_dataclass(cls) else None

@@ -1,5 +1,6 @@
 """The one place that starts or joins Ray, and says what it found."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,26 +47,25 @@ def connected(ray_config: RayConfig) -> Iterator[None]:
     address = ray_config.address or os.environ.get("RAY_ADDRESS")
     if address:
         try:
-            ray.init(address=address, log_to_driver=False)
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except ConnectionError as error:
             raise ConfigError(f"`ray.address` is {address!r}, but no Ray answers there: {str(error).splitlines()[0]}") from None
     else:
-        ray.init(
+        context = ray.init(
             num_cpus=ray_config.num_cpus or max(4, os.cpu_count() or 1),
             include_dashboard=ray_config.dashboard,
             object_store_memory=ray_config.object_store_mb * 2**20,
             log_to_driver=False,
+            logging_level=logging.WARNING,  # the line below says what it would
         )
-    context = ray.get_runtime_context()
-    dashboard = ray._private.worker.global_worker.node.address_info.get("webui_url") if not address else None
+    dashboard = context.dashboard_url
     where = f"Ray {ray.__version__} with {ray.cluster_resources().get('CPU', 0):.0f} CPUs"
     gpus = ray.cluster_resources().get("GPU", 0)
     print(where + (f", {gpus:.0f} GPUs" if gpus else "") + (f", dashboard http://{dashboard}" if dashboard else ""), flush=True)
     try:
         yield
     finally:
-        if context is not None:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def output_folder(output: str, name: str) -> Path:

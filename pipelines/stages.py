@@ -22,6 +22,7 @@ from pipelines.evaluate import evaluate
 from pipelines.logs import CanonicalLogs, SimulateConfig, materialise
 from pipelines.prepare import prepare
 from pipelines.prepare.prepared import Prepared
+from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
 from pipelines.tune import SearchResult, search
 from pipelines.tune.registry import latest, register
@@ -41,9 +42,7 @@ def truth_of(experiment: Experiment) -> Path | None:
 
 def prepare_stage(experiment: Experiment, *, dry_run: bool = False) -> Prepared | None:
     """Logs to prepared tables; None after a dry run."""
-    return prepare(
-        logs_of(experiment), experiment.schema, experiment.prepare, experiment.folder / "prepared", dry_run=dry_run
-    )
+    return prepare(logs_of(experiment), experiment.schema, experiment.prepare, experiment.folder / "prepared", dry_run=dry_run)
 
 
 def prepared_of(experiment: Experiment) -> Prepared:
@@ -121,3 +120,8 @@ def _differing(there: Schema, here: Schema) -> list[str]:
     for spelling in (before, now):
         spelling["targets"] = [{name: target[name] for name in _LABEL} for target in spelling["targets"]]
     return [name for name in now if before[name] != now[name]]
+
+
+def store_of(experiment: Experiment) -> Path:
+    """The endpoint's feature store, built from the prepared snapshot unless it is there."""
+    return build_store(prepared_of(experiment), experiment.folder / "store")

@@ -1,0 +1,69 @@
+"""The whole way: logs, preparation, search, training of the best settings, report, bundle, endpoint, one ranking.
+
+Every stage that is finished already is skipped, so a killed run goes on where it was. Without `tune.space` there is no
+search. Everything that was started is stopped at the end.
+"""
+
+import time
+from collections.abc import Sequence
+
+import httpx
+
+from jobs import screen
+from pipelines.cluster import connected
+from pipelines.config import Experiment
+from pipelines.serve.app import deploy, shutdown
+from pipelines.serve.example import as_table, example_request
+from pipelines.stages import (
+    bundle_of,
+    evaluate_stage,
+    prepare_stage,
+    prepared_of,
+    register_stage,
+    search_stage,
+    store_of,
+    train_stage,
+    with_best,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    experiment = screen.experiment_of(screen.parser(__doc__).parse_args(argv))
+    started = time.monotonic()
+    with connected(experiment.ray):
+        _title("1/5 Prepare")
+        prepare_stage(experiment)
+        if experiment.tune.space:
+            _title("2/5 Search")
+            best = search_stage(experiment).best
+            experiment = with_best(experiment, best.values)
+        _title("3/5 Train")
+        bundle = register_stage(experiment, train_stage(experiment).bundle_path)
+        _title("4/5 Report")
+        report = evaluate_stage(experiment, [bundle_of(experiment)])
+        _title("5/5 Serve")
+        _rank_once(experiment)
+    print(f"\nDone in {time.monotonic() - started:.0f} s.")
+    print(f"Bundle: {bundle}")
+    print(f"Report: {report}")
+
+
+def _rank_once(experiment: Experiment) -> None:
+    request = example_request(prepared_of(experiment))
+    try:
+        url = deploy(bundle_of(experiment).path, store_of(experiment), experiment.serve)
+        answer = httpx.post(f"{url}/rank", json=request, timeout=experiment.serve.timeout_seconds)
+        answer.raise_for_status()
+    finally:
+        shutdown()
+    print(f"POST {url}/rank for user {request['user_id']}, {len(request['candidates'])} rooms; the best {request['k']}:")
+    print(as_table(answer.json()))
+    print(f"answered by {answer.json()['model']} in {answer.json()['timing']['total_ms']:.1f} ms")
+
+
+def _title(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    screen.run(main)

@@ -1,0 +1,83 @@
+"""Serves the newest registered bundle with Ray Serve until it is interrupted.
+
+Features come from the prepared tables through an embedded store, which is built first if it is not there.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import httpx
+import yaml
+
+from jobs import screen
+from pipelines.cluster import connected
+from pipelines.serve.app import application, deploy, shutdown
+from pipelines.serve.example import example_request
+from pipelines.serve.parity import check_parity
+from pipelines.stages import bundle_of, prepared_of, store_of
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = screen.parser(__doc__)
+    parser.add_argument("--bundle", metavar="FOLDER", help="the bundle to serve (default: the newest registered one)")
+    parser.add_argument("--yaml", action="store_true", help="print the application for `serve deploy` and start nothing")
+    parser.add_argument(
+        "--check", type=int, metavar="FEEDS", help="compare this many test feeds with offline scoring, bit by bit, then end"
+    )
+    args = parser.parse_args(argv)
+    experiment = screen.experiment_of(args)
+    bundle, prepared, store = bundle_of(experiment, args.bundle), prepared_of(experiment), store_of(experiment)
+    if args.yaml:
+        print(yaml.safe_dump(application(bundle.path, store, experiment.serve), sort_keys=False))
+        return
+    signal.signal(signal.SIGTERM, _interrupt)  # a stopped job ends the endpoint as Ctrl-C does
+    with connected(experiment.ray):
+        url = deploy(bundle.path, store, experiment.serve)
+        try:
+            if args.check:
+                _check(args.check, url, experiment.serve.timeout_seconds, prepared, bundle)
+                return
+            _say(url, bundle.path, example_request(prepared))
+            while True:
+                signal.pause()
+        finally:
+            shutdown()
+            print("Endpoint stopped.")
+
+
+def _say(url: str, bundle: Path, request: dict) -> None:
+    print(f"Serving {bundle}")
+    print(f"  try it:  curl -s {url}/rank -H 'content-type: application/json' -d '{json.dumps(request)}'")
+    print(f"  pages:   {url}/docs  {url}/model  {url}/healthz")
+    print("Ctrl-C ends it.")
+    print(f"Endpoint: {url}/rank")
+
+
+def _check(feeds: int, url: str, timeout: float, prepared, bundle) -> None:  # type: ignore[no-untyped-def]
+    with httpx.Client(timeout=timeout) as client:
+
+        def rank(body: dict) -> dict:
+            answer = client.post(f"{url}/rank", json=body)
+            answer.raise_for_status()
+            return answer.json()
+
+        parity = check_parity(prepared, bundle, rank, feeds=feeds)
+    print(
+        f"{parity.feeds} feeds, {parity.values} predictions and scores: {parity.unequal} differ in any bit from offline "
+        f"scoring of the same feed alone; against one large batch the largest relative difference is {parity.largest_difference:.1e} "
+        f"({parity.skipped} feeds skipped: they show a room twice)."
+    )
+    if parity.unequal:
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    screen.run(main)
