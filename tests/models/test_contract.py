@@ -9,7 +9,6 @@ from torch.testing import assert_close
 from models.couplings.esmm import EsmmConfig
 from models.fusions.mmoe import MmoeConfig
 from models.fusions.ple import PleConfig
-from models.fusions.shared_bottom import SharedBottomConfig
 from models.interests.din import DinConfig
 from models.interests.pooling import PoolingConfig
 from models.layers.numbers import PeriodicConfig

@@ -104,5 +104,5 @@ def test_esmm_refuses_a_value_as_parent():
     schema = with_targets(
         Target(name="stay", action="enter", kind="value"), Target(name="order", action="o", parents=("stay",))
     )
-    with pytest.raises(ConfigError, match="`stay`, above `order`, is a value. Give `order` binary parents only"):
+    with pytest.raises(ConfigError, match=r"`stay`, above `order`, is a value. Give `order` binary parents only"):
         Esmm(EsmmConfig(), schema, {"stay": 1, "order": 1})

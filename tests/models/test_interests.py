@@ -100,5 +100,5 @@ def test_an_interest_reads_the_named_histories_only():
     schema, embedding, batch, vectors = embedded(feeds=3)
     interest = Din(DinConfig(histories=("products",)), schema, embedding.history_widths)
     assert list(interest(vectors, batch).candidate) == ["interest.products"]
-    with pytest.raises(ConfigError, match="history `chanels`, which the schema does not have. Histories: channels, products"):
+    with pytest.raises(ConfigError, match=r"history `chanels`, which the schema does not have. Histories: channels, products"):
         Pooling(PoolingConfig(histories=("chanels",)), schema, embedding.history_widths)

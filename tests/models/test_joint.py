@@ -86,7 +86,7 @@ def test_all_workers_stop_for_one_workers_bad_loss():
 
     def work(world):
         with lock:
-            ranker, learner = learner_of(schema, world)
+            _, learner = learner_of(schema, world)
         try:
             learner.step(bad if world.rank == 1 else batch)
         except FloatingPointError as error:

@@ -100,7 +100,7 @@ def test_clipping_scales_dense_and_table_gradients_together():
 
 
 def test_small_gradients_are_not_clipped():
-    made, dense, table = optimisers(OptimiserConfig(dense=AdagradConfig(rate=1.0, eps=1e6), clip_norm=10.0))
+    made, dense, _ = optimisers(OptimiserConfig(dense=AdagradConfig(rate=1.0, eps=1e6), clip_norm=10.0))
     dense.grad = torch.tensor([3.0, 0.0])
     made.step({"t": (torch.tensor([2]), torch.tensor([[4.0]]))})
     assert_close(dense.detach() * 1e6, torch.tensor([-3.0, 0.0]), rtol=1e-4, atol=1e-6)
