@@ -101,9 +101,7 @@ def train(
         where = "in this process" if not config.workers else f"{config.workers} Ray worker" + "s" * (config.workers > 1)
         say(f"Training on {plan.feeds:,} feeds, {plan.steps:,} steps an epoch, {where}.")
         if len(plan.groups) < config.workers:
-            say(
-                f"Only {len(plan.groups)} row groups: the other workers get no feeds. Prepare with fewer prepare.row_group_feeds."
-            )
+            say(f"Only {len(plan.groups)} row groups: some workers get no feeds. Prepare with fewer prepare.row_group_feeds.")
         say(f"Curves: tensorboard --logdir {output / 'tensorboard'}")
         if config.workers:
             from pipelines.train.ray_train import train_on_ray

@@ -34,6 +34,7 @@ class Report:
     """Writes `history.json` and `tensorboard/` into the run's folder and says lines.
 
     Args:
+        ranks: workers of the run, of which this one reports.
         say: where lines go.
         on_epoch: called with the record of every finished epoch.
     """
@@ -43,11 +44,13 @@ class Report:
         folder: Path,
         monitor: str,
         *,
+        ranks: int,
         say: Callable[[str], None],
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.ranks = ranks
         self.say = say
         self.on_epoch = on_epoch
 
@@ -56,7 +59,7 @@ class Report:
 
         self.steps, self.epochs = steps, epochs
         # Points a killed run wrote beyond its last checkpoint are taken back.
-        self.curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=progress.total_steps)
+        self.curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=progress.total_steps + 1)
         write_text(self.folder / HISTORY, json.dumps(progress.history))
         if progress.total_steps:
             self.say(f"Going on at epoch {progress.epoch + 1}, step {progress.step} of {steps}.")
@@ -71,8 +74,9 @@ class Report:
         if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             left = progress.seconds / progress.step * (self.steps - progress.step)
+            rate = self.ranks * progress.candidates / progress.seconds  # all ranks have about as many
             self.say(
-                f"epoch {progress.epoch + 1}/{self.epochs} · step {progress.step}/{self.steps} · {_rate(progress)} · "
+                f"epoch {progress.epoch + 1}/{self.epochs} · step {progress.step}/{self.steps} · {rate:,.0f} candidates/s · "
                 f"loss {_spelled(_means(progress.losses))} · {_clock(left)} left in this epoch"
             )
 
@@ -96,6 +100,8 @@ class Report:
             f"epoch {record['epoch'] + 1}/{self.epochs} done · {record['candidates_per_second']:,.0f} candidates/s · "
             f"loss {_spelled(record['losses'])} · {valid}" + (progress.stopped or f"at most {_clock(left)} left")
         )
+        for alarm in (record["metrics"] or {}).get("alarms", []):
+            self.say(f"  alarm: {alarm['message']}")
         if self.on_epoch is not None:
             self.on_epoch(record)
         self.epoch_began = self.last_line = time.monotonic()
@@ -128,10 +134,6 @@ def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
 
 def _spelled(values: Mapping[str, float | None]) -> str:
     return " ".join(f"{name} {'-' if value is None else format(value, '.4f')}" for name, value in values.items())
-
-
-def _rate(progress: Progress) -> str:
-    return f"{progress.candidates / progress.seconds:,.0f} candidates/s" if progress.seconds else "- candidates/s"
 
 
 def _clock(seconds: float) -> str:

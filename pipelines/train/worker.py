@@ -16,7 +16,7 @@ from models.schema import Schema
 from pipelines.prepare.prepared import Prepared
 from pipelines.train.checkpoint import Checkpoints, Progress
 from pipelines.train.config import TrainConfig
-from pipelines.train.loop import fit
+from pipelines.train.loop import Reports, fit
 from pipelines.train.monitor import Monitor
 from pipelines.train.report import Report, Silent
 from pipelines.train.stream import InOrder, Plan, Stream, in_process, row_groups
@@ -75,7 +75,9 @@ def work(
             size=world.size,
         )
         monitor = Monitor(schema, config.monitor).name
-        report = Report(run.folder, monitor, say=say, on_epoch=on_epoch) if world.rank == 0 else Silent(on_epoch)
+        report: Reports = Silent(on_epoch)
+        if world.rank == 0:
+            report = Report(run.folder, monitor, ranks=world.size, say=say, on_epoch=on_epoch)
         return fit(learner, ranker, stream, valid, config, report, Checkpoints(run.folder / CHECKPOINTS, device), world)
     finally:
         torch.set_num_threads(threads)

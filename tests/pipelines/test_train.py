@@ -1,6 +1,7 @@
 """Training in this process: early stopping, going on, bundles, refusals."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -66,6 +67,33 @@ def test_a_run_leaves_history_bundle_and_curves(undisturbed, prepared):
     assert list((output / "tensorboard").glob("events*"))
     assert said[0] == "Training on 120 feeds, 8 steps an epoch, in this process."
     assert said[-1].startswith("epoch 3/3 done") and said[-1].endswith("all epochs done")
+
+
+def test_curves_have_one_point_a_step_also_after_a_break(undisturbed, prepared, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def enough(record):
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError):
+        train(prepared, MODEL, CONFIG, output=tmp_path / "run", on_epoch=enough, say=lambda line: None)
+    result = train(prepared, MODEL, CONFIG, output=tmp_path / "run", say=lambda line: None)
+    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    curves.Reload()
+    points = curves.Scalars("valid/click.auc")
+    assert [point.step for point in points] == [8, 16, 24]
+    assert [point.value for point in points] == pytest.approx(
+        [record["metrics"]["targets"]["click"]["auc"] for record in result.history]
+    )
+    assert [point.step for point in curves.Scalars("loss_of_epoch/order")] == [8, 16, 24]
+
+
+def test_lines_between_tell_how_far_it_is(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.train.report.SECONDS_BETWEEN_LINES", 0.0)
+    said: list[str] = []
+    train(prepared, MODEL, replace(CONFIG, max_steps=3), output=tmp_path / "run", say=said.append)
+    pattern = r"epoch 1/3 · step 2/8 · [\d,]+ candidates/s · loss click 0\.\d{4} .* · \d:\d\d left in this epoch"
+    assert re.fullmatch(pattern, said[3])
 
 
 def test_training_lowers_the_loss(undisturbed):
@@ -347,6 +375,26 @@ def test_workers_without_ray_are_refused(prepared, tmp_path):
         pytest.skip("Ray is up")
     with pytest.raises(ConfigError, match=r"train.workers=2 needs Ray: call ray.init"):
         train(prepared, MODEL, replace(CONFIG, workers=2), output=tmp_path / "run")
+
+
+def test_too_few_row_groups_for_the_workers_are_said(prepared, tmp_path, monkeypatch):
+    from pipelines.train import ray_train
+
+    def not_here(run, name, **_):
+        raise InterruptedError(name)
+
+    monkeypatch.setattr(ray_train, "check_cluster", lambda config: None)
+    monkeypatch.setattr(ray_train, "train_on_ray", not_here)
+    said: list[str] = []
+    many = replace(CONFIG, workers=10, shuffle_row_groups=10)
+    with pytest.raises(InterruptedError, match=r"^train-[0-9a-f]{16}$"):
+        train(prepared, MODEL, many, output=tmp_path / "run", say=said.append)
+    assert said[:2] == [
+        "Training on 120 feeds, 8 steps an epoch, 10 Ray workers.",
+        "Only 9 row groups: some workers get no feeds. Prepare with fewer prepare.row_group_feeds.",
+    ]
+    with pytest.raises(ConfigError, match=r"train.shuffle_row_groups=4 is less than train.workers=10"):
+        train(prepared, MODEL, replace(CONFIG, workers=10), output=tmp_path / "run", say=said.append)
 
 
 def test_a_missing_gpu_is_said(prepared, tmp_path):
