@@ -67,10 +67,10 @@ def _check(feeds: int, url: str, timeout: float, prepared, bundle) -> None:  # t
 
         parity = check_parity(prepared, bundle, rank, feeds=feeds)
     print(
-        f"{parity.feeds} feeds, {parity.values} predictions and scores: {parity.unequal} differ in any bit from offline "
-        f"scoring of the same feed alone; against one large batch the largest relative difference is {parity.largest_difference:.1e} "
-        f"({parity.skipped} feeds skipped: they show a room twice)."
+        f"{parity.feeds} test feeds, {parity.values} predictions and scores ({parity.skipped} feeds show a room twice: skipped)"
     )
+    print(f"  {parity.unequal} differ in any bit from offline scoring of the same feed alone")
+    print(f"  against one large batch the largest relative difference is {parity.largest_difference:.1e}")
     if parity.unequal:
         sys.exit(1)
 

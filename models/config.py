@@ -58,6 +58,23 @@ def replaced(spelling: Mapping[str, Any], path: str, value: Any) -> dict[str, An
     return {**spelling, head: value}
 
 
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, section by section; a section of another `kind` replaces, so no key of the old one remains.
+
+    >>> overlaid({"kind": "a", "x": 1, "y": 2}, {"y": 3})
+    {'kind': 'a', 'x': 1, 'y': 3}
+    >>> overlaid({"s": {"kind": "a", "x": 1}}, {"s": {"kind": "b"}})
+    {'s': {'kind': 'b'}}
+    """
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("kind", old.get("kind")) == old.get("kind"):
+            value = overlaid(old, value)
+        result[key] = value
+    return result
+
+
 def _complaint(cls: type, item: Mapping[str, Any], where: str) -> str:
     path = [part for part in item["loc"]]
     dotted = ".".join(str(part) for part in ([where] if where else []) + path)

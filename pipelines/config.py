@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from models.config import ConfigError, config, from_dict, replaced
+from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
 from models.ranker import RankerConfig
 from models.schema import Schema
 from models.zoo import resolve
@@ -86,4 +86,8 @@ def load_experiment(file: str | Path, changes: Iterable[str] = ()) -> Experiment
     Raises:
         ConfigError: unknown keys with the known ones, wrong values with their path.
     """
-    return from_dict(Experiment, load_spelling(file, changes))
+    spelling = load_spelling(file, changes)
+    if isinstance(train := spelling.get("train", {}), dict):
+        # so that one value below a default choice (`train.optimiser.dense.rate`) can be given without repeating its `kind`
+        spelling["train"] = overlaid(to_dict(TrainConfig()), train)
+    return from_dict(Experiment, spelling)

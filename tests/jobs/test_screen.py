@@ -1,0 +1,115 @@
+"""Jobs as their users meet them: options, one-line errors, exit codes, shipped experiments."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs import bench, screen
+from models.config import ConfigError
+from pipelines.cluster import RayConfig, output_folder
+from pipelines.config import load_experiment, load_spelling
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.yaml"
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_shipped_experiments_are_valid(file):
+    experiment = load_experiment(file)
+    assert experiment.name == file.stem
+    assert experiment.schema.targets and experiment.ranker
+
+
+def test_set_changes_one_value_read_as_yaml():
+    experiment = load_experiment(QUICKSTART, ["logs.users=77", "model={system: ple}", "train.optimiser.dense.rate=1e-2"])
+    assert experiment.logs.users == 77
+    assert experiment.ranker.fusion.kind == "ple"
+    assert experiment.train.optimiser.dense.rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["logs.userz=3"], "userz` is not a known key. Known here: kind, users, days, seed"),
+        (["trian.epochs=3"], "`trian` is not a known key"),
+        (["train.epochs=many"], "`train.epochs` is 'many'"),
+        (["train.epochs=0"], "train.epochs must be at least 1, got 0"),
+        (["model.system=mmoee"], "`model.system` is 'mmoee', which is not in the zoo. Systems: wdl, din"),
+        (["model.fusion.expertz=3"], "expertz` is not a known key"),
+        (["name=a/b"], "name is 'a/b'"),
+        (["train"], "write it as --set section.key=value"),
+        (["name.first=x"], "not a section"),
+    ],
+)
+def test_wrong_values_are_told_with_their_path(changes, told):
+    with pytest.raises(ConfigError) as error:
+        load_experiment(QUICKSTART, changes)
+    assert told in str(error.value)
+
+
+def test_missing_file_lists_those_there_are(tmp_path):
+    with pytest.raises(ConfigError, match=r"There are: .*quickstart\.yaml"):
+        load_spelling(QUICKSTART.parent / "quikstart.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1, 2")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_spelling(broken)
+    broken.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="holds no sections"):
+        load_spelling(broken)
+
+
+def test_a_failing_job_says_one_line_and_exits_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.train", "--set", "train.epochs=0"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: train: train.epochs must be at least 1, got 0.\n"
+
+
+def test_the_reason_is_found_behind_other_errors(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["job"])
+
+    class FromAWorker(Exception):
+        cause = ConfigError("the column is missing")
+
+    def main(argv):
+        raise RuntimeError("task failed") from FromAWorker()
+
+    with pytest.raises(SystemExit) as ended:
+        screen.run(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: the column is missing\n"
+
+
+def test_our_own_faults_keep_their_trace(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["job"])
+
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        screen.run(main)
+
+
+def test_a_submitted_job_needs_an_absolute_output(monkeypatch, tmp_path):
+    assert output_folder("runs", "x") == (Path("runs") / "x").resolve()
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(ConfigError, match="`output` is 'runs': in a submitted job it must be an absolute path"):
+        output_folder("runs", "x")
+    assert output_folder(str(tmp_path), "x") == tmp_path / "x"
+
+
+def test_one_logical_cpu_is_refused():
+    with pytest.raises(ValueError, match="num_cpus >= 2"):
+        RayConfig(num_cpus=1)
+
+
+def test_bench_lists_its_benchmarks(capsys):
+    bench.main([])
+    assert "step" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no benchmark 'speed'"):
+        bench.main(["speed"])
