@@ -438,9 +438,10 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
             lists that do not fit the feed's candidates or history.
         ValueError: a negative number under log1p, or an infinite one.
     """
-    state.check(schema)
-    arrays = arrays_of(features)
-    arrays = derive_arrays(arrays, derived_columns(schema), entry_rate=state.entry_rate, clock=state.clock)
+    plan = _plan(schema)
+    if plan.encoding != state.encoding:
+        state.check(schema)
+    arrays = derive_arrays(arrays_of(features), plan.derived, entry_rate=state.entry_rate, clock=state.clock)
     out: dict[str, pa.Array] = {}
     for item in META:
         array = _column(arrays, item.name)
@@ -470,10 +471,21 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
         column = LABEL_PREFIX + name
         if column in arrays:
             out[column] = candidates.cut(_floats(candidates.flat(arrays, column), column).astype(np.float32))
-    return pa.table(out, schema=pa.schema([item for item in _feeds_schema(schema) if item.name in out]))
+    return pa.table(out, schema=pa.schema([item for item in plan.columns if item.name in out]))
 
 
-_feeds_schema = lru_cache(maxsize=64)(feeds_schema)
+@dataclass(frozen=True)
+class _Plan:
+    """What encoding needs to know of a schema, worked out once: finding a schema in a cache means hashing all of it."""
+
+    encoding: str
+    derived: tuple[str, ...]
+    columns: pa.Schema
+
+
+@lru_cache(maxsize=64)
+def _plan(schema: Schema) -> _Plan:
+    return _Plan(encoding_fingerprint(schema), derived_columns(schema), feeds_schema(schema))
 
 
 @dataclass(frozen=True)
@@ -481,21 +493,26 @@ class _Lists:
     """How flat values are cut into the lists of a table's rows."""
 
     lengths: np.ndarray
+    starts: np.ndarray  # one more than lists, int32; the last is the number of values
     offsets: pa.Array
 
     @classmethod
     def of(cls, lists: pa.Array) -> "_Lists":
         count = lengths(lists)
-        offsets = np.zeros(len(count) + 1, np.int32)
-        np.cumsum(count, out=offsets[1:])
-        return cls(count, pa.array(offsets))
+        starts = np.zeros(len(count) + 1, np.int32)
+        np.cumsum(count, out=starts[1:])
+        return cls(count, starts, pa.array(starts))
 
     def flat(self, arrays: Mapping[str, pa.Array], name: str) -> pa.Array:
         column = _column(arrays, name)
         if pa.types.is_null(column.type):
-            return pa.nulls(int(self.lengths.sum()))
+            return pa.nulls(int(self.starts[-1]))
         if not is_list(column.type):
             raise ConfigError(f"column `{name}` holds one {column.type} a feed where a list is needed.")
+        if len(column) and not column.null_count:
+            offsets = column.offsets.to_numpy()
+            if np.array_equal(offsets - offsets[0], self.starts):
+                return column.values.slice(offsets[0], self.starts[-1])  # as `flatten`, at a tenth of its cost per call
         found = lengths(column)
         if not np.array_equal(found, self.lengths):
             row = int(np.flatnonzero(found != self.lengths)[0])

@@ -10,6 +10,7 @@ at the end of the log it was built from; hours are counted up to the request's o
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -453,6 +454,7 @@ def _hours_before(moments: np.ndarray, known: np.ndarray, at: int) -> tuple[np.n
     return hours, ~np.isnan(hours)
 
 
+@lru_cache(maxsize=4096)
 def _stored_as(name: str) -> str:
     """The store's column that a base column comes from."""
     if name == "user_last_seen_hours":
