@@ -20,6 +20,7 @@ from pipelines.train.checkpoint import Checkpoints, Progress, read_progress, wri
 from pipelines.train.config import EXECUTION, TrainConfig
 from pipelines.train.monitor import Monitor
 from pipelines.train.report import HISTORY
+from pipelines.train.stream import Plan
 from pipelines.train.worker import CHECKPOINTS, Run, plan_of, work
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
@@ -95,28 +96,12 @@ def train(
         "train": {name: value for name, value in to_dict(config).items() if name not in EXECUTION},
     }
     _claim(output, identity)
-    checkpoints = Checkpoints(output / CHECKPOINTS)
-    last = checkpoints.latest()
-    if last is None or read_progress(last).stopped is None:
-        where = "in this process" if not config.workers else f"{config.workers} Ray worker" + "s" * (config.workers > 1)
-        say(f"Training on {plan.feeds:,} feeds, {plan.steps:,} steps an epoch, {where}.")
-        if len(plan.groups) < config.workers:
-            say(f"Only {len(plan.groups)} row groups: some workers get no feeds. Prepare with fewer prepare.row_group_feeds.")
-        say(f"Curves: tensorboard --logdir {output / 'tensorboard'}")
-        if config.workers:
-            from pipelines.train.ray_train import train_on_ray
-
-            train_on_ray(run, f"train-{fingerprint(identity)}", say=say, on_epoch=on_epoch)
-        else:
-            work(run, Solo(), _device(config), say=say, on_epoch=on_epoch)
-        last = checkpoints.latest()
-        fresh = True
-    elif (output / BUNDLE).exists():
+    last = _finished(output)
+    fresh = last is None or not (output / BUNDLE).exists()  # the latter: killed after the last checkpoint
+    if last is None:
+        last = _trained(run, plan, f"train-{fingerprint(identity)}", say, on_epoch)
+    elif not fresh:
         say(f"Already trained: {output / BUNDLE}. To train again, throw it away (--restart, resume=False).")
-        fresh = False
-    else:
-        fresh = True  # killed between the last checkpoint and the bundle
-    assert last is not None
     progress = read_progress(last)
     if fresh:
         _bundle(run, prepared, last, progress, output / BUNDLE)
@@ -131,6 +116,34 @@ def train(
         candidates_per_second=sum(record["candidates"] for record in progress.history) / seconds,
         fresh=fresh,
     )
+
+
+def _trained(
+    run: Run, plan: Plan, name: str, say: Callable[[str], None], on_epoch: Callable[[dict[str, Any]], None] | None
+) -> Path:
+    """Trains and returns the last checkpoint."""
+    workers, groups = run.config.workers, len(plan.groups)
+    where = f"{workers} Ray worker{'s' if workers > 1 else ''}" if workers else "in this process"
+    say(f"Training on {plan.feeds:,} feeds, {plan.steps:,} steps an epoch, {where}.")
+    if groups < workers:
+        say(f"Only {groups} row groups: some workers get no feeds. Prepare with fewer prepare.row_group_feeds.")
+    say(f"Curves: tensorboard --logdir {run.folder / 'tensorboard'}")
+    if workers:
+        from pipelines.train.ray_train import train_on_ray
+
+        train_on_ray(run, name, say=say, on_epoch=on_epoch)
+    else:
+        work(run, Solo(), _device(run.config), say=say, on_epoch=on_epoch)
+    last = _finished(run.folder)
+    if last is None:
+        raise ConfigError(f"the workers left nothing in {run.folder}: it must lie on a file system that all nodes share.")
+    return last
+
+
+def _finished(output: Path) -> Path | None:
+    """The last checkpoint of a run that is over."""
+    last = Checkpoints(output / CHECKPOINTS).latest()
+    return last if last is not None and read_progress(last).stopped is not None else None
 
 
 def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, path: Path) -> None:

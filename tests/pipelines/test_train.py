@@ -393,6 +393,11 @@ def test_too_few_row_groups_for_the_workers_are_said(prepared, tmp_path, monkeyp
         "Training on 120 feeds, 8 steps an epoch, 10 Ray workers.",
         "Only 9 row groups: some workers get no feeds. Prepare with fewer prepare.row_group_feeds.",
     ]
+    monkeypatch.setattr(ray_train, "train_on_ray", lambda *_, **__: None)
+    with pytest.raises(
+        ConfigError, match=r"the workers left nothing in .*run: it must lie on a file system that all nodes share"
+    ):
+        train(prepared, MODEL, many, output=tmp_path / "run", say=said.append)
     with pytest.raises(ConfigError, match=r"train.shuffle_row_groups=4 is less than train.workers=10"):
         train(prepared, MODEL, replace(CONFIG, workers=10), output=tmp_path / "run", say=said.append)
 
