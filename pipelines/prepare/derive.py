@@ -40,7 +40,7 @@ CANDIDATE_COLUMNS = (
     "streamer_age_hours",
     *(f"pair_{owner}_{what}" for owner in ("streamer", "room") for what in ("impressions", "entries", "hours")),
 )
-UNRANKED = ("room_id", "streamer_id", "position", "feed_size")  # ids, the logged order, and what a feed shares
+UNRANKED = ("room_id", "streamer_id", "position")  # ids and the logged order
 HISTORY_COLUMNS = {
     "engagements": ("room_id", "streamer_id", "stay_seconds"),
     "product_clicks": ("product_id",),
@@ -265,7 +265,7 @@ def _weekday(name: str, context: _Context) -> pa.Array:
 
 
 def _feed_size(name: str, context: _Context) -> pa.Array:
-    return listed(np.repeat(context.lengths, context.lengths), context.lengths)
+    return pa.array(context.lengths.astype(np.int64))
 
 
 def _rate(name: str, context: _Context) -> pa.Array:
@@ -279,7 +279,7 @@ def _rate(name: str, context: _Context) -> pa.Array:
 _DERIVED: Mapping[str, tuple[Of, tuple[str, ...], Callable[[str, _Context], pa.Array]]] = {
     "hour": ("feed", ("at",), _hour),
     "weekday": ("feed", ("at",), _weekday),
-    "feed_size": ("candidate", ("room_id",), _feed_size),
+    "feed_size": ("feed", ("room_id",), _feed_size),
     "user_entry_rate": ("feed", ("user_entries", "user_impressions"), _rate),
     **{
         f"{owner}_entry_rate.{window}": ("candidate", (f"{owner}_entries.{window}", f"{owner}_impressions.{window}"), _rate)

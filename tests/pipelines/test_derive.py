@@ -142,7 +142,7 @@ def test_feed_size_and_rank_of_a_rate():
         **{"room_entries.1h": [[5, 9, 7], [1]], "room_impressions.1h": [[10, 10, 10], [5]]},
     )
     out = derive(table, schema_reading("feed_size", "feed_rank.room_entry_rate.1h", list_context=True), **NO_CLOCK)
-    assert out["feed_size"].to_pylist() == [[3, 3, 3], [1]]
+    assert out["feed_size"].to_pylist() == [3, 1]
     assert out["feed_rank.room_entry_rate.1h"].to_pylist() == [[1.0, 0.0, 0.5], [0.0]]
 
 

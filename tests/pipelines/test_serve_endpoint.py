@@ -157,7 +157,7 @@ def test_a_model_with_list_context_refuses_more_rooms_than_it_was_trained_on(par
     prepared, _, _, folder = parts
     spelling = tiny_schema.to_dict()
     spelling["list_context"] = True
-    spelling["fields"].append({"name": "size", "of": "candidate", "column": "feed_size", "encoding": {"kind": "number"}})
+    spelling["fields"].append({"name": "size", "of": "feed", "column": "feed_size", "encoding": {"kind": "number"}})
     schema = Schema.from_dict(spelling)
     encoder = fit_encoder(prepared.features("train"), schema, entry_rate=0.1, clock=prepared.encoder.clock)
     assert encoder.largest_feed == 4
