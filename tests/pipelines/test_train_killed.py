@@ -66,6 +66,7 @@ def workers_of_ray() -> list[int]:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(600)  # half a minute of starting processes on a quiet machine, minutes on a busy one
 def test_a_killed_ray_worker_is_replaced_and_changes_nothing(local_ray, tmp_path):
     """One of two workers is killed after the second epoch has begun; Ray restarts both and they go on. Bitwise on the CPU."""
     prepared = fabricate(tmp_path / "data", train_files=(700, 500), row_group_feeds=100)

@@ -25,9 +25,7 @@ def prepared(tmp_path_factory):
 def test_ray_data_keeps_the_order(local_ray, prepared):
     """Also from the middle of a window on, and for a rank that has no row group in some window."""
     for rank, size, first_step in [(0, 1, 0), (0, 1, 5), (1, 2, 3), (2, 3, 0)]:
-        plan = Plan(
-            groups=row_groups(prepared.files("train")), seed=3, batch_feeds=10, window_groups=3, rank=rank, size=size
-        )
+        plan = Plan(groups=row_groups(prepared.files("train")), seed=3, batch_feeds=10, window_groups=3, rank=rank, size=size)
         here, there = (
             [None if batch is None else batch.user_R.tolist() for batch in stream.epoch(1, first_step)]
             for stream in (Stream(plan, prepared.schema), Stream(plan, prepared.schema, ray_data))
