@@ -47,7 +47,7 @@ def popularity(prepared: Prepared, split: str, *, rows: int, seed: int) -> Predi
     """Every target by one popularity signal of the room: its smoothed entry rate or its entries, in one of the windows.
 
     Which signal, training days decide, target by target (AUC; for a value, of being above 0). Predictions are the signal
-    times the training days' ratio of labels to signal.
+    times the training days' ratio of labels to signal; values are scaled after their transform.
 
     Returns:
         predictions, or a line that says why there are none: the feature tables lack the room's counters.
@@ -65,13 +65,15 @@ def popularity(prepared: Prepared, split: str, *, rows: int, seed: int) -> Predi
         label_N = train.table[LABEL_PREFIX + target.name].to_numpy()
         by_signal = {name: auc(_signal(train.table, name), label_N > 0) or 0.5 for name in signals}
         best = max(by_signal, key=lambda name: by_signal[name])
-        chosen[target.name] = (best, float(label_N.sum() / max(_signal(train.table, best).sum(), 1e-9)))
+        total = transform(target)[0](label_N).sum()
+        chosen[target.name] = (best, float(total / max(_signal(train.table, best).sum(), 1e-9)))
 
     def predict(table: pa.Table) -> dict[str, NDArray]:
         predictions = {}
         for target in schema.targets:
             name, ratio = chosen[target.name]
-            predictions[target.name] = np.clip(_signal(table, name) * ratio, 0, 1 if target.is_binary else None)
+            scaled_N = transform(target)[1](_signal(table, name) * ratio)
+            predictions[target.name] = np.clip(scaled_N, 0, 1 if target.is_binary else None)
         return predictions
 
     by_column: dict[str, list[str]] = {}
@@ -317,6 +319,11 @@ def _sampled(sample: Sample) -> str:
     return f"{part}, {sample.table.num_rows:,} rows"
 
 
+def transform(target: Target) -> tuple[Callable[[NDArray], NDArray], Callable[[NDArray], NDArray]]:
+    """What a target's labels are learnt as, and the way back."""
+    return (np.log1p, np.expm1) if target.transform == "log1p" else (np.asarray, np.asarray)
+
+
 # -- boosting ------------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +356,7 @@ def _boosted(
         known = {"X_val": valid_NC, "y_val": valid_label_N > 0} if 0 < (valid_label_N > 0).sum() < len(valid_label_N) else {}
         classifier.fit(train_NC, label_N > 0, **known)
         return lambda matrix_NC: classifier.predict_proba(matrix_NC)[:, 1]
-    forward, backward = (np.log1p, np.expm1) if target.transform == "log1p" else (lambda x: x, lambda x: x)
+    forward, backward = transform(target)
     regressor = HistGradientBoostingRegressor(**settings)
     known = {"X_val": valid_NC, "y_val": forward(valid_label_N)} if len(valid_label_N) else {}
     regressor.fit(train_NC, forward(label_N), **known)

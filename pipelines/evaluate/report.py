@@ -10,6 +10,8 @@ from models.metrics import CUTOFFS, DIRECTIONS
 from models.schema import Schema, Target
 from pipelines.evaluate import figures
 
+GROUPS_ABREAST = 5  # targets in one overview table
+
 Role = Literal["model", "baseline", "truth"]
 
 EXPLANATIONS = {
@@ -125,7 +127,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Column:
-    """Where a table's column comes from: a target's metric, and for a metric by level, the level."""
+    """Where a table's column comes from: a target's metric (or that of the `mean`), and for a metric by level, the level."""
 
     group: str
     head: str
@@ -134,9 +136,10 @@ class Column:
     level: str = ""
 
     def of(self, result: Mapping[str, Any]) -> float | None:
-        if self.target not in result["targets"]:
+        found = result["mean"] if self.target == "mean" else result["targets"].get(self.target, {})
+        value = found.get(self.metric)
+        if value is None:
             return None
-        value = result["targets"][self.target][self.metric]
         return value[self.level] if self.level else value
 
 
@@ -173,17 +176,21 @@ def number(value: float | None, metric: str) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
-def _overview(entries: Sequence[Entry], schema: Schema) -> Table:
-    columns = []
+def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Table]:
+    """AUC and gAUC (or the error) of every target; as many tables as a laptop's width asks for."""
+    binary = [target.name for target in schema.targets if target.is_binary]
+    groups = []
+    for name in (["mean"] if len(binary) > 1 else []) + binary:
+        groups.append([Column(name, "AUC", name, "auc"), Column(name, "gAUC feed", name, "gauc_feed")])
     for target in schema.targets:
-        if target.is_binary:
-            columns += [
-                Column(target.name, "AUC", target.name, "auc"),
-                Column(target.name, "gAUC feed", target.name, "gauc_feed"),
-            ]
-        else:
-            columns.append(Column(target.name, f"MSE{_transformed(target)}", target.name, "mse_transformed"))
-    return table(entries, columns)
+        if not target.is_binary:
+            groups.append([Column(target.name, f"MSE{_transformed(target)}", target.name, "mse_transformed")])
+    tables = -(-len(groups) // GROUPS_ABREAST)
+    size = -(-len(groups) // tables)
+    return [
+        table(entries, [column for group in groups[first : first + size] for column in group])
+        for first in range(0, len(groups), size)
+    ]
 
 
 def _tables(target: Target, levels: Sequence[str]) -> list[list[Column]]:
@@ -242,7 +249,7 @@ def _html(
         user_share=reference["user_share"],
         entries=entries,
         left_out=left_out,
-        overview=_overview(entries, schema),
+        overviews=_overviews(entries, schema),
         targets=[_section(target, entries, schema, colour) for target in schema.targets if target.name in predicted],
         curves=curves,
         funnel=_funnel(racing),

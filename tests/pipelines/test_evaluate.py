@@ -315,13 +315,13 @@ def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_p
     assert page.links and all(link.startswith("data:image/svg+xml;base64,") for link in page.links)  # nothing is fetched
     assert "a &lt;run&gt;" in text and "test, 2020-09-" in text and "world-0" in text
     overview = {row[0][0]: row[1:] for row in page.tables[0][2:]}
-    assert [cell[0] for cell in page.tables[0][1]] == ["", "AUC", "gAUC feed", "AUC", "gAUC feed", "MSE (log)"]
+    assert [cell[0] for cell in page.tables[0][1]] == ["", *3 * ["AUC", "gAUC feed"], "MSE (log)"]
     for name, cells in overview.items():
-        targets = results[name]["targets"]
-        expected = [targets[target][metric] for target in ("click", "order") for metric in ("auc", "gauc_feed")]
-        assert [cell[0] for cell in cells[:4]] == [f"{value:.4f}" for value in expected]
+        found = {**results[name]["targets"], "mean": results[name]["mean"]}
+        expected = [found[of][metric] for of in ("mean", "click", "order") for metric in ("auc", "gauc_feed")]
+        assert [cell[0] for cell in cells[:6]] == [f"{value:.4f}" for value in expected]
     assert [name for name, cells in overview.items() if "best" in cells[0][1]] == ["booster"]  # the truth does not race
-    assert overview["truth"][4][0] == "–"
+    assert overview["truth"][6][0] == "–"
     assert len(page.links) == 2 * 3 + 1  # bars and calibration for every target; curves of the bundle that has a history
     assert "Report: " in said[-1] and any("truth" in line for line in said)
 
@@ -339,7 +339,7 @@ def test_alarms_stand_on_top(world, tmp_path):
 
 def test_best_cells_follow_the_metrics_direction():
     def entry(name, role, **metrics):
-        return Entry(name=name, role=role, result={"targets": {"t": metrics}})
+        return Entry(name=name, role=role, result={"targets": {"t": metrics}, "mean": {}})
 
     entries = [
         entry("a", "model", auc=0.7, log_loss=0.3, calibration=1.2, gini=None),
