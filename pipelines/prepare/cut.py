@@ -155,16 +155,12 @@ def _credited(
     asked = np.flatnonzero(known_E & has_request)
     if len(asked) and (request_R >= 0).any():
         user_R = user_N[np.searchsorted(feed_N, np.arange(len(request_R)))]
-        requests = np.unique(request_R[request_R >= 0])
-        key_R = np.where(request_R >= 0, user_R * len(requests) + np.searchsorted(requests, request_R), -1)
-        order_R = np.argsort(key_R)
-        request_E = find(requests, request[asked])
-        place = find(key_R[order_R], np.where(request_E >= 0, user_E[asked] * len(requests) + request_E, -2))
-        feed_E = np.where(place >= 0, order_R[place], -1)
+        requests, request_E = codes(request[asked])
+        request_of_R = find(requests, request_R)
+        key_R = np.where(request_of_R >= 0, user_R * len(requests) + request_of_R, -1)
+        feed_E = _places(key_R, user_E[asked] * len(requests) + request_E)
         key_N = feed_N * len(rooms_M) + room_N
-        order_N = np.argsort(key_N)
-        place = find(key_N[order_N], np.where(feed_E >= 0, feed_E * len(rooms_M) + room_E[asked], -1))
-        row_E[asked] = np.where(place >= 0, order_N[place], -1)
+        row_E[asked] = _places(key_N, np.where(feed_E >= 0, feed_E * len(rooms_M) + room_E[asked], -1))
     by_request_E = row_E >= 0
     at = np.where(by_request_E, np.maximum(at, shown_at_N[row_E] if len(shown_at_N) else at), at)
 
@@ -191,6 +187,16 @@ def _credited(
         "by_request": by_request_E[order],
     }
     return pa.table(columns)
+
+
+def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted key stands among distinct keys in any order, -1 where nowhere; negative keys are nobody's."""
+    few, code = codes(wanted)  # fewer than keys as a rule, so these are the ones to be sorted
+    found = find(few, keys)
+    place = np.full(len(few), -1, np.int64)
+    there = np.flatnonzero((found >= 0) & (keys >= 0))
+    place[found[there]] = there
+    return place[code]
 
 
 def _hashed(values: np.ndarray) -> np.ndarray:

@@ -189,4 +189,4 @@ def slices(user: np.ndarray, most: int) -> Iterator[slice]:
 def write_parquet(table: pa.Table, path: Path, rows_per_group: int) -> None:
     """Polars writes lists several times as fast as Arrow does; histories overlap, so a light compression is enough."""
     with atomic(path) as draft:
-        pl.from_arrow(table).write_parquet(draft, compression="lz4", row_group_size=rows_per_group)  # type: ignore[union-attr]
+        pl.from_arrow(table).write_parquet(draft, compression="lz4", row_group_size=rows_per_group, statistics=False)  # type: ignore[union-attr]

@@ -125,11 +125,13 @@ class Counting:
     def _count(self, owner: str, columns: Sequence[str], part: _Slice) -> dict[str, pa.Array]:
         past = self.past[owner]
         owner_Q = self._owners(owner, part.room_Q)
-        unknown_Q = owner_Q < 0
-        asked_Q = np.where(unknown_Q, 0, owner_Q)
         if not len(past.first_O):
             return {item.name: pa.nulls(len(owner_Q), item.type) for item in counter_types(columns)}
         moments = Moments(len(past.first_O), part.shown_at_E, part.entered_at_E, part.at_Q)
+        # Questions in the order of the events find their place several times as fast; S stands for sorted questions.
+        order_S = np.argsort(moments.pack(np.maximum(owner_Q, 0), part.at_Q))
+        unknown_S = owner_Q[order_S] < 0
+        owner_S, at_S = np.where(unknown_S, 0, owner_Q[order_S]), part.at_Q[order_S]
         lines = {}
         for what, room_E, at_E in (
             ("impressions", part.shown_room_E, part.shown_at_E),
@@ -139,21 +141,22 @@ class Counting:
             known = owner_E >= 0
             lines[what] = Timeline(moments, owner_E[known], at_E[known])
         older = {"impressions": past.impressions_O, "entries": past.entries_O}
-        position = {what: line.position(asked_Q, part.at_Q) for what, line in lines.items()}
+        position = {what: line.position(owner_S, at_S) for what, line in lines.items()}
         found: dict[str, pa.Array] = {}
+        unknown_Q = owner_Q < 0
         for name in columns:
             if name.endswith("_age_hours"):
-                first = self.began(owner, lines["impressions"])[asked_Q]
-                hours = hours_since(first, part.at_Q)
-                found[name] = pa.array(hours, mask=np.isnan(hours) | unknown_Q | (first >= part.at_Q))
+                first_S = self.began(owner, lines["impressions"])[owner_S]
+                hours = _unsorted(hours_since(np.where(first_S < at_S, first_S, NEVER), at_S), order_S)
+                found[name] = pa.array(hours, mask=np.isnan(hours) | unknown_Q)
                 continue
             what, window = name.removeprefix(f"{owner}_").split(".")
             line, window_ms = lines[what], WINDOWS_MS[window]
             if window_ms is None:
-                count = older[what][asked_Q] + position[what] - line.first_U[asked_Q]
+                count_S = older[what][owner_S] + position[what] - line.first_U[owner_S]
             else:
-                count = position[what] - line.position(asked_Q, part.at_Q - window_ms)
-            found[name] = pa.array(count, mask=unknown_Q)
+                count_S = position[what] - line.position(owner_S, at_S - window_ms)
+            found[name] = pa.array(_unsorted(count_S, order_S), mask=unknown_Q)
         return found
 
     def began(self, owner: str, shown: Timeline | None = None) -> np.ndarray:
@@ -164,6 +167,12 @@ class Counting:
         if owner == "room":
             first_O = np.where(self.rooms.start_at == NEVER, first_O, self.rooms.start_at)
         return first_O
+
+
+def _unsorted(values_S: np.ndarray, order_S: np.ndarray) -> np.ndarray:
+    values = np.empty_like(values_S)
+    values[order_S] = values_S
+    return values
 
 
 def count_bucket(

@@ -27,7 +27,7 @@ import pyarrow as pa
 from pipelines.prepare.exchange import integers
 from pipelines.prepare.features import AttributeTables, Features, frame, listed, picked, rooms_frame, shown_products
 from pipelines.prepare.rooms import OWNERS, Counting
-from pipelines.prepare.timeline import NEVER, find, spread
+from pipelines.prepare.timeline import NEVER, codes, find, spread
 from pipelines.prepare.users import UserSide
 
 
@@ -76,9 +76,13 @@ def _pairs(features: Features, side: UserSide, users: np.ndarray) -> dict[str, p
 
 def last_seen(impressions: pa.Table) -> pa.Table:
     """Of every room the impression shown last: room_id, shown_at, `state.*`."""
-    room, shown_at = integers(impressions["room_id"]), integers(impressions["shown_at"])
-    order = np.lexsort((shown_at, room))
-    last = order[np.flatnonzero(np.diff(room[order], append=np.iinfo(np.int64).min))]
+    rooms, room = codes(integers(impressions["room_id"]))
+    shown_at = integers(impressions["shown_at"])
+    newest = np.full(len(rooms), NEVER, np.int64)
+    np.maximum.at(newest, room, shown_at)
+    candidates = np.flatnonzero(shown_at == newest[room])
+    last = np.empty(len(rooms), np.int64)
+    last[room[candidates]] = candidates  # of several at the same moment the one that stands last
     names = [name for name in impressions.column_names if name.startswith("state.")]
     return impressions.select(["room_id", "shown_at", *names]).take(pa.array(last))
 

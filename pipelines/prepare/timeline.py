@@ -55,6 +55,10 @@ def stable_order(code: np.ndarray) -> np.ndarray:
     """The order that sorts small non-negative integers and keeps equal ones as they stand."""
     if not len(code):
         return np.zeros(0, np.int64)
+    starts = run_starts(code)
+    if len(starts) < len(code) // 2:  # logs come request by request: sort the runs
+        order = stable_order(code[starts])
+        return spread(starts[order], np.diff(starts, append=len(code))[order])[0]
     bits = (len(code) - 1).bit_length()
     if int(code.max()).bit_length() + bits > 63:
         return np.argsort(code, kind="stable")
