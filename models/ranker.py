@@ -111,9 +111,13 @@ class Ranker(nn.Module):
         """The table rows that the batch reads, as leaves to differentiate (see `layers.tables`)."""
         return {tables: tables.gather(batch) for tables in self.table_sets().values()}
 
-    def forward(self, batch: FeedBatch) -> dict[str, Tensor]:
-        """[N] by target: logits of binary targets, values in their transformed space."""
-        outputs, _, _ = self._run(batch, None, {})
+    def forward(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None) -> dict[str, Tensor]:
+        """[N] by target: logits of binary targets, values in their transformed space.
+
+        Args:
+            gathered: from `gather` for the same batch; None reads the tables themselves.
+        """
+        outputs, _, _ = self._run(batch, gathered, {})
         return dict(outputs)
 
     def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
@@ -121,7 +125,7 @@ class Ranker(nn.Module):
         return {name: in_label_unit(self.schema.target(name), output) for name, output in self(batch).items()}
 
     def outcome(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None) -> Outcome:
-        """Outputs with what else training needs; `gathered` comes from `gather` for the same batch."""
+        """Outputs with what else training needs; `gathered` as in `forward`."""
         outputs, embedded, penalties = self._run(batch, gathered, batch.labels)
         weights = self.weighting(embedded, batch)
         return Outcome(outputs=outputs, weights=weights, penalties={**penalties, **weights.penalties})

@@ -2,30 +2,31 @@
 click-through rate prediction", Sec. 4.3).
 
     # R feeds, N candidates, G x S grid of candidates (rows of one feed), L history length
-    # E width of an entry, M width of its matched part, A units of the first attention layer
+    # E width of an entry, M width of its matched part, A units of the first attention layer, Z = G S, B = S A
 
 An entry's weight is an MLP over [q, k, q - k, q * k], q the candidate's and k the entry's attributes; no softmax, as
 published. The first layer is linear, so with W = [Wq, Wk, Wd, Wp]
 
-    [q, k, q - k, q * k] W  =  q (Wq + Wd)  +  k (Wk - Wd)  +  (q * k) Wp.
+    [q, k, q - k, q * k] W  =  q (Wq + Wd)  +  k (Wk - Wd + diag(q) Wp).
 
-The first part is computed once per candidate, the second once per history entry, and only the last per pair: as
-k (diag(q) Wp), one product a feed for all its candidates, without a copy of the history per candidate.
+The first part is computed once per candidate; the second is one matrix product a feed, of its history with the brackets
+of all its candidates side by side. No history is copied per candidate, and neither is q * k ever written down. What is
+left per pair is that product, the activations and the layers above.
 
-Where we differ: the two sums in brackets are one weight each (the same functions with fewer parameters). Attributes of
-an entry that no candidate field matches (say its stay time) stand beside k in the second part. Activation `dice` learns
-the point and the slope of its rectifier instead of taking them from the batch, see `Dice`.
+Where we differ: Wq + Wd and Wk - Wd are one weight each (the same functions with fewer parameters). Attributes of an
+entry that no candidate field matches (say its stay time) stand beside k. Activation `dice` is `layers.dice`, which does
+not look at other rows of the batch.
 """
 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
 from models.config import config
 from models.layers import histories
+from models.layers.dice import Dice
 from models.layers.embedding import Embedded, EmbeddedHistory, HistoryWidths
 from models.layers.grid import Grid, grid
 from models.layers.mlp import check_layers, plain_uniform
@@ -52,25 +53,6 @@ class DinConfig:
 
     def __post_init__(self) -> None:
         check_layers("din", hidden=self.hidden)
-
-
-class Dice(nn.Module):
-    """p x + (1 - p) alpha x with p = sigmoid(slope x + shift) (Zhou et al. 2018, Eq. 3).
-
-    The paper has slope = 1 / sqrt(var x), shift = -mean x / sqrt(var x) over the batch. Here both are parameters: with
-    batch statistics a row's output depends on the rows beside it, and two workers do not equal one. A trained Dice of
-    the paper's kind, which predicts with fixed statistics, is the same function.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.zeros(width))
-        self.slope = nn.Parameter(torch.ones(width))
-        self.shift = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        p = torch.addcmul(self.shift, self.slope, x).sigmoid()
-        return x * torch.addcmul(self.alpha, 1 - self.alpha, p)
 
 
 def activation(kind: str, width: int) -> nn.Module:
@@ -107,18 +89,25 @@ class TargetAttention(nn.Module):
         """interest [N, E]; zeros where the history has no real entry."""
         entries_GLE = places.of_feed(history.entries_RLE)
         is_real_GSL = places.of_feed(history.is_real_RL).unsqueeze(1)
-        entry_GLA = places.of_feed(F.linear(history.entries_RLE, self.entry_EA.t(), self.bias_A))
-        query_GSA = places.lay(query_NM @ self.query_MA)
-        # k (diag(q) Wp) for all S candidates of a row at once
-        scaled_GMSA = places.lay(query_NM).transpose(1, 2).unsqueeze(3) * self.pair_MA.unsqueeze(1)
-        pair_GLSA = (entries_GLE[..., : self.matched] @ scaled_GMSA.flatten(2)).unflatten(2, (places.columns, -1))
-        hidden_GLSA = pair_GLSA + query_GSA.unsqueeze(1) + entry_GLA.unsqueeze(2)
+        hidden_GLSA = self._first_layer(entries_GLE, places.lay(query_NM))
         score_GSL = self.rest(self.first_activation(hidden_GLSA)).squeeze(3).transpose(1, 2)
         if self.softmax:
             # the lowest number rather than -inf: all padding gives equal weights, masked below, and not nan
             score_GSL = score_GSL.masked_fill(~is_real_GSL, torch.finfo(score_GSL.dtype).min).softmax(2)
         weight_GSL = score_GSL.masked_fill(~is_real_GSL, 0)
         return places.pick(weight_GSL @ entries_GLE)
+
+    def _first_layer(self, entries_GLE: Tensor, query_GSM: Tensor) -> Tensor:
+        """[G, L, S, A], before its activation; see the head of this file."""
+        rows, columns, matched = query_GSM.shape
+        from_query_G1B = torch.addmm(self.bias_A, query_GSM.flatten(0, 1), self.query_MA).view(rows, 1, -1)
+        query_MZ1 = query_GSM.permute(2, 0, 1).reshape(matched, rows * columns, 1)
+        bracket_EZA = torch.baddbmm(self.entry_EA[:matched].unsqueeze(1), query_MZ1, self.pair_MA.unsqueeze(1))
+        if len(self.entry_EA) > matched:
+            unmatched = self.entry_EA[matched:].unsqueeze(1).expand(-1, rows * columns, -1)
+            bracket_EZA = torch.cat([bracket_EZA, unmatched.to(bracket_EZA.dtype)])
+        bracket_GEB = bracket_EZA.view(len(self.entry_EA), rows, -1).transpose(0, 1)
+        return torch.baddbmm(from_query_G1B, entries_GLE, bracket_GEB).unflatten(2, (columns, -1))
 
 
 class Din(nn.Module):

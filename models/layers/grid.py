@@ -1,6 +1,6 @@
 """Candidates of a feed laid side by side, so that a matrix product over the feed serves them all.
 
-# R feeds, N candidates, G rows of the grid, S columns of the grid
+# R feeds, N candidates, G rows and S columns of the grid, Z = G S
 """
 
 from dataclasses import dataclass
@@ -17,24 +17,23 @@ class Grid:
 
     Attributes:
         rows, columns: G and S.
-        row_N, column_N: a candidate's cell, int64.
+        cell_N: a candidate's cell, row * S + column, int64.
         feed_of_G: the feed of a row, int64; None if row r is feed r.
     """
 
     rows: int
     columns: int
-    row_N: Tensor
-    column_N: Tensor
+    cell_N: Tensor
     feed_of_G: Tensor | None
 
     def lay(self, values_ND: Tensor) -> Tensor:
         """[G, S, D], zeros in empty cells."""
-        cells_GSD = values_ND.new_zeros(self.rows, self.columns, values_ND.shape[1])
-        return cells_GSD.index_put((self.row_N, self.column_N), values_ND)
+        cells_ZD = values_ND.new_zeros(self.rows * self.columns, values_ND.shape[1])
+        return cells_ZD.index_copy(0, self.cell_N, values_ND).unflatten(0, (self.rows, self.columns))
 
     def pick(self, values_GSD: Tensor) -> Tensor:
         """[N, D], the inverse of `lay`."""
-        return values_GSD[self.row_N, self.column_N]
+        return values_GSD.flatten(0, 1).index_select(0, self.cell_N)
 
     def of_feed(self, values_RD: Tensor) -> Tensor:
         """A feed's values for every row of the grid: [R, ...] -> [G, ...]."""
@@ -53,7 +52,7 @@ def grid(feed_of_candidate_N: Tensor, feeds: int) -> Grid:
     position_N = torch.arange(candidates, device=feed_of_candidate_N.device) - start_R[feed_of_candidate_N]
     largest = int(count_R.max()) if feeds else 0
     if feeds * largest <= WASTE * candidates:
-        return Grid(rows=feeds, columns=largest, row_N=feed_of_candidate_N, column_N=position_N, feed_of_G=None)
+        return Grid(rows=feeds, columns=largest, cell_N=feed_of_candidate_N * largest + position_N, feed_of_G=None)
     columns = -(-candidates // feeds)
     rows_R = (count_R + columns - 1) // columns
     first_R = rows_R.cumsum(0) - rows_R
@@ -61,7 +60,6 @@ def grid(feed_of_candidate_N: Tensor, feeds: int) -> Grid:
     return Grid(
         rows=len(feed_of_G),
         columns=columns,
-        row_N=first_R[feed_of_candidate_N] + position_N // columns,
-        column_N=position_N % columns,
+        cell_N=first_R[feed_of_candidate_N] * columns + position_N,
         feed_of_G=feed_of_G,
     )

@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from models.config import ConfigError
-from models.interests.din import Dice, Din, DinConfig
+from models.interests.din import Din, DinConfig
 from models.interests.pooling import Pooling, PoolingConfig
 from models.layers.embedding import Embedding
 from models.layers.histories import matches
@@ -64,17 +64,6 @@ def test_din_is_an_mlp_over_query_key_difference_and_product(kind, softmax, most
             weight = torch.stack(scores) if scores else torch.zeros(0, 1)
             weight = weight.softmax(0) if softmax else weight
             assert_close(found.candidate[f"interest.{name}"][candidate], (weight * entries).sum(0), rtol=1e-4, atol=1e-4)
-
-
-def test_dice_is_the_published_one_with_fixed_statistics():
-    """Mean 3, variance 4, alpha 0.1: p(5) = sigmoid(1)."""
-    dice = Dice(1)
-    with torch.no_grad():
-        dice.slope.fill_(1 / 2)
-        dice.shift.fill_(-3 / 2)
-        dice.alpha.fill_(0.1)
-    p = 1 / (1 + 2.718281828**-1)
-    assert dice(torch.tensor([5.0])).item() == pytest.approx(p * 5 + (1 - p) * 0.1 * 5)
 
 
 def test_matches_count_entries_with_the_candidates_rows():

@@ -1,8 +1,10 @@
 """Layers against numbers one can check and against naive forms."""
 
+import pytest
 import torch
 from torch.testing import assert_close
 
+from models.layers.dice import Dice
 from models.layers.grid import grid
 from models.layers.masked import masked_mean
 from models.layers.mixed import MixedBank, MixedLinear
@@ -132,3 +134,38 @@ def test_a_long_feed_is_cut_into_rows_of_average_length():
     assert_close(places.pick(laid), values)
     assert places.of_feed(torch.tensor([[0.0], [1], [2], [3]])).flatten().tolist() == [0, 1, 2, 3, 3, 3]
     assert places.rows * places.columns <= 2 * sum(sizes)
+
+
+def test_dice_is_the_published_one_with_fixed_statistics_and_rescaled_neighbours():
+    """Mean 3, variance 4, alpha 0.1: p(5) = sigmoid(1), and 5 (p + 0.1 (1 - p)) comes from an input scaled by 1/2."""
+    dice = Dice(1)
+    with torch.no_grad():
+        dice.shift.fill_(-3 / 2)
+        dice.alpha.fill_(0.1)
+    p = 1 / (1 + 2.718281828**-1)
+    assert 2 * dice(torch.tensor([5.0 / 2])).item() == pytest.approx(5 * (p + 0.1 * (1 - p)))
+
+
+def test_the_gradient_of_dice_written_by_hand_is_right():
+    torch.manual_seed(0)
+    dice = Dice(3).double()
+    for parameter in dice.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    call = lambda x, alpha, shift: torch.func.functional_call(dice, {"alpha": alpha, "shift": shift}, (x,))
+    assert torch.autograd.gradcheck(call, (x, dice.alpha.detach().requires_grad_(), dice.shift.detach().requires_grad_()))
+
+
+def test_dice_in_pieces_is_dice_at_once(monkeypatch):
+    torch.manual_seed(0)
+    dice, x = Dice(3), torch.randn(11, 3)
+    results = []
+    for rows in (4096, 4):
+        monkeypatch.setattr("models.layers.dice.CPU_ROWS", rows)
+        dice.zero_grad()
+        leaf = x.clone().requires_grad_()
+        out = dice(leaf)
+        out.square().sum().backward()
+        results.append((out.detach(), leaf.grad, dice.alpha.grad.clone(), dice.shift.grad.clone()))
+    for whole, pieces in zip(*results, strict=True):
+        assert_close(whole, pieces)

@@ -8,8 +8,8 @@ otherwise than the papers, and how the copy accounts for it:
 * PLE counts its shared experts by the number of task experts, so only equal numbers can be built; and it computes a
   shared gate on the last level whose result nothing reads, which does not exist here.
 * DIN compares all history features as one vector (one attention), as here within one history; its Dice normalises by
-  batch statistics, which in prediction are constants: slope and shift of `Dice` here. Its first attention layer has a
-  weight each for q, k, q - k and q * k; here the first two have taken in the third.
+  batch statistics, which in prediction are constants: `Dice` here has the shift, its neighbours the slope. Its first
+  attention layer has a weight each for q, k, q - k and q * k; here the first two have taken in the third.
 * Gates have hidden layers by default and never a bias; here they are linear, and the bias is copied as 0.
 """
 
@@ -253,6 +253,7 @@ def test_din():
         for dice in unit.dnn.activation_layers:
             dice.bn.running_mean.normal_()
             dice.bn.running_var.uniform_(0.5, 2)
+            dice.bn.weight.abs_()  # as it starts, 1, and as Dice means it: p grows with x
     schema = Schema(fields=FIELDS, histories=(ROOMS,), targets=(CLICK,))
     config = RankerConfig(
         embedding_width=WIDTH,
@@ -263,16 +264,18 @@ def test_din():
     ranker = Ranker(schema, config, SIZES)
     attention = ranker.interest.attention["rooms"]
     query, key, difference, product = unit.dnn.linears[0].weight.t().split(2 * WIDTH)
-    copy(attention.query_MA, query + difference)
-    copy(attention.entry_EA, key - difference)
-    copy(attention.pair_MA, product)
-    copy(attention.bias_A, unit.dnn.linears[0].bias)
-    for ours, theirs in ((attention.rest[0], unit.dnn.linears[1]), (attention.rest[2], unit.dense)):
-        copy(ours.weight, theirs.weight)
-        copy(ours.bias, theirs.bias)
-    for ours, theirs in zip((attention.first_activation, attention.rest[1]), unit.dnn.activation_layers, strict=True):
-        slope = theirs.bn.weight / (theirs.bn.running_var + theirs.bn.eps).sqrt()
-        copy(ours.slope, slope)
+    # its Dice sees slope * x + shift, ours x + shift: linear maps before are scaled by the slope, after by its inverse
+    first, second = (dice.bn.weight / (dice.bn.running_var + dice.bn.eps).sqrt() for dice in unit.dnn.activation_layers)
+    copy(attention.query_MA, (query + difference) * first)
+    copy(attention.entry_EA, (key - difference) * first)
+    copy(attention.pair_MA, product * first)
+    copy(attention.bias_A, unit.dnn.linears[0].bias * first)
+    copy(attention.rest[0].weight, unit.dnn.linears[1].weight * second.unsqueeze(1) / first)
+    copy(attention.rest[0].bias, unit.dnn.linears[1].bias * second)
+    copy(attention.rest[2].weight, unit.dense.weight / second)
+    copy(attention.rest[2].bias, unit.dense.bias)
+    dices = zip((attention.first_activation, attention.rest[1]), unit.dnn.activation_layers, (first, second), strict=True)
+    for ours, theirs, slope in dices:
         copy(ours.shift, theirs.bn.bias - theirs.bn.running_mean * slope)
         copy(ours.alpha, theirs.alpha.squeeze(1))
     # the peer reads sparse fields, interest, numbers; here the interest comes last
