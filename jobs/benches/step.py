@@ -23,9 +23,12 @@ from torch import Tensor
 
 from models.batch import FeedBatch, HistoryBatch
 from models.couplings.esmm import EsmmConfig
+from models.fusions import FusionConfig
 from models.fusions.mmoe import MmoeConfig
 from models.fusions.ple import PleConfig
+from models.fusions.shared_bottom import SharedBottomConfig
 from models.fusions.single import SingleConfig
+from models.interests import InterestConfig
 from models.interests.din import DinConfig
 from models.interests.pooling import PoolingConfig
 from models.learners import build_learner
@@ -169,11 +172,15 @@ def feeds_part(systems: Sequence[str], quick: bool) -> None:
     )
     _row("system", "", "grouped", "flat", "ratio")
     schema = _schema("two histories", SMALL)
+    interests: dict[str, InterestConfig] = {"pooling": PoolingConfig(), "din": DinConfig(hidden=ATTENTION)}
+    fusions: dict[str, FusionConfig] = {
+        "shared bottom": SharedBottomConfig(hidden=HIDDEN, towers=TOWER),
+        "mmoe": MmoeConfig(experts=3, hidden=HIDDEN, towers=TOWER),
+    }
     rankers = {
-        "pooling + mmoe": RankerConfig(interest=PoolingConfig(), fusion=MmoeConfig(experts=3, hidden=HIDDEN, towers=TOWER)),
-        "din + mmoe": RankerConfig(
-            interest=DinConfig(hidden=ATTENTION), fusion=MmoeConfig(experts=3, hidden=HIDDEN, towers=TOWER)
-        ),
+        f"{first} + {second}": RankerConfig(interest=interest, fusion=fusion)
+        for first, interest in interests.items()
+        for second, fusion in fusions.items()
     }
     grouped = [_random_feeds(schema, SMALL, BATCH // 8, 8, seed) for seed in range(4)]
     flat = [_flat(batch) for batch in grouped]
@@ -397,7 +404,7 @@ def _names() -> list[str]:
 def _matched(system: str) -> dict[str, list[str]]:
     """Histories by name, with the candidate fields that their entries share tables with."""
     if system == "two histories":
-        return {"channels": ["f10", "f11"], "products": ["f12", "f13"]}
+        return {"channels": ["f10", "f11", "f12"], "products": ["f13", "f14"]}
     return {"seen": ["f10", "f11"]} if system == "din" else {}
 
 

@@ -142,7 +142,7 @@ class LaterLevel(nn.Module):
     def forward(self, mixed_TNH: Tensor, shared_1NH: Tensor) -> Extracted:
         first_XNH = torch.cat([self._experts(self.own(mixed_TNH)), self._experts(self.shared(shared_1NH))])
         return Extracted(
-            experts_XNH=self.rest(F.dropout(first_XNH.relu(), self.dropout, self.training)),
+            experts_XNH=self.rest(F.dropout(first_XNH.relu_(), self.dropout, self.training)),
             own_NTM=self.own_gates(mixed_TNH).transpose(0, 1),
             shared_N1X=None if self.shared_gate is None else self.shared_gate(shared_1NH).transpose(0, 1),
         )

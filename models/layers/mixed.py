@@ -37,12 +37,18 @@ class MixedLinear(nn.Module):
 
     def forward(self, vectors: Vectors) -> Tensor:
         if self.feed is None or vectors.feed_RF is None:
-            outputs: Tensor = self.bias
-        else:
-            outputs = torch.addmm(self.bias, vectors.feed_RF, self.feed).index_select(0, vectors.feed_of_candidate_N)
-        if self.candidate is None or vectors.candidate_NC is None:
+            return torch.addmm(self.bias, _present(vectors.candidate_NC), _present(self.candidate))
+        outputs = torch.addmm(self.bias, vectors.feed_RF, self.feed).index_select(0, vectors.feed_of_candidate_N)
+        if self.candidate is None:
             return outputs
-        return torch.addmm(outputs, vectors.candidate_NC, self.candidate)
+        # in place, since it is the widest tensor of a ranker; autocast leaves that to us
+        dtype = outputs.dtype
+        return outputs.addmm_(_present(vectors.candidate_NC).to(dtype), self.candidate.to(dtype))
+
+
+def _present(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None  # the widths given at the start and the vectors given now are of the same parts
+    return tensor
 
 
 class MixedBank(nn.Module):
@@ -57,5 +63,5 @@ class MixedBank(nn.Module):
         self.width = self.rest.width
 
     def forward(self, vectors: Vectors) -> Tensor:
-        first = F.dropout(self.first(vectors).relu(), self.dropout, self.training)
+        first = F.dropout(self.first(vectors).relu_(), self.dropout, self.training)
         return self.rest(first.unflatten(1, (self.members, -1)).transpose(0, 1))

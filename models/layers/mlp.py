@@ -60,5 +60,5 @@ class MlpBank(nn.Module):
 
     def forward(self, x_BNI: Tensor) -> Tensor:
         for layer in self.layers:
-            x_BNI = F.dropout(layer(x_BNI).relu(), self.dropout, self.training)
+            x_BNI = F.dropout(layer(x_BNI).relu_(), self.dropout, self.training)
         return x_BNI
