@@ -59,6 +59,8 @@ class Embedding(nn.Module):
         numbers: how float fields become vectors.
     """
 
+    like: Tensor
+
     def __init__(self, schema: Schema, table_sizes: Mapping[str, int], width: int, numbers: NumbersConfig) -> None:
         super().__init__()
         self.table_widths = {table: declared or width for table, (_, declared) in schema.tables.items()}
@@ -80,6 +82,7 @@ class Embedding(nn.Module):
         self.numbers = nn.ModuleDict(
             {of: NUMBERS[numbers.kind](numbers, len(names)) for of, names in self._numbers.items() if names}
         )
+        self.register_buffer("like", torch.zeros(()), persistent=False)  # of the dtype that the module was brought to
         self._order = {of: [item.name for item in schema.fields_of(of)] for of in ("feed", "candidate")}
         number_width = numbers.width
         each_width = {item.name: number_width if item.is_number else self.table_widths[item.table] for item in schema.fields}
@@ -117,8 +120,8 @@ class Embedding(nn.Module):
             if of in self.numbers:
                 columns = getattr(batch, of)
                 values_NF = torch.stack([columns[name] for name in self._numbers[of]], dim=1)
-                dtype = next(iter(self.parameters())).dtype
-                into.update(zip(self._numbers[of], self.numbers[of](values_NF.to(dtype)).unbind(1), strict=True))
+                vectors_NFD = self.numbers[of](values_NF.to(self.like.dtype))
+                into.update(zip(self._numbers[of], vectors_NFD.unbind(1), strict=True))
         return Embedded(
             feed={name: feed[name] for name in self._order["feed"]},
             candidate={name: candidate[name] for name in self._order["candidate"]},

@@ -26,20 +26,21 @@ class Wide(nn.Module):
             candidate={field.name: field.table for field in schema.fields_of("candidate") if not field.is_number},
             histories={},
         )
-        self.tables = TableSet(reads, table_sizes, len(schema.targets))
+        self.tables = TableSet(reads, table_sizes, len(schema.targets)) if reads.tables() else None
         self.numbers = {of: [item.name for item in schema.fields_of(of) if item.is_number] for of in ("feed", "candidate")}
         widths = Widths(feed=dict.fromkeys(self.numbers["feed"], 1), candidate=dict.fromkeys(self.numbers["candidate"], 1))
         self.linear = MixedLinear(widths, len(schema.targets), before_relu=False) if any(self.numbers.values()) else None
 
     def forward(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None) -> Tensor:
-        looked = self.tables(batch, None if gathered is None else gathered[self.tables])
         parts = []
-        if looked.feed_RFD is not None:
-            parts.append(looked.feed_RFD.sum(1).index_select(0, batch.feed_of_candidate_N))
-        if looked.candidate_NFD is not None:
-            parts.append(looked.candidate_NFD.sum(1))
+        if self.tables is not None:
+            looked = self.tables(batch, None if gathered is None else gathered[self.tables])
+            if looked.feed_RFD is not None:
+                parts.append(looked.feed_RFD.sum(1).index_select(0, batch.feed_of_candidate_N))
+            if looked.candidate_NFD is not None:
+                parts.append(looked.candidate_NFD.sum(1))
         if self.linear is not None:
-            dtype = self.tables.weight.dtype
+            dtype = self.linear.bias.dtype
             columns = lambda of: {name: getattr(batch, of)[name].to(dtype).unsqueeze(1) for name in self.numbers[of]}
             parts.append(
                 self.linear(

@@ -1,5 +1,6 @@
 """What every system of the zoo, and combinations beside it, owe."""
 
+import dataclasses
 import threading
 
 import pytest
@@ -16,7 +17,7 @@ from models.learners import build_learner
 from models.learners.world import Solo
 from models.optim import AdagradConfig, AdamConfig, LazyAdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker, RankerConfig
-from models.schema import Schema
+from models.schema import Field, Number, Schema
 from models.zoo import ZOO
 from tests.models.helpers import Threads, double, flat, replaced, take, with_no_entries, with_pads, without_history
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
@@ -156,6 +157,24 @@ def test_no_history_at_all(config):
     assert_same(outputs, ranker(with_no_entries(batch)))
     sum(output.sum() for output in ranker.outcome(without_history(batch)).outputs.values()).backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in ranker.parameters())
+
+
+def test_fields_may_all_be_numbers(config):
+    schema = Schema(
+        fields=(
+            Field(name="user_entries", of="feed", encoding=Number()),
+            Field(name="rate", of="candidate", encoding=Number()),
+        ),
+        targets=tiny_schema().targets,
+    )
+    if getattr(config.interest, "histories", None):
+        config = dataclasses.replace(config, interest=PoolingConfig())
+    ranker, batch = build(config, schema).double(), random_batch(schema, {}, feeds=6, seed=1)
+    outputs = ranker(batch)
+    assert_same(outputs, ranker(flat(batch)))
+    learner = build_learner(ranker, schema, config.learner, OptimiserConfig(), Solo())
+    learner.step(batch)
+    assert all((ranker(batch)[name] != outputs[name]).any() for name in outputs)
 
 
 def test_batch_of_one(config):
