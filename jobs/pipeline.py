@@ -33,12 +33,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with connected(experiment.ray):
         _title("1/5 Prepare")
         prepare_stage(experiment)
+        trained = None
         if experiment.tune.space:
             _title("2/5 Search")
-            best = search_stage(experiment).best
-            experiment = with_best(experiment, best.values)
+            found = search_stage(experiment)
+            experiment = with_best(experiment, found.best.values)
+            trained = found.bundle_path
         _title("3/5 Train")
-        bundle = register_stage(experiment, train_stage(experiment).bundle_path)
+        if trained is not None and experiment.train.workers == 0:
+            print("The best trial was trained to its end with these settings and this seed; its bundle is taken.")
+        else:
+            trained = train_stage(experiment).bundle_path
+        bundle = register_stage(experiment, trained)
         _title("4/5 Report")
         report = evaluate_stage(experiment, [bundle_of(experiment)])
         _title("5/5 Serve")

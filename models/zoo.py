@@ -7,7 +7,7 @@ number of experts; a slot given with another `kind` replaces the row's.
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import ConfigError, from_dict, to_dict
+from models.config import ConfigError, from_dict, overlaid, to_dict
 from models.couplings.esmm import EsmmConfig
 from models.fusions.mmoe import MmoeConfig
 from models.fusions.ple import PleConfig
@@ -46,14 +46,5 @@ def resolve(spelling: Mapping[str, Any]) -> RankerConfig:
         raise ConfigError(f"`model.system` is {name!r}, which is not in the zoo. Systems: {', '.join(ZOO)}.")
     row = to_dict(RankerConfig() if name is None else ZOO[name])
     changes = {key: value for key, value in spelling.items() if key != "system"}
-    return from_dict(RankerConfig, _overlaid(row, changes), where="model")
+    return from_dict(RankerConfig, overlaid(row, changes), where="model")
 
-
-def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("kind", old["kind"]) == old["kind"]:
-            value = _overlaid(old, value)
-        result[key] = value
-    return result

@@ -14,7 +14,7 @@ A stage that is finished says so and does nothing; one that was killed goes on.
 from pathlib import Path
 from typing import Any
 
-from models.config import ConfigError, from_dict, replaced, to_dict
+from models.config import ConfigError, from_dict, overlaid, replaced, to_dict
 from models.schema import Schema
 from pipelines.bundle import Bundle, load_bundle
 from pipelines.config import Experiment
@@ -82,10 +82,10 @@ def search_stage(experiment: Experiment) -> SearchResult:
 
 def with_best(experiment: Experiment, settings: dict[str, Any]) -> Experiment:
     """The experiment with a search's best settings (value by path) in place."""
-    spelling = to_dict(experiment)
+    changes: dict[str, Any] = {}
     for path, value in settings.items():
-        spelling = replaced(spelling, path, value)
-    return from_dict(Experiment, spelling)
+        changes = replaced(changes, path, value)
+    return from_dict(Experiment, overlaid(to_dict(experiment), changes))
 
 
 def registry_of(experiment: Experiment) -> Path:

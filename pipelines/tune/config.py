@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Discriminator
 
-from models.config import ConfigError, config, from_dict, replaced, to_dict
+from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
 from models.metrics import direction
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
@@ -156,20 +156,9 @@ def configs(spelling: Mapping[str, Any], values: Mapping[str, Any], config: Tune
         changed = replaced(changed, path, value)
     if config.metric is not None:
         changed = replaced(changed, "train.monitor", config.metric)
-    train = _overlaid(to_dict(TrainConfig()), changed["train"])
+    train = overlaid(to_dict(TrainConfig()), changed["train"])
     run = {"workers": 0, "reader": "thread", "threads": max(1, int(config.cpus_per_trial))}
     return resolve(changed["model"]), from_dict(TrainConfig, {**train, **run}, where="train")
-
-
-def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, section by section; a section of another `kind` replaces, so no keys of the old one remain."""
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("kind", old.get("kind")) == old.get("kind"):
-            value = _overlaid(old, value)
-        result[key] = value
-    return result
 
 
 def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> None:
