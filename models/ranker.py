@@ -21,6 +21,7 @@ from models.interests.pooling import PoolingConfig
 from models.layers.embedding import Embedding
 from models.layers.numbers import NumbersConfig, RawConfig
 from models.layers.tables import Gathered, TableSet
+from models.layers.unknown import with_hidden_ids
 from models.layers.wide import Wide
 from models.learners import LearnerConfig
 from models.learners.joint import JointConfig
@@ -39,12 +40,15 @@ class RankerConfig:
         embedding_width: of tables whose fields declare none.
         numbers: how float fields enter.
         wide: add a part that is linear in the fields themselves (`layers.wide`).
+        hidden_ids: share of the candidates' vocabulary ids hidden in training, so that ids born later are met
+            (`layers.unknown`); 0 for ids that live long.
         interest, fusion, coupling, weighting, learner: the slots, told apart by `kind`.
     """
 
     embedding_width: int = 16
     numbers: NumbersConfig = default(default_factory=RawConfig)
     wide: bool = False
+    hidden_ids: float = 0.0
     interest: InterestConfig = default(default_factory=PoolingConfig)
     fusion: FusionConfig = default(default_factory=SharedBottomConfig)
     coupling: CouplingConfig = default(default_factory=IndependentConfig)
@@ -54,6 +58,8 @@ class RankerConfig:
     def __post_init__(self) -> None:
         if self.embedding_width < 1:
             raise ValueError(f"a ranker needs embedding_width >= 1, got {self.embedding_width}.")
+        if not 0 <= self.hidden_ids < 1:
+            raise ValueError(f"a ranker needs 0 <= hidden_ids < 1, got {self.hidden_ids}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +112,10 @@ class Ranker(nn.Module):
     def table_sets(self) -> dict[str, TableSet]:
         """All embedding tables by module name; every other parameter is dense."""
         return {name: module for name, module in self.named_modules() if isinstance(module, TableSet)}
+
+    def for_training(self, batch: FeedBatch) -> FeedBatch:
+        """The batch as a learner should see it: with some ids hidden, where the config says so."""
+        return with_hidden_ids(batch, self.schema, self.config.hidden_ids)
 
     def gather(self, batch: FeedBatch) -> dict[nn.Module, Gathered]:
         """The table rows that the batch reads, as leaves to differentiate (see `layers.tables`)."""

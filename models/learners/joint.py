@@ -63,6 +63,7 @@ class Joint:
         own: dict[str, SumCount] = {}
         objective: dict[str, Tensor] = {}  # what is divided by the count of the same name
         if batch is not None:
+            batch = self.ranker.for_training(batch)
             gathered = self.ranker.gather(batch)
             outcome = self.ranker.outcome(batch, gathered)
             for name, loss_N in candidate_losses(outcome.outputs, batch.labels, self.schema).items():
