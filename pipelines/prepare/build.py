@@ -45,7 +45,7 @@ def prepare(
     """Prepares logs for a schema; goes on where it was killed, and does nothing where it has finished.
 
     Args:
-        output: the prepared folder.
+        output: the prepared folder; on a cluster one that all nodes reach, and so for the logs.
         dry_run: print what would be done, from the footers of the files, and return None.
 
     Raises:
@@ -92,8 +92,8 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
         for name in sorted(set(names) - set(there)):
             _missing(name, table, logs, PREFIXES[table])
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
-        names = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
-        raise ConfigError(f"history `{names}` reads product clicks, but the log has no table `product_clicks`.")
+        readers = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
+        raise ConfigError(f"history `{readers}` reads product clicks, but the log has no table `product_clicks`.")
     rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
     return Plan(logs, schema, config, output, frozenset(columns), types, rows, buckets)

@@ -44,23 +44,15 @@ class PrepareConfig:
     latest: date = date(2100, 1, 1)
     extra_columns: tuple[str, ...] = ()
     rows_per_chunk: int = 500_000
-    rows_per_bucket: int = 1_000_000
-    feeds_per_file: int = 32_768
+    rows_per_bucket: int = 500_000
+    feeds_per_file: int = 16_384
     row_group_feeds: int = 2048
     parallel: Literal["ray", "none"] = "ray"
     cpus_per_task: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in [
-            "valid_days",
-            "feed_most",
-            "rows_per_chunk",
-            "rows_per_bucket",
-            "feeds_per_file",
-            "row_group_feeds",
-            "cpus_per_task",
-            "preference_days",
-        ]:
+        sizes = ("feed_most", "rows_per_chunk", "rows_per_bucket", "feeds_per_file", "row_group_feeds", "cpus_per_task")
+        for name in ("valid_days", "preference_days", *sizes):
             if getattr(self, name) <= 0:
                 raise ValueError(f"prepare needs {name} > 0, got {getattr(self, name)}.")
         for name in ("test_days", "feed_gap_seconds"):

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,17 +91,36 @@ def _in_process(task: Task, items: Sequence[Item], config: PrepareConfig) -> Ite
 def _with_ray(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, str]]:
     import ray
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # this module prints its own progress
-
     def run(batch: dict) -> dict:
         number = int(batch["number"][0])
         return {"number": [number], "problem": [task(items[number])]}
 
-    numbers = ray.data.from_items([{"number": number} for number in range(len(items))], override_num_blocks=len(items))
-    environment = {"env_vars": {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}}
-    results = numbers.map_batches(run, batch_size=1, num_cpus=config.cpus_per_task, runtime_env=environment)
-    for row in results.iter_rows():
-        yield items[row["number"]], row["problem"]
+    with _quiet(ray.data.DataContext.get_current()):
+        numbers = ray.data.from_items([{"number": number} for number in range(len(items))], override_num_blocks=len(items))
+        one_thread = {"env_vars": {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}}  # tasks run side by side instead
+        results = numbers.map_batches(run, batch_size=1, num_cpus=config.cpus_per_task, runtime_env=one_thread)
+        for row in results.iter_rows():
+            yield items[row["number"]], row["problem"]
+
+
+@contextmanager
+def _quiet(context: Any) -> Iterator[None]:
+    """Without Ray Data's own progress, and without its lines about that and about every execution that ends."""
+    names = ("enable_progress_bars", "print_on_execution_start")
+    before = {name: getattr(context, name) for name in names}
+    loggers = {logging.getLogger(f"ray.data._internal.{name}"): level for name, level in _TOO_TALKATIVE.items()}
+    levels = {logger: logger.level for logger in loggers}
+    for name in names:
+        setattr(context, name, False)
+    for logger, level in loggers.items():
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+_TOO_TALKATIVE = {"progress": logging.ERROR, "execution.streaming_executor": logging.WARNING}
