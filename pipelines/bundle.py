@@ -73,7 +73,7 @@ def save_bundle(
     _write(beside / "schema.json", schema.to_dict())
     _write(beside / "config.json", to_dict(model))
     encoder.save(beside / "encoder")
-    save_weights(beside / "weights.safetensors", ranker, _parts(schema, model, encoder))
+    save_weights(beside / "weights.safetensors", ranker, _parts(schema.to_dict(), to_dict(model), encoder))
     _write(beside / "metrics.json", metrics)
     _write(beside / "provenance.json", provenance)
     shutil.rmtree(path, ignore_errors=True)
@@ -93,11 +93,12 @@ def load_bundle(path: Path) -> Bundle:
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
         raise ConfigError(f"{path} is not a whole bundle: {', '.join(missing)} missing. Copy the whole folder.")
-    schema = from_dict(Schema, _read(path / "schema.json"), where="schema")
-    model = from_dict(RankerConfig, _read(path / "config.json"), where="model")
+    spelled_schema, spelled_model = _read(path / "schema.json"), _read(path / "config.json")
+    schema = from_dict(Schema, spelled_schema, where="schema")
+    model = from_dict(RankerConfig, spelled_model, where="model")
     encoder = _read_encoder(path / "encoder")
     weights, metadata = _read_weights(path / "weights.safetensors")
-    for part, fingerprint in _parts(schema, model, encoder).items():
+    for part, fingerprint in _parts(spelled_schema, spelled_model, encoder).items():
         if metadata.get(part) != fingerprint:
             raise ConfigError(
                 f"{path}: the {part} is not the one its weights were trained with (fingerprint {fingerprint}, the weights say "
@@ -138,8 +139,9 @@ def fingerprint(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _parts(schema: Schema, model: RankerConfig, encoder: EncoderState) -> dict[str, str]:
-    return {"schema": fingerprint(schema.to_dict()), "config": fingerprint(to_dict(model)), "encoder": encoder.fingerprint}
+def _parts(schema: Mapping[str, Any], model: Mapping[str, Any], encoder: EncoderState) -> dict[str, str]:
+    """Fingerprints of the parts as they are written, so that a bundle outlives keys that are added to a config later."""
+    return {"schema": fingerprint(schema), "config": fingerprint(model), "encoder": encoder.fingerprint}
 
 
 def _check_weights(path: Path, ranker: Ranker, weights: Mapping[str, torch.Tensor]) -> None:

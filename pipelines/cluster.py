@@ -41,6 +41,8 @@ def connected(ray_config: RayConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's Train page
     import ray
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if ray.is_initialized():
         yield
         return

@@ -18,6 +18,7 @@ import asyncio
 import json
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -162,6 +163,15 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
 
 def shutdown() -> None:
     """Ends replicas, proxy and controller; a Ray that was there before stays."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        # The controller ends itself in this call. With the retries that `serve.shutdown` asks for, Ray reports that as a
+        # failed task on every driver's screen.
+        with suppress(ray.exceptions.RayActorError):
+            ray.get(client._controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=_START_SECONDS)
+        client._shutdown = True
     serve.shutdown()
 
 

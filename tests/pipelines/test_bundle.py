@@ -102,6 +102,17 @@ def test_the_config_of_another_bundle_is_refused(bundle):
         load_bundle(bundle)
 
 
+def test_a_key_that_the_config_got_later_does_not_spoil_old_bundles(bundle, prepared, ranker, tmp_path):
+    from pipelines import bundle as module
+
+    spelled = to_dict(MODEL)
+    del spelled["hidden_ids"]  # as it was before the key was there
+    schema = prepared.schema.to_dict()
+    module.save_weights(bundle / "weights.safetensors", ranker, module._parts(schema, spelled, prepared.encoder))
+    (bundle / "config.json").write_text(json.dumps(spelled))
+    assert load_bundle(bundle).model == MODEL
+
+
 def test_the_encoder_of_another_bundle_is_refused(bundle, prepared):
     replace(prepared.encoder, entry_rate=0.25).save(bundle / "encoder")
     with pytest.raises(ConfigError, match="the encoder is not the one"):
