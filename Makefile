@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -q -m "not ray and not cluster"
+	$(BIN)/python -m pytest -q -n 2 -m "not ray and not cluster"
 
 test-ray: $(READY)
 	$(BIN)/python -m pytest -q -m ray

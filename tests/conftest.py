@@ -6,6 +6,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before anything imports ra
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")  # idle workers stay warm between stages
 os.environ.setdefault("RAY_num_workers_soft_limit", "6")
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes run side by side; threads of all of them would get in each other's way
 
 import pytest
 
