@@ -54,6 +54,7 @@ def connected(ray_config: RayConfig) -> Iterator[None]:
             raise ConfigError(f"`ray.address` is {address!r}, but no Ray answers there: {str(error).splitlines()[0]}") from None
     else:
         context = ray.init(
+            address="local",  # never by chance another Ray that runs, or ran, on this machine
             num_cpus=ray_config.num_cpus or max(4, os.cpu_count() or 1),
             include_dashboard=ray_config.dashboard,
             object_store_memory=ray_config.object_store_mb * 2**20,

@@ -6,7 +6,9 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before anything imports ra
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")  # idle workers stay warm between stages
 os.environ.setdefault("RAY_num_workers_soft_limit", "6")
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes run side by side; threads of all of them would get in each other's way
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # test processes run side by side; threads of all of them would get in each other's way
 
 import pytest
 
@@ -29,6 +31,6 @@ def local_ray(tmp_path_factory):
     """One small Ray for all tests marked `ray`."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=300 * 2**20, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=300 * 2**20, log_to_driver=False)
     yield ray
     ray.shutdown()

@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,6 +33,8 @@ def client():
 
     port, web, other = free_port(), free_port(), free_port()
     options = [f"--port={port}", f"--dashboard-port={web}", f"--ray-client-server-port={other}", "--num-cpus=4"]
+    folder = tempfile.mkdtemp(prefix="ray")  # short, for socket names; not Ray's own, where it notes which cluster is current
+    options += [f"--temp-dir={folder}"]
     options += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--object-store-memory={300 * 2**20}"]
     head = subprocess.Popen(
         [BIN / "ray", "start", "--head", "--block", "--disable-usage-stats", *options],
@@ -54,6 +58,7 @@ def client():
     except subprocess.TimeoutExpired:
         os.killpg(head.pid, signal.SIGKILL)
         head.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def submitted(client, *words: str):
