@@ -47,4 +47,3 @@ def resolve(spelling: Mapping[str, Any]) -> RankerConfig:
     row = to_dict(RankerConfig() if name is None else ZOO[name])
     changes = {key: value for key, value in spelling.items() if key != "system"}
     return from_dict(RankerConfig, overlaid(row, changes), where="model")
-

@@ -196,13 +196,14 @@ def feeds_part(systems: Sequence[str], quick: bool) -> None:
     repeats = 3 if quick else 9
     for name, config in rankers.items():
         ranker = Ranker(schema, config, _sizes(SMALL))
-        learner = build_learner(ranker, schema, config.learner, FAMILIES["adam"], Solo())
+        learners = {each: build_learner(ranker, schema, config.learner, FAMILIES[each], Solo()) for each in FAMILIES}
 
         def predict(batch: FeedBatch, ranker: Ranker = ranker) -> None:
             with torch.inference_mode():
                 ranker.predict(batch)
 
-        for what, call in (("training step", learner.step), ("prediction", predict)):
+        training = [(f"training step, {family}", learner.step) for family, learner in learners.items()]
+        for what, call in [*training, ("prediction", predict)]:
             taken = turns(
                 {
                     "grouped": lambda index, call=call: call(grouped[index % 4]),

@@ -10,7 +10,7 @@ from models.metrics import CUTOFFS, DIRECTIONS
 from models.schema import Schema, Target
 from pipelines.evaluate import figures
 
-GROUPS_ABREAST = 5  # targets in one overview table
+GROUPS_ABREAST = 4  # targets in one overview table
 
 Role = Literal["model", "baseline", "truth"]
 
