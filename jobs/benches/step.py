@@ -172,7 +172,7 @@ def auc_part(systems: Sequence[str], quick: bool) -> None:
         _row(system, *cells)
 
 
-def feeds_part(systems: Sequence[str], quick: bool) -> None:
+def feeds_part(_: Sequence[str], quick: bool) -> None:
     """Batches of feeds against the same candidates as feeds of their own."""
     _title(
         f"Feeds of 8 candidates against flat, two histories of {LENGTH}, {BATCH} candidates (samples/s; ratio = flat / grouped)"
