@@ -4,6 +4,7 @@ Unknown keys are refused together with the known ones, and every complaint names
 """
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ def from_dict(cls: type[T], spelling: Mapping[str, Any], *, where: str = "") -> 
         ConfigError: an unknown key, a missing one, a wrong type or a value the class itself refuses.
     """
     try:
-        return TypeAdapter(cls).validate_python(dict(spelling))
+        return _adapter(cls).validate_python(dict(spelling))
     except ValidationError as error:
         lines = [_complaint(cls, item, where) for item in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
@@ -40,7 +41,7 @@ def from_dict(cls: type[T], spelling: Mapping[str, Any], *, where: str = "") -> 
 
 def to_dict(value: Any) -> dict[str, Any]:
     """The plain spelling of a config: `from_dict(type(value), to_dict(value)) == value`."""
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")
 
 
 def replaced(spelling: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -73,6 +74,11 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
             value = overlaid(old, value)
         result[key] = value
     return result
+
+
+@functools.cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)  # costly to make, and the same for good
 
 
 def _complaint(cls: type, item: Mapping[str, Any], where: str) -> str:

@@ -1,14 +1,11 @@
-"""The feed table: one row a feed, candidate columns and histories as lists; and its way into tensors.
+"""The feed table: one row a feed, candidate columns and histories as lists (`pipelines.batches` makes tensors of it).
 
 Two Parquet tables have this shape. *Features* hold raw columns as the data steps compute them; *feeds* hold the
 encoded fields of a schema. Both begin with the same `META` columns, so rows of one can be found in the other.
 """
 
-import numpy as np
 import pyarrow as pa
-import torch
 
-from models.batch import FeedBatch, HistoryBatch
 from models.schema import Schema
 
 META = pa.schema(
@@ -34,55 +31,3 @@ def feeds_schema(schema: Schema) -> pa.Schema:
         columns += [pa.field(f"{history.name}.{field.name}", pa.list_(ROW)) for field in history.fields]
     columns += [pa.field(LABEL_PREFIX + name, pa.list_(pa.float32())) for name in schema.target_names]
     return pa.schema(columns)
-
-
-def to_batch(feeds: pa.Table, schema: Schema) -> FeedBatch:
-    """Encoded feeds as tensors; a label column that is missing is left out, as in a request.
-
-    Histories are padded behind their entries to the longest of the table. Order of feeds and candidates is kept.
-    """
-    feeds = feeds.combine_chunks()
-    lengths = _lengths(feeds["room_id"])
-    labels = {name: LABEL_PREFIX + name for name in schema.target_names if LABEL_PREFIX + name in feeds.column_names}
-    return FeedBatch(
-        feed={field.name: _tensor(feeds[field.name], field.is_number) for field in schema.fields_of("feed")},
-        candidate={field.name: _tensor(_flat(feeds[field.name]), field.is_number) for field in schema.fields_of("candidate")},
-        histories={
-            history.name: _padded({field.name: feeds[f"{history.name}.{field.name}"] for field in history.fields})
-            for history in schema.histories
-        },
-        feed_of_candidate_N=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
-        level_N=torch.from_numpy(_flat(feeds["level"]).to_numpy().astype(np.int64)),
-        user_R=torch.from_numpy(feeds["user_id"].to_numpy().astype(np.int64)),
-        labels={name: _tensor(_flat(feeds[column]), True) for name, column in labels.items()},
-    )
-
-
-def _tensor(column: pa.ChunkedArray | pa.Array, is_number: bool) -> torch.Tensor:
-    values = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
-    return torch.from_numpy(values.astype(np.float32 if is_number else np.int64))
-
-
-def _whole(column: pa.ChunkedArray) -> pa.ListArray:
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    return _whole(column).flatten()
-
-
-def _lengths(column: pa.ChunkedArray) -> np.ndarray:
-    return np.diff(_whole(column).offsets.to_numpy())
-
-
-def _padded(columns: dict[str, pa.ChunkedArray]) -> HistoryBatch:
-    lengths = _lengths(next(iter(columns.values())))
-    is_real = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
-    rows = {}
-    for name, column in columns.items():
-        padded = np.zeros(is_real.shape, np.int64)
-        padded[is_real] = _flat(column).to_numpy()
-        rows[name] = torch.from_numpy(padded)
-    return HistoryBatch(rows=rows, is_real_RL=torch.from_numpy(is_real))

@@ -74,3 +74,9 @@ def test_importing_models_leaves_ray_alone_and_writes_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
     assert done.stdout == ""
+
+
+def test_data_steps_run_without_pytorch():
+    program = "import sys, pipelines.prepare, pipelines.logs; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

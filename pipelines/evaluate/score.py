@@ -12,7 +12,8 @@ import torch
 from models.metrics import Evaluation
 from models.ranker import Ranker
 from models.schema import Schema
-from pipelines.feeds import LABEL_PREFIX, to_batch
+from pipelines.batches import to_batch
+from pipelines.feeds import LABEL_PREFIX
 from pipelines.prepare.arrays import flat, is_list, lengths
 
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")

@@ -11,8 +11,9 @@ import torch
 
 from models.schema import Schema
 from models.score import fused_score
+from pipelines.batches import to_batch
 from pipelines.bundle import Bundle
-from pipelines.feeds import META, to_batch
+from pipelines.feeds import META
 from pipelines.prepare.derive import base_columns
 from pipelines.prepare.prepared import Prepared
 from pipelines.serve.assemble import Wanted

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from models.batch import FeedBatch
 from models.config import ConfigError
 from models.schema import Schema
-from pipelines.feeds import META, feeds_schema, to_batch
+from pipelines.batches import to_batch
+from pipelines.feeds import META, feeds_schema
 
 T = TypeVar("T")
 

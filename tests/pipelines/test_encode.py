@@ -10,7 +10,8 @@ import pytest
 
 from models.config import ConfigError
 from models.schema import Bins, Field, Hash, History, HistoryField, Levels, Number, Schema, Target, Vocabulary
-from pipelines.feeds import feeds_schema, to_batch
+from pipelines.batches import to_batch
+from pipelines.feeds import feeds_schema
 from pipelines.logs.ids import as_ids
 from pipelines.prepare.derive import Clock
 from pipelines.prepare.encode import (

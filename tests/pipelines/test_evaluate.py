@@ -16,12 +16,12 @@ from models.config import ConfigError
 from models.ranker import Ranker
 from models.schema import Field, Hash, Levels, Number, Schema, Target, Vocabulary
 from models.zoo import resolve
+from pipelines.batches import to_batch
 from pipelines.bundle import Bundle, load_bundle, save_bundle
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
 from pipelines.evaluate.evaluate import bundle_names
 from pipelines.evaluate.report import Column, Entry, number, table, write_report
-from pipelines.feeds import to_batch
 from pipelines.prepare.derive import Clock
 from pipelines.prepare.encode import encode, finish, fit_partial
 from pipelines.prepare.prepared import SPLITS, Prepared

@@ -5,7 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from models.schema import Field, History, HistoryField, Number, Schema, Target
-from pipelines.feeds import feeds_schema, to_batch
+from pipelines.batches import to_batch
+from pipelines.feeds import feeds_schema
 
 SCHEMA = Schema(
     fields=(
