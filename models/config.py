@@ -33,7 +33,7 @@ def from_dict(cls: type[T], spelling: Mapping[str, Any], *, where: str = "") -> 
         ConfigError: an unknown key, a missing one, a wrong type or a value the class itself refuses.
     """
     try:
-        return _adapter(cls).validate_python(dict(spelling))
+        return _adapter(cls).validate_python(dict(spelling))  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as error:
         lines = [_complaint(cls, item, where) for item in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
@@ -41,7 +41,7 @@ def from_dict(cls: type[T], spelling: Mapping[str, Any], *, where: str = "") -> 
 
 def to_dict(value: Any) -> dict[str, Any]:
     """The plain spelling of a config: `from_dict(type(value), to_dict(value)) == value`."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")  # type: ignore[arg-type]  # classes are hashable
 
 
 def replaced(spelling: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
