@@ -71,6 +71,8 @@ def prepare(
     with atomic(output / "manifest.json") as draft:
         draft.write_text(json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(plan.work)
+    for line in _remarks(manifest["counts"], output):
+        print(f"  {line}", flush=True)
     counts = ", ".join(f"{manifest['splits'][split]['feeds']:,} {split}" for split in SPLITS)
     print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
     return Prepared.open(output)
@@ -188,6 +190,22 @@ def _run(plan: Plan) -> dict[str, Any]:
         "buckets": plan.buckets,
         "seconds": seconds,
     }
+
+
+def _remarks(counts: Mapping[str, Any], output: Path) -> list[str]:
+    """What a user should know of the rows that do not appear in the tables as they came."""
+    lines = []
+    for table, reasons in counts["quarantined"].items():
+        if reasons:
+            told = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
+            of = f"{sum(reasons.values()):,} of {counts['rows'][table]:,} rows of `{table}`"
+            lines.append(f"quarantined: {of} ({told}), kept in {output / 'quarantine'}")
+    if counts["unattributed_engagements"]:
+        lines.append(
+            f"{counts['unattributed_engagements']:,} of {counts['rows']['engagements']:,} engagements follow no impression "
+            "within their target's attribution time: they count for histories and counters, not for labels"
+        )
+    return lines
 
 
 def _file_item(file: Path) -> Item:

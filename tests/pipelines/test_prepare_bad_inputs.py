@@ -113,7 +113,7 @@ def test_too_many_malformed_rows_stop_the_job_and_a_higher_limit_goes_on(tmp_pat
     assert "going on" in capsys.readouterr().out
 
 
-def test_a_request_of_two_users_and_an_impression_logged_in_two_files(tmp_path, output):
+def test_a_request_of_two_users_and_an_impression_logged_in_two_files(tmp_path, output, capsys):
     log = random_log(1, feeds=60)
     asked = next(row for row in log.impressions if row["request_id"] is not None)
     other = next(row["user_id"] for row in log.impressions if row["user_id"] != asked["user_id"])
@@ -125,12 +125,13 @@ def test_a_request_of_two_users_and_an_impression_logged_in_two_files(tmp_path, 
         for name, some in (("once", log), ("twice", twice))  # the copy lies in another file
     ]
     repeated = [count["quarantined"]["impressions"]["impression logged twice"] for count in counts]
+    assert f"(impression logged twice: {repeated[1]}" in capsys.readouterr().out
     assert repeated[1] == repeated[0] + 1 and counts[1]["candidates"] == counts[0]["candidates"]
     message = refused(twice.write(tmp_path / "again"), tmp_path / "other", quarantine_limit=0.0)
     assert f"impression logged twice: {repeated[1]}" in message and str(tmp_path / "other" / "quarantine") in message
 
 
-def test_engagements_without_impression_are_counted_and_kept_for_histories(tmp_path, output):
+def test_engagements_without_impression_are_counted_and_kept_for_histories(tmp_path, output, capsys):
     log = random_log(1, feeds=60)
     user = log.impressions[-1]["user_id"]
     before = prepare(log.write(tmp_path / "a"), SCHEMA, config(), output).manifest["counts"]["unattributed_engagements"]
@@ -138,6 +139,7 @@ def test_engagements_without_impression_are_counted_and_kept_for_histories(tmp_p
     planted = log.planted("engagements", row).write(tmp_path / "b")
     prepared = prepare(planted, SCHEMA, config(), tmp_path / "with")
     assert prepared.manifest["counts"]["unattributed_engagements"] == before + 1
+    assert f"{before + 1} of {len(log.engagements) + 1} engagements follow no impression" in capsys.readouterr().out
     files = [file for split in ("train", "valid", "test") for file in prepared.features(split)]
     feeds = [feed for file in files for feed in pq.read_table(file).to_pylist()]
     first = min((feed for feed in feeds if feed["user_id"] == user), key=lambda feed: feed["at"])
