@@ -14,7 +14,9 @@ import httpx
 import yaml
 
 from jobs import screen
+from pipelines.bundle import Bundle
 from pipelines.cluster import connected
+from pipelines.prepare.prepared import Prepared
 from pipelines.serve.app import application, deploy, shutdown
 from pipelines.serve.example import example_request
 from pipelines.serve.parity import check_parity
@@ -57,7 +59,7 @@ def _say(url: str, bundle: Path, request: dict) -> None:
     print(f"Endpoint: {url}/rank")
 
 
-def _check(feeds: int, url: str, timeout: float, prepared, bundle) -> None:  # type: ignore[no-untyped-def]
+def _check(feeds: int, url: str, timeout: float, prepared: Prepared, bundle: Bundle) -> None:
     with httpx.Client(timeout=timeout) as client:
 
         def rank(body: dict) -> dict:

@@ -165,7 +165,7 @@ class Target:
         parents: targets that must have happened for this one to happen; the graph of all parents has no cycle.
         transform: what a value is trained on; predictions are always given back in the label's own unit.
         loss_weight: weight in the training loss; 0 means predicted and evaluated, not trained for.
-        fusion_weight: weight in the one score that orders a feed (see `pipelines.serve`).
+        fusion_weight: weight in the one score that orders a feed (see `models.score`).
     """
 
     name: str

@@ -30,3 +30,11 @@ def test_a_misspelt_key_would_be_caught():
     raw["max_wrokers"] = 3
     with pytest.raises(ValidationError, match="max_wrokers"):
         validate_config(prepare_config(raw))
+
+
+def test_nodes_get_every_dependency_of_the_project():
+    import tomllib
+
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    commands = " ".join(yaml.safe_load((ROOT / "cluster.yaml").read_text())["setup_commands"])
+    assert [each for each in wanted if f"'{each}'" not in commands] == []
