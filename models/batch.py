@@ -1,6 +1,6 @@
 """Feeds as tensors.
 
-# R feeds, N candidates of all feeds together, L longest history of the batch
+# R feeds, N candidates of all feeds together, L longest history of the batch, W preference windows
 """
 
 from collections.abc import Callable
@@ -35,6 +35,11 @@ class FeedBatch:
         labels: by target, float32 [N], in the label's own unit; empty when predicting.
         level_N: index into the schema's level names, int64.
         user_R: raw user ids (never embedded; gAUC and in-batch negatives need them), int64.
+        stage_R: rule-based stage, index into `schema.STAGES`, int64; None where the schema declares none.
+        preferences: by target, mean of the user's labels known before the feed in each window W of the schema's
+            `preference_days`, in [0, 1] (a value's mean as its quantile among positive labels), float32 [R, W]; NaN without
+            earlier impressions. Empty when predicting.
+        earlier_RW: the impressions that they are means over, int64; None when predicting.
     """
 
     feed: dict[str, Tensor]
@@ -44,6 +49,9 @@ class FeedBatch:
     level_N: Tensor
     user_R: Tensor
     labels: dict[str, Tensor] = field(default_factory=dict)
+    stage_R: Tensor | None = None
+    preferences: dict[str, Tensor] = field(default_factory=dict)
+    earlier_RW: Tensor | None = None
 
     @property
     def feeds(self) -> int:
@@ -67,6 +75,9 @@ class FeedBatch:
             level_N=change(self.level_N),
             user_R=change(self.user_R),
             labels=each(self.labels),
+            stage_R=None if self.stage_R is None else change(self.stage_R),
+            preferences=each(self.preferences),
+            earlier_RW=None if self.earlier_RW is None else change(self.earlier_RW),
         )
 
     def to(self, device: torch.device | str) -> "FeedBatch":

@@ -1,49 +1,149 @@
 """Losses per candidate, and the way between a label's unit and the space a target is trained in.
 
-# N candidates
+# N candidates, K classes of a binned value, Q quantiles
 """
 
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.schema import Schema, Target
 
 
 def transformed(target: Target, values: Tensor) -> Tensor:
-    """From the label's unit into the space the target is trained in."""
+    """From the label's unit into the target's transformed space."""
     return values.log1p() if target.transform == "log1p" else values
 
 
-def in_label_unit(target: Target, outputs: Tensor) -> Tensor:
-    """A target's raw outputs as a probability, or as a value in the label's unit, at least 0."""
-    if target.is_binary:
-        return outputs.sigmoid()
-    return (outputs.expm1() if target.transform == "log1p" else outputs).clamp(min=0)
+def in_label_unit(target: Target, values: Tensor) -> Tensor:
+    """From the transformed space into the label's unit, at least 0."""
+    return (values.expm1() if target.transform == "log1p" else values).clamp(min=0)
 
 
-def candidate_losses(outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], schema: Schema) -> dict[str, Tensor]:
-    """Loss [N] by target: cross-entropy of a binary target, squared error of a value in its transformed space.
+class Binned(nn.Module):
+    """The classes of a binned value: 0, and bins that hold equal shares of the positive labels of training days.
 
-    Raises:
-        ValueError: labels of a target are missing.
+    Edges and means belong to the weights: `fit` sets them before training, and they are saved with the ranker.
     """
-    missing = [target.name for target in schema.targets if target.name not in labels]
-    if missing:
-        raise ValueError(f"the batch has no labels for: {', '.join(missing)}. Training needs one per target of the schema.")
-    losses = {}
-    for target in schema.targets:
-        output_N = outputs[target.name]
-        label_N = labels[target.name].to(output_N.dtype)
-        losses[target.name] = (
-            F.binary_cross_entropy_with_logits(output_N, label_N, reduction="none")
-            if target.is_binary
-            else (output_N - transformed(target, label_N)).square()
-        )
-    return losses
+
+    edges_E: Tensor
+    means_K: Tensor
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        assert target.bins is not None
+        self.target = target
+        self.register_buffer("edges_E", torch.arange(1.0, target.bins))
+        self.register_buffer("means_K", transformed(target, torch.arange(target.bins + 1.0)))
+
+    def fit(self, quantiles_Q: Tensor) -> None:
+        """Args: quantiles_Q: the positive labels' quantiles at Q evenly spaced shares from 0 to 1, ascending, float64."""
+        bins = len(self.means_K) - 1
+        share_Q = torch.linspace(0, 1, len(quantiles_Q), dtype=torch.float64)
+        places = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+        edges = _interpolated(places, share_Q, quantiles_Q)
+        self.edges_E.copy_(edges[1:-1])
+        # the mean over a bin: of the transformed quantiles at evenly spaced shares inside of it
+        inside = (torch.arange(64, dtype=torch.float64) + 0.5) / 64 / bins
+        values = _interpolated((places[:-1, None] + inside).flatten(), share_Q, quantiles_Q).reshape(bins, 64)
+        self.means_K[0] = 0
+        self.means_K[1:].copy_(transformed(self.target, values).mean(1))
+
+    def classes(self, label_N: Tensor) -> Tensor:
+        """Class of every label, int64."""
+        bin_N = torch.searchsorted(self.edges_E, label_N.to(self.edges_E.dtype).contiguous(), right=True)
+        return torch.where(label_N > 0, bin_N + 1, 0)
+
+    def expected(self, logits_NK: Tensor) -> Tensor:
+        """Expectation [N] of the transformed value."""
+        return logits_NK.softmax(1) @ self.means_K.to(logits_NK.dtype)
+
+
+class Losses(nn.Module):
+    """Losses and predictions of every target of a schema from the outputs of a coupling."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.targets = schema.targets
+        self.binned = nn.ModuleDict({target.name: Binned(target) for target in schema.targets if target.bins is not None})
+
+    def fit(self, quantiles: Mapping[str, Tensor]) -> None:
+        """Sets the bins of binned targets from the quantiles of their positive labels (see `Binned.fit`).
+
+        Raises:
+            ValueError: a binned target without quantiles.
+        """
+        for name, binned in self.binned.items():
+            if name not in quantiles:
+                raise ValueError(
+                    f"target `{name}` is binned, but there are no quantiles of its labels; prepare the data again."
+                )
+            binned.fit(quantiles[name])  # type: ignore[operator]
+
+    def forward(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Loss [N] by target: cross-entropy of binary and binned targets, squared error of a value in its transformed space.
+
+        Raises:
+            ValueError: labels of a target are missing.
+        """
+        missing = [target.name for target in self.targets if target.name not in labels]
+        if missing:
+            raise ValueError(f"the batch has no labels for: {', '.join(missing)}. Training needs one per target of the schema.")
+        losses = {}
+        for target in self.targets:
+            output, label_N = outputs[target.name], labels[target.name]
+            if target.is_binary:
+                losses[target.name] = F.binary_cross_entropy_with_logits(output, label_N.to(output.dtype), reduction="none")
+            elif target.bins is not None:
+                losses[target.name] = F.cross_entropy(output, self.binned[target.name].classes(label_N), reduction="none")  # type: ignore[operator]
+            else:
+                losses[target.name] = (output - transformed(target, label_N.to(output.dtype))).square()
+        return losses
+
+    def predictions(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
+        predicted = {}
+        for target in self.targets:
+            output = outputs[target.name]
+            if target.is_binary:
+                predicted[target.name] = output.sigmoid()
+            else:
+                value_N = self.binned[target.name].expected(output) if target.bins is not None else output  # type: ignore[operator]
+                predicted[target.name] = in_label_unit(target, value_N)
+        return predicted
+
+    def beliefs(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """[N] by target: the labels as `slots.Training` tells of them."""
+        told = {}
+        for target in self.targets:
+            label_N = labels[target.name]
+            if target.is_binary:
+                told[target.name] = label_N
+            elif target.bins is not None:
+                told[target.name] = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins  # type: ignore[operator]
+            else:
+                told[target.name] = transformed(target, label_N)
+        return told
+
+
+def believed(target: Target, output: Tensor) -> Tensor:
+    """[N]: an output as `Losses.beliefs` spells a label: a probability, a transformed value, the expected place of a class."""
+    if target.is_binary:
+        return output.sigmoid()
+    if target.bins is None:
+        return output
+    places_K = torch.linspace(0, 1, output.shape[1], dtype=output.dtype, device=output.device)
+    return output.softmax(1) @ places_K
 
 
 def sum_count(losses_N: Tensor) -> tuple[Tensor, Tensor]:
     return losses_N.sum(), torch.full((), len(losses_N), dtype=losses_N.dtype, device=losses_N.device)
+
+
+def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Linear interpolation of ascending points (x, y), at places inside of them."""
+    right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
+    share = (at - x[right - 1]) / (x[right] - x[right - 1])
+    return y[right - 1] + share * (y[right] - y[right - 1])

@@ -1,6 +1,6 @@
 """A ranker is a choice per slot: embedding -> interest -> fusion -> coupling, and a weighting for training.
 
-# R feeds, N candidates
+# R feeds, N candidates, H width
 """
 
 from collections.abc import Mapping
@@ -11,25 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
-from models.config import config
+from models.config import ConfigError, config
 from models.couplings import COUPLINGS, CouplingConfig
 from models.couplings.independent import IndependentConfig
 from models.fusions import FUSIONS, FusionConfig
 from models.fusions.shared_bottom import SharedBottomConfig
 from models.interests import INTERESTS, InterestConfig
 from models.interests.pooling import PoolingConfig
-from models.layers.embedding import Embedding
+from models.layers.embedding import Embedded, Embedding
 from models.layers.numbers import NumbersConfig, RawConfig
 from models.layers.tables import Gathered, TableSet
 from models.layers.unknown import with_hidden_ids
 from models.layers.wide import Wide
 from models.learners import LearnerConfig
 from models.learners.joint import JointConfig
-from models.losses import in_label_unit
-from models.schema import Schema
-from models.slots import SumCount, Vectors, Weights, Widths
+from models.losses import Losses
+from models.schema import STAGES, Schema
+from models.slots import Insight, SumCount, Training, Vectors, Weights, Widths
 from models.weightings import WEIGHTINGS, WeightingConfig
 from models.weightings.fixed import FixedConfig
+
+STAGE = "stage of the user"  # among the feed's vectors; no field can have this name
 
 
 @config
@@ -40,6 +42,7 @@ class RankerConfig:
         embedding_width: of tables whose fields declare none.
         numbers: how float fields enter.
         wide: add a part that is linear in the fields themselves (`layers.wide`).
+        stage: read the user's rule-based stage as a feature (PLE_stage of the STAN paper); the schema must declare `stages`.
         hidden_ids: share of the candidates' vocabulary ids hidden in training, so that ids born later are met
             (`layers.unknown`); 0 for ids that live long.
         interest, fusion, coupling, weighting, learner: the slots, told apart by `kind`.
@@ -48,6 +51,7 @@ class RankerConfig:
     embedding_width: int = 16
     numbers: NumbersConfig = default(default_factory=RawConfig)
     wide: bool = False
+    stage: bool = False
     hidden_ids: float = 0.0
     interest: InterestConfig = default(default_factory=PoolingConfig)
     fusion: FusionConfig = default(default_factory=SharedBottomConfig)
@@ -67,7 +71,7 @@ class Outcome:
     """A batch as training sees it.
 
     Attributes:
-        outputs: [N] by target: logits of binary targets, values in their transformed space.
+        outputs: by target, as a coupling gives them (`slots.Coupled`).
         weights: of the targets in the loss.
         penalties: losses that parts add, by name.
     """
@@ -100,13 +104,20 @@ class Ranker(nn.Module):
         self.embedding = Embedding(schema, table_sizes, config.embedding_width, config.numbers)
         self.interest = INTERESTS[config.interest.kind](config.interest, schema, self.embedding.history_widths)
         widths: Widths = self.embedding.widths | self.interest.widths
+        self.stages = None
+        if config.stage:
+            if schema.stages is None:
+                raise ConfigError("`model.stage` reads users' stages, but the schema declares none; add `schema.stages`.")
+            self.stages = nn.Embedding(len(STAGES), config.embedding_width)
+            nn.init.normal_(self.stages.weight, std=0.01)  # as the tables' rows
+            widths = widths | Widths(feed={STAGE: config.embedding_width})
         self.fusion = FUSIONS[config.fusion.kind](config.fusion, schema, widths)
         self.wide = Wide(schema, table_sizes) if config.wide else None
         # the wide part stands beside a target's vector, so that every coupling can take it in before its last layer
         target_widths = {name: width + config.wide for name, width in self.fusion.widths.items()}
         self.coupling = COUPLINGS[config.coupling.kind](config.coupling, schema, target_widths)
         self.weighting = WEIGHTINGS[config.weighting.kind](config.weighting, schema, self.embedding.widths)
-
+        self.losses = Losses(schema)
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
 
     def table_sets(self) -> dict[str, TableSet]:
@@ -122,40 +133,76 @@ class Ranker(nn.Module):
         return {tables: tables.gather(batch) for tables in self.table_sets().values()}
 
     def forward(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None) -> dict[str, Tensor]:
-        """[N] by target: logits of binary targets, values in their transformed space.
+        """Outputs by target (`slots.Coupled`): logits of binary targets, values in their transformed space, logits of classes.
 
         Args:
             gathered: from `gather` for the same batch; None reads the tables themselves.
         """
-        outputs, _, _ = self._run(batch, gathered, {})
-        return dict(outputs)
+        vectors, _, _ = self._vectors(batch, gathered)
+        return dict(self.coupling(vectors, None).outputs)
 
     def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
         """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
-        return {name: in_label_unit(self.schema.target(name), output) for name, output in self(batch).items()}
+        return self.losses.predictions(self(batch))
 
-    def outcome(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None) -> Outcome:
-        """Outputs with what else training needs; `gathered` as in `forward`."""
-        outputs, embedded, penalties = self._run(batch, gathered, batch.labels)
-        weights = self.weighting(embedded, batch)
-        return Outcome(outputs=outputs, weights=weights, penalties={**penalties, **weights.penalties})
+    def outcome(
+        self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None, *, progress: float = 0.0
+    ) -> Outcome:
+        """Outputs with what else training needs.
 
-    def _run(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None, labels: Mapping[str, Tensor]):
+        Args:
+            gathered: as in `forward`.
+            progress: epochs that training has behind it, fractions included.
+        """
+        training = Training(progress=progress, batch=batch, beliefs=self.losses.beliefs(batch.labels))
+        vectors, embedded, penalties = self._vectors(batch, gathered)
+        coupled = self.coupling(vectors, training)
+        weights = self.weighting(embedded, training)
+        return Outcome(
+            outputs=coupled.outputs, weights=weights, penalties={**penalties, **coupled.penalties, **weights.penalties}
+        )
+
+    def insight(self, batch: FeedBatch) -> Insight:
+        """What the parts show of themselves on a batch."""
+        embedded, inputs, _ = self._inputs(batch, None)
+        return Insight(
+            gates=self.fusion.gates(inputs),
+            edges=self.coupling.edges(self._with_wide(self.fusion(inputs), batch, None)),
+            preferences=self.weighting.preferences(embedded),
+        )
+
+    def _vectors(
+        self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None
+    ) -> tuple[dict[str, Tensor], Embedded, Mapping[str, SumCount]]:
+        """[N, H] by target, what they were made of, and the interest's penalties."""
+        embedded, inputs, penalties = self._inputs(batch, gathered)
+        return self._with_wide(self.fusion(inputs), batch, gathered), embedded, penalties
+
+    def _inputs(
+        self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None
+    ) -> tuple[Embedded, Vectors, Mapping[str, SumCount]]:
         embedded = self.embedding(batch, gathered)
         interests = self.interest(embedded, batch)
-        vectors = self.fusion(
-            Vectors(
-                feed={**embedded.feed, **interests.feed},
-                candidate={**embedded.candidate, **interests.candidate},
-                feed_of_candidate_N=batch.feed_of_candidate_N,
-                level_N=batch.level_N,
-            )
+        stage = {}
+        if self.stages is not None:
+            if batch.stage_R is None:
+                raise ValueError("the batch has no stages of users, which `model.stage` reads; prepare the data again.")
+            stage[STAGE] = self.stages(batch.stage_R)
+        vectors = Vectors(
+            feed={**embedded.feed, **interests.feed, **stage},
+            candidate={**embedded.candidate, **interests.candidate},
+            feed_of_candidate_N=batch.feed_of_candidate_N,
+            level_N=batch.level_N,
         )
-        if self.wide is not None:
-            wide_NT = self.wide(batch, gathered)
-            vectors = {
-                name: torch.cat([vectors[name], wide_NT[:, index : index + 1]], dim=1)
-                for index, name in enumerate(self.schema.target_names)
-            }
-        coupled = self.coupling(vectors, labels)
-        return coupled.outputs, embedded, {**interests.penalties, **coupled.penalties}
+        return embedded, vectors, interests.penalties
+
+    def _with_wide(
+        self, vectors: dict[str, Tensor], batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None
+    ) -> dict[str, Tensor]:
+        if self.wide is None:
+            return vectors
+        wide_NT = self.wide(batch, gathered)
+        return {
+            name: torch.cat([vectors[name], wide_NT[:, index : index + 1]], dim=1)
+            for index, name in enumerate(self.schema.target_names)
+        }

@@ -21,6 +21,8 @@ from pydantic import Discriminator
 from models.config import config, from_dict, to_dict
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+STAGES = ("new", "wander", "stick", "loyal")
+"""Rule-based stages of a user's life cycle (STAN, Sec. 2.1), see `Stages`."""
 
 
 @config
@@ -164,6 +166,8 @@ class Target:
         attribution_seconds: how long after the impression an engagement without request id still counts.
         parents: targets that must have happened for this one to happen; the graph of all parents has no cycle.
         transform: what a value is trained on; predictions are always given back in the label's own unit.
+        bins: values only: trained as a classification into this many equal-frequency bins of the positive labels of
+            training days, and one class for 0. The prediction is the expectation of the transformed value.
         loss_weight: weight in the training loss; 0 means predicted and evaluated, not trained for.
         fusion_weight: weight in the one score that orders a feed (see `models.score`).
     """
@@ -175,6 +179,7 @@ class Target:
     attribution_seconds: float = 3600.0
     parents: tuple[str, ...] = ()
     transform: Literal["none", "log1p"] = "none"
+    bins: int | None = None
     loss_weight: float = 1.0
     fusion_weight: float = 0.0
 
@@ -184,6 +189,8 @@ class Target:
             raise ValueError(f"target `{self.name}` is a value; `at_least` is for binary targets.")
         if self.kind == "binary" and self.transform != "none":
             raise ValueError(f"target `{self.name}` is binary; `transform` is for values.")
+        if self.bins is not None and (self.kind == "binary" or self.bins < 2):
+            raise ValueError(f"target `{self.name}`: `bins` is for values and at least 2, got {self.bins} for a {self.kind}.")
         if self.loss_weight < 0:
             raise ValueError(f"target `{self.name}` needs loss_weight >= 0, got {self.loss_weight}.")
         if self.attribution_seconds <= 0:
@@ -192,6 +199,28 @@ class Target:
     @property
     def is_binary(self) -> bool:
         return self.kind == "binary"
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a model gives for the target: a logit, a value, or a logit a class."""
+        return 1 if self.bins is None else self.bins + 1
+
+
+@config
+class Stages:
+    """Rule-based life-cycle stages of users (STAN, Sec. 2.1), by the medians of training days, in this order:
+
+    new: a low rate of clicks, or no history; wander: short stays; stick: few orders; loyal: all the others.
+
+    The rates are those of the user's running preferences: clicks an impression, seconds and orders a click.
+
+    Attributes:
+        click, stay, order: the targets they are counted on.
+    """
+
+    click: str = "click"
+    stay: str = "stay_seconds"
+    order: str = "order"
 
 
 @config
@@ -227,6 +256,9 @@ class Schema:
     Attributes:
         list_context: allow columns that compare a candidate with the rest of its feed (`feed_size`, `feed_rank.*`).
             Honest only where the logged feed is the whole candidate set; the endpoint then refuses larger ones.
+        preference_days: windows of a user's running preferences (means of the labels known before a feed). The first is
+            what `preference.*` columns and stages read; a weighting may read any.
+        stages: targets by which users are sorted into rule-based stages; None for none.
 
     Raises:
         ValueError: naming the contradiction: repeated names, a cycle among targets, a parent that is not a target,
@@ -238,6 +270,8 @@ class Schema:
     targets: tuple[Target, ...]
     levels: Levels = default(default_factory=Levels)
     list_context: bool = False
+    preference_days: tuple[float, ...] = (7.0,)
+    stages: Stages | None = None
 
     def __post_init__(self) -> None:
         _unique("fields", [field.name for field in self.fields])
@@ -247,6 +281,7 @@ class Schema:
             raise ValueError("a schema needs at least one target.")
         self._check_targets()
         self._check_tables()
+        self._check_preferences()
         for history in self.histories:
             if not self.matches(history.name):
                 tables = sorted({field.table for field in self.fields if field.of == "candidate" and field.table})
@@ -334,6 +369,21 @@ class Schema:
                 raise ValueError(
                     f"table `{table}` is declared twice: {known_user} with {known_encoding}, width {known_width}; "
                     f"{user} with {encoding}, width {width}. One table has one encoding and one width."
+                )
+
+    def _check_preferences(self) -> None:
+        days = self.preference_days
+        if not days or min(days) <= 0 or len(set(days)) < len(days):
+            raise ValueError(f"preference_days must be different positive numbers of days, at least one; got {list(days)}.")
+        if self.stages is None:
+            return
+        for role, kind in (("click", "binary"), ("stay", "value"), ("order", "binary")):
+            name = getattr(self.stages, role)
+            if name not in self.target_names or self.target(name).kind != kind:
+                known = [target.name for target in self.targets if target.kind == kind]
+                raise ValueError(
+                    f"stages.{role} is `{name}`, which is no {kind} target. There are: {', '.join(known) or 'none'}. "
+                    "Name one of them, or leave `stages` out."
                 )
 
     def _check_targets(self) -> None:

@@ -10,7 +10,7 @@ has been applied to it (`layers.mixed`), and is widened to N rows as late as pos
 Interests, couplings and weightings may add losses of their own in training. They list the names in `penalties`, since
 workers exchange sums of equal length even when one of them has no batch.
 
-    # R feeds, N candidates, F/C summed width of the feed/candidate vectors, H width of a target's vector
+    # R feeds, N candidates, F/C summed width of the feed/candidate vectors, H width of a target's vector, K classes
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,8 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from models.batch import FeedBatch
 
 SumCount = tuple[Tensor, Tensor]
 """A loss as a differentiable sum and the count to divide it by once all workers' sums are added."""
@@ -72,10 +74,27 @@ class Interests:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coupled:
-    """What a coupling gives: an output [N] per target, and losses of its own by name.
+class Training:
+    """What couplings and weightings are told in training; when predicting, they are told nothing.
 
-    An output is a logit for a binary target and a number in the transformed space for a value.
+    Attributes:
+        progress: epochs that training has behind it, fractions included.
+        batch: for draws (`layers.draws`) and user ids; its labels are in their own units.
+        beliefs: [N] by target, the label as a child may be told of it: 0 or 1, a value in its transformed space, a binned
+            value as the place of its class between the first (0) and the last (1).
+    """
+
+    progress: float
+    batch: FeedBatch
+    beliefs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupled:
+    """What a coupling gives: outputs per target, and losses of its own by name.
+
+    An output is a logit [N] for a binary target, a number [N] in the transformed space for a value, and logits [N, K] of
+    classes for a binned value, the first of which is 0.
     """
 
     outputs: Mapping[str, Tensor]
@@ -84,7 +103,22 @@ class Coupled:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What a weighting gives: a target's weight in the loss, one number or one per candidate, and losses of its own."""
+    """What a weighting gives: a target's weight in the loss, one number or one [N] per candidate, and losses of its own."""
 
     targets: Mapping[str, float | Tensor]
     penalties: Mapping[str, SumCount] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Insight:
+    """What the parts of a ranker can show of themselves on a batch, for reports; empty where a part has nothing of the kind.
+
+    Attributes:
+        gates: weights [N, E] of a target's gate by target; the experts' names are `fusion.expert_names`.
+        edges: [N] by (parent, child), what the coupling passes on; what the number means is `coupling.carries`.
+        preferences: [R] by target, the weighting's idea of how much a user is inclined to it, in [0, 1].
+    """
+
+    gates: Mapping[str, Tensor]
+    edges: Mapping[tuple[str, str], Tensor]
+    preferences: Mapping[str, Tensor]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from models.batch import FeedBatch, HistoryBatch
-from models.schema import Bins, Field, Hash, History, HistoryField, Number, Schema, Target, Vocabulary
+from models.schema import STAGES, Bins, Field, Hash, History, HistoryField, Number, Schema, Target, Vocabulary
 
 TABLE_SIZES = {"user": 50, "hour": 25, "room": 40, "streamer": 20, "category": 8, "product": 30, "rate_bin": 9, "stay_bin": 7}
 
@@ -52,6 +52,23 @@ def tiny_schema() -> Schema:
     )
 
 
+def full_schema() -> Schema:
+    """`tiny_schema` with life-cycle stages, two preference windows, a sparse target beside the funnel and a binned value."""
+    spelling = tiny_schema().to_dict()
+    return Schema.from_dict(
+        {
+            **spelling,
+            "targets": [
+                *spelling["targets"],
+                {"name": "follow", "action": "follow", "parents": ["click"]},
+                {"name": "visit", "action": "enter", "kind": "value", "transform": "log1p", "bins": 3, "parents": ["click"]},
+            ],
+            "preference_days": [7.0, 30.0],
+            "stages": {"click": "click", "stay": "stay", "order": "order"},
+        }
+    )
+
+
 def random_batch(
     schema: Schema, sizes: dict[str, int], *, feeds: int, seed: int, most_candidates: int = 5, history: int | None = None
 ) -> FeedBatch:
@@ -92,4 +109,18 @@ def random_batch(
         level_N=torch.from_numpy(rng.integers(0, len(schema.levels.names), n)),
         user_R=torch.from_numpy(rng.integers(0, 1000, feeds)),
         labels=labels,
+        **_life_cycle(schema, feeds, rng),
     )
+
+
+def _life_cycle(schema: Schema, feeds: int, rng: np.random.Generator) -> dict:
+    """Stages and preferences; the first feed is its user's first, without earlier impressions in any window."""
+    windows = len(schema.preference_days)
+    earlier = np.cumsum(rng.integers(0, 20, (feeds, windows)), axis=1)
+    earlier[0] = 0
+    means = {target.name: rng.random((feeds, windows)).astype(np.float32) for target in schema.targets}
+    return {
+        "stage_R": None if schema.stages is None else torch.from_numpy(rng.integers(0, len(STAGES), feeds)),
+        "preferences": {name: torch.from_numpy(np.where(earlier > 0, mean, np.nan)).float() for name, mean in means.items()},
+        "earlier_RW": torch.from_numpy(earlier),
+    }

@@ -1,8 +1,9 @@
 """Coupling slot: vectors per target -> outputs per target, along the target graph.
 
 A filling is built as `Filling(config, schema, widths)`, `widths` per target, and is called as
-`filling(vectors, labels) -> Coupled`. Labels are in the label's own unit and empty when predicting; only fillings that
-pass them down the graph in training read them.
+
+    filling(vectors, training) -> Coupled        training: `slots.Training`, or None when predicting;
+    filling.edges(vectors) -> {(parent, child): Tensor_N}, what it passes on, for reports; `carries` says what that number is.
 """
 
 from typing import Annotated

@@ -1,7 +1,7 @@
 """Entire space multi-task model (Ma et al. 2018, "Entire space multi-task model: an effective approach for estimating
 post-click conversion rate", Eq. 2-3), for whole target graphs.
 
-    # N candidates
+    # N candidates, K classes of a binned value
 
 With f_t the target's own conditional probability given that all its parents happened,
 
@@ -12,7 +12,8 @@ outputs are logits of them, exact far below the smallest probability that float3
 the graph meet again, an ancestor counts once, as the chain rule has it.
 
 A value target is f_t (in the transformed space it is trained in) times the probability of its ancestors: the paper's
-variant for stay time, as the DBMTL paper describes it.
+variant for stay time, as the DBMTL paper describes it. A binned value has the classes of f_t with the probability of its
+ancestors; what is missing from it belongs to the class of 0.
 """
 
 from typing import Literal
@@ -24,7 +25,7 @@ from torch.nn.functional import logsigmoid
 from models.config import ConfigError, config
 from models.layers.heads import Heads
 from models.schema import Schema
-from models.slots import Coupled
+from models.slots import Coupled, Training
 
 
 @config
@@ -36,11 +37,13 @@ class Esmm(nn.Module):
     """Raises: ConfigError if a value target is a parent; it has no probability to multiply with."""
 
     penalties: tuple[str, ...] = ()
+    carries = "probability of the parent"
 
     def __init__(self, config: EsmmConfig, schema: Schema, widths: dict[str, int]) -> None:
         super().__init__()
-        self.heads = Heads(widths)
+        self.heads = Heads(schema, widths)
         self.is_binary = {target.name: target.is_binary for target in schema.targets}
+        self.parents = {name: schema.parents(name) for name in schema.target_names}
         self.ancestors = {name: ancestors(schema, name) for name in schema.target_names}
         for name, above in self.ancestors.items():
             for ancestor in above:
@@ -50,7 +53,7 @@ class Esmm(nn.Module):
                         f"Give `{name}` binary parents only."
                     )
 
-    def forward(self, vectors: dict[str, Tensor], labels: dict[str, Tensor]) -> Coupled:
+    def forward(self, vectors: dict[str, Tensor], training: Training | None) -> Coupled:
         own = self.heads(vectors)
         log_own = {name: logsigmoid(own[name]) for name, binary in self.is_binary.items() if binary}
         outputs = {}
@@ -58,9 +61,18 @@ class Esmm(nn.Module):
             if not above:
                 outputs[name] = own[name]
                 continue
-            log_above = torch.stack([log_own[ancestor] for ancestor in above]).sum(0)
-            outputs[name] = logit_of_log(log_above + log_own[name]) if name in log_own else log_above.exp() * own[name]
+            log_above_N = torch.stack([log_own[ancestor] for ancestor in above]).sum(0)
+            if name in log_own:
+                outputs[name] = logit_of_log(log_above_N + log_own[name])
+            elif own[name].dim() == 1:
+                outputs[name] = log_above_N.exp() * own[name]
+            else:
+                outputs[name] = given_parents(own[name].log_softmax(1), log_above_N)
         return Coupled(outputs=outputs)
+
+    def edges(self, vectors: dict[str, Tensor]) -> dict[tuple[str, str], Tensor]:
+        outputs = self(vectors, None).outputs
+        return {(parent, name): outputs[parent].sigmoid() for name in self.parents for parent in self.parents[name]}
 
 
 def ancestors(schema: Schema, name: str) -> tuple[str, ...]:
@@ -83,3 +95,11 @@ def logit_of_log(log_p: Tensor) -> Tensor:
     log_rest_small = torch.log1p(-log_p.where(small, -1.0).exp())
     log_rest_large = torch.log(-torch.expm1(log_p.where(~small, -0.5)))
     return log_p - torch.where(small, log_rest_small, log_rest_large)
+
+
+def given_parents(log_own_NK: Tensor, log_above_N: Tensor) -> Tensor:
+    """Log probabilities [N, K] of classes: all but the first times the probability of the ancestors, the first has the rest."""
+    log_happened_NK = log_own_NK + log_above_N.unsqueeze(1)
+    log_missing_N = log_above_N - logit_of_log(log_above_N)  # log(1 - p) = log p - logit p
+    first_N1 = torch.logaddexp(log_happened_NK[:, 0], log_missing_N).unsqueeze(1)
+    return torch.cat([first_N1, log_happened_NK[:, 1:]], dim=1)

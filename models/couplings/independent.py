@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from models.config import config
 from models.layers.heads import Heads
 from models.schema import Schema
-from models.slots import Coupled
+from models.slots import Coupled, Training
 
 
 @config
@@ -17,10 +17,14 @@ class IndependentConfig:
 
 class Independent(nn.Module):
     penalties: tuple[str, ...] = ()
+    carries = "nothing"
 
     def __init__(self, config: IndependentConfig, schema: Schema, widths: dict[str, int]) -> None:
         super().__init__()
-        self.heads = Heads(widths)
+        self.heads = Heads(schema, widths)
 
-    def forward(self, vectors: dict[str, Tensor], labels: dict[str, Tensor]) -> Coupled:
+    def forward(self, vectors: dict[str, Tensor], training: Training | None) -> Coupled:
         return Coupled(outputs=self.heads(vectors))
+
+    def edges(self, vectors: dict[str, Tensor]) -> dict[tuple[str, str], Tensor]:
+        return {}

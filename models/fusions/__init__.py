@@ -1,7 +1,9 @@
 """Fusion slot: named input vectors of both levels -> one vector per target.
 
 A filling is built as `Filling(config, schema, widths)`, tells its `widths: dict[target, int]`, and is called as
-`filling(vectors) -> dict[target, Tensor_NH]`. It ends with the target's tower; the coupling makes the output of it.
+`filling(vectors) -> dict[target, Tensor_NH]`. It ends with the target's tower; the coupling makes the output of it. For
+reports, `filling.gates(vectors) -> {target: Tensor_NE}` are the weights of the targets' (last) gates over experts with the
+names `filling.expert_names: {target: tuple}`; both are empty for a filling without gates.
 """
 
 from typing import Annotated

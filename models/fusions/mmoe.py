@@ -45,12 +45,18 @@ class Mmoe(nn.Module):
         super().__init__()
         self.targets = schema.target_names
         self.experts = MixedBank(config.experts, widths, config.hidden, config.dropout)
-        self.gates = MixedLinear(widths, len(self.targets) * config.experts, before_relu=False)
+        self.gate_scores = MixedLinear(widths, len(self.targets) * config.experts, before_relu=False)
         self.towers = MlpBank(len(self.targets), self.experts.width, config.towers, config.dropout)
         self.widths = dict.fromkeys(self.targets, self.towers.width)
+        self.expert_names = dict.fromkeys(self.targets, tuple(f"expert {number + 1}" for number in range(config.experts)))
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         experts_NEH = self.experts(vectors).transpose(0, 1)
-        scores_NTE = self.gates(vectors).unflatten(1, (len(self.targets), -1))
-        mixed_TNH = mixture(scores_NTE, experts_NEH)
+        mixed_TNH = mixture(self._scores_NTE(vectors), experts_NEH)
         return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))
+
+    def gates(self, vectors: Vectors) -> dict[str, Tensor]:
+        return dict(zip(self.targets, self._scores_NTE(vectors).softmax(2).unbind(1), strict=True))
+
+    def _scores_NTE(self, vectors: Vectors) -> Tensor:
+        return self.gate_scores(vectors).unflatten(1, (len(self.targets), -1))

@@ -63,14 +63,24 @@ class Ple(nn.Module):
         )
         self.towers = MlpBank(len(self.targets), config.hidden[-1], config.towers, config.dropout)
         self.widths = dict.fromkeys(self.targets, self.towers.width)
+        own = [f"own {number + 1}" for number in range(config.specific)]
+        shared = [f"shared {number + 1}" for number in range(config.shared)]
+        self.expert_names = dict.fromkeys(self.targets, (*own, *shared))
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
+        return dict(zip(self.targets, self.towers(self._for_targets(self._extracted(vectors))).unbind(0), strict=True))
+
+    def gates(self, vectors: Vectors) -> dict[str, Tensor]:
+        return dict(zip(self.targets, self._extracted(vectors).own_NTM.softmax(2).unbind(1), strict=True))
+
+    def _extracted(self, vectors: Vectors) -> "Extracted":
+        """What the last level computes."""
         extracted: Extracted = self.first(vectors)
         for level in self.later:
             assert extracted.shared_N1X is not None  # only the last level has none
             shared_1NH = mixture(extracted.shared_N1X, extracted.experts_XNH.transpose(0, 1))
             extracted = level(self._for_targets(extracted), shared_1NH)
-        return dict(zip(self.targets, self.towers(self._for_targets(extracted)).unbind(0), strict=True))
+        return extracted
 
     def _for_targets(self, extracted: "Extracted") -> Tensor:
         return own_and_shared(extracted.own_NTM, extracted.experts_XNH, self.specific)

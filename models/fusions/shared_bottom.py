@@ -37,8 +37,12 @@ class SharedBottom(nn.Module):
         self.targets = schema.target_names
         self.bottom = MixedBank(1, widths, config.hidden, config.dropout)
         self.towers = MlpBank(len(self.targets), self.bottom.width, config.towers, config.dropout)
+        self.expert_names: dict[str, tuple[str, ...]] = {}
         self.widths = dict.fromkeys(self.targets, self.towers.width)
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         shared_TNH = self.bottom(vectors).expand(len(self.targets), -1, -1)
         return dict(zip(self.targets, self.towers(shared_TNH).unbind(0), strict=True))
+
+    def gates(self, vectors: Vectors) -> dict[str, Tensor]:
+        return {}

@@ -31,7 +31,11 @@ class Single(nn.Module):
         super().__init__()
         self.targets = schema.target_names
         self.bank = MixedBank(len(self.targets), widths, config.hidden, config.dropout)
+        self.expert_names: dict[str, tuple[str, ...]] = {}
         self.widths = dict.fromkeys(self.targets, self.bank.width)
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         return dict(zip(self.targets, self.bank(vectors).unbind(0), strict=True))
+
+    def gates(self, vectors: Vectors) -> dict[str, Tensor]:
+        return {}

@@ -1,6 +1,6 @@
 """The last linear map of every target.
 
-# N candidates
+# N candidates, K classes
 """
 
 from collections.abc import Mapping
@@ -9,21 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.mlp import LinearBank
+from models.schema import Schema
 
 
 class Heads(nn.Module):
-    """A vector [N, width] per target -> a number [N] per target, of at least float32 also under autocast.
+    """A vector [N, width] per target -> its output: a number [N], or [N, K] for K classes; at least float32, also under
+    autocast.
 
     Weights start uniform in +-1 / sqrt(width), biases at 0.
     """
 
-    def __init__(self, widths: Mapping[str, int]) -> None:
+    def __init__(self, schema: Schema, widths: Mapping[str, int]) -> None:
         super().__init__()
-        self.linear = nn.ModuleDict({target: LinearBank(1, width, 1, before_relu=False) for target, width in widths.items()})
+        self.linear = nn.ModuleDict(
+            {target.name: LinearBank(1, widths[target.name], target.outputs, before_relu=False) for target in schema.targets}
+        )
 
     def forward(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs = {target: linear(vectors[target].unsqueeze(0)).flatten() for target, linear in self.linear.items()}
-        return {target: at_least_float32(output_N) for target, output_N in outputs.items()}
+        return {target: self.one(target, vectors[target]) for target in self.linear}
+
+    def one(self, target: str, vector_NH: Tensor) -> Tensor:
+        """The output of one target."""
+        output_NK = at_least_float32(self.linear[target](vector_NH.unsqueeze(0)).squeeze(0))
+        return output_NK.squeeze(1) if output_NK.shape[1] == 1 else output_NK
 
 
 def at_least_float32(x: Tensor) -> Tensor:

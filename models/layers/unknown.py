@@ -7,6 +7,8 @@ them. Hiding a share of the known ids in training shows the model what it will m
     # N candidates
 """
 
+from dataclasses import replace
+
 import torch
 
 from models.batch import FeedBatch
@@ -27,12 +29,4 @@ def with_hidden_ids(batch: FeedBatch, schema: Schema, share: float) -> FeedBatch
             # drawn on the CPU, whose generator a checkpoint holds
             keep_N = torch.rand(rows_N.shape).ge(share).to(rows_N.device)
             hidden[field.name] = rows_N * keep_N
-    return FeedBatch(
-        feed=batch.feed,
-        candidate=hidden,
-        histories=batch.histories,
-        feed_of_candidate_N=batch.feed_of_candidate_N,
-        level_N=batch.level_N,
-        user_R=batch.user_R,
-        labels=batch.labels,
-    )
+    return replace(batch, candidate=hidden)

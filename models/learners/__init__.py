@@ -2,7 +2,7 @@
 
 A filling is built as `Filling(ranker, schema, config, optimiser, world)` and has
 
-    step(batch | None) -> {name: (loss sum, count)} over all workers,
+    step(batch | None, progress) -> {name: (loss sum, count)} over all workers,
     state_dict() / load_state_dict(state): everything but the ranker's weights.
 """
 

@@ -14,7 +14,7 @@ from models.batch import FeedBatch
 from models.config import config
 from models.layers.tables import Gathered, TableSet
 from models.learners.world import World
-from models.losses import candidate_losses, sum_count
+from models.losses import sum_count
 from models.optim import OptimiserConfig, Optimisers, merged
 from models.schema import Schema
 from models.slots import SumCount
@@ -46,11 +46,12 @@ class Joint:
         self.dense = [parameter for parameter in ranker.parameters() if id(parameter) not in of_tables]
         self.optimisers = Optimisers(optimiser, self.dense, {name: each.weight.detach() for name, each in self.tables.items()})
 
-    def step(self, batch: FeedBatch | None) -> dict[str, tuple[float, float]]:
+    def step(self, batch: FeedBatch | None, progress: float = 0.0) -> dict[str, tuple[float, float]]:
         """One optimisation step; all workers take part.
 
         Args:
             batch: this worker's share; None if it has run out of data.
+            progress: epochs that training has behind it, fractions included; what curricula go by.
 
         Returns:
             Loss sum and count by target, and by penalty, over all workers, without loss weights.
@@ -65,8 +66,8 @@ class Joint:
         if batch is not None:
             batch = self.ranker.for_training(batch)
             gathered = self.ranker.gather(batch)
-            outcome = self.ranker.outcome(batch, gathered)
-            for name, loss_N in candidate_losses(outcome.outputs, batch.labels, self.schema).items():
+            outcome = self.ranker.outcome(batch, gathered, progress=progress)
+            for name, loss_N in self.ranker.losses(outcome.outputs, batch.labels).items():
                 own[name] = sum_count(loss_N)
                 weight = outcome.weights.targets[name]
                 if isinstance(weight, Tensor) or weight > 0:

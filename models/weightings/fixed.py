@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from models.batch import FeedBatch
 from models.config import ConfigError, config
 from models.layers.embedding import Embedded
 from models.schema import Schema
-from models.slots import Weights, Widths
+from models.slots import Training, Weights, Widths
 
 
 @config
@@ -27,5 +26,8 @@ class Fixed(nn.Module):
             raise ConfigError("every target has loss_weight 0, so there is nothing to train; give one a positive weight.")
         self.weights = Weights(targets={target.name: target.loss_weight for target in schema.targets})
 
-    def forward(self, embedded: Embedded, batch: FeedBatch) -> Weights:
+    def forward(self, embedded: Embedded, training: Training) -> Weights:
         return self.weights
+
+    def preferences(self, embedded: Embedded) -> dict[str, Tensor]:
+        return {}

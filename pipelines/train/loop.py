@@ -25,7 +25,7 @@ from pipelines.train.world import from_rank_0, gather_objects
 class Learner(Protocol):
     """What the loop asks of a filling of the learner slot."""
 
-    def step(self, batch: FeedBatch | None) -> Mapping[str, tuple[float, float]]: ...
+    def step(self, batch: FeedBatch | None, progress: float) -> Mapping[str, tuple[float, float]]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -81,7 +81,8 @@ def train_epoch(
     before = time.perf_counter()
     with closing(stream.epoch(progress.epoch, progress.step)) as batches:
         for batch in batches:
-            losses = learner.step(None if batch is None else batch.to(device))
+            epochs = progress.epoch + progress.step / stream.steps
+            losses = learner.step(None if batch is None else batch.to(device), epochs)
             progress.step += 1
             progress.total_steps += 1
             progress.add(losses, batch.candidates if batch is not None else 0)

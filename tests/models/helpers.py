@@ -35,6 +35,9 @@ def rearranged(batch: FeedBatch, feeds: list[int], candidates: Tensor, feed_of_c
         level_N=batch.level_N[candidates],
         user_R=batch.user_R[feed_rows],
         labels={name: values[candidates] for name, values in batch.labels.items()},
+        stage_R=None if batch.stage_R is None else batch.stage_R[feed_rows],
+        preferences={name: values[feed_rows] for name, values in batch.preferences.items()},
+        earlier_RW=None if batch.earlier_RW is None else batch.earlier_RW[feed_rows],
     )
 
 

@@ -69,7 +69,7 @@ def test_mmoe_mixes_experts_per_target():
     x = side_by_side(vectors)
     experts = torch.stack([expert(fusion.experts, index, x) for index in range(3)], dim=1)
     for index, name in enumerate(SCHEMA.target_names):
-        gate = whole(fusion.gates, x)[:, 3 * index : 3 * index + 3].softmax(1)
+        gate = whole(fusion.gate_scores, x)[:, 3 * index : 3 * index + 3].softmax(1)
         mixed = (gate.unsqueeze(2) * experts).sum(1)
         assert_close(fusion(vectors)[name], mlp(fusion.towers, index, mixed))
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from models.losses import candidate_losses, in_label_unit, sum_count, transformed
+from models.losses import Binned, Losses, believed, in_label_unit, sum_count, transformed
 from models.schema import Target
 from models.score import fused_score
-from tests.samples import tiny_schema
+from tests.samples import full_schema, tiny_schema
 
 STAY = Target(name="stay", action="enter", kind="value", transform="log1p")
 SECONDS = Target(name="seconds", action="enter", kind="value")
@@ -25,7 +25,7 @@ def test_losses_by_hand():
         "stay": torch.tensor([3.0, 0.5]),
     }
     labels = {"click": torch.tensor([1.0, 0.0]), "goods_bag": zeros, "order": zeros, "stay": torch.tensor([math.e - 1, 0.0])}
-    losses = candidate_losses(outputs, labels, tiny_schema())
+    losses = Losses(tiny_schema())(outputs, labels)
     assert_close(losses["click"], torch.tensor([math.log(2), math.log(4)]))
     assert_close(losses["stay"], torch.tensor([4.0, 0.25]))
     total, count = sum_count(losses["stay"])
@@ -35,12 +35,12 @@ def test_losses_by_hand():
 def test_a_far_off_logit_has_a_finite_loss():
     outputs = dict.fromkeys(("click", "goods_bag", "order", "stay"), torch.tensor([-200.0]))
     labels = dict.fromkeys(outputs, torch.ones(1))
-    assert candidate_losses(outputs, labels, tiny_schema())["click"].item() == 200.0
+    assert Losses(tiny_schema())(outputs, labels)["click"].item() == 200.0
 
 
 def test_missing_labels_are_named():
     with pytest.raises(ValueError, match="the batch has no labels for: goods_bag, stay"):
-        candidate_losses({}, {"click": torch.ones(1), "order": torch.ones(1)}, tiny_schema())
+        Losses(tiny_schema())({}, {"click": torch.ones(1), "order": torch.ones(1)})
 
 
 def test_predictions_come_back_in_the_labels_unit():
@@ -48,6 +48,49 @@ def test_predictions_come_back_in_the_labels_unit():
     assert in_label_unit(SECONDS, torch.tensor([30.0, -2.0])).tolist() == [30.0, 0.0]
     assert transformed(STAY, torch.tensor([30.0])).item() == pytest.approx(math.log(31))
     assert transformed(SECONDS, torch.tensor([30.0])).item() == 30.0
+
+
+def test_a_binned_value_by_hand():
+    """Positive labels are even on 0 .. 300 s: three bins of 100 s, and class 0 for 0. Means are of the value itself."""
+    binned = Binned(Target(name="visit", action="enter", kind="value", bins=3))
+    binned.fit(torch.linspace(0, 300, 257, dtype=torch.float64))
+    assert_close(binned.edges_E, torch.tensor([100.0, 200.0]))
+    assert binned.classes(torch.tensor([0.0, 1.0, 99.0, 101.0, 250.0, 1e6])).tolist() == [0, 1, 1, 2, 3, 3]
+    assert_close(binned.means_K, torch.tensor([0.0, 50.0, 150.0, 250.0]))
+    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
+    assert binned.expected(logits).item() == pytest.approx(0.2 * 50 + 0.3 * 150 + 0.4 * 250)
+
+
+def test_the_mean_of_a_bin_is_that_of_the_transformed_value():
+    """Even on e^0 - 1 .. e^4 - 1 after log1p: the two bins' means are 1 and 3."""
+    binned = Binned(Target(name="visit", action="enter", kind="value", transform="log1p", bins=2))
+    binned.fit(torch.linspace(0, 4, 257, dtype=torch.float64).expm1())
+    assert_close(binned.edges_E, torch.tensor([math.exp(2) - 1]).float())
+    assert_close(binned.means_K, torch.tensor([0.0, 1.0, 3.0]), rtol=1e-3, atol=1e-3)
+
+
+def test_losses_predictions_and_beliefs_of_a_binned_value():
+    """Classes 0 .. 3 with probabilities .1 .2 .3 .4; a label of 150 s is class 2, believed to lie at 2/3."""
+    losses = Losses(full_schema())
+    losses.fit({"visit": torch.linspace(0, 300, 257, dtype=torch.float64)})
+    n = torch.zeros(1)
+    outputs = {
+        **dict.fromkeys(("click", "goods_bag", "order", "stay", "follow"), n),
+        "visit": torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(),
+    }
+    labels = {**dict.fromkeys(outputs, n), "visit": torch.tensor([150.0])}
+    assert losses(outputs, labels)["visit"].item() == pytest.approx(-math.log(0.3))
+    mean = losses.binned["visit"].means_K
+    assert losses.predictions(outputs)["visit"].item() == pytest.approx(
+        math.expm1((mean @ torch.tensor([0.1, 0.2, 0.3, 0.4])).item()), rel=1e-5
+    )
+    assert losses.beliefs(labels)["visit"].item() == pytest.approx(2 / 3)
+    assert believed(full_schema().target("visit"), outputs["visit"]).item() == pytest.approx((0.2 + 2 * 0.3 + 3 * 0.4) / 3)
+
+
+def test_a_binned_target_needs_quantiles():
+    with pytest.raises(ValueError, match="target `visit` is binned, but there are no quantiles of its labels"):
+        Losses(full_schema()).fit({})
 
 
 def test_the_fused_score_is_the_weighted_sum():

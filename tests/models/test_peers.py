@@ -167,7 +167,7 @@ def test_mmoe():
     )
     ranker = Ranker(schema, config, SIZES)
     copy_bank(ranker.fusion.experts, peer.expert_dnn)
-    copy_mixed(ranker.fusion.gates, list(peer.gate_dnn_final_layer))
+    copy_mixed(ranker.fusion.gate_scores, list(peer.gate_dnn_final_layer))
     copy_mlps(ranker.fusion.towers, peer.tower_dnn)
     copy_heads(ranker, peer.tower_dnn_final_layer, [out.bias for out in peer.out])
     compare(peer, ranker, schema)
