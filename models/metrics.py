@@ -1,11 +1,13 @@
-"""How good predictions are: ranking, calibration, evenness over levels; and alarms for predictions that cannot be right.
+"""How good predictions are: ranking, calibration, evenness over levels and life-cycle stages; and alarms for predictions
+that cannot be right.
 
 An `Evaluation` gathers candidates batch by batch, on one worker or many, and computes everything at the end from the
 gathered arrays, so that merged parts give exactly what the whole gives. It costs 17 + 8 T bytes a candidate for T targets
-in float32 (49 for four); past `limit` candidates it goes on with a part of the users, whole, drawn by a hash of their id:
-every metric is then exact for those users and `user_share` says how many they are.
+in float32 (49 for four), and one more where users have stages; past `limit` candidates it goes on with a part of the
+users, whole, drawn by a hash of their id: every metric is then exact for those users and `user_share` says how many they
+are.
 
-    # N candidates, G groups (feeds, users, levels), B bins
+    # N candidates, G groups (feeds, users, levels, stages), B bins
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.schema import Schema, Target
+from models.schema import STAGES, Schema, Target
 
 CUTOFFS = (1, 5, 10)  # k of NDCG@k and Precision@k
 CURVE_BINS = 20  # points of a calibration curve
@@ -24,6 +26,7 @@ SMALLEST = 1e-7  # probabilities are clipped to [SMALLEST, 1 - SMALLEST] in the 
 DIRECTIONS: dict[str, Literal["max", "min", "one"]] = {
     "auc": "max",
     "auc_by_level": "max",
+    "auc_by_stage": "max",
     "gauc_feed": "max",
     "gauc_user": "max",
     **{f"ndcg@{k}": "max" for k in CUTOFFS},
@@ -34,6 +37,7 @@ DIRECTIONS: dict[str, Literal["max", "min", "one"]] = {
     "gini": "min",
     "mse_transformed": "min",
     "mse_by_level": "min",
+    "mse_by_stage": "min",
     "mse": "min",
     "mae": "min",
 }
@@ -78,6 +82,7 @@ class Evaluation:
         level_N: NDArray,
         feed_N: NDArray,
         user_N: NDArray,
+        stage_N: NDArray | None = None,
     ) -> None:
         """Takes in candidates of whole feeds: no feed is divided among calls.
 
@@ -87,9 +92,10 @@ class Evaluation:
             level_N: index into the schema's level names.
             feed_N: any number that candidates of one feed share; it need not be unique beyond this call.
             user_N: user ids, the same in all calls.
+            stage_N: the user's index into `schema.STAGES`; in all calls or in none.
 
         Raises:
-            ValueError: a target is missing, or an array has another length.
+            ValueError: a target is missing, an array has another length, or only some calls have stages.
         """
         n = len(user_N)
         part: dict[str, NDArray] = {
@@ -97,6 +103,8 @@ class Evaluation:
             "feed": np.unique(np.asarray(feed_N), return_inverse=True)[1].astype(np.int64) + self._feeds,
             "user": np.asarray(user_N).astype(np.int64),
         }
+        if stage_N is not None:
+            part["stage"] = np.asarray(stage_N).astype(np.int8)
         for kind, columns in (("prediction", predictions), ("label", labels)):
             for name in self.targets:
                 if name not in columns:
@@ -144,13 +152,16 @@ class Evaluation:
 
         Returns:
             `rows`, `feeds`, `users`, `user_share`; `targets` by name (see `binary_metrics`, `value_metrics`); `mean` over
-            the binary targets; `funnel`: by `child<=parent`, the share of candidates that break it; `alarms`: dicts of
-            `kind`, `targets`, `message`.
+            the binary targets; `funnel`: by `child<=parent`, the share of candidates whose predictions break it, and
+            `funnel_labels`, the share whose labels do; `alarms`: dicts of `kind`, `targets`, `message`.
         """
         if not self.rows:
             raise ValueError("nothing to evaluate: no candidate was added, or none of the sampled users was kept.")
         self._parts = [self._columns()]
         columns = self._parts[0] | {name: _codes(self._parts[0][name]) for name in ("feed", "user")}
+        groups: Groups = {"level": (columns["level"], self.schema.levels.names)}
+        if "stage" in columns:
+            groups["stage"] = (columns["stage"], STAGES)
         targets: dict[str, Any] = {}
         for name in self.targets:
             target = self.schema.target(name)
@@ -158,10 +169,9 @@ class Evaluation:
             targets[name] = compute(
                 columns[f"prediction.{name}"].astype(np.float64),
                 columns[f"label.{name}"].astype(np.float64),
-                level_N=columns["level"],
+                groups=groups,
                 feed_N=columns["feed"],
                 user_N=columns["user"],
-                levels=self.schema.levels.names,
                 **({} if target.is_binary else {"target": target}),
             )
         return {
@@ -171,7 +181,8 @@ class Evaluation:
             "user_share": 0.5**self.halvings,
             "targets": targets,
             "mean": _means([metrics for metrics in targets.values() if metrics["kind"] == "binary"]),
-            "funnel": self._funnel(columns),
+            "funnel": self._funnel(columns, "prediction"),
+            "funnel_labels": self._funnel(columns, "label"),
             "alarms": self._alarms(columns, targets),
         }
 
@@ -181,6 +192,8 @@ class Evaluation:
         return {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
 
     def _take(self, part: dict[str, NDArray]) -> None:
+        if self._parts and ("stage" in part) != ("stage" in self._parts[0]):
+            raise ValueError("some candidates have a stage and some have none; give `stage_N` in all calls or in none.")
         self._parts.append(_of_kept_users(part, self.halvings))
         while self.rows > self.limit:
             self._halve()
@@ -194,12 +207,12 @@ class Evaluation:
 
     # -- checks over targets -----------------------------------------------------------------------------------
 
-    def _funnel(self, columns: dict[str, NDArray]) -> dict[str, float]:
+    def _funnel(self, columns: dict[str, NDArray], kind: Literal["prediction", "label"]) -> dict[str, float]:
         shares = {}
         for name in self.targets:
             for parent in self.schema.parents(name):
                 if parent in self.targets and self.schema.target(name).is_binary and self.schema.target(parent).is_binary:
-                    broken_N = columns[f"prediction.{name}"] > columns[f"prediction.{parent}"]
+                    broken_N = columns[f"{kind}.{name}"] > columns[f"{kind}.{parent}"]
                     shares[f"{name}<={parent}"] = float(broken_N.mean())
         return shares
 
@@ -261,45 +274,56 @@ def direction(path: str) -> Literal["max", "min", "one"]:
 # -- metrics of one target -----------------------------------------------------------------------------------------
 
 
+Groups = dict[str, tuple[NDArray, Sequence[str]]]
+"""What candidates are divided by (`level`, `stage`): the group of each, int [N], and the groups' names."""
+
+
 def binary_metrics(
-    prediction_N: NDArray, label_N: NDArray, *, level_N: NDArray, feed_N: NDArray, user_N: NDArray, levels: Sequence[str]
+    prediction_N: NDArray, label_N: NDArray, *, groups: Groups, feed_N: NDArray, user_N: NDArray
 ) -> dict[str, Any]:
     """Metrics of probabilities against labels 0 or 1.
 
     Args:
+        groups: `level` at least.
         feed_N, user_N: numbered from 0 without gaps, int64.
     Returns:
-        `auc`, `auc_by_level` and their `gini`; `gauc_feed`, `gauc_user` with the `_share` of groups that have both classes;
-        `ndcg@k`, `precision@k`; `log_loss`; `calibration` = predicted / observed positives; `ece`, the mean gap of the
-        `calibration_curve` weighted by rows; counts. All None where a prediction is not finite.
+        `auc`; `auc_by_level` and their `gini`; `auc_by_` every other of the `groups`; `gauc_feed`, `gauc_user` with the
+        `_share` of groups that have both classes; `ndcg@k`, `precision@k`; `log_loss`; `calibration` = predicted / observed
+        positives; `ece`, the mean gap of the `calibration_curve` weighted by rows; counts. All None where a prediction is
+        not finite.
     """
     finite = bool(np.isfinite(prediction_N).all())
     positive_N = label_N > 0
-    rows_by_level = np.bincount(level_N, minlength=len(levels))
-    positives_by_level = np.bincount(level_N[positive_N], minlength=len(levels))
     result: dict[str, Any] = {
         "kind": "binary",
         "rows": len(label_N),
         "positives": int(positive_N.sum()),
         "positive_rate": float(positive_N.mean()),
-        "rows_by_level": dict(zip(levels, rows_by_level.tolist(), strict=True)),
-        "positives_by_level": dict(zip(levels, positives_by_level.tolist(), strict=True)),
     }
+    for by, (group_N, group_names) in groups.items():
+        for what, of_N in (("rows", group_N), ("positives", group_N[positive_N])):
+            counts = np.bincount(of_N, minlength=len(group_names)).tolist()
+            result[f"{what}_by_{by}"] = dict(zip(group_names, counts, strict=True))
     names = [name for name in DIRECTIONS if name.startswith(("ndcg", "precision"))]
     if not finite:
         undefined = ["auc", "gini", "gauc_feed", "gauc_user", *names, "log_loss", "calibration", "ece"]
-        return result | dict.fromkeys(undefined) | {"auc_by_level": dict.fromkeys(levels), "calibration_curve": []}
+        by_group = {f"auc_by_{by}": dict.fromkeys(group_names) for by, (_, group_names) in groups.items()}
+        return result | dict.fromkeys(undefined) | by_group | {"calibration_curve": []}
     code_N = _codes(prediction_N)
-    found, values, _ = _aucs(code_N, positive_N, level_N.astype(np.int64))
-    auc_by_level = dict.fromkeys(levels) | {levels[i]: value for i, value in zip(found, values.tolist(), strict=True)}
+    auc_by: dict[str, dict[str, float | None]] = {}
+    for by, (group_N, group_names) in groups.items():
+        found, values, _ = _aucs(code_N, positive_N, group_N.astype(np.int64))
+        auc_by[f"auc_by_{by}"] = dict.fromkeys(group_names) | dict(
+            zip((group_names[group] for group in found), values.tolist(), strict=True)
+        )
     clipped_N = np.clip(prediction_N, SMALLEST, 1 - SMALLEST)
     curve = calibration_curve(prediction_N, label_N)
     return (
         result
         | {
             "auc": auc(prediction_N, positive_N),
-            "auc_by_level": auc_by_level,
-            "gini": gini([value for value in auc_by_level.values() if value is not None]),
+            **auc_by,
+            "gini": gini([value for value in auc_by["auc_by_level"].values() if value is not None]),
         }
         | _grouped("gauc_feed", code_N, positive_N, feed_N)
         | _grouped("gauc_user", code_N, positive_N, user_N)
@@ -317,29 +341,31 @@ def value_metrics(
     prediction_N: NDArray,
     label_N: NDArray,
     *,
-    level_N: NDArray,
+    groups: Groups,
     feed_N: NDArray,
     user_N: NDArray,
-    levels: Sequence[str],
     target: Target,
 ) -> dict[str, Any]:
     """Errors of predicted values in the label's unit, and of both after the target's transform (negative ones as 0)."""
     result: dict[str, Any] = {"kind": "value", "rows": len(label_N), "mean": float(label_N.mean())}
     if not np.isfinite(prediction_N).all():
         undefined = dict.fromkeys(["mse_transformed", "mse", "mae", "calibration"])
-        return result | undefined | {"mse_by_level": dict.fromkeys(levels), "calibration_curve": []}
+        by_group = {f"mse_by_{by}": dict.fromkeys(group_names) for by, (_, group_names) in groups.items()}
+        return result | undefined | by_group | {"calibration_curve": []}
     error_N = prediction_N - label_N
     if target.transform == "log1p":
         squared_N = np.square(np.log1p(np.maximum(prediction_N, 0)) - np.log1p(np.maximum(label_N, 0)))
     else:
         squared_N = np.square(error_N)
-    rows_by_level = np.bincount(level_N, minlength=len(levels))
-    squares_by_level = np.bincount(level_N, weights=squared_N, minlength=len(levels))
+    mse_by = {}
+    for by, (group_N, group_names) in groups.items():
+        rows_G = np.bincount(group_N, minlength=len(group_names))
+        squares_G = np.bincount(group_N, weights=squared_N, minlength=len(group_names))
+        means = (_ratio(total, rows) for total, rows in zip(squares_G, rows_G, strict=True))
+        mse_by[f"mse_by_{by}"] = dict(zip(group_names, means, strict=True))
     return result | {
         "mse_transformed": float(squared_N.mean()),
-        "mse_by_level": {
-            level: _ratio(total, rows) for level, total, rows in zip(levels, squares_by_level, rows_by_level, strict=True)
-        },
+        **mse_by,
         "mse": float(np.square(error_N).mean()),
         "mae": float(np.abs(error_N).mean()),
         "calibration": _ratio(prediction_N.sum(), label_N.sum()),
@@ -471,7 +497,7 @@ def _ratio(numerator: float, denominator: float) -> float | None:
 
 
 def _means(metrics: list[dict[str, Any]]) -> dict[str, float | None]:
-    names = [name for name in DIRECTIONS if metrics and name in metrics[0] and not name.endswith("_by_level")]
+    names = [name for name in DIRECTIONS if metrics and name in metrics[0] and "_by_" not in name]
     values = {name: [each[name] for each in metrics if each[name] is not None] for name in names}
     return {name: float(np.mean(values[name])) if values[name] else None for name in names}
 

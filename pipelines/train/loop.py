@@ -116,6 +116,7 @@ def validate(ranker: Ranker, valid: InOrder, world: World) -> dict[str, Any] | N
                 batch.level_N.numpy(),
                 batch.feed_of_candidate_N.numpy(),
                 batch.user_R[batch.feed_of_candidate_N].numpy(),
+                None if batch.stage_R is None else batch.stage_R[batch.feed_of_candidate_N].numpy(),
             )
     states = gather_objects(evaluation.state(), world)
     if states is None:

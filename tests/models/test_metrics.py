@@ -250,3 +250,81 @@ def test_wrong_input_is_named(tiny_schema):
         Evaluation(tiny_schema).result()
     with pytest.raises(ValueError, match="different targets"):
         Evaluation(tiny_schema).merge(Evaluation(tiny_schema, ["click"]))
+
+
+# -- life-cycle stages ---------------------------------------------------------------------------------------------
+
+
+def eight_rows():
+    """Two users: one new (feeds 0, 1), one loyal (feed 2); nobody wanders or sticks."""
+    click = [0.9, 0.2, 0.4, 0.3, 0.1, 0.6, 0.5, 0.8]
+    clicked = [1, 0, 0, 1, 1, 0, 0, 1]
+    stage = [0, 0, 0, 0, 3, 3, 3, 3]
+    predictions = {"click": click, "goods_bag": [0.5, 0.1] * 4, "order": [0.2, 0.3] * 4, "stay": [np.e - 1] * 4 + [0.0] * 4}
+    labels = {"click": clicked, "goods_bag": clicked, "order": [0] * 8, "stay": [0.0] * 4 + [np.e**2 - 1] * 4}
+    arrays = lambda columns: {name: np.array(values, float) for name, values in columns.items()}
+    feed_N = np.array([0, 0, 1, 1, 2, 2, 2, 2])
+    return arrays(predictions), arrays(labels), np.zeros(8, int), feed_N, np.array(stage), np.array(stage)
+
+
+def test_metrics_by_stage_of_eight_rows(tiny_schema):
+    found = result_of(tiny_schema, eight_rows())["targets"]
+    # new: of the pairs (.9, .2) (.9, .4) (.3, .2) (.3, .4) three are right; loyal: (.1, .6) (.1, .5) (.8, .6) (.8, .5), two
+    assert found["click"]["auc_by_stage"] == {"new": 0.75, "wander": None, "stick": None, "loyal": 0.5}
+    assert found["click"]["rows_by_stage"] == {"new": 4, "wander": 0, "stick": 0, "loyal": 4}
+    assert found["click"]["positives_by_stage"] == {"new": 2, "wander": 0, "stick": 0, "loyal": 2}
+    assert found["order"]["auc_by_stage"] == dict.fromkeys(("new", "wander", "stick", "loyal"))  # no order at all
+    by_stage = found["stay"]["mse_by_stage"]  # in logs: 1 for 0, and 0 for 2
+    assert by_stage == {"new": pytest.approx(1), "wander": None, "stick": None, "loyal": pytest.approx(4)}
+    result = result_of(tiny_schema, eight_rows())
+    assert value_of(result, "click.auc_by_stage.new") == 0.75
+    assert (direction("click.auc_by_stage.new"), direction("stay.mse_by_stage.new")) == ("max", "min")
+    assert not any("_by_" in name for name in result["mean"])
+
+
+def test_stages_of_broken_predictions_are_none(tiny_schema):
+    predictions, *others = eight_rows()
+    predictions["click"][0] = predictions["stay"][0] = np.nan
+    found = result_of(tiny_schema, (predictions, *others))["targets"]
+    assert found["click"]["auc_by_stage"] == found["stay"]["mse_by_stage"] == dict.fromkeys(("new", "wander", "stick", "loyal"))
+
+
+def test_stages_survive_merging_and_sampling(tiny_schema):
+    rows = some_rows(tiny_schema, feeds=200)
+    rows = (*rows, rows[4] % 4)  # a user's stage
+    whole = result_of(tiny_schema, rows)
+    parts = [Evaluation(tiny_schema) for _ in range(3)]  # the last stays empty
+    for feed in range(200):
+        parts[feed % 2].add(*part_of(rows, rows[3] == feed))
+    for part in parts[1:]:
+        parts[0].merge(Evaluation.from_state(tiny_schema, part.state()))
+    merged = parts[0].result()
+    for name, metric in (("click", "auc_by_stage"), ("stay", "mse_by_stage")):
+        assert merged["targets"][name][metric] == pytest.approx(whole["targets"][name][metric], abs=1e-9)
+    sampled = Evaluation(tiny_schema, limit=300)
+    sampled.add(*rows)
+    kept_N = np.isin(rows[4], np.unique(sampled.state()["columns"]["user"]))
+    assert kept_N.sum() == sampled.rows <= 300
+    expected = result_of(tiny_schema, part_of(rows, kept_N))["targets"]["click"]["auc_by_stage"]
+    assert sampled.result()["targets"]["click"]["auc_by_stage"] == expected
+
+
+def test_stages_for_all_candidates_or_for_none(tiny_schema):
+    rows = eight_rows()
+    without = result_of(tiny_schema, rows[:5])["targets"]
+    assert "auc_by_stage" not in without["click"] and "mse_by_stage" not in without["stay"]
+    evaluation = Evaluation(tiny_schema)
+    evaluation.add(*rows)
+    with pytest.raises(ValueError, match="give `stage_N` in all calls or in none"):
+        evaluation.add(*rows[:5])
+    with pytest.raises(ValueError, match=r"`stage` has shape \(3,\), but there are 8 user ids"):
+        evaluation.add(*rows[:5], np.zeros(3))
+
+
+def test_funnels_of_predictions_and_labels(tiny_schema):
+    predictions, labels, *others = eight_rows()
+    labels["order"] = np.array([1, 1, 0, 0, 0, 0, 0, 0], float)  # the second without its goods bag
+    result = result_of(tiny_schema, (predictions, labels, *others))
+    # goods_bag > click: .5 > .4, .5 > .1; order > goods_bag: .3 > .1 in every second row
+    assert result["funnel"] == {"goods_bag<=click": 2 / 8, "order<=goods_bag": 4 / 8}
+    assert result["funnel_labels"] == {"goods_bag<=click": 0.0, "order<=goods_bag": 1 / 8}
