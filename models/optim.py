@@ -21,32 +21,34 @@ from models.config import config
 
 @config
 class AdamConfig:
-    """Adam (Kingma & Ba 2015) for dense parameters; `l2` adds l2 * weight to the gradient."""
+    """Adam (Kingma & Ba 2015) for dense parameters; `l1` adds l1 * sign(weight) to the gradient, `l2` l2 * weight."""
 
     kind: Literal["adam"] = "adam"
     rate: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    l1: float = 0.0
     l2: float = 0.0
 
     def __post_init__(self) -> None:
         _check_adam("adam", self.rate, self.beta1, self.beta2, self.eps)
-        _check_not_negative("adam", l2=self.l2)
+        _check_not_negative("adam", l1=self.l1, l2=self.l2)
 
 
 @config
 class AdagradConfig:
-    """Adagrad (Duchi et al. 2011) for dense parameters; `l2` adds l2 * weight to the gradient."""
+    """Adagrad (Duchi et al. 2011) for dense parameters; `l1` adds l1 * sign(weight) to the gradient, `l2` l2 * weight."""
 
     kind: Literal["adagrad"] = "adagrad"
     rate: float = 0.01
     eps: float = 1e-10
+    l1: float = 0.0
     l2: float = 0.0
 
     def __post_init__(self) -> None:
         _check_positive("adagrad", rate=self.rate, eps=self.eps)
-        _check_not_negative("adagrad", l2=self.l2)
+        _check_not_negative("adagrad", l1=self.l1, l2=self.l2)
 
 
 @config
@@ -174,6 +176,10 @@ class Optimisers:
         """
         if self.config.clip_norm is not None:
             rows = self._clipped(rows, self.config.clip_norm)
+        if self.config.dense.l1:
+            for parameter in self.dense_parameters:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.sign(), alpha=self.config.dense.l1)
         self.dense.step()
         for name, (ids_U, gradient_UD) in rows.items():
             if len(ids_U):

@@ -10,9 +10,12 @@ from typing import Annotated
 
 from pydantic import Discriminator
 
+from models.couplings.aitm import Aitm, AitmConfig
+from models.couplings.dbmtl import Dbmtl, DbmtlConfig
 from models.couplings.esmm import Esmm, EsmmConfig
 from models.couplings.independent import Independent, IndependentConfig
+from models.couplings.pimm import Pimm, PimmConfig
 
-CouplingConfig = Annotated[IndependentConfig | EsmmConfig, Discriminator("kind")]
+CouplingConfig = Annotated[IndependentConfig | EsmmConfig | AitmConfig | PimmConfig | DbmtlConfig, Discriminator("kind")]
 
-COUPLINGS = {"independent": Independent, "esmm": Esmm}
+COUPLINGS = {"independent": Independent, "esmm": Esmm, "aitm": Aitm, "pimm": Pimm, "dbmtl": Dbmtl}

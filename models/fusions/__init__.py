@@ -11,10 +11,11 @@ from typing import Annotated
 from pydantic import Discriminator
 
 from models.fusions.mmoe import Mmoe, MmoeConfig
+from models.fusions.mncm import Mncm, MncmConfig
 from models.fusions.ple import Ple, PleConfig
 from models.fusions.shared_bottom import SharedBottom, SharedBottomConfig
 from models.fusions.single import Single, SingleConfig
 
-FusionConfig = Annotated[SingleConfig | SharedBottomConfig | MmoeConfig | PleConfig, Discriminator("kind")]
+FusionConfig = Annotated[SingleConfig | SharedBottomConfig | MmoeConfig | PleConfig | MncmConfig, Discriminator("kind")]
 
-FUSIONS = {"single": Single, "shared_bottom": SharedBottom, "mmoe": Mmoe, "ple": Ple}
+FUSIONS = {"single": Single, "shared_bottom": SharedBottom, "mmoe": Mmoe, "ple": Ple, "mncm": Mncm}
