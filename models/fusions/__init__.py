@@ -15,7 +15,10 @@ from models.fusions.mncm import Mncm, MncmConfig
 from models.fusions.ple import Ple, PleConfig
 from models.fusions.shared_bottom import SharedBottom, SharedBottomConfig
 from models.fusions.single import Single, SingleConfig
+from models.fusions.star import Star, StarConfig
 
-FusionConfig = Annotated[SingleConfig | SharedBottomConfig | MmoeConfig | PleConfig | MncmConfig, Discriminator("kind")]
+FusionConfig = Annotated[
+    SingleConfig | SharedBottomConfig | MmoeConfig | PleConfig | MncmConfig | StarConfig, Discriminator("kind")
+]
 
-FUSIONS = {"single": Single, "shared_bottom": SharedBottom, "mmoe": Mmoe, "ple": Ple, "mncm": Mncm}
+FUSIONS = {"single": Single, "shared_bottom": SharedBottom, "mmoe": Mmoe, "ple": Ple, "mncm": Mncm, "star": Star}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
-from models.config import config
+from models.config import ConfigError, config
 from models.layers.tables import Gathered, TableSet
 from models.learners.world import World
 from models.losses import sum_count
@@ -34,10 +34,18 @@ class Joint:
         sum over targets t of   sum_n(weight_tn loss_tn) / N   +   sum over penalties of   sum / count.
 
     Sums and counts are added over workers before the division, gradients are added after, so W workers make the step
-    that one worker would make with the joint batch.
+    that one worker would make with the joint batch. A penalty that nothing counts for is 0.
+
+    Raises:
+        ConfigError: a weighting that needs one worker, and several.
     """
 
     def __init__(self, ranker: "Ranker", schema: Schema, config: JointConfig, optimiser: OptimiserConfig, world: World) -> None:
+        if world.size > 1 and ranker.weighting.needs_one_worker:
+            raise ConfigError(
+                f"`weighting.beta: running` keeps each user's count on one worker, but this training has {world.size}. "
+                "Use `weighting.beta: closed`, or one worker."
+            )
         self.ranker = ranker
         self.schema = schema
         self.world = world
@@ -79,7 +87,7 @@ class Joint:
         _refuse_non_finite(totals)
 
         if batch is not None:
-            loss = torch.stack([each / totals[name][1] for name, each in objective.items()]).sum()
+            loss = torch.stack([each / (totals[name][1] or 1.0) for name, each in objective.items()]).sum()
             for parameter in self.dense:
                 parameter.grad = None
             loss.backward()
