@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.config import ConfigError, from_dict, overlaid, to_dict
+from models.couplings.aitm import AitmConfig
+from models.couplings.dbmtl import DbmtlConfig
 from models.couplings.esmm import EsmmConfig
+from models.couplings.pimm import PimmConfig
 from models.fusions.mmoe import MmoeConfig
+from models.fusions.mncm import MncmConfig
 from models.fusions.ple import PleConfig
 from models.fusions.shared_bottom import SharedBottomConfig
 from models.fusions.single import SingleConfig
@@ -17,21 +21,40 @@ from models.interests.din import DinConfig
 from models.interests.pooling import PoolingConfig
 from models.ranker import RankerConfig
 
+# DBMTL, Sec. 3.1: shared and specific layers of the vanilla MTL that it is compared with
+SHARED_BOTTOM = SharedBottomConfig(hidden=(256, 128, 64), towers=(64, 32))
+# PIMM, Sec. 3.2: a tower a target over shared embeddings, which that paper calls shared-bottom; sizes of its own data
+TOWERS = SingleConfig(hidden=(256, 128, 64))
+# Tang et al. 2020 with 2 extraction levels; the STAN paper leaves sizes open and takes the same backbone for its rows
+PLE = PleConfig(levels=2, specific=1, shared=2, hidden=(128, 64), towers=(32,))
+
 ZOO: dict[str, RankerConfig] = {
     # Cheng et al. 2016, with pooled histories as in the eLiveRec paper (hence WDL+)
     "wdl": RankerConfig(wide=True, interest=PoolingConfig(), fusion=SingleConfig(hidden=(256, 128, 64))),
     # Zhou et al. 2018, Sec. 6.3 and its published code
     "din": RankerConfig(interest=DinConfig(hidden=(80, 40)), fusion=SingleConfig(hidden=(200, 80))),
-    # a network a target, layers as in the DBMTL paper
-    "single": RankerConfig(fusion=SingleConfig(hidden=(256, 128, 64))),
-    # vanilla MTL of the DBMTL paper, Sec. 3.2
-    "shared_bottom": RankerConfig(fusion=SharedBottomConfig(hidden=(256, 128, 64), towers=(64, 32))),
+    # a network a target over shared embeddings: MLP single of the STAN paper, shared-bottom of the PIMM paper
+    "single": RankerConfig(fusion=TOWERS),
+    # vanilla MTL of the DBMTL paper, MLP shared of the STAN paper
+    "shared_bottom": RankerConfig(fusion=SHARED_BOTTOM),
     # Ma et al. 2018 with 8 experts as there, of the size in the CMLIR paper
     "mmoe": RankerConfig(fusion=MmoeConfig(experts=8, hidden=(128, 64), towers=(32,))),
-    # Tang et al. 2020 with 2 extraction levels
-    "ple": RankerConfig(fusion=PleConfig(levels=2, specific=1, shared=2, hidden=(128, 64), towers=(32,))),
+    "ple": RankerConfig(fusion=PLE),
     # Ma et al. 2018 (ESMM), Sec. 3.1: 360-200-80
     "esmm": RankerConfig(embedding_width=18, fusion=SingleConfig(hidden=(360, 200, 80)), coupling=EsmmConfig()),
+    # -- DBMTL, Sec. 3.1, on the schema's graph; and the structures of its Table 5, one target pointing at all others
+    "dbmtl": RankerConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(hidden=(32,))),
+    "dbmtl_click": RankerConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="click")),
+    "dbmtl_goods_bag": RankerConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="goods_bag")),
+    "dbmtl_follow": RankerConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="follow")),
+    # -- PIMM, Sec. 3.2: embeddings, towers and curriculum of its own (industrial) data
+    "aitm": RankerConfig(embedding_width=24, fusion=TOWERS, coupling=AitmConfig(calibrator=0.6)),
+    "mncm": RankerConfig(
+        embedding_width=24, fusion=MncmConfig(specific=2, shared=2, hidden=(128, 64), towers=(32,)), coupling=AitmConfig()
+    ),
+    "pimm": RankerConfig(embedding_width=24, fusion=TOWERS, coupling=PimmConfig(alpha=2 / 3, decay=1 / 3, floor=0.0)),
+    # -- STAN, Sec. 4.1: with the rule-based stage as a feature
+    "ple_stage": RankerConfig(embedding_width=128, stage=True, fusion=PLE),
 }
 
 

@@ -20,7 +20,7 @@ from models.ranker import Ranker, RankerConfig
 from models.schema import Field, Number, Schema
 from models.zoo import ZOO
 from tests.models.helpers import Threads, double, flat, replaced, take, with_no_entries, with_pads, without_history
-from tests.samples import TABLE_SIZES, random_batch, tiny_schema
+from tests.samples import TABLE_SIZES, full_schema, random_batch
 
 SYSTEMS = {
     **ZOO,
@@ -40,8 +40,8 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def mixed_width_schema() -> Schema:
-    """`tiny_schema` with tables of two widths."""
-    spelling = tiny_schema().to_dict()
+    """`full_schema` with tables of two widths."""
+    spelling = full_schema().to_dict()
     for field in spelling["fields"]:
         if field["name"] == "category":
             field["width"] = 4
@@ -51,7 +51,7 @@ def mixed_width_schema() -> Schema:
     return Schema.from_dict(spelling)
 
 
-SCHEMAS = {"one width": tiny_schema(), "two widths": mixed_width_schema()}
+SCHEMAS = {"one width": full_schema(), "two widths": mixed_width_schema()}
 
 
 @pytest.fixture(params=SYSTEMS)
@@ -88,7 +88,7 @@ def test_gathered_rows_give_the_outputs_and_gradients_of_whole_tables(config, sc
     ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
     whole = ranker(batch)
     gathered = ranker.gather(batch)
-    outputs = ranker.outcome(batch, gathered).outputs
+    outputs = ranker(batch, gathered)
     assert_same(whole, outputs)
     sum(output.sum() for output in whole.values()).backward()
     sum(output.sum() for output in outputs.values()).backward()
@@ -109,7 +109,7 @@ def test_permuting_feeds_permutes_outputs(config, schema):
 
 @pytest.mark.parametrize("training", [False, True], ids=["predicting", "training"])
 def test_a_feed_does_not_see_the_others(config, training):
-    schema = tiny_schema()
+    schema = full_schema()
     ranker = build(config, schema).train(training)
     batch = random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
     outputs = ranker(batch)
@@ -119,7 +119,7 @@ def test_a_feed_does_not_see_the_others(config, training):
 
 
 def test_a_candidate_does_not_see_the_others_of_its_feed(config):
-    schema = tiny_schema()
+    schema = full_schema()
     ranker = build(config, schema)
     batch, other = (random_batch(schema, TABLE_SIZES, feeds=1, seed=seed, most_candidates=1) for seed in (1, 2))
     batch = take(batch, [0, 0])  # two candidates, as two feeds
@@ -129,6 +129,7 @@ def test_a_candidate_does_not_see_the_others_of_its_feed(config):
         feed={name: values[:1] for name, values in batch.feed.items()},
         histories=other.histories,
         user_R=batch.user_R[:1],
+        stage_R=batch.stage_R[:1],
     )
     changed = {name: torch.stack([values[0], other.candidate[name][0]]) for name, values in batch.candidate.items()}
     before, after = ranker(batch), ranker(replaced(batch, candidate=changed))
@@ -143,14 +144,14 @@ def test_grouped_by_feed_equals_flat(config, schema):
 
 
 def test_padding_changes_nothing(config):
-    schema = tiny_schema()
+    schema = full_schema()
     ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
     assert_same(ranker(batch), ranker(with_pads(batch, 10, row=0)))
     assert_same(ranker(batch), ranker(with_pads(batch, 10, row=3)))
 
 
 def test_no_history_at_all(config):
-    schema = tiny_schema()
+    schema = full_schema()
     ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
     outputs = ranker(without_history(batch))
     assert all(output.isfinite().all() for output in outputs.values())
@@ -165,7 +166,8 @@ def test_fields_may_all_be_numbers(config):
             Field(name="user_entries", of="feed", encoding=Number()),
             Field(name="rate", of="candidate", encoding=Number()),
         ),
-        targets=tiny_schema().targets,
+        targets=full_schema().targets,
+        stages=full_schema().stages,
     )
     if getattr(config.interest, "histories", None):
         config = dataclasses.replace(config, interest=PoolingConfig())
@@ -178,14 +180,15 @@ def test_fields_may_all_be_numbers(config):
 
 
 def test_batch_of_one(config):
-    schema = tiny_schema()
+    schema = full_schema()
     ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=1, seed=1, most_candidates=1)
     assert batch.candidates == 1
-    assert all(output.shape == (1,) and output.isfinite().all() for output in ranker(batch).values())
+    assert all(output.isfinite().all() for output in ranker(batch).values())
+    assert all(predicted.shape == (1,) and predicted.isfinite().all() for predicted in ranker.predict(batch).values())
 
 
 def test_saved_and_loaded_equal(config, tmp_path):
-    schema = tiny_schema()
+    schema = full_schema()
     ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
     torch.save(ranker.state_dict(), tmp_path / "weights.pt")
     other = build(config, schema, seed=1)
@@ -194,15 +197,32 @@ def test_saved_and_loaded_equal(config, tmp_path):
 
 
 def test_predictions_are_probabilities_and_label_units(config):
-    schema = tiny_schema()
+    schema = full_schema()
     ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
     outputs, predictions = ranker(batch), ranker.predict(batch)
     assert_close(predictions["click"], 1 / (1 + torch.exp(-outputs["click"])))
     assert_close(predictions["stay"], torch.clamp(torch.exp(outputs["stay"]) - 1, min=0), **TOLERANCE)
 
 
+def test_insight_fits_the_schema(config):
+    """Gates are distributions over named experts; edges lie between targets; preferences are shares."""
+    schema = full_schema()
+    ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
+    insight = ranker.insight(batch)
+    assert insight.gates.keys() == ranker.fusion.expert_names.keys()
+    for name, weight_NE in insight.gates.items():
+        assert weight_NE.shape == (batch.candidates, len(ranker.fusion.expert_names[name]))
+        assert_close(weight_NE.sum(1), torch.ones(batch.candidates))
+    for (parent, child), carried_N in insight.edges.items():
+        assert parent in schema.target_names and child in schema.target_names
+        assert carried_N.shape == (batch.candidates,) and carried_N.isfinite().all()
+    for name, preference_R in insight.preferences.items():
+        assert name in schema.target_names and preference_R.shape == (batch.feeds,)
+        assert ((preference_R > 0) & (preference_R < 1)).all()
+
+
 def test_eight_rows_can_be_learnt_by_heart(config):
-    schema = tiny_schema()
+    schema = full_schema()
     torch.manual_seed(0)
     ranker = Ranker(schema, config, TABLE_SIZES)
     batch = random_batch(schema, TABLE_SIZES, feeds=8, seed=3, most_candidates=1)
@@ -216,7 +236,7 @@ def test_eight_rows_can_be_learnt_by_heart(config):
 
 
 def test_works_under_bfloat16_autocast(config):
-    schema = tiny_schema()
+    schema = full_schema()
     ranker, batch = build(config, schema), random_batch(schema, TABLE_SIZES, feeds=6, seed=1)
     exact = ranker(batch)
     learner = build_learner(ranker, schema, config.learner, OptimiserConfig(), Solo())
@@ -237,7 +257,7 @@ OPTIMISERS = {
 @pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
 def test_two_workers_equal_one(config, optimiser):
     """Float64, 4 steps; the second worker has no batch at the third."""
-    schema = tiny_schema()
+    schema = full_schema()
     batches = [double(random_batch(schema, TABLE_SIZES, feeds=9, seed=seed)) for seed in range(4)]
     shares = [[take(batch, [0, 1, 2, 3, 4]), take(batch, [5, 6, 7, 8])] for batch in batches]
     batches[2], shares[2] = shares[2][0], [shares[2][0], None]
