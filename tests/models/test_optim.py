@@ -17,6 +17,7 @@ from models.optim import (
 )
 
 ROWS, WIDTH = 6, 3
+ROUGH = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def gradients(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,6 +118,28 @@ def test_l2_pulls_dense_parameters_to_zero(dense):
     assert_close(parameter.detach(), torch.tensor([4.9, -4.9]), rtol=1e-4, atol=0)
 
 
+def test_l1_adds_the_sign_of_the_weight_to_the_gradient():
+    """Gradient .5, l1 .25, l2 .1: weights 2, -2 and 0 see .5 + .25 + .2, .5 - .25 - .2 and .5; those without gradient none."""
+    config = OptimiserConfig(dense=AdagradConfig(rate=1.0, eps=1e6, l1=0.25, l2=0.1))
+    weight, silent = nn.Parameter(torch.tensor([2.0, -2.0, 0.0], dtype=torch.float64)), nn.Parameter(torch.ones(1))
+    made = Optimisers(config, [weight, silent], {})
+    weight.grad = torch.full((3,), 0.5, dtype=torch.float64)
+    made.step({})  # a huge eps makes a step proportional to the gradient
+    assert_close((torch.tensor([2.0, -2.0, 0.0]) - weight.detach()) * 1e6, torch.tensor([0.95, 0.05, 0.5]).double(), **ROUGH)
+    assert silent.item() == 1
+
+
+@pytest.mark.parametrize("dense", [AdamConfig(rate=0.1, l1=1.0), AdagradConfig(rate=0.1, l1=1.0)])
+def test_l1_alone_moves_weights_to_zero_at_the_rate(dense):
+    made, parameter, _ = optimisers(OptimiserConfig(dense=dense))
+    with torch.no_grad():
+        parameter.copy_(torch.tensor([5.0, -0.5]))
+    for expected in ([4.9, -0.4], [4.8, -0.3]) if dense.kind == "adam" else ([4.9, -0.4],):
+        parameter.grad = torch.zeros(2)
+        made.step({})
+        assert_close(parameter.detach(), torch.tensor(expected), **ROUGH)
+
+
 @pytest.mark.parametrize("tables", [LazyAdamConfig(), RowwiseAdagradConfig()])
 def test_state_comes_back(tables):
     config = OptimiserConfig(tables=tables)
@@ -152,6 +175,7 @@ def test_state_of_another_optimiser_is_refused():
     [
         ({"dense": {"kind": "adam", "rate": 0}}, "adam needs rate > 0, got 0"),
         ({"dense": {"kind": "adam", "l2": -1}}, "adam needs l2 >= 0, got -1"),
+        ({"dense": {"kind": "adagrad", "l1": -1}}, "adagrad needs l1 >= 0, got -1"),
         ({"tables": {"kind": "lazy_adam", "beta2": 1}}, "lazy_adam needs 0 <= beta1, beta2 < 1, got 0.9, 1.0"),
         ({"tables": {"kind": "rowwise_adagrad", "eps": 0}}, "rowwise_adagrad needs eps > 0"),
         ({"clip_norm": 0}, "clip_norm > 0, got 0"),
