@@ -68,7 +68,7 @@ def test_draws_are_uniform():
         assert chi_square < 27.9  # 9 degrees of freedom: exceeded once in a thousand
         neighbours = torch.corrcoef(torch.stack([draws[:-1], draws[1:]]))[0, 1].item()
         assert abs(neighbours) < 4 / len(draws) ** 0.5
-        assert 0 <= draws.min() and draws.max() < 1
+        assert draws.min() >= 0 and draws.max() < 1
 
 
 def test_what_a_draw_depends_on():
