@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from models.config import config
-from models.fusions.ple import own_and_shared
 from models.layers.mixed import MixedBank, MixedLinear
+from models.layers.mixture import own_and_shared
 from models.layers.mlp import MlpBank, check_layers
 from models.layers.transfer import Transfer
 from models.schema import Schema
@@ -77,10 +77,10 @@ class Mncm(nn.Module):
         self.expert_names = dict.fromkeys(self.targets, (*own, *shared))
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
-        own_and_shared_XNH = self.experts(vectors).unbind(0)
-        own = dict(zip(self.own_names, own_and_shared_XNH, strict=False))
+        own_then_shared = self.experts(vectors).unbind(0)
+        own = dict(zip(self.own_names, own_then_shared, strict=False))
         become, _ = self.transfer(own)
-        shared = own_and_shared_XNH[len(self.own_names) :]
+        shared = own_then_shared[len(self.own_names) :]
         experts_XNH = torch.stack([*(become[name] for name in self.own_names), *shared])
         mixed_TNH = own_and_shared(self._scores(vectors), experts_XNH, self.specific)
         return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.config import config
 from models.layers.mixed import MixedBank, MixedLinear
-from models.layers.mixture import mixture
+from models.layers.mixture import mixture, own_and_shared
 from models.layers.mlp import LinearBank, MlpBank, check_layers
 from models.schema import Schema
 from models.slots import Vectors, Widths
@@ -99,17 +99,6 @@ class Extracted:
     experts_XNH: Tensor
     own_NTM: Tensor
     shared_N1X: Tensor | None
-
-
-def own_and_shared(scores_NTM: Tensor, experts_XNH: Tensor, specific: int) -> Tensor:
-    """[T, N, H]: every target mixes its own S experts and the shared ones by the softmax of its scores (see `Extracted`)."""
-    targets = scores_NTM.shape[1]
-    weight_NTM = scores_NTM.softmax(2)
-    # a target's weights for the experts of other targets are 0, so that one product mixes for all targets
-    own_TT1 = torch.eye(targets, dtype=weight_NTM.dtype, device=weight_NTM.device).unsqueeze(2)
-    specific_NTX = (own_TT1 * weight_NTM[..., :specific].unsqueeze(2)).flatten(2)
-    weight_NTX = torch.cat([specific_NTX, weight_NTM[..., specific:]], dim=2)
-    return (weight_NTX @ experts_XNH.transpose(0, 1)).transpose(0, 1)
 
 
 class FirstLevel(nn.Module):

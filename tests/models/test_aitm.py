@@ -99,6 +99,8 @@ def test_without_calibrator_there_is_no_penalty():
     assert on(vectors, some_training(tiny_schema())).penalties.keys() == {"calibrator"}
     alone = with_targets(Target(name="a", action="a"), Target(name="b", action="b", kind="value", parents=("a",)))
     assert coupling_of(alone).penalties == ()  # no edge between binary targets
+    below = with_targets(Target(name="a", action="a", kind="value"), Target(name="b", action="b", parents=("a",)))
+    assert coupling_of(below).penalties == ()
 
 
 def test_two_parents_share_the_attention_with_the_own_vector():

@@ -74,9 +74,9 @@ def test_outputs_follow_the_paper_candidate_by_candidate(schema, settings):
 
     def prediction(target, output):
         if target.is_binary:
-            return 1 / (1 + math.exp(-output))
+            return 1 / (1 + math.exp(-output.item()))
         if target.bins is None:
-            return float(output)
+            return output.item()
         shares = [math.exp(each) for each in output.tolist()]
         return sum(place / target.bins * share for place, share in enumerate(shares)) / sum(shares)
 
