@@ -1,4 +1,4 @@
-"""An experiment: one YAML file that says logs, schema, preparation, model, training, search, report and endpoint."""
+"""An experiment: one YAML file: logs, schema, preparation, model, training, search, comparison, report and endpoint."""
 
 from collections.abc import Iterable
 from dataclasses import field as default
@@ -13,6 +13,8 @@ from models.ranker import RankerConfig
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.cluster import RayConfig, output_folder
+from pipelines.compare import CompareConfig
+from pipelines.compare.config import columns_of, systems_of
 from pipelines.evaluate import EvaluateConfig
 from pipelines.logs import LogsConfig
 from pipelines.prepare import PrepareConfig
@@ -28,6 +30,7 @@ class Experiment:
     Attributes:
         name: of the run; results lie in `output/name`.
         model: `system` names a row of the zoo; further keys change that row (see `models.zoo.resolve`).
+        compare: systems beside each other; None for none.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Experiment:
     train: TrainConfig = default(default_factory=TrainConfig)
     tune: TuneConfig = default(default_factory=TuneConfig)
     evaluate: EvaluateConfig = default(default_factory=EvaluateConfig)
+    compare: CompareConfig | None = None
     serve: ServeConfig = default(default_factory=ServeConfig)
     ray: RayConfig = default(default_factory=RayConfig)
 
@@ -46,6 +50,9 @@ class Experiment:
         if not self.name or "/" in self.name:
             raise ValueError(f"name is {self.name!r}; it names a folder, so it must be one word.")
         resolve(self.model)  # a wrong model is told before any work is done
+        if self.compare is not None:
+            systems_of(self.compare, self.schema)
+            columns_of(self.compare, self.schema)
 
     @cached_property
     def ranker(self) -> RankerConfig:
@@ -59,25 +66,37 @@ class Experiment:
 def load_spelling(file: str | Path, changes: Iterable[str] = ()) -> dict[str, Any]:
     """The YAML file as plain dicts, with `a.b=c` changes applied; a value is read as YAML.
 
+    `extends: other.yaml` (beside the file, or a path from there) lays the file over another one: sections are merged key by
+    key, lists and single values replace.
+
     Raises:
-        ConfigError: no such file, no YAML, a change without `=`.
+        ConfigError: no such file, no YAML, a file that extends itself, a change without `=`.
     """
-    path = Path(file)
-    if not path.is_file():
-        near = sorted(str(found) for found in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ConfigError(f"no config file {file}." + (f" There are: {', '.join(near)}." if near else ""))
-    try:
-        spelling = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(spelling, dict):
-        raise ConfigError(f"{file} holds no sections (found {type(spelling).__name__}).")
+    spelling = _read(Path(file), ())
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals or not key:
             raise ConfigError(f"`--set {change}`: write it as --set section.key=value.")
         spelling = replaced(spelling, key, yaml.safe_load(value))
     return spelling
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if not path.is_file():
+        near = sorted(str(found) for found in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ConfigError(f"no config file {path}." + (f" There are: {', '.join(near)}." if near else ""))
+    if path.resolve() in above:
+        raise ConfigError(f"{path} extends itself, by way of {', '.join(str(each) for each in above)}.")
+    try:
+        spelling = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(spelling, dict):
+        raise ConfigError(f"{path} holds no sections (found {type(spelling).__name__}).")
+    below = spelling.pop("extends", None)
+    if below is None:
+        return spelling
+    return overlaid(_read(path.parent / str(below), (*above, path.resolve())), spelling)
 
 
 def load_experiment(file: str | Path, changes: Iterable[str] = ()) -> Experiment:

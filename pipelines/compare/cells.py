@@ -1,0 +1,292 @@
+"""The units of work of a comparison: a training with one rate and seed, or a baseline; each leaves `result.json` in its folder.
+
+A unit whose `result.json` is there is never run again. Everything here travels to the process that runs it.
+"""
+
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from models.config import ConfigError, from_dict, to_dict
+from models.ranker import RankerConfig
+from models.schema import Schema
+from pipelines.bundle import load_bundle, provenance
+from pipelines.compare.config import Parameters, System, folder_of
+from pipelines.evaluate.baselines import Predicted, booster, popularity, truth
+from pipelines.evaluate.config import EvaluateConfig
+from pipelines.evaluate.score import evaluate_table, score
+from pipelines.prepare.prepared import Prepared
+from pipelines.train import TrainConfig, train
+from pipelines.train.checkpoint import write_text
+from pipelines.train.config import EXECUTION
+from pipelines.train.monitor import Monitor
+from pipelines.train.worker import CHECKPOINTS
+
+IDENTITY, RESULT, FAILED, LINES = "identity.json", "result.json", "failed.json", "progress.log"
+TOO_LARGE = 40  # characters of a value in a message
+
+
+class Unit(Protocol):
+    """What can be run: a `Cell` or a `Floor`."""
+
+    @property
+    def label(self) -> str:
+        """Of the row that it belongs to."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    def identity(self) -> dict[str, Any]:
+        """What makes its result this one; how fast and where it is made does not."""
+
+    def make(self) -> dict[str, Any]:
+        """Does the work, goes on where a killed run was, and gives the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What all units share.
+
+    Attributes:
+        data: the prepared folder; it and the cells' folders must be reachable from all machines.
+        schema: of the experiment; all rows are evaluated with it, whatever they were trained for.
+        truth: folder of a simulator's truth, None for real logs.
+    """
+
+    data: Path
+    fingerprint: str
+    schema: Schema
+    evaluate: EvaluateConfig
+    truth: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training and its scores.
+
+    Attributes:
+        rate: None stands for the optimiser's own rates.
+        train: with rate and seed in place.
+    """
+
+    table: Table
+    system: System
+    rate: float | None
+    seed: int
+    train: TrainConfig
+    parameters: Parameters
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        return self.system.label
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}{'' if self.rate is None else f' rate {self.rate:g}'} seed {self.seed}"
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "data": self.table.fingerprint,
+            "split": self.table.evaluate.split,
+            "model": to_dict(self.system.model),
+            "schema": self.system.schema.to_dict(),
+            "train": {name: value for name, value in to_dict(self.train).items() if name not in EXECUTION},
+        }
+
+    def make(self) -> dict[str, Any]:
+        prepared = Prepared.open(self.table.data)
+
+        def say(line: str) -> None:
+            with (self.folder / LINES).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+        trained = train(
+            prepared, self.system.model, self.train, output=self.folder, schema=self.system.schema, resume=True, say=say
+        )
+        bundle = load_bundle(trained.bundle_path)
+        if self.train.device != "cpu" and torch.cuda.is_available():
+            bundle.ranker.to("cuda")
+        files = prepared.files(self.table.evaluate.split)
+        scored = score(bundle.ranker, bundle.schema, files, self.table.evaluate.batch_feeds)
+        return {
+            "label": self.label,
+            "rate": self.rate,
+            "seed": self.seed,
+            "metrics": evaluate_table(scored, self.table.schema),
+            "valid": {
+                "monitor": Monitor(self.system.schema, self.train.monitor).name,
+                "value": trained.best_metrics["monitor"],
+            },
+            "training": {
+                "seconds": trained.seconds,
+                "candidates_per_second": trained.candidates_per_second,
+                "steps": trained.history[-1]["total_steps"],
+                "epochs": len(trained.history),
+                "best_epoch": trained.best_metrics["epoch"] + 1,
+                "stopped": bundle.provenance["stopped"],
+            },
+            "parameters": {"dense": self.parameters.dense, "tables": self.parameters.tables},
+            "made": provenance(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """A baseline or the simulator's truth, by its name in `evaluate.baselines`."""
+
+    table: Table
+    name: str
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def identity(self) -> dict[str, Any]:
+        evaluate = to_dict(self.table.evaluate)
+        shared = ("baselines", "batch_feeds") if self.name == "booster" else tuple(key for key in evaluate if key != "split")
+        return {
+            "data": self.table.fingerprint,
+            "targets": self.table.schema.to_dict()["targets"],
+            "evaluate": {key: value for key, value in evaluate.items() if key not in shared},
+        }
+
+    def make(self) -> dict[str, Any]:
+        found = self._predicted()
+        if isinstance(found, str):
+            return {"label": self.name, "left_out": found, "made": provenance()}
+        return {
+            "label": self.name,
+            "metrics": evaluate_table(found.table, self.table.schema),
+            "note": found.note,
+            "made": provenance(),
+        }
+
+    def _predicted(self) -> Predicted | str:
+        prepared = replace(Prepared.open(self.table.data), schema=self.table.schema)
+        config = self.table.evaluate
+        how: dict[str, Any] = {"rows": config.baseline_rows, "seed": config.seed}
+        match self.name:
+            case "popularity":
+                return popularity(prepared, config.split, **how)
+            case "booster":
+                columns, iterations = config.baseline_columns, config.baseline_iterations
+                return booster(prepared, config.split, columns=columns, iterations=iterations, **how)
+            case _:
+                assert self.table.truth is not None  # the plan leaves it out otherwise
+                return truth(prepared, config.split, self.table.truth)
+
+
+def cell_folder(output: Path, system: System, rate: float | None, seed: int) -> Path:
+    shown = "as-trained" if rate is None else f"{rate:g}"
+    return output / "cells" / folder_of(system.label) / f"rate-{shown}-seed-{seed}"
+
+
+# -- running -------------------------------------------------------------------------------------------------------
+
+
+def run(unit: Unit) -> str | None:
+    """Does a unit's work and leaves its result; None, or the first line of what went wrong, the rest in `failed.json`."""
+    try:
+        unit.folder.mkdir(parents=True, exist_ok=True)
+        (unit.folder / FAILED).unlink(missing_ok=True)
+        write_text(unit.folder / IDENTITY, json.dumps(unit.identity(), indent=1))
+        began = time.monotonic()
+        result = {"identity": unit.identity(), **unit.make(), "took_seconds": time.monotonic() - began}
+        write_text(unit.folder / RESULT, json.dumps(result, indent=1, allow_nan=False))
+        drop_checkpoints(unit)
+    except Exception as error:  # one cell's fault is told in its row; the others go on
+        return note_failure(unit, error)
+    return None
+
+
+def note_failure(unit: Unit, error: BaseException) -> str:
+    """Writes `failed.json`; returns the line that tables show."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    told = line if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}"
+    unit.folder.mkdir(parents=True, exist_ok=True)
+    trace = "".join(traceback.format_exception(error))
+    write_text(unit.folder / FAILED, json.dumps({"error": told, "trace": trace}, indent=1))
+    return told
+
+
+def drop_checkpoints(unit: Unit) -> None:
+    """A finished cell keeps its bundle, history and curves."""
+    shutil.rmtree(unit.folder / CHECKPOINTS, ignore_errors=True)
+
+
+# -- what is there -------------------------------------------------------------------------------------------------
+
+
+def result_of(unit: Unit) -> dict[str, Any] | None:
+    """The finished result; None if there is none."""
+    return _read(unit.folder / RESULT)
+
+
+def failure_of(unit: Unit) -> str | None:
+    """Why the last attempt failed; None if it did not, or was not made."""
+    found = _read(unit.folder / FAILED)
+    return None if found is None else found["error"]
+
+
+def differing(unit: Unit) -> list[str]:
+    """In which settings the folder's result, or begun training, is not this unit's; empty if it may stand."""
+    result = result_of(unit)
+    before = result["identity"] if result is not None else _read(unit.folder / IDENTITY)
+    if before is None:
+        return []
+    old, new = _flat(_as_now(before) if result is not None else before), _flat(unit.identity())
+    return [
+        f"{key} ({_short(old.get(key))} -> {_short(new.get(key))})" for key in {**old, **new} if old.get(key) != new.get(key)
+    ]
+
+
+def _as_now(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity with the defaults of keys that configs got since: a key that was not there says nothing else."""
+    known = {"model": RankerConfig, "schema": Schema, "train": TrainConfig}
+    spelled = dict(identity)
+    for part, cls in known.items():
+        if part in spelled:
+            try:
+                now = to_dict(from_dict(cls, spelled[part]))
+            except ConfigError:  # a key that is gone: another configuration
+                continue
+            spelled[part] = {key: value for key, value in now.items() if part != "train" or key not in EXECUTION}
+    return spelled
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested dicts, and lists of named dicts, as one dict by dotted path."""
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) and "name" in item for item in value):
+        value = {item["name"]: item for item in value} | {"order": [item["name"] for item in value]}
+    if not isinstance(value, Mapping):
+        return {path: value}
+    return {
+        key: item for name, inner in value.items() for key, item in _flat(inner, f"{path}.{name}" if path else name).items()
+    }
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= TOO_LARGE else text[: TOO_LARGE - 3] + "..."
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is damaged ({error}). Delete its folder, and the cell runs again.") from None

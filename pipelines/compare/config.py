@@ -1,0 +1,233 @@
+"""What a comparison may be told: which systems, over which seeds, by which metrics, and which orderings are claimed."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as default
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.config import ConfigError, config, from_dict, overlaid
+from models.layers.tables import TableSet
+from models.metrics import Evaluation, value_of
+from models.ranker import Ranker, RankerConfig
+from models.schema import Schema
+from models.zoo import resolve
+
+FLOORS = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
+OF_A_ROW = ("loss_weight", "parents", "transform", "bins")  # what a row may change of a target: nothing that decides a label
+
+
+@config
+class Claim:
+    """An ordering to be tested: `better` above each of `than` on each metric. A chain is several claims.
+
+    Attributes:
+        metrics: as in `CompareConfig.metrics`; none means all of the table's.
+        or_equal: it is enough that no difference to the contrary shows.
+    """
+
+    better: str
+    than: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+    or_equal: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.than:
+            raise ValueError(f"a claim about `{self.better}` needs at least one system in `than`.")
+        if self.better in self.than:
+            raise ValueError(f"a claim says that `{self.better}` is better than itself.")
+
+
+@config
+class CompareConfig:
+    """Systems x seeds on one prepared table. All else (epochs, early stopping, batch; split, floors) is the experiment's.
+
+    Attributes:
+        systems: rows of the table by label, spelled as `model:`; `targets` may change, by name, a target's loss_weight,
+            parents, transform or bins for this row.
+        common: laid over every system's row of the zoo, so that all are alike in it (widths, say); what a system says
+            itself stands.
+        seeds: of weights, data order and dropout; one training each.
+        rates: learning rates, of dense parameters and tables alike. Of several, each system takes the one that is best on
+            the validation split; none means those of `train.optimiser`.
+        rate_seeds: seeds that choose among the rates; None means the first of `seeds`.
+        base: the row that RelaImpr and costs refer to; empty means the first system.
+        metrics: columns, as `target.metric` (`click.auc`, `order.ndcg@5`, `click.auc_by_level.tail`); none means the AUC of
+            every binary target and the squared error, after its transform, of every value.
+        claims: orderings to be tested.
+        max_concurrent: cells at a time; None leaves it to Ray's logical CPUs.
+        cpus_per_cell: logical CPUs that a cell holds; `train.threads` are its PyTorch threads.
+        gpus_per_cell: GPUs that a cell holds; may be a part of one.
+    """
+
+    systems: dict[str, dict[str, Any]]
+    common: dict[str, Any] = default(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    rates: tuple[float, ...] = ()
+    rate_seeds: tuple[int, ...] | None = None
+    base: str = ""
+    metrics: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    max_concurrent: int | None = None
+    cpus_per_cell: float = 1.0
+    gpus_per_cell: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.systems:
+            raise ValueError("compare.systems is empty; name a row of the zoo: systems: {mmoe: {system: mmoe}}.")
+        self._check_labels()
+        for name, values in (("seeds", self.seeds), ("rate_seeds", self.seeds_of_rates), ("rates", self.rates)):
+            if len(set(values)) < len(values) or (not values and name != "rates"):
+                raise ValueError(f"compare.{name} must be different numbers, at least one, got {list(values)}.")
+        if min((*self.seeds, *self.seeds_of_rates)) < 0:
+            raise ValueError(f"compare.seeds must not be negative, got {list(self.seeds)} and {list(self.seeds_of_rates)}.")
+        if not all(rate > 0 for rate in self.rates):
+            raise ValueError(f"compare.rates must be above 0, got {list(self.rates)}.")
+        if "system" in self.common or "targets" in self.common:
+            raise ValueError("compare.common is what all systems share; `system` and `targets` belong to a row of `systems`.")
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise ValueError(f"compare.max_concurrent must be at least 1, got {self.max_concurrent}.")
+        if self.cpus_per_cell <= 0 or self.gpus_per_cell < 0:
+            raise ValueError(
+                "compare needs cpus_per_cell > 0 and gpus_per_cell >= 0, "
+                f"got {self.cpus_per_cell:g} and {self.gpus_per_cell:g}."
+            )
+
+    @property
+    def seeds_of_rates(self) -> tuple[int, ...]:
+        return self.seeds[:1] if self.rate_seeds is None else self.rate_seeds
+
+    @property
+    def base_label(self) -> str:
+        return self.base or next(iter(self.systems))
+
+    def _check_labels(self) -> None:
+        folders: dict[str, str] = {}
+        for label in self.systems:
+            folder = folder_of(label)
+            if not folder:
+                raise ValueError(f"compare.systems: {label!r} is no label; it needs a letter or digit.")
+            if "," in label:
+                raise ValueError(f"compare.systems: {label!r} holds a comma, which divides labels in --only; leave it out.")
+            if label in FLOORS:
+                raise ValueError(f"compare.systems: `{label}` is the name of a baseline; give the system another label.")
+            if folder in folders:
+                raise ValueError(
+                    f"compare.systems: `{folders[folder]}` and `{label}` would share the folder `{folder}`; "
+                    "make the labels differ in more than signs."
+                )
+            folders[folder] = label
+        named = [("base", self.base)] if self.base else []
+        named += [("claims", label) for claim in self.claims for label in (claim.better, *claim.than)]
+        for where, label in named:
+            if label not in self.systems:
+                raise ValueError(f"compare.{where}: `{label}` is not among the systems: {', '.join(self.systems)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A row of the table, resolved: the ranker and the schema it is trained for."""
+
+    label: str
+    model: RankerConfig
+    schema: Schema
+
+
+def folder_of(label: str) -> str:
+    """A label as the name of a folder: `STAN w/o Beta` becomes `STAN-w-o-Beta`."""
+    return re.sub(r"[^A-Za-z0-9._+]+", "-", label).strip("-.")
+
+
+def systems_of(compare: CompareConfig, schema: Schema) -> tuple[System, ...]:
+    """The rows in their order.
+
+    Raises:
+        ConfigError: a spelling that does not fit, with the system's label.
+    """
+    found = []
+    for label, spelling in compare.systems.items():
+        own = {key: value for key, value in spelling.items() if key != "targets"}
+        try:
+            system = System(
+                label=label,
+                model=resolve(overlaid(compare.common, own)),
+                schema=_with_targets(schema, spelling.get("targets") or {}),
+            )
+        except ConfigError as error:
+            raise ConfigError(f"compare.systems.{label}: {error}") from None
+        found.append(system)
+    return tuple(found)
+
+
+def columns_of(compare: CompareConfig, schema: Schema) -> tuple[str, ...]:
+    """The table's metrics, as `target.metric`.
+
+    Raises:
+        ConfigError: a metric, of the table or of a claim, that an evaluation of this schema does not give.
+    """
+    columns = compare.metrics or tuple(
+        f"{target.name}.{'auc' if target.is_binary else 'mse_transformed'}" for target in schema.targets
+    )
+    result = _blank_result(schema)
+    for where, paths in (("metrics", columns), *(("claims", claim.metrics) for claim in compare.claims)):
+        for path in paths:
+            try:
+                value_of(result, path)
+            except KeyError as error:
+                raise ConfigError(f"compare.{where}: {error.args[0]}") from None
+    return tuple(dict.fromkeys(columns))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """How many numbers a system learns: in the embedding tables, and outside of them."""
+
+    dense: int
+    tables: int
+
+
+def parameters_of(system: System, table_sizes: Mapping[str, int]) -> Parameters:
+    """Counted on a ranker that takes no memory.
+
+    Raises:
+        ConfigError: a system that cannot work on its schema.
+    """
+    try:
+        with torch.device("meta"):
+            ranker = Ranker(system.schema, system.model, table_sizes)
+    except ValueError as error:
+        raise ConfigError(f"compare.systems.{system.label}: {error}") from None
+    tables = sum(module.weight.numel() for module in ranker.modules() if isinstance(module, TableSet))
+    return Parameters(dense=sum(parameter.numel() for parameter in ranker.parameters()) - tables, tables=tables)
+
+
+def _with_targets(schema: Schema, changes: Mapping[str, Any]) -> Schema:
+    """The schema with targets changed in what a row may change."""
+    if not isinstance(changes, Mapping):
+        raise ConfigError(f"`targets` is {changes!r}; write settings by target: {{{schema.target_names[0]}: {{bins: 10}}}}.")
+    spelling = schema.to_dict()
+    targets = {target["name"]: target for target in spelling["targets"]}
+    for name, change in changes.items():
+        if name not in targets:
+            raise ConfigError(f"targets: `{name}` is not a target. Targets: {', '.join(targets)}.")
+        if not isinstance(change, Mapping) or (wrong := [key for key in change if key not in OF_A_ROW]):
+            found = repr(change) if not isinstance(change, Mapping) else f"`{wrong[0]}`"
+            raise ConfigError(
+                f"targets.{name}: {found} cannot be set for one row, for all rows share the prepared labels. "
+                f"A row may set: {', '.join(OF_A_ROW)}."
+            )
+        targets[name] = {**targets[name], **change}
+    return from_dict(Schema, {**spelling, "targets": list(targets.values())}, where="targets") if changes else schema
+
+
+def _blank_result(schema: Schema) -> dict[str, Any]:
+    """An evaluation of two candidates, to see which metrics there are."""
+    evaluation = Evaluation(schema)
+    values = {name: np.array([0.25, 0.75]) for name in schema.target_names}
+    labels = {name: np.array([0.0, 1.0]) for name in schema.target_names}
+    same = np.zeros(2, np.int64)
+    evaluation.add(values, labels, same, same, same, same if schema.stages is not None else None)
+    return evaluation.result()

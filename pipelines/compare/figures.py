@@ -1,0 +1,71 @@
+"""Pictures of a comparison as self-contained SVG data URLs."""
+
+import base64
+import io
+from typing import Any
+
+from pipelines.compare.table import Compared
+from pipelines.compare.words import arrow, shown
+from pipelines.evaluate.figures import INK, STYLE
+
+DOT, BEST = "#7da7d4", "#2563a8"
+LINES: tuple[Any, ...] = (("#9aa5b1", (0, (1, 1.5))), ("#647382", (0, (6, 2))))  # of the floors
+REACH = 0.6  # lines farther from the dots than this share of their range are told at the edge instead of drawn
+
+
+def dots(compared: Compared, path: str, title: str) -> str:
+    """A line a system: every seed a dot, the mean a stroke; floors and the truth as lines, or as words at the edge."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    rows = [row for row in compared.systems if row.scores[path].mean is not None]
+    values = [value for row in rows for value in row.scores[path].by_seed.values()]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    size = max(high - low, 1e-4)
+    near = lambda value: low - REACH * size <= value <= high + REACH * size
+    lines = {row.label: row for row in compared.rows if row.role != "system" and row.scores[path].mean is not None}
+    drawn = {label: value for label, row in lines.items() if near(value := row.scores[path].mean or 0.0)}
+    low, high = min([low, *drawn.values()]), max([high, *drawn.values()])
+    margin = 0.08 * max(high - low, 1e-4)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 0.95 + 0.27 * len(rows)), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes: Any = figure.subplots()
+        for place, row in enumerate(rows):
+            score = row.scores[path]
+            colour = BEST if score.place == 1 else DOT
+            seeds = list(score.by_seed.values())
+            axes.scatter(
+                seeds, [place] * len(seeds), s=26, color=colour, alpha=0.75, edgecolor="white", linewidth=0.5, zorder=3
+            )
+            axes.plot([score.mean] * 2, [place - 0.3, place + 0.3], color=INK, linewidth=1.6, zorder=4)
+        for label, value in drawn.items():
+            colour, dash = LINES[list(lines).index(label) % len(LINES)] if lines[label].role != "truth" else (INK, (0, (3, 2)))
+            axes.axvline(value, label=f"{label} {shown(value)}", color=colour, linestyle=dash, linewidth=1.2)
+        axes.set_xlim(low - margin, high + margin)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value).rstrip("0") or "0"))
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(axis="y", visible=False)
+        axes.set_title(title + arrow(path))
+        far = {label: row.scores[path].mean or 0.0 for label, row in lines.items() if label not in drawn}
+        left = [f"← {label} {shown(value)}" for label, value in far.items() if value < low]
+        right = [f"{label} {shown(value)} →" for label, value in far.items() if value > high]
+        for text, side in ((" · ".join(left), "left"), (" · ".join(right), "right")):
+            if text:
+                x = 0.0 if side == "left" else 1.0
+                where = {"xy": (x, 0), "xycoords": "axes fraction", "xytext": (0, -22), "textcoords": "offset points"}
+                axes.annotate(text, ha=side, va="top", fontsize=8, color="#52606b", annotation_clip=False, **where)
+        if drawn:
+            figure.legend(loc="outside right upper", fontsize=8)
+        return _svg(figure)
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,128 @@
+"""What stands around the table: facts on top, how to read it, what a reader must not miss."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipelines.compare.comparison import Comparison
+from pipelines.compare.statistics import SIGNIFICANT, merit
+from pipelines.compare.words import MISSING, shown
+from pipelines.train.monitor import Monitor
+
+if TYPE_CHECKING:
+    from pipelines.compare.table import Row
+
+
+def about_of(comparison: Comparison, name: str) -> dict[str, str]:
+    """Facts by term: data, days, candidates, seeds, code."""
+    manifest, scored = comparison.prepared.manifest, comparison.table.evaluate.split
+    about = {"Data": name}
+    for term, split in {"Trained on": "train", "Stopped by": "valid", "Scored on": scored}.items():
+        counts = manifest["splits"][split]
+        if not counts["feeds"]:
+            continue
+        days = manifest.get("days", {}).get(split, [])
+        span = list(dict.fromkeys([*days[:1], *days[-1:]]))
+        rows = f"{counts['candidates']:,} candidates" if "candidates" in counts else f"{counts['feeds']:,} feeds"
+        about[term] = ", ".join(part for part in (split, " to ".join(span), rows) if part)
+    about["Seeds"] = ", ".join(map(str, comparison.config.seeds))
+    about["Prepared data"] = f"fingerprint {comparison.table.fingerprint}"
+    about["Code"] = ", ".join(sorted(_commits(comparison))) or MISSING
+    about["Made"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return about
+
+
+def words_of(comparison: Comparison, rows: Sequence["Row"]) -> dict[str, str]:
+    """How the table is to be read, by term."""
+    config, train = comparison.config, comparison.train
+    words = {}
+    if len(config.seeds) > 1:
+        words["mean ± deviation"] = (
+            f"over {len(config.seeds)} seeds; sample deviation (n − 1). A seed decides weights, data order and dropout"
+        )
+        words["bold, underlined"] = "the best and the second of the systems; baselines and truth stand beside the race"
+        words["*"] = (
+            f"better than the next system at p < {shown(SIGNIFICANT).rstrip('0')}: paired t-test over seeds, two-sided, not corrected for the "
+            "number of comparisons"
+        )
+    else:
+        words["bold, underlined"] = (
+            "the best and the second of the systems. There is one seed: no deviation, no p value, and a small difference may "
+            "be chance"
+        )
+    words["%"] = (
+        f"RelaImpr against {config.base_label}: (v − .5) / (base − .5) − 1 for AUC and gAUC, v / base − 1 for NDCG and "
+        "precision, 1 − v / base for errors, so that + is better"
+    )
+    words["Learning rate"] = _rates(comparison, rows)
+    words["Early stopping"] = _stopping(comparison)
+    words["Optimiser"] = f"{train.optimiser.dense.kind} for dense parameters, {train.optimiser.tables.kind} for tables"
+    if config.common:
+        words["Alike in all"] = ", ".join(f"{key} {value}" for key, value in _leaves(config.common).items())
+    return words | {row.label: row.note for row in rows if row.note}
+
+
+def warnings_of(comparison: Comparison, rows: Sequence["Row"]) -> list[str]:
+    """What failed or is not there, floors above systems, rates at the end of their list, code that changed."""
+    found = []
+    for row in rows:
+        found += [f"{f'{row.label} {cell}'.strip()} failed: {error}" for cell, error in row.failures.items()]
+    systems = [row for row in rows if row.role == "system"]
+    for row in systems:
+        if len(row.seeds) + len(row.failures) < row.expected and not (row.failures and row.rate is None):
+            found.append(f"{row.label} has {len(row.seeds)} of {row.expected} seeds so far")
+    for path in comparison.columns:
+        means = [mean for row in systems if (mean := row.scores[path].mean) is not None]
+        best = max(means, key=lambda mean: merit(mean, path), default=None)
+        for floor in (row for row in rows if row.role == "floor"):
+            value = floor.scores[path].mean
+            if value is not None and best is not None and merit(value, path) > merit(best, path):
+                found.append(f"{floor.label} is better than every system on {path}: {shown(value)} against {shown(best)}")
+    rates = comparison.config.rates
+    ends = [row.label for row in systems if len(rates) > 2 and row.rate in (min(rates), max(rates))]
+    if ends:
+        found.append(f"the chosen learning rate lies at the end of the list for {', '.join(ends)}: a wider list may do better")
+    if len(commits := _commits(comparison)) > 1:
+        found.append(f"the cells were made by {len(commits)} states of the code; to run one again, delete its folder")
+    if comparison.others:
+        found.append(f"{len(comparison.others)} results of other settings are left out")
+    return found
+
+
+def _rates(comparison: Comparison, rows: Sequence["Row"]) -> str:
+    rates = comparison.rates()
+    if rates == (None,):
+        optimiser = comparison.train.optimiser
+        return f"{optimiser.dense.rate:g} for dense parameters, {optimiser.tables.rate:g} for tables, alike for all"
+    if len(rates) == 1:
+        return f"{rates[0]:g} for dense parameters and tables, alike for all"
+    seeds = comparison.config.seeds_of_rates
+    chosen = [f"{row.label} {MISSING if row.rate is None else f'{row.rate:g}'}" for row in rows if row.role == "system"]
+    return (
+        f"of {', '.join(f'{rate:g}' for rate in rates)}, each system's best on the validation split "
+        f"(seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}): {', '.join(chosen)}"
+    )
+
+
+def _stopping(comparison: Comparison) -> str:
+    train = comparison.train
+    if not comparison.prepared.files("valid"):
+        return f"none, for there is no validation split: {train.epochs} epochs, {train.batch_feeds} feeds a step"
+    return (
+        f"alike for all: after {train.patience} epoch{'s' if train.patience > 1 else ''} without a better "
+        f"{Monitor(comparison.table.schema, train.monitor).name} on the validation split, at most {train.epochs}; the best "
+        f"epoch's weights are scored; {train.batch_feeds} feeds a step"
+    )
+
+
+def _commits(comparison: Comparison) -> set[str]:
+    found = {result["made"].get("git_commit") or "unknown" for result in comparison.results.values()}
+    return {commit[:8] + ("+" if commit.endswith("+") else "") for commit in found}
+
+
+def _leaves(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        here = f"{path}.{key}" if path else key
+        found |= _leaves(inner, here) if isinstance(inner, Mapping) else {here: inner}
+    return found

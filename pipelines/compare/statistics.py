@@ -1,0 +1,91 @@
+"""The arithmetic of a comparison. A merit is a metric turned so that larger is better."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from models.metrics import direction
+
+SIGNIFICANT = 0.05  # two-sided
+
+Verdict = Literal["holds", "not worse", "does not show", "reversed", "not tested"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Differences of two systems over the seeds that both have.
+
+    Attributes:
+        mean: of the differences in merit; above 0 the first is better.
+        std: of the differences (n - 1); None for one seed.
+        p: of the paired t-test, two-sided; None for one seed.
+    """
+
+    seeds: int
+    mean: float
+    std: float | None
+    p: float | None
+
+    @property
+    def is_significant(self) -> bool:
+        return self.p is not None and self.p < SIGNIFICANT
+
+
+def merit(value: float, path: str) -> float:
+    """Larger is better, whatever the metric's direction."""
+    return {"max": value, "min": -value, "one": -abs(value - 1)}[direction(path)]
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample deviation (n - 1), None for one value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def relative_improvement(value: float, base: float, path: str) -> float | None:
+    """RelaImpr (STAN, Eq. 15, 16): (v - .5) / (base - .5) - 1 of areas under a curve, which guess at .5; v / base - 1 of other
+    metrics that are to be large; 1 - v / base of errors. None for metrics that are best at one, or a base no better than that.
+    """
+    way, metric = direction(path), path.split(".")[1]
+    guess = 0.5 if metric.startswith(("auc", "gauc")) else 0.0
+    if way == "one" or not base > guess:
+        return None
+    return (value - guess) / (base - guess) - 1 if way == "max" else 1 - value / base
+
+
+def gap_closed(better: float, worse: float, ceiling: float, path: str) -> float | None:
+    """(better - worse) / (ceiling - worse): share of what `worse` leaves to the ceiling that `better` gains.
+
+    None where `worse` leaves nothing.
+    """
+    left = merit(ceiling, path) - merit(worse, path)
+    return (merit(better, path) - merit(worse, path)) / left if left > 0 else None
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float], path: str) -> Paired | None:
+    """Compares two systems' values by seed; None without a seed that both have."""
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    ours, theirs = ([merit(values[seed], path) for seed in seeds] for values in (first, second))
+    gains = np.subtract(ours, theirs)
+    mean, std = spread(gains.tolist())
+    if std is None:
+        return Paired(seeds=1, mean=mean, std=None, p=None)
+    if np.ptp(gains) == 0:  # t is 0/0 for twins, and beyond all bounds for a difference that never varies
+        return Paired(seeds=len(seeds), mean=mean, std=0.0, p=1.0 if mean == 0 else 0.0)
+    from scipy.stats import ttest_rel
+
+    p = float(ttest_rel(ours, theirs).pvalue)
+    return Paired(seeds=len(seeds), mean=mean, std=std, p=p if math.isfinite(p) else None)
+
+
+def verdict(result: Paired | None, *, or_equal: bool) -> Verdict:
+    """What seeds say about `first > second` (or >=)."""
+    if result is None or result.p is None:
+        return "not tested"
+    if result.is_significant:
+        return "holds" if result.mean > 0 else "reversed"
+    return "not worse" if or_equal else "does not show"
