@@ -6,17 +6,20 @@ import torch
 
 from models.batch import FeedBatch, HistoryBatch
 from models.schema import Schema
-from pipelines.feeds import LABEL_PREFIX
+from pipelines.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE
 
 
 def to_batch(feeds: pa.Table, schema: Schema) -> FeedBatch:
-    """Encoded feeds as tensors; a label column that is missing is left out, as in a request.
+    """Encoded feeds as tensors; labels, preferences and counts that are missing are left out, as in a request.
 
     Histories are padded behind their entries to the longest of the table. Order of feeds and candidates is kept.
     """
     feeds = feeds.combine_chunks()
     lengths = _lengths(feeds["room_id"])
-    labels = {name: LABEL_PREFIX + name for name in schema.target_names if LABEL_PREFIX + name in feeds.column_names}
+    there = set(feeds.column_names)
+    labels = {name: LABEL_PREFIX + name for name in schema.target_names if LABEL_PREFIX + name in there}
+    preferences = {name: PREFERENCE_PREFIX + name for name in schema.target_names if PREFERENCE_PREFIX + name in there}
+    windows = len(schema.preference_days)
     return FeedBatch(
         feed={field.name: _tensor(feeds[field.name], field.is_number) for field in schema.fields_of("feed")},
         candidate={field.name: _tensor(_flat(feeds[field.name]), field.is_number) for field in schema.fields_of("candidate")},
@@ -28,6 +31,9 @@ def to_batch(feeds: pa.Table, schema: Schema) -> FeedBatch:
         level_N=torch.from_numpy(_flat(feeds["level"]).to_numpy().astype(np.int64)),
         user_R=torch.from_numpy(feeds["user_id"].to_numpy().astype(np.int64)),
         labels={name: _tensor(_flat(feeds[column]), True) for name, column in labels.items()},
+        stage_R=_tensor(feeds[STAGE], False) if schema.stages is not None and STAGE in there else None,
+        preferences={name: _tensor(_flat(feeds[column]), True).view(-1, windows) for name, column in preferences.items()},
+        earlier_RW=_tensor(_flat(feeds[EARLIER]), False).view(-1, windows) if EARLIER in there else None,
     )
 
 

@@ -6,6 +6,7 @@ encoded fields of a schema. Both begin with the same `META` columns, so rows of 
 
 import pyarrow as pa
 
+from models.config import ConfigError
 from models.schema import Schema
 
 META = pa.schema(
@@ -17,17 +18,42 @@ META = pa.schema(
         ("room_id", pa.list_(pa.int64())),  # candidates in logged order
     ]
 )
+TABLES = 2  # of the columns below and of the encoder beside them; tables of another number are refused
 ROW = pa.int32()  # a table row on disk; int64 as a tensor
 LABEL_PREFIX = "label."
+PREFERENCE_PREFIX = "preference."
+EARLIER = "preference_count"
+STAGE = "stage"
 
 
 def feeds_schema(schema: Schema) -> pa.Schema:
-    """Columns of the encoded feed table: `META`, level, fields, histories as `history.field`, labels as `label.target`."""
-    columns = [*META, pa.field("level", pa.list_(pa.int8()))]
+    """Columns of the encoded feed table.
+
+    `META`; `stage`, an index into `models.schema.STAGES`, where the schema declares stages; level; fields; histories as
+    `history.field`. Then what only training has: labels as `label.target`; `preference_count` and `preference.target`, a
+    value for each of the schema's windows, null without earlier impressions. A value's mean label is written as its place
+    among the positive labels of training days (see `EncoderState.label_quantiles`).
+
+    Raises:
+        ConfigError: a field or history whose column would have the name of another.
+    """
+    columns = [*META]
+    if schema.stages is not None:
+        columns.append(pa.field(STAGE, pa.int8()))
+    columns.append(pa.field("level", pa.list_(pa.int8())))
     for field in schema.fields:
         kind = pa.float32() if field.is_number else ROW
         columns.append(pa.field(field.name, kind if field.of == "feed" else pa.list_(kind)))
     for history in schema.histories:
         columns += [pa.field(f"{history.name}.{field.name}", pa.list_(ROW)) for field in history.fields]
     columns += [pa.field(LABEL_PREFIX + name, pa.list_(pa.float32())) for name in schema.target_names]
+    columns.append(pa.field(EARLIER, pa.list_(pa.int64())))
+    columns += [pa.field(PREFERENCE_PREFIX + name, pa.list_(pa.float32())) for name in schema.target_names]
+    names = [column.name for column in columns]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(
+            f"the feed table would have two columns `{'`, `'.join(repeated)}`: give the field or history of that name another "
+            "name (its `column` may stay)."
+        )
     return pa.schema(columns)

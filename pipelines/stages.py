@@ -6,28 +6,33 @@
     train/      checkpoints, curves, the bundle
     bundles/    registered bundles
     report/     report.html, metrics.json
+    compare/    cells and baselines of a comparison, its table
     store/      the endpoint's feature store
 
 A stage that is finished says so and does nothing; one that was killed goes on.
 """
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError, from_dict, overlaid, replaced, to_dict
-from models.schema import Schema
 from pipelines.bundle import Bundle, load_bundle
+from pipelines.compare.comparison import Comparison
+from pipelines.compare.execute import OnRay, carry_out
+from pipelines.compare.table import Compared, compared
+from pipelines.compare.write import write_table
 from pipelines.config import Experiment
 from pipelines.evaluate import evaluate
 from pipelines.logs import CanonicalLogs, SimulateConfig, materialise
 from pipelines.prepare import prepare
+from pipelines.prepare.deciding import differences
 from pipelines.prepare.prepared import Prepared
 from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
 from pipelines.tune import SearchResult, search
 from pipelines.tune.registry import latest, register
-
-_LABEL = ("name", "action", "kind", "at_least", "attribution_seconds")  # what decides a target's label
 
 
 def logs_of(experiment: Experiment) -> CanonicalLogs:
@@ -55,13 +60,13 @@ def prepared_of(experiment: Experiment) -> Prepared:
     if not folder.is_dir():
         raise ConfigError(f"nothing is prepared in {folder}. Run `python -m jobs.prepare` with the same --config and --set.")
     prepared = Prepared.open(folder)
-    differing = _differing(prepared.schema, experiment.schema)
+    differing = differences(prepared.schema, experiment.schema)
     if differing:
         raise ConfigError(
             f"{folder} was prepared for another schema (they differ in {', '.join(differing)}). "
             "Run `python -m jobs.prepare` again, or give the experiment another `name`."
         )
-    return prepared
+    return replace(prepared, schema=experiment.schema)
 
 
 def train_stage(experiment: Experiment, *, restart: bool = False) -> TrainResult:
@@ -70,7 +75,6 @@ def train_stage(experiment: Experiment, *, restart: bool = False) -> TrainResult
         experiment.ranker,
         experiment.train,
         output=experiment.folder / "train",
-        schema=experiment.schema,
         resume=not restart,
     )
 
@@ -114,12 +118,43 @@ def evaluate_stage(experiment: Experiment, bundles: list[Bundle]) -> Path:
     )
 
 
-def _differing(there: Schema, here: Schema) -> list[str]:
-    """What of a schema differs and is part of the prepared tables; weights, parents and transforms of targets are not."""
-    before, now = to_dict(there), to_dict(here)
-    for spelling in (before, now):
-        spelling["targets"] = [{name: target[name] for name in _LABEL} for target in spelling["targets"]]
-    return [name for name in now if before[name] != now[name]]
+def comparison_of(experiment: Experiment, *, only: Collection[str] = ()) -> Comparison:
+    """The experiment's comparison, with what earlier runs left of it.
+
+    Raises:
+        ConfigError: there is no section `compare`, or it does not fit the prepared data.
+    """
+    if experiment.compare is None:
+        raise ConfigError(
+            "the experiment has no section `compare`. Add one, for example: "
+            "compare: {systems: {mmoe: {system: mmoe}, ple: {system: ple}}, seeds: [0, 1, 2]}."
+        )
+    return Comparison(
+        experiment.compare,
+        prepared_of(experiment),
+        experiment.schema,
+        experiment.train,
+        experiment.evaluate,
+        experiment.folder / "compare",
+        truth_of(experiment),
+        only=only,
+    )
+
+
+def compare_stage(experiment: Experiment, comparison: Comparison, *, run: bool = True) -> Compared:
+    """Runs what is left of a comparison, on Ray, and writes the table.
+
+    Args:
+        run: False writes the table of what is there.
+    """
+    if run:
+        carry_out(comparison, OnRay(comparison.config), say=lambda line: print(line, flush=True))
+    table = compared(comparison, experiment.name)
+    path = write_table(comparison.output, table, experiment.schema)
+    for line in (*table.warnings, *map(str, table.claims)):
+        print(line)
+    print(f"Table: {path}")
+    return table
 
 
 def store_of(experiment: Experiment) -> Path:

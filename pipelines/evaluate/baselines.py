@@ -185,7 +185,7 @@ def booster_columns(schema: Schema, there: set[str], extra: Iterable[str]) -> di
 
 
 def _available(name: str, there: set[str], schema: Schema) -> bool:
-    known = column(name, schema.target_names)
+    known = column(name, schema)
     if name in there:
         return True
     return known is not None and known.inputs != () and all(_available(item, there, schema) for item in known.inputs)
@@ -200,7 +200,7 @@ def _to_read(names: Iterable[str], there: set[str], schema: Schema) -> tuple[lis
         if name in there:
             read[name] = None
             return
-        known = column(name, schema.target_names)
+        known = column(name, schema)
         if known is None or not known.inputs:
             raise ConfigError(f"column `{name}` is not in the feature tables; add it to prepare.extra_columns.")
         for item in known.inputs:

@@ -22,10 +22,12 @@ import xxhash
 
 from models.config import ConfigError, to_dict
 from models.schema import Schema
+from pipelines.feeds import TABLES, feeds_schema
 from pipelines.logs.canonical import CanonicalLogs, check, read_footer
 from pipelines.prepare.clean import EVENTS, REPEATED, chunks_of
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.derive import base_columns
+from pipelines.prepare.deciding import deciding
+from pipelines.prepare.derive import base_columns, preference_columns
 from pipelines.prepare.encode import Partial, finish
 from pipelines.prepare.exchange import atomic
 from pipelines.prepare.features import PREFIXES, attribute_columns
@@ -65,7 +67,7 @@ def prepare(
     _begin(output, inputs)
     started = time.monotonic()
     manifest = _run(plan)
-    manifest = {"fingerprint": _fingerprint(inputs), "inputs": inputs, **manifest}
+    manifest = {"tables": TABLES, "fingerprint": _fingerprint(inputs), "inputs": inputs, **manifest}
     with atomic(output / "schema.json") as draft:
         draft.write_text(json.dumps(schema.to_dict(), indent=2) + "\n")
     with atomic(output / "manifest.json") as draft:
@@ -75,7 +77,7 @@ def prepare(
         print(f"  {line}", flush=True)
     counts = ", ".join(f"{manifest['splits'][split]['feeds']:,} {split}" for split in SPLITS)
     print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
-    return Prepared.open(output)
+    return Prepared.open(output, schema=schema)
 
 
 def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: Path) -> Plan:
@@ -84,7 +86,9 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     Raises:
         ConfigError: the schema reads a column that the log does not have.
     """
-    columns = base_columns(schema, config.extra_columns)
+    feeds_schema(schema)  # a name that two columns would have is told before any work is done
+    served = base_columns(schema, config.extra_columns)
+    columns = served.union(*preference_columns(schema).values())
     carried = [name for name in columns if name == "position" or name.startswith(("context.", "state."))]
     types = common_types(logs.files("impressions"), carried)
     for name in sorted(set(carried) - set(types.names)):
@@ -98,7 +102,7 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
         raise ConfigError(f"history `{readers}` reads product clicks, but the log has no table `product_clicks`.")
     rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
-    return Plan(logs, schema, config, output, frozenset(columns), types, rows, buckets)
+    return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, rows, buckets)
 
 
 def _missing(name: str, table: str, logs: CanonicalLogs, prefix: str = "") -> None:
@@ -164,6 +168,9 @@ def _run(plan: Plan) -> dict[str, Any]:
     step("fit", [_file_item(file) for file in files["train"]], FitFile(plan, entry_rate))
     parts = [pickle.loads(path.read_bytes()) for path in sorted((plan.work / "fit").glob("*.pickle"))]
     state = finish(Partial.merged(parts), plan.schema, entry_rate=entry_rate, clock=plan.config.clock)
+    for name, quantiles in state.label_quantiles.items():
+        if not quantiles[-1]:
+            print(f"  warning: no positive label of `{name}` on training days", flush=True)
     state.save(plan.output / "encoder")
     step("encode", [_file_item(file) for split in SPLITS for file in files[split]], EncodeFile(plan))
 
@@ -282,7 +289,8 @@ def _summed(counts) -> dict[str, int]:
 def _inputs(plan: Plan) -> dict[str, Any]:
     """Everything that decides what is written, in parts that a message can name."""
     config = {name: value for name, value in to_dict(plan.config).items() if name not in _INDIFFERENT}
-    return {"logs": plan.logs.fingerprint(), "schema": _fingerprint(plan.schema.to_dict()), "config": config}
+    schema = _fingerprint(deciding(plan.schema))
+    return {"tables": TABLES, "logs": plan.logs.fingerprint(), "schema": schema, "config": config}
 
 
 def _fingerprint(value: Any) -> str:
@@ -290,6 +298,8 @@ def _fingerprint(value: Any) -> str:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if before.get("tables") != now["tables"]:  # what they are made of may be called otherwise
+        return f"the version of the tables ({before.get('tables', 1)} then, {now['tables']} now)"
     changed = [part for part in ("logs", "schema") if before[part] != now[part]]
     for name in {**before["config"], **now["config"]}:
         old, new = before["config"].get(name), now["config"].get(name)

@@ -20,7 +20,6 @@ class PrepareConfig:
         valid_days, test_days: the log's last days are for testing, those before them for validation, all others for training.
         feed_gap_seconds: impressions without request id belong to one feed while they follow each other within this gap.
         feed_most: such a feed has at most this many candidates; further ones open the next feed.
-        preference_days: window of the running preferences.
         quarantine_limit: the job stops where more than this share of a table's rows is malformed.
         earliest, latest: rows with a time outside of these dates (UTC) are malformed.
         extra_columns: base columns to write beside those that the schema needs.
@@ -38,7 +37,6 @@ class PrepareConfig:
     test_days: int = 1
     feed_gap_seconds: float = 60.0
     feed_most: int = 500
-    preference_days: float = 7.0
     quarantine_limit: float = 0.01
     earliest: date = date(2000, 1, 1)
     latest: date = date(2100, 1, 1)
@@ -52,7 +50,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         sizes = ("feed_most", "rows_per_chunk", "rows_per_bucket", "feeds_per_file", "row_group_feeds", "cpus_per_task")
-        for name in ("valid_days", "preference_days", *sizes):
+        for name in ("valid_days", *sizes):
             if getattr(self, name) <= 0:
                 raise ValueError(f"prepare needs {name} > 0, got {getattr(self, name)}.")
         for name in ("test_days", "feed_gap_seconds"):

@@ -1,6 +1,7 @@
 """Which raw columns a schema may read, and the ones that are computed from others just before encoding.
 
-*Base* columns are what the data steps write and the endpoint's store holds: counts, ages, attributes, histories.
+*Base* columns are what the data steps write and the endpoint's store holds: counts, ages, attributes, histories,
+running preferences.
 *Derived* columns (hours, smoothed rates, ranks) follow from base columns of the same row alone. One function derives
 them offline and in the endpoint, so both see the same numbers.
 """
@@ -16,8 +17,9 @@ import pyarrow as pa
 
 from models.config import ConfigError, config
 from models.schema import Schema
-from pipelines.feeds import META
+from pipelines.feeds import EARLIER, META, PREFERENCE_PREFIX
 from pipelines.prepare.arrays import arrays_of, flat, floats, lengths, listed, nullable
+from pipelines.prepare.lifecycle import stage_columns
 
 HOUR_MS = 3_600_000
 WINDOWS = ("10m", "1h", "life")
@@ -82,9 +84,20 @@ class Column:
     inputs: tuple[str, ...] = ()
 
 
-def column(name: str, targets: Iterable[str]) -> Column | None:
-    """What a raw column outside histories is; None where no such column exists. `targets`: the schema's target names."""
-    if name in FEED_COLUMNS or _has_prefix(name, FEED_PREFIXES) or name in _preferences(targets):
+def preference_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
+    """Columns of running preferences by target, and of the impressions they are means over by `EARLIER`; one for each window.
+
+    Those of the schema's first window have the plain name, others say their days: `preference.click`,
+    `preference.click.30d`.
+    """
+    others = [f".{repr(days).removesuffix('.0')}d" for days in schema.preference_days[1:]]
+    named = {**{target: PREFERENCE_PREFIX + target for target in schema.target_names}, EARLIER: EARLIER}
+    return {of: (name, *(name + window for window in others)) for of, name in named.items()}
+
+
+def column(name: str, schema: Schema) -> Column | None:
+    """What a raw column outside histories is; None where no such column exists."""
+    if name in FEED_COLUMNS or _has_prefix(name, FEED_PREFIXES) or name in _preferences(schema):
         return Column("feed")
     if name in CANDIDATE_COLUMNS or _has_prefix(name, CANDIDATE_PREFIXES):
         return Column("candidate")
@@ -93,13 +106,13 @@ def column(name: str, targets: Iterable[str]) -> Column | None:
         return Column(of, inputs)
     if name.startswith(RANK_PREFIX):
         ranked = name.removeprefix(RANK_PREFIX)
-        inner = None if ranked in UNRANKED or ranked.startswith(RANK_PREFIX) else column(ranked, targets)
+        inner = None if ranked in UNRANKED or ranked.startswith(RANK_PREFIX) else column(ranked, schema)
         return Column("candidate", (ranked,)) if inner and inner.of == "candidate" else None
     return None
 
 
 def base_columns(schema: Schema, extra_columns: Iterable[str] = ()) -> set[str]:
-    """Base columns (beside `META`) that the schema's fields, histories and levels need, and `extra_columns`.
+    """Base columns (beside `META`) that the schema's fields, histories, levels and stages need, and `extra_columns`.
 
     Derived columns are resolved to what they are derived from. A history's columns are named `history.column`;
     `history.at` is always among them.
@@ -107,13 +120,12 @@ def base_columns(schema: Schema, extra_columns: Iterable[str] = ()) -> set[str]:
     Raises:
         ConfigError: a column that does not exist, or a feed column read for a candidate or the other way round.
     """
-    targets = schema.target_names
     found: set[str] = set()
 
     def need(name: str, user: str, of: Of | None = None) -> None:
-        known = column(name, targets)
+        known = column(name, schema)
         if known is None:
-            raise ConfigError(f"{user} reads column `{name}`, which does not exist. {_nearest(name, _known(targets))}")
+            raise ConfigError(f"{user} reads column `{name}`, which does not exist. {_nearest(name, _known(schema))}")
         if of is not None and known.of != of:
             raise ConfigError(
                 f"{user} is declared of `{of}`, but its column `{name}` belongs to the {known.of}: `of: {known.of}`."
@@ -129,6 +141,8 @@ def base_columns(schema: Schema, extra_columns: Iterable[str] = ()) -> set[str]:
     for field in schema.fields:
         need(field.column, f"field `{field.name}`", field.of)
     need(schema.levels.column or f"{schema.levels.of}_id", "levels", "candidate")
+    if schema.stages is not None:
+        found.update(stage_columns(schema.stages).values())
     for name in extra_columns:
         need(name, "extra_columns")
     for history in schema.histories:
@@ -305,13 +319,13 @@ def _has_prefix(name: str, prefixes: Iterable[str]) -> bool:
     return any(name.startswith(prefix) and len(name) > len(prefix) for prefix in prefixes)
 
 
-def _preferences(targets: Iterable[str]) -> list[str]:
-    return [f"{what}.{target}" for target in targets for what in ("preference", "preference_count")]
+def _preferences(schema: Schema) -> list[str]:
+    return [name for windows in preference_columns(schema).values() for name in windows]
 
 
-def _known(targets: Iterable[str]) -> list[str]:
+def _known(schema: Schema) -> list[str]:
     prefixes = [prefix + "*" for prefix in FEED_PREFIXES + CANDIDATE_PREFIXES]
-    return [*FEED_COLUMNS, *CANDIDATE_COLUMNS, *_preferences(targets), *_DERIVED, f"{RANK_PREFIX}*", *prefixes]
+    return [*FEED_COLUMNS, *CANDIDATE_COLUMNS, *_preferences(schema), *_DERIVED, f"{RANK_PREFIX}*", *prefixes]
 
 
 def _nearest(name: str, known: list[str]) -> str:

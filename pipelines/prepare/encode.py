@@ -20,14 +20,17 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 
 from models.config import ConfigError, from_dict, to_dict
-from models.schema import Bins, Hash, Number, Schema, Vocabulary
-from pipelines.feeds import LABEL_PREFIX, META, feeds_schema
+from models.schema import Bins, Hash, Number, Schema, Stages, Vocabulary
+from pipelines.feeds import EARLIER, LABEL_PREFIX, META, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.arrays import arrays_of, flat, floats, is_list, lengths
-from pipelines.prepare.derive import Clock, base_columns, derive_arrays, derived_columns
+from pipelines.prepare.arrays import arrays_of, flat, floats, is_list, lengths, listed
+from pipelines.prepare.deciding import deciding
+from pipelines.prepare.derive import Clock, base_columns, derive_arrays, derived_columns, preference_columns
 from pipelines.prepare.levels import level_cuts, level_of
-from pipelines.prepare.sketch import Counts, equal_frequency_edges, number_keys, smallest_of
+from pipelines.prepare.lifecycle import counted_rates, medians_of, stage_columns, stages_of
+from pipelines.prepare.sketch import Counts, equal_frequency_edges, number_keys, quantiles, smallest_of
 
+SHARES = np.linspace(0, 1, 257)  # at which labels' quantiles are kept
 _DENSE_SPAN = 1 << 22  # ids that span no more than this are looked up in an array of that size
 _MANY = 1 << 16  # from so many values on it pays to look every distinct one up only once
 
@@ -135,6 +138,9 @@ class EncoderState:
         largest_feed: most candidates of a training feed.
         tables: rows by table.
         numbers: scale by field.
+        label_quantiles: by value target, of the positive labels at 257 evenly spaced shares from 0 to 1, ascending, float64,
+            to less than 1/4096 of themselves; all 0 where there was no positive label.
+        stage_medians: by `lifecycle.RATES`, what users' stages are told by; None where the schema declares no stages.
     """
 
     encoding: str
@@ -144,6 +150,8 @@ class EncoderState:
     tables: Mapping[str, TableRows]
     numbers: Mapping[str, Scale]
     level: LevelState
+    label_quantiles: Mapping[str, np.ndarray]
+    stage_medians: Mapping[str, float] | None
 
     @property
     def table_sizes(self) -> dict[str, int]:
@@ -160,7 +168,7 @@ class EncoderState:
     def check(self, schema: Schema) -> None:
         """
         Raises:
-            ConfigError: this state was fitted for other fields, histories or levels than the schema's.
+            ConfigError: this state was fitted for other fields, histories, levels, stages or values than the schema's.
         """
         if encoding_fingerprint(schema) != self.encoding:
             ours, theirs = set(self.tables), set(schema.tables)
@@ -170,6 +178,12 @@ class EncoderState:
                 f"{encoding_fingerprint(schema)}{differ if ours != theirs else ''}). Use the schema it was prepared "
                 "with, or prepare again."
             )
+        values = [target.name for target in schema.targets if not target.is_binary]
+        missing = [f"target `{name}`" for name in values if name not in self.label_quantiles]
+        if schema.stages is not None and self.stage_medians is None:
+            missing.append("stages of users")
+        if missing:
+            raise ConfigError(f"this encoder was fitted without {', '.join(missing)}; prepare again with the schema.")
 
     def save(self, folder: Path) -> None:
         """Writes `encoder.json` and `encoder.safetensors`; the same state gives the same bytes."""
@@ -183,6 +197,7 @@ class EncoderState:
         """
         Raises:
             FileNotFoundError: there is no encoder in the folder.
+            ConfigError: it was written by another version.
         """
         folder = Path(folder)
         try:
@@ -190,6 +205,11 @@ class EncoderState:
             arrays = safetensors.numpy.load((folder / "encoder.safetensors").read_bytes())
         except FileNotFoundError as error:
             raise FileNotFoundError(f"`{folder}` holds no encoder: {Path(error.filename).name} is missing.") from None
+        if spelling.get("version") != TABLES:
+            raise ConfigError(
+                f"the encoder in `{folder}` is of version {spelling.get('version', 1)}, this program reads {TABLES}: prepare "
+                "the logs again, and train again."
+            )
         tables: dict[str, TableRows] = {}
         for name, how in spelling["tables"].items():
             match how["kind"]:
@@ -207,17 +227,22 @@ class EncoderState:
             tables=tables,
             numbers={name: Scale(**scale) for name, scale in spelling["numbers"].items()},
             level=LevelState(VocabularyRows(arrays["level.owners"]), arrays["level.levels"], arrays["level.cuts"]),
+            label_quantiles={name: arrays[f"quantiles.{name}"] for name in spelling["values"]},
+            stage_medians=spelling["stage_medians"],
         )
 
     def _spelling(self) -> dict:
         kinds = {VocabularyRows: "vocabulary", HashRows: "hash", BinRows: "bins"}
         return {
+            "version": TABLES,
             "encoding": self.encoding,
             "clock": to_dict(self.clock),
             "entry_rate": self.entry_rate,
             "largest_feed": self.largest_feed,
             "tables": {name: {"kind": kinds[type(table)], "size": table.size} for name, table in self.tables.items()},
             "numbers": {name: {"mean": item.mean, "deviation": item.deviation} for name, item in self.numbers.items()},
+            "values": list(self.label_quantiles),
+            "stage_medians": None if self.stage_medians is None else dict(self.stage_medians),
         }
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -227,16 +252,14 @@ class EncoderState:
                 arrays[f"table.{name}"] = table.values
             elif isinstance(table, BinRows):
                 arrays[f"table.{name}"] = table.edges
+        arrays.update({f"quantiles.{name}": quantiles for name, quantiles in self.label_quantiles.items()})
         return arrays
 
 
 @lru_cache(maxsize=64)
 def encoding_fingerprint(schema: Schema) -> str:
-    """Of what decides encoding: fields, histories, levels, list context. Targets and embedding widths may change freely."""
-    spelling = schema.to_dict()
-    del spelling["targets"]
-    for item in (*spelling["fields"], *(field for history in spelling["histories"] for field in history["fields"])):
-        del item["width"]
+    """Of what decides how features become rows; targets and stages are told apart, since fewer of them will do."""
+    spelling = {part: value for part, value in deciding(schema).items() if part not in ("targets", "stages")}
     return hashlib.blake2b(_json(spelling), digest_size=8).hexdigest()
 
 
@@ -283,11 +306,15 @@ class Partial:
         values: by table with a vocabulary, ids; by table with bins, `number_keys`.
         numbers: by field.
         levels: impressions by owner id, or by `number_keys` of the attribute that decides the level.
+        labels: positive labels by value target, as `number_keys`.
+        rates: of users by `lifecycle.RATES`, as `number_keys`; none where the schema declares no stages.
     """
 
     values: Mapping[str, Counts]
     numbers: Mapping[str, Moments]
     levels: Counts
+    labels: Mapping[str, Counts]
+    rates: Mapping[str, Counts]
     largest_feed: int
 
     @classmethod
@@ -299,20 +326,27 @@ class Partial:
         numbers = dict(first.numbers)
         for part in parts[1:]:
             numbers = {name: moments.plus(part.numbers[name]) for name, moments in numbers.items()}
+        added = lambda what: {
+            name: Counts.merged([getattr(part, what)[name] for part in parts]) for name in getattr(first, what)
+        }
         return cls(
-            values={name: Counts.merged([part.values[name] for part in parts]) for name in first.values},
+            values=added("values"),
             numbers=numbers,
             levels=Counts.merged([part.levels for part in parts]),
+            labels=added("labels"),
+            rates=added("rates"),
             largest_feed=max(part.largest_feed for part in parts),
         )
 
 
 def fit_encoder(files: Iterable[Path], schema: Schema, *, entry_rate: float, clock: Clock) -> EncoderState:
     """Fits on feature files of training days, one in memory at a time. `entry_rate`: entries per impression there."""
-    needed = [*META.names, *sorted(base_columns(schema))]
+    needed = [*META.names, *sorted(base_columns(schema)), *(LABEL_PREFIX + name for name in schema.target_names)]
     partial: Partial | None = None
     for file in sorted(files):
-        part = fit_partial(pq.read_table(file, columns=needed), schema, entry_rate=entry_rate, clock=clock)
+        there = set(pq.read_schema(file).names)  # a label may be missing, and then counts as never positive
+        columns = [name for name in needed if name in there or not name.startswith(LABEL_PREFIX)]
+        part = fit_partial(pq.read_table(file, columns=columns), schema, entry_rate=entry_rate, clock=clock)
         partial = part if partial is None else Partial.merged([partial, part])
     return finish(Partial.merged([partial] if partial else []), schema, entry_rate=entry_rate, clock=clock)
 
@@ -342,6 +376,10 @@ def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock:
         values={name: Counts.merged(counts) for name, counts in found.items()},
         numbers=numbers,
         levels=_counted(flat(_column(arrays, measure)), measure, how),
+        labels={
+            target.name: _positive(arrays, LABEL_PREFIX + target.name) for target in schema.targets if not target.is_binary
+        },
+        rates={} if schema.stages is None else _rates(arrays, schema.stages),
         largest_feed=int(lengths(arrays["room_id"]).max(initial=0)),
     )
 
@@ -370,7 +408,13 @@ def finish(partial: Partial, schema: Schema, *, entry_rate: float, clock: Clock)
         tables=tables,
         numbers=numbers,
         level=_levels(partial.levels, schema),
+        label_quantiles={name: _quantiles(counts) for name, counts in partial.labels.items()},
+        stage_medians=medians_of(partial.rates) if partial.rates else None,
     )
+
+
+def _quantiles(counts: Counts) -> np.ndarray:
+    return quantiles(counts, SHARES) if counts.total else np.zeros(len(SHARES))
 
 
 def _kept(counts: Counts, how: Vocabulary) -> np.ndarray:
@@ -417,6 +461,23 @@ def _first_shown(arrays: Mapping[str, pa.Array], history: str) -> np.ndarray:
     return place > np.repeat(known_until, count)
 
 
+def _positive(arrays: Mapping[str, pa.Array], column: str) -> Counts:
+    if column not in arrays:
+        return Counts.of(np.zeros(0, np.int64))
+    labels = _floats(flat(arrays[column]), column)
+    return Counts.of(number_keys(labels[labels > 0]))
+
+
+def _rates(arrays: Mapping[str, pa.Array], stages: Stages) -> dict[str, Counts]:
+    user, at = (_column(arrays, name).to_numpy() for name in ("user_id", "at"))
+    return counted_rates(user, at, _means(arrays, stage_columns(stages)))
+
+
+def _means(arrays: Mapping[str, pa.Array], columns: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Running preferences of the targets that stages are told by."""
+    return {rate: _floats(_single(arrays, column), column) for rate, column in columns.items()}
+
+
 def _counted(values: pa.Array, column: str, how: Vocabulary | Bins) -> Counts:
     if isinstance(how, Bins):
         numbers = _floats(values, column)
@@ -428,7 +489,9 @@ def _counted(values: pa.Array, column: str, how: Vocabulary | Bins) -> Counts:
 
 
 def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
-    """Raw feeds as table rows and numbers: `feeds_schema(schema)` without labels that the features do not hold.
+    """Raw feeds as table rows and numbers: `feeds_schema(schema)` without what the features do not hold for training.
+
+    That are labels one by one, and running preferences all or none.
 
     A value that is missing, or was not kept in training, is row 0; a missing number is 0, the mean. A missing user id
     is written as -1 (it names nobody; the user's table row is 0).
@@ -439,7 +502,7 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
         ValueError: a negative number under log1p, or an infinite one.
     """
     plan = _plan(schema)
-    if plan.encoding != state.encoding:
+    if plan.encoding != state.encoding or (plan.stages and state.stage_medians is None):
         state.check(schema)
     arrays = derive_arrays(arrays_of(features), plan.derived, entry_rate=state.entry_rate, clock=state.clock)
     out: dict[str, pa.Array] = {}
@@ -451,6 +514,8 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
     room_id = out["room_id"]
     candidates = _Lists.of(room_id)
 
+    if plan.stages and state.stage_medians is not None:
+        out[STAGE] = pa.array(stages_of(_means(arrays, plan.stages), state.stage_medians))
     measure = schema.levels.column or f"{schema.levels.of}_id"
     level = _level(candidates.flat(arrays, measure), measure, state.level, by_owner=schema.levels.column is None)
     out["level"] = candidates.cut(level)
@@ -471,6 +536,8 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
         column = LABEL_PREFIX + name
         if column in arrays:
             out[column] = candidates.cut(_floats(candidates.flat(arrays, column), column).astype(np.float32))
+    if plan.raw_preferences <= arrays.keys():
+        out.update(_preferences(arrays, schema, state))
     return pa.table(out, schema=pa.schema([item for item in plan.columns if item.name in out]))
 
 
@@ -481,11 +548,45 @@ class _Plan:
     encoding: str
     derived: tuple[str, ...]
     columns: pa.Schema
+    stages: Mapping[str, str]  # columns of `lifecycle.RATES`; none without stages
+    raw_preferences: frozenset[str]
 
 
 @lru_cache(maxsize=64)
 def _plan(schema: Schema) -> _Plan:
-    return _Plan(encoding_fingerprint(schema), derived_columns(schema), feeds_schema(schema))
+    return _Plan(
+        encoding=encoding_fingerprint(schema),
+        derived=derived_columns(schema),
+        columns=feeds_schema(schema),
+        stages={} if schema.stages is None else stage_columns(schema.stages),
+        raw_preferences=frozenset(name for windows in preference_columns(schema).values() for name in windows),
+    )
+
+
+def _preferences(arrays: Mapping[str, pa.Array], schema: Schema, state: EncoderState) -> dict[str, pa.Array]:
+    """Running preferences with the windows of a feed side by side, and the impressions they are means over."""
+    state.check(schema)
+    names = preference_columns(schema)
+    windows = len(schema.preference_days)
+    rows = len(arrays["room_id"])
+    side_by_side = lambda of: np.stack([_floats(_single(arrays, column), column) for column in names[of]], axis=1).ravel()
+    per_feed = np.full(rows, windows)
+    out = {EARLIER: listed(np.nan_to_num(side_by_side(EARLIER)).astype(np.int64), per_feed)}
+    for target in schema.targets:
+        mean = side_by_side(target.name)
+        if not target.is_binary:
+            mean = place_among(mean, state.label_quantiles[target.name])
+        out[PREFERENCE_PREFIX + target.name] = listed(mean.astype(np.float32), per_feed)
+    return out
+
+
+def place_among(values: np.ndarray, label_quantiles: np.ndarray) -> np.ndarray:
+    """The share of positive labels that lie below each value, in [0, 1], by linear interpolation of their quantiles.
+
+    0 for 0, whatever the labels; NaN stays. Of a value that many labels have, their last share.
+    """
+    place = np.interp(values, label_quantiles, SHARES)
+    return np.where(values <= 0, 0.0, place)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Features:
             [
                 frame({name: feeds[name] for name in META.names if name in feeds.column_names}, len(feeds)),
                 frame({name: feeds[name] for name in feeds.column_names if name in columns}, len(feeds)),
-                frame(side.feed_columns(log.user_R, log.at_R), len(feeds)),
+                frame(side.feed_columns(log.user_R, log.at_R, columns), len(feeds)),
             ],
             how="horizontal",
         )

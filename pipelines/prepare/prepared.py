@@ -8,7 +8,9 @@ from typing import Any
 
 from models.config import ConfigError
 from models.schema import Schema
-from pipelines.prepare.encode import EncoderState, encoding_fingerprint
+from pipelines.feeds import TABLES
+from pipelines.prepare.deciding import unreadable
+from pipelines.prepare.encode import EncoderState
 
 SPLITS = ("train", "valid", "test")
 
@@ -18,6 +20,7 @@ class Prepared:
     """What `prepare` leaves behind; `manifest.json` is written last, so a folder that has one is finished.
 
     Attributes:
+        schema: what it is used with, which may differ in weights and the like from what it was prepared for.
         manifest: holds at least `fingerprint` and, by split, `splits` with `files`, `feeds`, `candidates`,
             `largest_feed`.
         fingerprint: equal for equal logs, schema and configuration.
@@ -33,32 +36,34 @@ class Prepared:
     def open(cls, path: Path | str, *, schema: Schema | None = None) -> "Prepared":
         """
         Args:
-            schema: the schema it is going to be used with; a folder encoded for another one is refused.
+            schema: the schema it is going to be used with; a folder prepared for other tables is refused. It may have fewer
+                targets, and other weights, parents, transforms and bins of them. None takes that of the folder.
 
         Raises:
-            ConfigError: there is no such folder, it is not finished, its parts do not fit, or files are missing.
+            ConfigError: there is no such folder, it is not finished, it is of another version, its parts do not fit, or
+                files are missing.
         """
         path = Path(path)
         if not path.is_dir():
             raise ConfigError(f"there is no prepared folder at `{path}`. Make it with `python -m jobs.prepare`.")
         manifest = _read_json(path / "manifest.json", "was not finished; run `python -m jobs.prepare` again, it goes on")
+        if manifest.get("tables") != TABLES:
+            raise ConfigError(
+                f"`{path}` holds tables of version {manifest.get('tables', 1)}, this program reads {TABLES}. Delete the folder "
+                "and prepare again, or prepare into another one."
+            )
         own_schema = Schema.from_dict(_read_json(path / "schema.json", "is damaged; delete it and prepare again"))
         try:
             encoder = EncoderState.load(path / "encoder")
         except FileNotFoundError as error:
             raise ConfigError(str(error)) from None
         encoder.check(own_schema)
-        if schema is not None and encoding_fingerprint(schema) != encoder.encoding:
+        if schema is not None and (parts := unreadable(own_schema, schema)):
             raise ConfigError(
-                f"`{path}` was prepared for another schema: {_difference(own_schema, schema)}. "
+                f"`{path}` was prepared for another schema: they differ in {', '.join(parts)}. "
                 "Prepare into another folder, or use its schema."
             )
-        if schema is not None and (missing := _labels(schema) - _labels(own_schema)):
-            names = ", ".join(sorted(name for name, *_ in missing))
-            raise ConfigError(
-                f"`{path}` was prepared with other labels for these targets: {names}. Prepare into another folder."
-            )
-        prepared = cls(path, own_schema, encoder, manifest, manifest["fingerprint"])
+        prepared = cls(path, schema or own_schema, encoder, manifest, manifest["fingerprint"])
         for split in SPLITS:
             found, expected = len(prepared.files(split)), manifest["splits"][split]["files"]
             if found != expected:
@@ -93,18 +98,3 @@ def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
         raise ConfigError(f"`{path.parent}` {otherwise} ({path.name} is missing).") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"`{path}` is damaged ({error}). Delete the folder and prepare again.") from None
-
-
-def _labels(schema: Schema) -> set[tuple]:
-    """What decides a label; weights, transforms and parents of targets may change without preparing again."""
-    return {(item.name, item.kind, item.action, item.at_least, item.attribution_seconds) for item in schema.targets}
-
-
-def _difference(ours: Schema, theirs: Schema) -> str:
-    def parts(schema: Schema) -> dict[str, Any]:
-        named = {f"field `{item.name}`": item for item in schema.fields}
-        histories = {f"history `{item.name}`": item for item in schema.histories}
-        return {**named, **histories, "levels": schema.levels, "list_context": schema.list_context}
-
-    mine, wanted = parts(ours), parts(theirs)
-    return "they differ in " + ", ".join(name for name in {**mine, **wanted} if mine.get(name) != wanted.get(name))

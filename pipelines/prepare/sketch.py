@@ -60,6 +60,22 @@ def smallest_of(keys: np.ndarray) -> np.ndarray:
     return (bits ^ (bits >> np.int64(63) & _ALL_BUT_SIGN)).view(np.float64)
 
 
+def numbers_at(counts: Counts, places: np.ndarray) -> np.ndarray:
+    """The numbers at these places (from 0) when all that `counts` of `number_keys` hold are laid out by size."""
+    return smallest_of(counts.values[np.searchsorted(np.cumsum(counts.counts), places, side="right")])
+
+
+def quantiles(counts: Counts, shares: np.ndarray) -> np.ndarray:
+    """Quantiles of the numbers that `counts` of `number_keys` hold, interpolated linearly as `numpy.quantile` does.
+
+    >>> quantiles(Counts.of(number_keys(np.array([1.0, 2.0, 4.0]))), np.array([0.0, 0.5, 0.75, 1.0]))
+    array([1., 2., 3., 4.])
+    """
+    place = shares * (counts.total - 1)
+    below, above = (numbers_at(counts, whole(place).astype(np.int64)) for whole in (np.floor, np.ceil))
+    return below + (place - np.floor(place)) * (above - below)
+
+
 def equal_frequency_edges(values: np.ndarray, counts: np.ndarray, bins: int) -> np.ndarray:
     """Where to cut ascending `values` into at most `bins` bins of about the same count; bin i starts at edge i - 1.
 

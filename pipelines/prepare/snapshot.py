@@ -31,11 +31,12 @@ from pipelines.prepare.timeline import NEVER, codes, find, spread
 from pipelines.prepare.users import UserSide
 
 
-def user_rows(features: Features, side: UserSide, users: np.ndarray) -> pa.Table:
+def user_rows(features: Features, side: UserSide, users: np.ndarray, served: Collection[str]) -> pa.Table:
     """One row a user: user_id, user_last_at, feed-level columns, histories, and pairs as parallel lists.
 
     Args:
         users: ascending places in `side.log.users`.
+        served: base columns that the endpoint needs; running preferences beside them are for training alone.
     """
     log = side.log
     ending = np.full(len(users), log.ending)
@@ -46,7 +47,7 @@ def user_rows(features: Features, side: UserSide, users: np.ndarray) -> pa.Table
             "user_id": pa.array(log.users[users]),
             "user_last_at": pa.array(last, mask=last == NEVER),
             **{column.name: column.to_arrow() for column in attributes},
-            **side.feed_columns(users, ending),
+            **side.feed_columns(users, ending, served),
             **features.histories(users, ending),
             **_pairs(features, side, users),
         }

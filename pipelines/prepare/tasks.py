@@ -61,6 +61,7 @@ class Plan:
 
     Attributes:
         columns: base columns to compute, beside `META`.
+        served: those of them that the endpoint needs too.
         carried: `position`, `context.*` and `state.*` among them, with the types they have in the log.
         rows: of every event table, from the footers.
         buckets: how many buckets of users, and of streamers.
@@ -71,6 +72,7 @@ class Plan:
     config: PrepareConfig
     output: Path
     columns: frozenset[str]
+    served: frozenset[str]
     carried: pa.Schema
     rows: dict[str, int]
     buckets: int
@@ -247,7 +249,7 @@ class WriteFeatures:
             actions_of(plan.schema),
             self.ending,
         )
-        side = UserSide(log, plan.schema, plan.columns, round(config.preference_days * DAY_MS))
+        side = UserSide(log, plan.schema, plan.columns)
         counters = self._counters(bucket, len(impressions))
         features = Features(log, side, plan.schema, plan.columns, attributes, feeds, impressions, counters)
 
@@ -269,7 +271,7 @@ class WriteFeatures:
         users = np.arange(len(log.users))
         for part, some in enumerate(slices(users, config.feeds_per_file)):
             path = plan.output / "snapshot" / "users" / f"bucket-{bucket:05d}-{part:02d}.parquet"
-            write_parquet(snapshot.user_rows(features, side, users[some]), path, FEATURE_GROUP)
+            write_parquet(snapshot.user_rows(features, side, users[some], plan.served), path, FEATURE_GROUP)
         return {"splits": counts, "users": len(users)}
 
     def _counters(self, bucket: int, candidates: int) -> pl.DataFrame:

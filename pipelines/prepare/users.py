@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from models.schema import Schema
+from models.schema import Schema, Target
+from pipelines.feeds import EARLIER
 from pipelines.prepare.clean import ENTER_CODE
+from pipelines.prepare.config import DAY_MS
+from pipelines.prepare.derive import preference_columns
 from pipelines.prepare.exchange import integers
 from pipelines.prepare.histories import Entries
 from pipelines.prepare.labels import Credits
@@ -48,8 +51,8 @@ class Log:
 class UserSide:
     """Answers what is asked of a user at a moment, for feeds and for the snapshot alike."""
 
-    def __init__(self, log: Log, schema: Schema, columns: Collection[str], preference_ms: int) -> None:
-        self.log, self.schema, self.columns, self.preference_ms = log, schema, columns, preference_ms
+    def __init__(self, log: Log, schema: Schema, columns: Collection[str]) -> None:
+        self.log, self.schema, self.columns = log, schema, columns
         over_at_E = log.credits.over_at_E
         self.moments = Moments(
             len(log.users), log.shown_at_N, log.at_R, log.at_E, over_at_E, log.at_C, np.array([log.ending], np.int64)
@@ -57,6 +60,7 @@ class UserSide:
         self.shown = Timeline(self.moments, log.user_N, log.shown_at_N)
         self.entries: dict[str, Entries] = {}
         self._pairs: dict[str, Pairs] = {}
+        self._running: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.source: dict[str, np.ndarray] = {}  # what the entries of a history are positions in
         for history in schema.histories:
             if history.events == "engagements":
@@ -68,9 +72,9 @@ class UserSide:
                 self.entries[history.name] = Entries(history, self.moments, log.user_C, log.at_C)
             self.source[history.name] = rows[self.entries[history.name].order_E]
 
-    def feed_columns(self, user_Q: np.ndarray, at_Q: np.ndarray) -> dict[str, pa.Array]:
-        """The asked columns of `user_*` and `preference*`."""
-        log, columns = self.log, self.columns
+    def feed_columns(self, user_Q: np.ndarray, at_Q: np.ndarray, columns: Collection[str]) -> dict[str, pa.Array]:
+        """Of these columns, those of `user_*` and `preference*`."""
+        log = self.log
         found: dict[str, pa.Array] = {}
         if "user_feeds" in columns:
             found["user_feeds"] = pa.array(Timeline(self.moments, log.user_R, log.at_R).count(user_Q, at_Q))
@@ -81,23 +85,39 @@ class UserSide:
             found["user_entries"] = pa.array(entered.count(user_Q, at_Q))
         if "user_last_seen_hours" in columns:
             found["user_last_seen_hours"] = optional(hours_since(self.shown.last(user_Q, at_Q), at_Q))
+        return found | self._preferences(user_Q, at_Q, columns)
+
+    def _preferences(self, user_Q: np.ndarray, at_Q: np.ndarray, columns: Collection[str]) -> dict[str, pa.Array]:
+        """In every window before the moment: impressions, and per impression what was known of each target's labels."""
+        names, days = preference_columns(self.schema), self.schema.preference_days
+        windows = [window for window in range(len(days)) if any(of[window] in columns for of in names.values())]
+        if not windows:
+            return {}
+        now_Q = self.moments.pack(user_Q, at_Q)
+        since = {window: self.moments.pack(user_Q, at_Q - round(days[window] * DAY_MS)) for window in windows}
+        shown_Q = np.searchsorted(self.shown.key_E, now_Q)
+        count = {window: shown_Q - np.searchsorted(self.shown.key_E, then_Q) for window, then_Q in since.items()}
+        found = {names[EARLIER][window]: pa.array(count[window]) for window in windows if names[EARLIER][window] in columns}
         for target in self.schema.targets:
-            sum_name, count_name = f"preference.{target.name}", f"preference_count.{target.name}"
-            if sum_name not in columns and count_name not in columns:
+            asked = [window for window in windows if names[target.name][window] in columns]
+            if not asked:
                 continue
-            impressions = self.shown.count(user_Q, at_Q, self.preference_ms)
-            if count_name in columns:
-                found[count_name] = pa.array(impressions)
-            if sum_name in columns:
-                row, at, thousandths = log.credits.known(target)
-                key = self.moments.pack(log.user_N[row], at)
-                order = np.argsort(key, kind="stable")
-                total = np.r_[0, np.cumsum(thousandths[order])]
-                until = np.searchsorted(key[order], self.moments.pack(user_Q, at_Q))
-                since = np.searchsorted(key[order], self.moments.pack(user_Q, at_Q - self.preference_ms))
-                mean = (total[until] - total[since]) / 1000 / np.maximum(impressions, 1)
-                found[sum_name] = pa.array(mean.astype(np.float32), mask=impressions == 0)
+            key, total = self._known(target)
+            until_Q = total[np.searchsorted(key, now_Q)]
+            for window in asked:
+                sum_Q = until_Q - total[np.searchsorted(key, since[window])]
+                mean_Q = sum_Q / 1000 / np.maximum(count[window], 1)
+                found[names[target.name][window]] = pa.array(mean_Q.astype(np.float32), mask=count[window] == 0)
         return found
+
+    def _known(self, target: Target) -> tuple[np.ndarray, np.ndarray]:
+        """When each amount of a target's labels was known, as keys in order, and their running sum from 0, in thousandths."""
+        if target.name not in self._running:
+            row, at, thousandths = self.log.credits.known(target)
+            key = self.moments.pack(self.log.user_N[row], at)
+            order = np.argsort(key, kind="stable")
+            self._running[target.name] = key[order], np.r_[0, np.cumsum(thousandths[order])]
+        return self._running[target.name]
 
     def pair_columns(self) -> dict[str, pa.Array]:
         """The asked columns of `pair_*`, for every impression."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from models.config import ConfigError
 from models.schema import Bins, Encoding, Number, Schema
+from pipelines.feeds import EARLIER
 from pipelines.logs.ids import as_ids
 from pipelines.prepare.arrays import flat, whole
 from pipelines.prepare.derive import (
@@ -29,6 +30,7 @@ from pipelines.prepare.derive import (
     base_columns,
     column,
 )
+from pipelines.prepare.lifecycle import stage_columns
 from pipelines.prepare.timeline import NEVER, hours_since
 from pipelines.serve.request import CandidateRequest, RankRequest, RequestError, Value
 from pipelines.serve.store import PARTS, Records, Store
@@ -67,7 +69,7 @@ class Wanted:
             inner = sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
             histories[history.name] = ("at", *(name for name in inner if name != "at"))
             names -= {prefix + name for name in inner}
-        of = {name: found.of for name in sorted(names) if (found := column(name, schema.target_names)) is not None}
+        of = {name: found.of for name in sorted(names) if (found := column(name, schema)) is not None}
         return cls(
             schema=schema,
             feed=tuple(name for name in of if of[name] == "feed"),
@@ -153,7 +155,7 @@ def _feed_columns(
 ) -> dict[str, pa.Array]:
     given: dict[str, tuple[tuple[str | int, ...], Value]] = {}
     for name, value in request.user.items():
-        known = column(name, wanted.schema.target_names)
+        known = column(name, wanted.schema)
         if known is None or known.of != "feed" or known.inputs or name == "user_id" or name.startswith("context."):
             raise RequestError(("user", name), f"`{name}` is no column of a user. This model reads: {_users(wanted)}.")
         given[name] = (("user", name), value)
@@ -358,7 +360,7 @@ def _given(
             if name in readable or name == "streamer_id":
                 add(name, row, value, ("candidates", row, "features", name))
                 continue
-            known = column(name, wanted.schema.target_names)
+            known = column(name, wanted.schema)
             if known is None or known.of != "candidate" or known.inputs or name == "room_id":
                 raise RequestError(
                     ("candidates", row, "features", name),
@@ -378,7 +380,7 @@ def _kinds(schema: Schema) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
 
     def use(name: str, kind: Kind) -> None:
-        known = column(name, schema.target_names)
+        known = column(name, schema)
         inputs = known.inputs if known else ()
         for source in inputs:
             use(source, "number")
@@ -387,6 +389,9 @@ def _kinds(schema: Schema) -> dict[str, Kind]:
 
     for field in schema.fields:
         use(field.column, _kind(field.encoding))
+    if schema.stages is not None:
+        for name in stage_columns(schema.stages).values():
+            use(name, "number")
     if schema.levels.column:
         use(schema.levels.column, "number")
     else:
@@ -470,7 +475,7 @@ def _stored_as(name: str) -> str:
 
 
 def _is_count(name: str) -> bool:
-    return name in _COUNTS or name.startswith("preference_count.")
+    return name in _COUNTS or name.startswith(EARLIER)
 
 
 def _numpy_type(kind: Kind) -> type:

@@ -61,7 +61,9 @@ def work(
     torch.set_num_threads(config.threads)
     try:
         torch.manual_seed(config.seed)  # the same weights on every rank
-        ranker = Ranker(schema, run.model, prepared.encoder.table_sizes).to(device)
+        ranker = Ranker(schema, run.model, prepared.encoder.table_sizes)
+        ranker.losses.fit({name: torch.from_numpy(values) for name, values in prepared.encoder.label_quantiles.items()})
+        ranker.to(device)
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
             train_in_bf16(ranker, device)
         learner = build_learner(ranker, schema, run.model.learner, config.optimiser, world)

@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 
 from models.batch import FeedBatch
 from models.schema import Bins, Hash, Schema
-from pipelines.feeds import LABEL_PREFIX, feeds_schema
+from pipelines.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.prepare.derive import Clock
 from pipelines.prepare.encode import BinRows, EncoderState, HashRows, LevelState, Scale, VocabularyRows, encoding_fingerprint
 from pipelines.prepare.prepared import Prepared
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
+
+QUANTILES = -np.log(1 - np.linspace(0, 1 - 1 / 512, 257))  # of the exponential distribution, up to its last 512th
 
 
 def fabricate(
@@ -46,7 +48,7 @@ def fabricate(
     _encoder(schema, sizes).save(path / "encoder")
     (path / "schema.json").write_text(json.dumps(schema.to_dict()))
     fingerprint = f"fabricated-{seed}-{train_files}-{valid_files}"
-    (path / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, "splits": counts}))
+    (path / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": fingerprint, "splits": counts}))
     return Prepared.open(path)
 
 
@@ -76,7 +78,14 @@ def feed_table(batch: FeedBatch, schema: Schema, first_id: int) -> pa.Table:
             columns[f"{history.name}.{field.name}"] = pa.ListArray.from_arrays(ends, pa.array(rows))
     for name in schema.target_names:
         columns[LABEL_PREFIX + name] = cut(batch.labels[name].numpy())
-    return pa.table(columns, schema=feeds_schema(schema))
+        mean_RW = batch.preferences[name].numpy()
+        columns[PREFERENCE_PREFIX + name] = [[None if np.isnan(mean) else mean for mean in mean_W] for mean_W in mean_RW]
+    assert batch.earlier_RW is not None
+    columns[EARLIER] = batch.earlier_RW.tolist()
+    if batch.stage_R is not None:
+        columns[STAGE] = batch.stage_R.numpy().astype(np.int8)
+    kinds = feeds_schema(schema)
+    return pa.table({name: columns[name] for name in kinds.names}, schema=kinds)
 
 
 def _learnable(batch: FeedBatch, schema: Schema, seed: int) -> FeedBatch:
@@ -113,4 +122,6 @@ def _encoder(schema: Schema, sizes: dict[str, int]) -> EncoderState:
         tables=tables,
         numbers={field.name: Scale(0.0, 1.0) for field in schema.fields if field.is_number},
         level=LevelState(VocabularyRows(np.zeros(0, np.int64)), np.zeros(1, np.int8), np.zeros(0)),
+        label_quantiles={target.name: 60 * QUANTILES for target in schema.targets if not target.is_binary},
+        stage_medians=None if schema.stages is None else {"click": 0.1, "stay": 30.0, "order": 0.0},
     )

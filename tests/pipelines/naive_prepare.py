@@ -6,13 +6,14 @@ every event.
 
 import datetime
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.schema import Bins, Field, History, HistoryField, Number, Schema, Target, Vocabulary
+from models.schema import Bins, Field, History, HistoryField, Number, Schema, Stages, Target, Vocabulary
 from pipelines.logs import CanonicalLogs
 
 HOUR = 3_600_000
@@ -40,7 +41,9 @@ EXTRA = (
     "room_age_hours",
     "streamer_age_hours",
     *(f"pair_{owner}_{what}" for owner in ("room", "streamer") for what in ("impressions", "entries", "hours")),
-    *(f"{what}.{target}" for what in ("preference", "preference_count") for target in ("click", "long", "stay", "paid")),
+    *(f"preference.{target}{window}" for target in ("click", "long", "stay", "paid") for window in ("", ".1.5d")),
+    "preference_count",
+    "preference_count.1.5d",
     "room.category",
     "streamer.fans",
 )
@@ -86,6 +89,8 @@ def wide_schema() -> Schema:
             Target(name="stay", action="enter", kind="value", transform="log1p", attribution_seconds=120),
             Target(name="paid", action="order", kind="value", attribution_seconds=3600),
         ),
+        preference_days=(7.0, 1.5),
+        stages=Stages(click="click", stay="stay", order="long"),
     )
 
 
@@ -389,7 +394,7 @@ def candidate(item: Shown, feed: Feed, shown: list[Shown], entries: list[Done], 
 
 
 def naive_features(
-    log: SmallLog, schema: Schema, *, gap_ms: int = 60_000, most: int = 500, preference_days: float = 7.0, day_shift_ms: int = 0
+    log: SmallLog, schema: Schema, *, gap_ms: int = 60_000, most: int = 500, day_shift_ms: int = 0
 ) -> list[dict]:
     feeds = feeds_of(log, gap_ms, most)
     done = credit(log, feeds)
@@ -419,19 +424,22 @@ def naive_features(
             "user_entries": counted([item.at for item in own_entries], now),
             "user_last_seen_hours": hours(max((time for time in own_shown if time < now), default=None), now),
         }
-        window = round(preference_days * DAY)
         for target in schema.targets:
             row[f"label.{target.name}"] = [label(item, target) for item in feed.rows]
-            count = counted(own_shown, now, window)
-            amounts = [
-                amount
-                for item in shown
-                if item.row["user_id"] == feed.user
-                for at, amount in known(item, target)
-                if now - window <= at < now
-            ]
-            row[f"preference_count.{target.name}"] = count
-            row[f"preference.{target.name}"] = float(np.float32(sum(amounts) / count)) if count else None
+        for place, days in enumerate(schema.preference_days):
+            window, suffix = round(days * DAY), f".{days:g}d" if place else ""
+            count = row[f"preference_count{suffix}"] = counted(own_shown, now, window)
+            for target in schema.targets:
+                amounts = [
+                    amount
+                    for item in shown
+                    if item.row["user_id"] == feed.user
+                    for at, amount in known(item, target)
+                    if now - window <= at < now
+                ]
+                row[f"preference.{target.name}{suffix}"] = float(np.float32(sum(amounts) / count)) if count else None
+                if place == 0:
+                    row[f"sum.{target.name}"] = sum(map(Fraction, amounts))
         candidates = [candidate(item, feed, shown, entries, attribute) for item in feed.rows]
         row.update({name: [values[name] for values in candidates] for name in candidates[0]})
         for history in schema.histories:
@@ -454,6 +462,79 @@ def naive_features(
                 row[f"{history.name}.product.price"] = [attribute("products", click["product_id"], "price") for click in clicks]
         rows.append(row)
     return rows
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the training days teach of labels and users."""
+
+    quantiles: dict[str, list[float]]
+    medians: dict[str, Fraction]
+
+
+def naive_taught(rows: list[dict], schema: Schema) -> Taught:
+    """From the training days' rows of `naive_features`."""
+    quantiles = {}
+    for target in schema.targets:
+        if target.kind == "value":
+            labels = sorted(value for row in rows for value in row[f"label.{target.name}"] if value > 0)
+            places = [share / 256 * (len(labels) - 1) for share in range(257)] if labels else []
+            quantiles[target.name] = [
+                labels[int(place)] + (place - int(place)) * (labels[min(int(place) + 1, len(labels) - 1)] - labels[int(place)])
+                for place in places
+            ] or [0.0] * 257
+    last: dict[int, dict] = {}
+    for row in sorted(rows, key=lambda row: row["at"]):
+        if row["preference_count"]:
+            last[row["user_id"]] = row
+    found: dict[str, list[Fraction]] = {"click": [], "stay": [], "order": []}
+    for row in last.values():
+        for name, rate in naive_rates(row, schema.stages).items():
+            found[name].append(rate)
+    return Taught(
+        quantiles, {name: sorted(rates)[(len(rates) - 1) // 2] if rates else Fraction(0) for name, rates in found.items()}
+    )
+
+
+def naive_rates(row: dict, stages: Stages) -> dict[str, Fraction]:
+    if not row["preference_count"]:
+        return {}
+    clicks, stay, orders = (row[f"sum.{name}"] for name in (stages.click, stages.stay, stages.order))
+    rates = {"click": clicks / row["preference_count"]}
+    return rates | {"stay": stay / clicks, "order": orders / clicks} if clicks else rates
+
+
+def naive_feed(row: dict, schema: Schema, taught: Taught) -> dict:
+    """The stage and the preferences of an encoded feed; those of values up to rounding."""
+    rates = naive_rates(row, schema.stages)
+    if "click" not in rates or rates["click"] <= taught.medians["click"]:
+        stage = 0
+    elif rates["stay"] <= taught.medians["stay"]:
+        stage = 1
+    elif rates["order"] <= taught.medians["order"]:
+        stage = 2
+    else:
+        stage = 3
+    found: dict = {"stage": stage}
+    suffixes = ["", *(f".{days:g}d" for days in schema.preference_days[1:])]
+    found["preference_count"] = [row[f"preference_count{suffix}"] for suffix in suffixes]
+    for target in schema.targets:
+        means = [row[f"preference.{target.name}{suffix}"] for suffix in suffixes]
+        if target.kind == "value":
+            means = [None if mean is None else place_of(mean, taught.quantiles[target.name]) for mean in means]
+        found[f"preference.{target.name}"] = means
+    return found
+
+
+def place_of(value: float, quantiles: list[float]) -> float:
+    """Where a value lies among quantiles, from 0 to 1: after those below it, in proportion between two of them."""
+    if value <= 0:
+        return 0.0
+    reached = sum(quantile <= value for quantile in quantiles)
+    if reached == 0 or reached == len(quantiles):
+        return reached / len(quantiles)
+    low, high = quantiles[reached - 1], quantiles[reached]
+    return (reached - 1 + (value - low) / (high - low)) / 256
 
 
 def day_name(day: int) -> str:

@@ -10,6 +10,7 @@ import torch
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
 from pipelines.bundle import save_bundle
+from pipelines.feeds import TABLES
 from pipelines.prepare.derive import Clock
 from pipelines.prepare.encode import EncoderState, encode, finish, fit_partial
 from pipelines.prepare.prepared import SPLITS, Prepared
@@ -36,7 +37,7 @@ def write_prepared(folder: Path, schema: Schema, *, feeds: int = 6, seed: int = 
     state.save(folder / "encoder")
     (folder / "schema.json").write_text(json.dumps(schema.to_dict()))
     splits = {split: {"files": 2, "feeds": feeds} for split in SPLITS}
-    (folder / "manifest.json").write_text(json.dumps({"fingerprint": "abc", "splits": splits}))
+    (folder / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": "abc", "splits": splits}))
     return folder
 
 

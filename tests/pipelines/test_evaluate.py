@@ -22,6 +22,7 @@ from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
 from pipelines.evaluate.evaluate import bundle_names
 from pipelines.evaluate.report import Column, Entry, number, table, write_report
+from pipelines.feeds import TABLES
 from pipelines.prepare.derive import Clock
 from pipelines.prepare.encode import encode, finish, fit_partial
 from pipelines.prepare.prepared import SPLITS, Prepared
@@ -110,7 +111,8 @@ def write_world(path: Path, *, train: int = 600, seed: int = 0) -> Prepared:
     state.save(path / "prepared" / "encoder")
     (path / "prepared" / "schema.json").write_text(json.dumps(schema.to_dict()))
     splits = {split: {"files": 2, "feeds": sizes[split]} for split in SPLITS}
-    (path / "prepared" / "manifest.json").write_text(json.dumps({"fingerprint": f"world-{seed}", "splits": splits}))
+    manifest = {"tables": TABLES, "fingerprint": f"world-{seed}", "splits": splits}
+    (path / "prepared" / "manifest.json").write_text(json.dumps(manifest))
     (path / "truth").mkdir()
     pq.write_table(pa.concat_tables(known[::-1]), path / "truth" / "impressions.parquet")  # in any order
     return Prepared.open(path / "prepared")

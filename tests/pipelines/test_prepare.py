@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +16,20 @@ from models.config import ConfigError
 from pipelines.feeds import feeds_schema
 from pipelines.prepare import PrepareConfig, Prepared, prepare, tasks
 from pipelines.prepare.derive import Clock
-from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, SmallLog, day_name, naive_features, random_log, wide_schema
+from pipelines.prepare.encode import EncoderState, encode
+from tests.pipelines.naive_prepare import (
+    DAY,
+    EXTRA,
+    HOUR,
+    START,
+    SmallLog,
+    day_name,
+    naive_features,
+    naive_feed,
+    naive_taught,
+    random_log,
+    wide_schema,
+)
 
 SCHEMA = wide_schema()
 SPLITS = ("train", "valid", "test")
@@ -38,6 +53,7 @@ def in_order(rows: list[dict]) -> list[dict]:
 
 def assert_same(found: list[dict], expected: list[dict]) -> None:
     assert len(found) == len(expected)
+    expected = [{name: value for name, value in row.items() if not name.startswith("sum.")} for row in expected]
     for ours, theirs in zip(in_order(found), in_order(expected), strict=True):
         for name in theirs.keys() | ours.keys():
             assert ours[name] == theirs[name], (name, theirs["user_id"], theirs["at"])
@@ -58,11 +74,38 @@ def test_features_equal_the_naive_reference(tmp_path, seed):
 
 def test_settings_mean_what_they_say(tmp_path):
     log = random_log(7, feeds=60)
-    changes = {"feed_gap_seconds": 0.5, "feed_most": 2, "preference_days": 1.0, "day_starts_hour": 8.5}
+    changes = {"feed_gap_seconds": 0.5, "feed_most": 2, "day_starts_hour": 8.5}
     output = tmp_path / "out"
-    prepare(log.write(tmp_path / "logs"), SCHEMA, config(**changes), output)
+    schema = replace(SCHEMA, preference_days=(1.0, 2.0, 0.25))
+    extra = tuple(name for name in EXTRA if not name.endswith(".1.5d"))
+    prepare(log.write(tmp_path / "logs"), schema, config(**changes, extra_columns=extra), output)
     shift = -int(8.5 * HOUR)
-    assert_same(rows_of(output), naive_features(log, SCHEMA, gap_ms=500, most=2, preference_days=1.0, day_shift_ms=shift))
+    assert_same(rows_of(output), naive_features(log, schema, gap_ms=500, most=2, day_shift_ms=shift))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stages_quantiles_and_encoded_preferences_equal_the_naive_reference(tmp_path, seed):
+    log = random_log(seed, feeds=90, users=12)
+    prepared = prepare(log.write(tmp_path / "logs"), SCHEMA, config(feeds_per_file=60), tmp_path / "out")
+    rows = naive_features(log, SCHEMA)
+    training = {row["day"] for row in rows_of(tmp_path / "out", "features/train")}
+    taught = naive_taught([row for row in rows if row["day"] in training], SCHEMA)
+    assert prepared.encoder.label_quantiles.keys() == taught.quantiles.keys() == {"stay", "paid"}
+    for name, values in taught.quantiles.items():
+        np.testing.assert_allclose(prepared.encoder.label_quantiles[name], values, rtol=1 / 4096)
+    for name, median in taught.medians.items():
+        assert prepared.encoder.stage_medians[name] == pytest.approx(float(median), rel=1 / 4096)
+    key = lambda row: (row["user_id"], row["at"], row["room_id"])
+    assert len({repr(key(row)) for row in rows}) == len(rows)
+    expected = {repr(key(row)): naive_feed(row, SCHEMA, taught) for row in rows}
+    found = rows_of(tmp_path / "out", "feeds")
+    assert len(found) == len(expected) and len({row["stage"] for row in found}) >= 3
+    for row in found:
+        for name, value in expected[repr(key(row))].items():
+            if isinstance(value, list):
+                assert row[name] == [None if item is None else pytest.approx(item, abs=1e-3) for item in value], name
+            else:
+                assert row[name] == value, name
 
 
 def test_days_are_cut_at_the_local_hour(tmp_path):
@@ -147,13 +190,20 @@ def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
 
 
 @lru_cache
-def features_by_id(seed: int, folder) -> dict[int, dict]:
-    return prepared_features(random_log(seed), folder / f"base-{seed}")
+def features_by_id(seed: int, folder) -> tuple[dict[int, dict], EncoderState]:
+    rows = prepared_features(random_log(seed), folder / f"base-{seed}")
+    return rows, Prepared.open(folder / f"base-{seed}" / "out").encoder
 
 
 def prepared_features(log: SmallLog, folder) -> dict[int, dict]:
     prepare(log.write(folder / "logs"), SCHEMA, config(rows_per_chunk=1000), folder / "out")
     return {row["feed_id"]: row for row in rows_of(folder / "out")}
+
+
+def encoded(folder, state: EncoderState) -> dict[int, dict]:
+    """What an encoder makes of a folder's features."""
+    tables = [pq.read_table(file) for file in sorted((folder / "out" / "features").rglob("*.parquet"))]
+    return {row["feed_id"]: row for table in tables for row in encode(table, SCHEMA, state).to_pylist()}
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +215,7 @@ def folder(tmp_path_factory):
 @given(data=st.data())
 def test_a_planted_event_changes_no_feature_of_this_or_an_earlier_feed(folder, data):
     seed = data.draw(st.integers(0, 3), label="seed")
-    log, before = random_log(seed), features_by_id(seed, folder)
+    log, (before, state) = random_log(seed), features_by_id(seed, folder)
     feed = before[data.draw(st.sampled_from(sorted(before)), label="feed")]
     at = feed["at"] + data.draw(st.sampled_from([0, 0, 1, 500, 30_000, HOUR, DAY]), label="after")
     user = data.draw(st.sampled_from([feed["user_id"], log.users[0]["user_id"]]), label="user")
@@ -191,6 +241,7 @@ def test_a_planted_event_changes_no_feature_of_this_or_an_earlier_feed(folder, d
         row["shown_at"] = max(at, *(other["shown_at"] for other in log.impressions if other["request_id"] == request), at)
     number = len(list(folder.iterdir()))
     after = prepared_features(log.planted(kind, row), folder / f"planted-{number}")
+    codes, codes_after = encoded(folder / f"base-{seed}", state), encoded(folder / f"planted-{number}", state)
 
     windows = {f"label.{target.name}": target.attribution_seconds * 1000 for target in SCHEMA.targets}
     for feed_id, old in before.items():
@@ -198,6 +249,8 @@ def test_a_planted_event_changes_no_feature_of_this_or_an_earlier_feed(folder, d
             continue
         new = after[feed_id]
         candidates = len(old["room_id"])
+        for name in ("stage", "preference_count", *(f"preference.{target}" for target in SCHEMA.target_names)):
+            assert codes_after[feed_id][name] == codes[feed_id][name], (name, old["user_id"], old["at"], row)
         for name, value in old.items():
             is_of_candidate = isinstance(value, list) and not name.startswith(("channels.", "goods."))
             kept = new[name][:candidates] if is_of_candidate else new[name]
@@ -206,6 +259,18 @@ def test_a_planted_event_changes_no_feature_of_this_or_an_earlier_feed(folder, d
             elif kind == "engagements" and request is None and kept != value:
                 assert old["user_id"] == user and room in old["room_id"]
                 assert old["at"] <= at <= old["at"] + windows[name] + 2000  # a feed's rows are shown within 2 s
+
+
+def test_what_happens_after_the_training_days_teaches_nothing(tmp_path):
+    log = random_log(6)
+    user, end = log.users[0]["user_id"], START + 4 * DAY - 1
+    enter = {"request_id": None, "user_id": user, "room_id": 77, "at": end, "action": "enter", "value": 500.0}
+    for number in range(5):  # shown and entered on the last day
+        shown = dict.fromkeys(log.impressions[0]) | {"user_id": user, "room_id": 77 + number, "shown_at": end - 10}
+        log = log.planted("impressions", shown).planted("engagements", enter | {"room_id": 77 + number})
+    before = prepare(random_log(6).write(tmp_path / "a"), SCHEMA, config(), tmp_path / "before").encoder
+    after = prepare(log.write(tmp_path / "b"), SCHEMA, config(), tmp_path / "after").encoder
+    assert after.fingerprint == before.fingerprint
 
 
 # -- killed, started again, finished ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from models.config import ConfigError
 from models.schema import Schema
+from pipelines.feeds import TABLES
 from pipelines.prepare.derive import Clock
 from pipelines.prepare.encode import encode, finish, fit_partial
 from pipelines.prepare.prepared import SPLITS, Prepared
@@ -26,7 +27,7 @@ def folder(tiny_schema, tmp_path):
     state.save(tmp_path / "encoder")
     (tmp_path / "schema.json").write_text(json.dumps(tiny_schema.to_dict()))
     splits = {split: {"files": 2, "feeds": 6} for split in SPLITS}
-    (tmp_path / "manifest.json").write_text(json.dumps({"fingerprint": "abc", "splits": splits}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": "abc", "splits": splits}))
     return tmp_path
 
 
@@ -67,12 +68,33 @@ def test_no_folder_and_a_damaged_manifest(folder):
 
 def test_another_schema_is_refused_with_what_differs(folder, tiny_schema):
     spelling = tiny_schema.to_dict()
-    spelling["targets"][0]["fusion_weight"] = 9.0
-    Prepared.open(folder, schema=Schema.from_dict(spelling))  # weights are free
     spelling["fields"][6]["column"] = "state.other_id"
     with pytest.raises(ConfigError, match=r"prepared for another schema: they differ in field `product`\."):
         Prepared.open(folder, schema=Schema.from_dict(spelling))
     spelling = tiny_schema.to_dict()
     spelling["targets"][2]["attribution_seconds"] = 60
-    with pytest.raises(ConfigError, match=r"other labels for these targets: order"):
+    with pytest.raises(ConfigError, match=r"prepared for another schema: they differ in target `order`\."):
         Prepared.open(folder, schema=Schema.from_dict(spelling))
+
+
+def test_what_is_no_part_of_the_tables_is_that_of_the_schema_it_is_used_with(folder, tiny_schema):
+    spelling = tiny_schema.to_dict()
+    spelling["targets"][0]["fusion_weight"] = 9.0
+    spelling["targets"][2]["loss_weight"] = 0.0
+    spelling["targets"][3] |= {"bins": 4, "parents": ["order"]}
+    weighted = Schema.from_dict(spelling)
+    assert Prepared.open(folder, schema=weighted).schema == weighted
+    assert Prepared.open(folder).schema == tiny_schema
+    fewer = Schema.from_dict({**spelling, "targets": tiny_schema.to_dict()["targets"][:1]})
+    assert Prepared.open(folder, schema=fewer).schema == fewer
+
+
+def test_tables_of_another_version_are_refused(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "tables": 1}))
+    with pytest.raises(ConfigError, match=r"holds tables of version 1, this program reads 2. Delete the folder and prepare"):
+        Prepared.open(folder)
+    del manifest["tables"]  # as the first version left it
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=r"holds tables of version 1"):
+        Prepared.open(folder)
