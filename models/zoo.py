@@ -17,9 +17,11 @@ from models.fusions.mncm import MncmConfig
 from models.fusions.ple import PleConfig
 from models.fusions.shared_bottom import SharedBottomConfig
 from models.fusions.single import SingleConfig
+from models.fusions.star import StarConfig
 from models.interests.din import DinConfig
 from models.interests.pooling import PoolingConfig
 from models.ranker import RankerConfig
+from models.weightings.stage import StageConfig
 
 # DBMTL, Sec. 3.1: shared and specific layers of the vanilla MTL that it is compared with
 SHARED_BOTTOM = SharedBottomConfig(hidden=(256, 128, 64), towers=(64, 32))
@@ -55,6 +57,10 @@ ZOO: dict[str, RankerConfig] = {
     "pimm": RankerConfig(embedding_width=24, fusion=TOWERS, coupling=PimmConfig(alpha=2 / 3, decay=1 / 3, floor=0.0)),
     # -- STAN, Sec. 4.1: with the rule-based stage as a feature
     "ple_stage": RankerConfig(embedding_width=128, stage=True, fusion=PLE),
+    "stan_without_beta": RankerConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="none")),
+    "stan": RankerConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
+    # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
+    "star": RankerConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
 }
 
 

@@ -77,8 +77,9 @@ def assert_same(first, second, **tolerance) -> None:
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_every_parameter_gets_a_gradient(config, schema):
     ranker = build(config, schema)
-    outputs = ranker(random_batch(schema, TABLE_SIZES, feeds=30, seed=1))
-    sum(output.square().sum() for output in outputs.values()).backward()
+    outcome = ranker.outcome(random_batch(schema, TABLE_SIZES, feeds=30, seed=1))
+    penalties = [total for total, _ in outcome.penalties.values()]
+    sum([*(output.square().sum() for output in outcome.outputs.values()), *penalties]).backward()
     silent = [name for name, parameter in ranker.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert silent == []
 
