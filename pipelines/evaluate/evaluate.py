@@ -16,6 +16,8 @@ from pipelines.bundle import Bundle
 from pipelines.evaluate.baselines import Predicted, booster, popularity
 from pipelines.evaluate.baselines import truth as truth_of
 from pipelines.evaluate.config import EvaluateConfig
+from pipelines.evaluate.insight import curriculum_of, insight_of, sampled_feeds
+from pipelines.evaluate.life_cycle import stage_course
 from pipelines.evaluate.report import Entry, write_report
 from pipelines.evaluate.score import evaluate_table, score
 from pipelines.prepare.prepared import Prepared
@@ -61,18 +63,21 @@ def evaluate(
             )
     entries: list[Entry] = []
     at: pa.ChunkedArray | None = None
+    sample = sampled_feeds(prepared.files(split)) if bundles else None
     for name, bundle in zip(names or bundle_names(bundles), bundles, strict=True):
         began = time.monotonic()
         table = score(bundle.ranker, bundle.schema, prepared.files(split), config.batch_feeds)
         seconds = time.monotonic() - began
         at = table["at"]
+        history = _history(bundle)
         entries.append(
             Entry(
                 name=name,
                 role="model",
                 result=evaluate_table(table, bundle.schema),
                 note=_origin(bundle),
-                history=_history(bundle),
+                history=history,
+                insight=_insight(bundle, sample, history, config),
                 settings={"model": to_dict(bundle.model), "provenance": dict(bundle.provenance)},
             )
         )
@@ -99,7 +104,8 @@ def evaluate(
     }
     schema = bundles[0].schema if bundles else prepared.schema
     settings = {"evaluate": to_dict(config)}
-    path = write_report(output, entries, schema, about=about, left_out=left_out, settings=settings)
+    stages = stage_course(prepared, split, truth)
+    path = write_report(output, entries, schema, about=about, left_out=left_out, settings=settings, stages=stages)
     say(f"Report: {path}")
     return path
 
@@ -133,6 +139,12 @@ def _baselines(prepared: Prepared, config: EvaluateConfig, truth: Path | None): 
                 yield name, truth_of(prepared, config.split, truth)
         else:
             yield name, makers[name]()
+
+
+def _insight(bundle: Bundle, sample: pa.Table, history: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> dict[str, Any]:
+    shown = insight_of(bundle.ranker, bundle.schema, sample, config.batch_feeds)
+    course = curriculum_of(bundle.ranker, bundle.schema, history)
+    return shown if course is None else shown | {"curriculum": course}
 
 
 def _history(bundle: Bundle) -> list[dict[str, Any]]:

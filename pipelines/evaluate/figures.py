@@ -6,10 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from models.schema import STAGES, Schema
+from pipelines.evaluate.insight import depths
+
 INK, FAINT = "#1f2933", "#d9dee3"
 MODEL_COLOURS = ("#2563a8", "#d97706", "#0f8a6d", "#9333a8", "#c2344d", "#5a7d1a")
 BASELINE_COLOURS = ("#9aa5b1", "#647382")
 TARGET_COLOURS = ("#2563a8", "#d97706", "#0f8a6d", "#9333a8", "#c2344d", "#5a7d1a", "#0e7490", "#a16207")
+STAGE_COLOURS = ("#aeb8c2", "#e0a13a", "#3f7fbf", "#0f6b55")  # new, wander, stick, loyal
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -41,34 +45,43 @@ def colours(roles: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def level_bars(
+def group_bars(
     title: str,
-    by_entry: Mapping[str, Mapping[str, float | None]],
+    values: Mapping[str, Mapping[str, Mapping[str, float | None]]],
     colour: Mapping[str, str],
     *,
-    ceiling: Mapping[str, float | None] | None = None,
+    ceiling: str | None = None,
     from_zero: bool = False,
 ) -> str:
-    """A group of bars for every level, a bar for every entry; `ceiling` as a dash over the group."""
-    levels = list(next(iter(by_entry.values())))
-    with _axes(1, (5.2, 3.0)) as (figure, (axes,)):
-        width = 0.8 / len(by_entry)
-        for i, (name, values) in enumerate(by_entry.items()):
-            places = [level + (i - (len(by_entry) - 1) / 2) * width for level in range(len(levels))]
-            heights = [values[level] if values[level] is not None else float("nan") for level in levels]
+    """A group of bars for every level and every stage, a bar for every entry; `ceiling` as a dash over the group.
+
+    Args:
+        values: by what candidates are divided by (level, stage), by entry, by group.
+        colour: of the entries that get bars.
+        ceiling: the entry that is no contestant.
+    """
+    groups = [(by, name) for by, entries in values.items() for name in next(iter(entries.values()))]
+    place = {group: i + 0.5 * list(values).index(group[0]) for i, group in enumerate(groups)}
+    known: list[float] = []
+    with _axes(1, (5.2 if len(values) == 1 else 6.1, 3.0)) as (figure, (axes,)):
+        width = 0.8 / len(colour)
+        for i, name in enumerate(colour):
+            found = {group: values[group[0]].get(name, {}).get(group[1]) for group in groups}
+            heights = [float("nan") if found[group] is None else found[group] for group in groups]
+            places = [place[group] + (i - (len(colour) - 1) / 2) * width for group in groups]
             axes.bar(places, heights, width * 0.92, color=colour[name], label=name)
-        for place, level in enumerate(levels):
-            if ceiling is not None and ceiling.get(level) is not None:
-                label = "truth" if place == 0 else None
-                axes.hlines(
-                    ceiling[level], place - 0.42, place + 0.42, color=INK, linestyle=(0, (3, 2)), linewidth=1.2, label=label
-                )
-        known = [value for values in (*by_entry.values(), ceiling or {}) for value in values.values() if value is not None]
+            known += [value for value in found.values() if value is not None]
+        if ceiling is not None:
+            tops = {group: values[group[0]].get(ceiling, {}).get(group[1]) for group in groups}
+            lines = {place[group]: value for group, value in tops.items() if value is not None}
+            ends = [at - 0.42 for at in lines], [at + 0.42 for at in lines]
+            axes.hlines(list(lines.values()), *ends, color=INK, linestyle=(0, (3, 2)), linewidth=1.2, label=ceiling)
+            known += lines.values()
         if not from_zero and known:
             low, high = min([*known, 0.5]), max(known)
             margin = 0.06 * (high - low + 0.01)
             axes.set_ylim(low - margin if low < 0.5 else 0.5, high + margin)
-        axes.set_xticks(range(len(levels)), levels)
+        axes.set_xticks(list(place.values()), [name for _, name in groups])
         axes.grid(axis="x", visible=False)
         axes.set_title(title)
         _legend(axes)
@@ -77,6 +90,8 @@ def level_bars(
 
 def calibration(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], colour: Mapping[str, str], *, unit: str) -> str:
     """Mean label over mean prediction in bins of equal frequency; on the diagonal, predictions mean what they say."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     points = [point for curve in curves.values() for point in curve if point["predicted"] > 0 and point["observed"] > 0]
     with _axes(1, (4.2, 3.0)) as (figure, (axes,)):
         if points:
@@ -91,6 +106,10 @@ def calibration(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], c
             if logarithmic:
                 axes.set_xscale("log")
                 axes.set_yscale("log")
+                for axis in (axes.xaxis, axes.yaxis):
+                    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+                    axis.set_major_formatter(lambda value, _: f"{value:g}")
+                    axis.set_minor_formatter(NullFormatter())
             axes.set_xlim(low, high)
             axes.set_ylim(low, high)
         axes.set_xlabel(f"predicted {unit}")
@@ -100,26 +119,34 @@ def calibration(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], c
         return _svg(figure)
 
 
-def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> str:
+def learning_curves(history: Sequence[Mapping[str, Any]], targets: Sequence[str], best_epoch: int | None) -> str:
     """Training loss of every target, relative to its first epoch, and validation AUC of every binary one, by epoch.
+
+    Losses that parts add are dashed, those of one part (`part.target`) as their sum.
 
     Args:
         history: records of epochs: `epoch` (from 0), `losses` by target, `metrics` (as `Evaluation.result`, or None).
         best_epoch: counted from 1; marked.
     """
     epochs = [record["epoch"] + 1 for record in history]
-    targets = list(history[0]["losses"])
     colour = {name: TARGET_COLOURS[i % len(TARGET_COLOURS)] for i, name in enumerate(targets)}
+    penalties = [name for name in history[0]["losses"] if name not in colour]
     with _axes(2, (9.6, 2.9)) as (figure, (left, right)):
         style = {"marker": "o", "markersize": 3, "linewidth": 1.4}
+        relative = lambda values: [value / values[0] if values[0] else float("nan") for value in values]
         for name in targets:
-            first = history[0]["losses"][name]
-            values = [record["losses"].get(name, float("nan")) / first if first else float("nan") for record in history]
-            left.plot(epochs, values, color=colour[name], label=name, **style)
+            if name not in history[0]["losses"]:
+                continue
+            losses = [record["losses"].get(name, float("nan")) for record in history]
+            left.plot(epochs, relative(losses), color=colour[name], label=name, **style)
             scores = [(record["metrics"] or {"targets": {}})["targets"].get(name, {}).get("auc") for record in history]
             if any(value is not None for value in scores):
                 values = [float("nan") if value is None else value for value in scores]
                 right.plot(epochs, values, color=colour[name], label=name, **style)
+        for i, part in enumerate(dict.fromkeys(name.split(".")[0] for name in penalties)):
+            mine = [name for name in penalties if name.split(".")[0] == part]
+            sums = [sum(record["losses"].get(name, float("nan")) for name in mine) for record in history]
+            left.plot(epochs, relative(sums), color=BASELINE_COLOURS[i % 2], linestyle=(0, (3, 2)), linewidth=1.2, label=part)
         if best_epoch is not None:
             right.axvline(best_epoch, color="#9aa5b1", linewidth=1, linestyle=(0, (3, 2)), label="best epoch")
         left.set_title("Training loss (first epoch = 1)")
@@ -127,6 +154,189 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
         for axes in (left, right):
             axes.set_xlabel("epoch")
             axes.set_xticks(epochs if len(epochs) <= 15 else epochs[:: len(epochs) // 10])
+            _legend(axes)
+        return _svg(figure)
+
+
+def heat_map(
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    texts: Sequence[Sequence[str]],
+    *,
+    most: float,
+    row_title: str = "",
+    column_title: str = "",
+    cell: float = 0.62,
+) -> str:
+    """A table whose cells are the darker the larger; None stays blank.
+
+    Args:
+        texts: what stands in the cells.
+        most: the value of the darkest colour; the lightest is 0.
+        cell: width in inches.
+    """
+    size = (_names_width(rows) + cell * len(columns) + 0.15, 0.3 * len(rows) + _heads_height(columns, cell) + 0.45)
+    with _axes(1, size) as (figure, (axes,)):
+        _cells(axes, rows, columns, values, texts, low=0.0, high=max(most, 1e-9), palette="Blues", cell=cell)
+        axes.set_title(title)
+        axes.set_ylabel(row_title)
+        axes.set_xlabel(column_title)
+        return _svg(figure)
+
+
+def differences(rows: Sequence[str], columns: Sequence[str], by_group: Mapping[str, Sequence[Sequence[float | None]]]) -> str:
+    """A panel for every group with differences from the mean in hundredths, red above and blue below."""
+    most = max((abs(value) for table in by_group.values() for row in table for value in row if value is not None), default=0)
+    cell = 0.36 if len(columns) < 9 else 0.3
+    width = _names_width(rows) + (cell * len(columns) + 0.2) * len(by_group)
+    with _axes(len(by_group), (width, 0.27 * len(rows) + _heads_height(columns, cell) + 0.35)) as (figure, panels):
+        for place, (axes, (group, table)) in enumerate(zip(panels, by_group.items(), strict=True)):
+            texts = [["" if value is None else _signed(value) for value in row] for row in table]
+            names = rows if place == 0 else [""] * len(rows)
+            _cells(axes, names, columns, table, texts, low=-max(most, 0.05), high=max(most, 0.05), palette="RdBu_r", cell=cell)
+            axes.set_title(group)
+        return _svg(figure)
+
+
+def target_graph(schema: Schema, notes: Mapping[str, str], edges: Mapping[tuple[str, str], float | None] | None) -> str:
+    """Targets from left to right, children to the right of all their parents.
+
+    Args:
+        notes: what stands under a target's name.
+        edges: what a coupling carries along the edges, as number at the arrow and its width; None draws the graph alone.
+    """
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+    place = _places(schema)
+    across, down, width, height = 2.75, 0.62, 1.62, 0.44  # inches: steps of the grid, size of a box
+    xs, ys = [x for x, _ in place.values()], [y for _, y in place.values()]
+    size = ((max(xs) + 1) * across - (across - width) + 0.3, (max(ys) - min(ys) + 1) * down + 0.2)
+    known = [abs(value) for value in (edges or {}).values() if value is not None]
+    with _axes(1, size) as (figure, (axes,)):
+        axes.set_xlim(-width / 2 - 0.12, max(xs) * across + width / 2 + 0.12)
+        axes.set_ylim(max(ys) * down + 0.4, min(ys) * down - 0.4)
+        axes.axis("off")
+        for target in schema.targets:
+            x, y = place[target.name][0] * across, place[target.name][1] * down
+            for parent in target.parents:
+                if edges is not None and (parent, target.name) not in edges:
+                    continue
+                px, py = place[parent][0] * across + width / 2, place[parent][1] * down
+                far = place[target.name][0] - place[parent][0] > 1  # passes other targets: in a bow
+                bow = 0.22 if far else 0.0
+                value = None if edges is None else edges[parent, target.name]
+                line = 1.1 if value is None or not known else 0.9 + 3.1 * abs(value) / max(max(known), 1e-12)
+                arrow = FancyArrowPatch(
+                    (px, py),
+                    (x - width / 2, y),
+                    connectionstyle=f"arc3,rad={bow}",
+                    arrowstyle="-|>",
+                    mutation_scale=9 + line,
+                    linewidth=line,
+                    color="#7b8fa6",
+                    shrinkA=0,
+                    shrinkB=0,
+                    zorder=1,
+                )
+                axes.add_patch(arrow)
+                if value is not None:
+                    dx, dy, at = x - width / 2 - px, y - py, 0.5 if far else 0.58
+                    bulge = 2 * at * (1 - at) * bow
+                    axes.text(
+                        px + at * dx - bulge * dy,
+                        py + at * dy - bulge * dx,
+                        f"{value:.3g}",
+                        fontsize=8,
+                        ha="center",
+                        va="center",
+                        zorder=3,
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
+                    )
+            box = FancyBboxPatch(
+                (x - width / 2, y - height / 2),
+                width,
+                height,
+                boxstyle="round,pad=0,rounding_size=0.07",
+                facecolor="#eef3f9",
+                edgecolor="#2563a8",
+                linewidth=1,
+                zorder=2,
+            )
+            axes.add_patch(box)
+            note = notes.get(target.name, "")
+            axes.text(x, y - (0.085 if note else 0), target.name, ha="center", va="center", weight="bold", fontsize=9, zorder=3)
+            axes.text(x, y + 0.1, note, ha="center", va="center", fontsize=8, color="#5b6770", zorder=3)
+        return _svg(figure)
+
+
+def user_points(title: str, points: Sequence[Mapping[str, Any]]) -> str:
+    """Users in the plane, coloured by stage."""
+    with _axes(1, (5.4, 4.0)) as (figure, (axes,)):
+        for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
+            mine = [point for point in points if point["stage"] == stage]
+            if mine:
+                x, y = [point["x"] for point in mine], [point["y"] for point in mine]
+                axes.scatter(x, y, s=11, color=colour, alpha=0.75, linewidths=0, label=f"{stage} ({len(mine)})")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        axes.set_title(title)
+        _legend(axes)
+        return _svg(figure)
+
+
+def stage_shares(title: str, days: Sequence[Mapping[str, Any]]) -> str:
+    """Shares of users by stage, a bar a day; dashed where another split begins."""
+    width = min(0.42 * len(days) + 1.9, 9.6)
+    with _axes(1, (max(width, 4.2), 3.0)) as (figure, (axes,)):
+        below = [0.0] * len(days)
+        for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
+            heights = [day["counts"][stage] / day["users"] for day in days]
+            axes.bar(range(len(days)), heights, 0.86, bottom=below, color=colour, label=stage)
+            below = [bottom + height for bottom, height in zip(below, heights, strict=True)]
+        for place, day in enumerate(days):
+            if place == 0 or day["split"] != days[place - 1]["split"]:
+                if place:
+                    axes.axvline(place - 0.5, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+                axes.text(place - 0.43, 1.02, day["split"], fontsize=8, color="#5b6770")
+        every = -(-len(days) // 16)
+        axes.set_xticks(
+            range(0, len(days), every), [day["day"][5:] for day in days][::every], rotation=45 if len(days) > 5 else 0
+        )
+        axes.grid(axis="x", visible=False)
+        axes.set_ylim(0, 1)
+        axes.set_xlim(-0.6, len(days) - 0.4)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.set_title(title, pad=16)
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+        return _svg(figure)
+
+
+def curriculum(courses: Mapping[str, Mapping[str, Any]], colour: Mapping[str, str]) -> str:
+    """The probability of being shown labels over training, beside the validation AUC of the last target."""
+    with _axes(2, (9.6, 2.9)) as (figure, (left, right)):
+        for name, course in courses.items():
+            left.plot(
+                [point["progress"] for point in course["probability"]],
+                [point["value"] for point in course["probability"]],
+                color=colour[name],
+                linewidth=1.6,
+                label=name,
+            )
+            values = [float("nan") if point["value"] is None else point["value"] for point in course["auc"]]
+            x = [point["progress"] for point in course["auc"]]
+            right.plot(x, values, color=colour[name], linewidth=1.4, marker="o", markersize=3, label=name)
+        last = max(point["progress"] for course in courses.values() for point in course["auc"])
+        targets = ", ".join(dict.fromkeys(course["target"] for course in courses.values()))
+        left.set_title("Probability of a label instead of a prediction")
+        right.set_title(f"Validation AUC of {targets}")
+        left.set_ylim(-0.03, 1.03)
+        for axes in (left, right):
+            axes.set_xlim(0, last * 1.03)
+            axes.set_xlabel("epochs trained")
             _legend(axes)
         return _svg(figure)
 
@@ -156,3 +366,66 @@ def _svg(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _cells(
+    axes: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    texts: Sequence[Sequence[str]],
+    *,
+    low: float,
+    high: float,
+    palette: str,
+    cell: float,
+) -> None:
+    table = [[float("nan") if value is None else value for value in row] for row in values]
+    axes.imshow(table, cmap=palette, vmin=low, vmax=high, aspect="auto")
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            value = table[i][j]
+            dark = value == value and (value - low) / (high - low) > 0.62 if low == 0 else abs(value) > 0.7 * high
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else INK)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), columns, **({} if _side_by_side(columns, cell) else {"rotation": 40, "ha": "right"}))
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def _signed(value: float) -> str:
+    hundredths = round(100 * value)
+    return f"{hundredths:+d}" if hundredths else "0"
+
+
+def _names_width(names: Sequence[str]) -> float:
+    return 0.35 + 0.075 * max(map(len, names))
+
+
+def _side_by_side(columns: Sequence[str], cell: float) -> bool:
+    """Whether the names of columns find place side by side."""
+    return max(map(len, columns)) * 0.08 <= cell
+
+
+def _heads_height(columns: Sequence[str], cell: float) -> float:
+    return 0.25 if _side_by_side(columns, cell) else 0.2 + 0.05 * max(map(len, columns))
+
+
+def _places(schema: Schema) -> dict[str, tuple[int, float]]:
+    """Column and row of every target: a column per depth, a child beside its parents, never two in one place."""
+    column = depths(schema)
+    place: dict[str, tuple[int, float]] = {}
+    for depth in range(max(column.values()) + 1):
+        wanted = {}
+        for target in schema.targets_parents_first:
+            if column[target.name] == depth:
+                rows = [place[parent][1] for parent in target.parents]
+                wanted[target.name] = sum(rows) / len(rows) if rows else 0.0
+        names = sorted(wanted, key=wanted.__getitem__)
+        rows = []
+        for name in names:
+            rows.append(max(wanted[name], rows[-1] + 1) if rows else wanted[name])
+        back = sum(row - wanted[name] for row, name in zip(rows, names, strict=True)) / len(names)
+        place |= {name: (depth, row - back) for name, row in zip(names, rows, strict=True)}
+    return place

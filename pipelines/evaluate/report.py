@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.metrics import CUTOFFS, DIRECTIONS
-from models.schema import Schema, Target
-from pipelines.evaluate import figures
+from models.schema import STAGES, Schema, Target
+from pipelines.evaluate import figures, sections
 
 GROUPS_ABREAST = 4  # targets in one overview table
+TOLERATED = 0.005  # share of candidates on which predictions may break the funnel beyond what labels do, before it is marked
 
 Role = Literal["model", "baseline", "truth"]
 
@@ -38,6 +39,7 @@ class Entry:
         result: metrics as `Evaluation.result` gives them.
         note: one line on what it is.
         history: records of epochs as a training run leaves them, for the learning curves.
+        insight: what a model shows of its inside, as `insight.insight_of` gives it, with `curriculum` where it has one.
         settings: shown as they are at the end of the report.
     """
 
@@ -46,6 +48,7 @@ class Entry:
     result: Mapping[str, Any]
     note: str = ""
     history: Sequence[Mapping[str, Any]] = ()
+    insight: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,6 +60,7 @@ def write_report(
     about: Mapping[str, str],
     left_out: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
+    stages: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `report.html` and `metrics.json` into the folder (made if needed).
 
@@ -65,6 +69,7 @@ def write_report(
         about: what was evaluated on what, shown at the top.
         left_out: baselines that could not be had, with the reason.
         settings: of the evaluation, shown at the end.
+        stages: how users move through them, as `life_cycle.stage_course` gives it.
 
     Returns:
         path of `report.html`.
@@ -78,10 +83,11 @@ def write_report(
         "about": dict(about),
         "left_out": dict(left_out),
         "settings": settings["settings"],
+        "stages": stages,
         "entries": [asdict(entry) for entry in entries],
     }
     (folder / "metrics.json").write_text(json.dumps(everything, indent=1, allow_nan=False), encoding="utf-8")
-    (folder / "report.html").write_text(_html(entries, schema, about, left_out, settings), encoding="utf-8")
+    (folder / "report.html").write_text(_html(entries, schema, about, left_out, settings, stages), encoding="utf-8")
     return folder / "report.html"
 
 
@@ -92,6 +98,7 @@ def write_report(
 class Cell:
     text: str
     best: bool = False
+    wrong: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,20 +134,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Column:
-    """Where a table's column comes from: a target's metric (or that of the `mean`), and for a metric by level, the level."""
+    """Where a table's column comes from: a target's metric (or that of the `mean`), and for a metric by groups, the group."""
 
     group: str
     head: str
     target: str
     metric: str
-    level: str = ""
+    of_group: str = ""
 
     def of(self, result: Mapping[str, Any]) -> float | None:
         found = result["mean"] if self.target == "mean" else result["targets"].get(self.target, {})
         value = found.get(self.metric)
         if value is None:
             return None
-        return value[self.level] if self.level else value
+        return value[self.of_group] if self.of_group else value
 
 
 def table(entries: Sequence[Entry], columns: Sequence[Column]) -> Table:
@@ -193,13 +200,19 @@ def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Table]:
     ]
 
 
-def _tables(target: Target, levels: Sequence[str]) -> list[list[Column]]:
-    """Columns of a target's tables; two for a binary target, so that a laptop shows them whole."""
+def _tables(target: Target, levels: Sequence[str], stages: Sequence[str]) -> list[list[Column]]:
+    """Columns of a target's tables; two for a binary target, so that a laptop shows them whole.
+
+    Args:
+        stages: none where users have none.
+    """
     scale = _transformed(target)
     if not target.is_binary:
         heads = {"mse_transformed": f"MSE{scale}", "mse": "MSE", "mae": "MAE", "calibration": "Calibration"}
         overall = [Column("overall", head, target.name, metric) for metric, head in heads.items()]
-        return [overall + [Column(f"MSE{scale} by level", level, target.name, "mse_by_level", level) for level in levels]]
+        by_level = [Column(f"MSE{scale} by level", level, target.name, "mse_by_level", level) for level in levels]
+        by_stage = [Column(f"MSE{scale} by stage", stage, target.name, "mse_by_stage", stage) for stage in stages]
+        return [overall + by_level + by_stage]
     areas = {"auc": "AUC", "gauc_feed": "gAUC feed", "gauc_user": "gAUC user"}
     ranking = {f"ndcg@{k}": f"NDCG@{k}" for k in CUTOFFS} | {f"precision@{k}": f"Prec@{k}" for k in CUTOFFS}
     probability = {"log_loss": "Log loss", "calibration": "Calibration", "ece": "ECE"}
@@ -208,6 +221,7 @@ def _tables(target: Target, levels: Sequence[str]) -> list[list[Column]]:
         + [Column("top of the feed", head, target.name, metric) for metric, head in ranking.items()],
         [Column("AUC by level", level, target.name, "auc_by_level", level) for level in levels]
         + [Column("AUC by level", "Gini", target.name, "gini")]
+        + [Column("AUC by stage", stage, target.name, "auc_by_stage", stage) for stage in stages]
         + [Column("probability", head, target.name, metric) for metric, head in probability.items()],
     ]
 
@@ -225,6 +239,7 @@ def _html(
     about: Mapping[str, str],
     left_out: Mapping[str, str],
     settings: Mapping[str, Mapping[str, Any]],
+    stages: Mapping[str, Any] | None,
 ) -> str:
     import jinja2
 
@@ -240,7 +255,11 @@ def _html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    curves = {entry.name: figures.learning_curves(entry.history, _best_epoch(entry)) for entry in models if entry.history}
+    curves = {
+        entry.name: figures.learning_curves(entry.history, schema.target_names, _best_epoch(entry))
+        for entry in models
+        if entry.history
+    }
     return environment.get_template("report.html.j2").render(
         about=about,
         alarms=[(entry.name, alarm["message"]) for entry in racing for alarm in entry.result["alarms"]],
@@ -252,7 +271,10 @@ def _html(
         overviews=_overviews(entries, schema),
         targets=[_section(target, entries, schema, colour) for target in schema.targets if target.name in predicted],
         curves=curves,
-        funnel=_funnel(racing),
+        stages=sections.stages(models, stages),
+        inside=sections.targets_and_gates(models, schema, reference),
+        funnel=_funnel(racing, reference),
+        curriculum=sections.curriculum(models, colour),
         explanations=EXPLANATIONS,
         schema=schema,
         settings={name: json.dumps(values, indent=2) for name, values in settings.items() if values},
@@ -266,7 +288,6 @@ def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: M
     own = {entry.name: entry.result["targets"][target.name] for entry in known}
     first = own[racing[0].name]
     truth = next((own[entry.name] for entry in known if entry.role == "truth"), None)
-    metric = "auc_by_level" if target.is_binary else "mse_by_level"
     shares = []
     if target.is_binary:
         shares = [
@@ -275,19 +296,32 @@ def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: M
             if first["gauc_feed"] is not None
             else "gAUC over no feed: none has both classes",
             f"NDCG over {first['ranked_feeds']:.0%} of the feeds" if first["auc"] is not None else "",
-            "rows by level: " + ", ".join(f"{level} {rows:,}" for level, rows in first["rows_by_level"].items()),
+            *(
+                f"rows by {by}: " + ", ".join(f"{group} {rows:,}" for group, rows in first[f"rows_by_{by}"].items())
+                for by in ("level", "stage")
+                if f"rows_by_{by}" in first
+            ),
         ]
     else:
         shares = [f"mean {first['mean']:,.2f} over {first['rows']:,} candidates"]
+    metric = "auc" if target.is_binary else "mse"
+    title = "AUC" if target.is_binary else f"MSE{_transformed(target)}"
+    groups = [by for by in ("level", "stage") if any(f"{metric}_by_{by}" in own[entry.name] for entry in racing)]
     return {
         "target": target,
         "facts": [share for share in shares if share],
-        "tables": [table(known, columns) for columns in _tables(target, schema.levels.names)],
-        "bars": figures.level_bars(
-            "AUC by level" if target.is_binary else f"MSE{_transformed(target)} by level",
-            {entry.name: own[entry.name][metric] for entry in racing},
-            colour,
-            ceiling=truth[metric] if truth and target.is_binary else None,
+        "tables": [
+            table(known, columns) for columns in _tables(target, schema.levels.names, STAGES if "stage" in groups else ())
+        ],
+        "groups": groups,
+        "bars": figures.group_bars(
+            f"{title} by {' and '.join(groups)}",
+            {
+                by: {name: found[f"{metric}_by_{by}"] for name, found in own.items() if f"{metric}_by_{by}" in found}
+                for by in groups
+            },
+            {entry.name: colour[entry.name] for entry in racing},
+            ceiling="truth" if truth and target.is_binary else None,
             from_zero=not target.is_binary,
         ),
         "calibration": figures.calibration(
@@ -303,12 +337,24 @@ def _best_epoch(entry: Entry) -> int | None:
     return entry.settings.get("provenance", {}).get("best_epoch")
 
 
-def _funnel(entries: Sequence[Entry]) -> Table | None:
-    pairs = list(dict.fromkeys(pair for entry in entries for pair in entry.result["funnel"]))
-    if not pairs:
+def _funnel(entries: Sequence[Entry], reference: Mapping[str, Any]) -> Table | None:
+    """Shares of broken edges, grouped by parent, and below them what the labels do; marked where predictions are worse."""
+    names = list(dict.fromkeys(pair for entry in entries for pair in entry.result["funnel"]))
+    if not names:
         return None
-    cells = lambda entry: [
-        Cell(f"{entry.result['funnel'][pair]:.2%}" if pair in entry.result["funnel"] else "–") for pair in pairs
+    pairs = sorted(names, key=lambda pair: [name.split("<=")[1] for name in names].index(pair.split("<=")[1]))
+    known = reference.get("funnel_labels", {})
+
+    def cell(value: float | None, real: float | None) -> Cell:
+        if value is None:
+            return Cell("–")
+        return Cell(f"{value:.2%}", wrong=value > (real or 0.0) + TOLERATED)
+
+    rows = [
+        Row(entry.name, entry.role, [cell(entry.result["funnel"].get(pair), known.get(pair)) for pair in pairs])
+        for entry in entries
     ]
-    heads = [("", pair.replace("<=", " > ")) for pair in pairs]
-    return Table(heads, [Row(entry.name, entry.role, cells(entry)) for entry in entries])
+    if known:
+        cells = [Cell("–" if known.get(pair) is None else f"{known[pair]:.2%}") for pair in pairs]
+        rows.append(Row("what happened", "labels", cells))
+    return Table([(f"above {pair.split('<=')[1]}", pair.split("<=")[0]) for pair in pairs], rows)

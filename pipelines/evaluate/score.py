@@ -13,7 +13,7 @@ from models.metrics import Evaluation
 from models.ranker import Ranker
 from models.schema import Schema
 from pipelines.batches import to_batch
-from pipelines.feeds import LABEL_PREFIX
+from pipelines.feeds import LABEL_PREFIX, STAGE
 from pipelines.prepare.arrays import flat, is_list, lengths
 
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")
@@ -25,8 +25,9 @@ def score(ranker: Ranker, schema: Schema, files: Iterable[Path], batch_feeds: in
     Streams: at most `batch_feeds` feeds are in memory as tensors, on the ranker's own device.
 
     Returns:
-        feed_id, user_id, room_id, at, level (index into the schema's levels), `label.<target>` where the file has it,
-        and `<target>`: a probability, or a value in the label's unit.
+        feed_id, user_id, room_id, at, level (index into the schema's levels), stage (index into `models.schema.STAGES`,
+        where the schema has stages), `label.<target>` where the file has it, and `<target>`: a probability, or a value in
+        the label's unit.
 
     Raises:
         ValueError: no feed in the files.
@@ -43,7 +44,7 @@ def score(ranker: Ranker, schema: Schema, files: Iterable[Path], batch_feeds: in
                     if not feeds.num_rows:
                         continue
                     predictions = ranker.predict(to_batch(feeds, schema).to(device))
-                    table = candidates(feeds, [*KEYS, *_labels(feeds, schema)])
+                    table = candidates(feeds, [*_keys(feeds.column_names, schema), *_labels(feeds, schema)])
                     for name, prediction_N in predictions.items():
                         table = table.append_column(name, pa.array(prediction_N.float().cpu().numpy()))
                     tables.append(table)
@@ -64,6 +65,7 @@ def evaluate_table(table: pa.Table, schema: Schema) -> dict[str, Any]:
         table["level"].to_numpy(),
         table["feed_id"].to_numpy(),
         table["user_id"].to_numpy(),
+        table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
     )
     return evaluation.result()
 
@@ -75,9 +77,21 @@ def candidates(feeds: pa.Table, columns: Iterable[str]) -> pa.Table:
 
 
 def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
-    """The candidates of encoded feed files with `KEYS` and labels, in the files' order; as `score`, without predictions."""
-    columns = [*KEYS, *(LABEL_PREFIX + name for name in schema.target_names)]
-    return pa.concat_tables([candidates(pq.read_table(file, columns=columns), columns) for file in files]).combine_chunks()
+    """The candidates of encoded feed files with keys and labels, in the files' order; as `score`, without predictions."""
+    tables = []
+    for file in files:
+        columns = [*_keys(pq.read_schema(file).names, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
+        tables.append(candidates(pq.read_table(file, columns=columns), columns))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def has_stages(columns: Iterable[str], schema: Schema) -> bool:
+    """Whether a table says which life-cycle stage users are in; one prepared before its schema had stages does not."""
+    return schema.stages is not None and STAGE in columns
+
+
+def _keys(columns: Iterable[str], schema: Schema) -> list[str]:
+    return [*KEYS, STAGE] if has_stages(columns, schema) else [*KEYS]
 
 
 def _labels(feeds: pa.Table, schema: Schema) -> list[str]:

@@ -1,0 +1,112 @@
+"""How users move through rule-based life-cycle stages, from the prepared feeds of all splits; and whether the rule is right.
+
+# R feeds, S stages, D days
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from models.schema import STAGES
+from pipelines.evaluate.insight import last_of
+from pipelines.evaluate.score import has_stages
+from pipelines.feeds import STAGE
+from pipelines.logs.world import DAY_MS, EPOCH_MS
+from pipelines.prepare.exchange import splitmix64
+from pipelines.prepare.prepared import SPLITS, Prepared
+
+FEEDS = 3_000_000  # feeds that are looked at; above it, of a part of the users, whole
+
+
+def stage_course(prepared: Prepared, split: str, truth: Path | None, *, most: int = FEEDS) -> dict[str, Any] | None:
+    """Where users stood at their last feed of each day.
+
+    Args:
+        split: whose days are compared with the truth.
+        truth: a simulator's, with `stages/*.parquet` (user_id, day since its first, stage); None where there is none.
+        most: feeds at most; of more, users are drawn by a hash of their id.
+
+    Returns:
+        `user_share` that was looked at; `days`: `day`, `split`, `users` and `counts` by stage; `shift` of users seen on two
+        days or more: `users` and `counts[first][last]` by the stages of their own first and last day; `truth` (None where it
+        is unknown): `user_days` and `counts[true][rule]`, `agreement`, the share on the diagonal, and `by_chance`, what that
+        would be if both were independent. None where the feeds know no stages.
+    """
+    files = [(name, file) for name in SPLITS for file in prepared.files(name)]
+    if not files or not has_stages(pq.read_schema(files[0][1]).names, prepared.schema):
+        return None
+    feeds = sum(pq.read_metadata(file).num_rows for _, file in files)
+    share = min(1.0, most / max(feeds, 1))
+    parts = []
+    for name, file in files:
+        table = pq.read_table(file, columns=["user_id", "day", "at", STAGE])
+        if share < 1:
+            table = table.filter(pa.array(splitmix64(table["user_id"].to_numpy()) < np.uint64(share * 2.0**64)))
+        parts.append(
+            _last_of_days(table.append_column("split", pa.array(np.full(table.num_rows, SPLITS.index(name), np.int8))))
+        )
+    rows = _last_of_days(pa.concat_tables(parts))
+    user_R, day_R, stage_R = (rows[name].to_numpy() for name in ("user_id", "day", STAGE))
+    split_R = rows["split"].to_numpy()
+    days = [
+        {
+            "day": str(np.datetime64(int(day), "D")),
+            "split": SPLITS[int(split_R[day_R == day][0])],
+            "users": int((day_R == day).sum()),
+            "counts": dict(zip(STAGES, np.bincount(stage_R[day_R == day], minlength=len(STAGES)).tolist(), strict=True)),
+        }
+        for day in np.unique(day_R)
+    ]
+    return {
+        "user_share": share,
+        "days": days,
+        "shift": shift_of(user_R, day_R, stage_R),
+        "truth": agreement(rows.filter(pa.array(split_R == SPLITS.index(split))), truth),
+    }
+
+
+def shift_of(user_R: NDArray, day_R: NDArray, stage_R: NDArray) -> dict[str, Any]:
+    """Users by the stages of their own first and last day; rows are a user's day each, those of one day only are left out."""
+    first_U, last_U = last_of(-day_R.astype(np.int64), user_R), last_of(day_R, user_R)
+    moved_U = day_R[first_U] < day_R[last_U]
+    first_U, last_U = first_U[moved_U], last_U[moved_U]
+    return {"users": len(first_U), "counts": crossed(stage_R[first_U], stage_R[last_U])}
+
+
+def agreement(rows: pa.Table, truth: Path | None) -> dict[str, Any] | None:
+    """The rule-based stage of users' days against the true one (see `stage_course`)."""
+    if truth is None or not rows.num_rows or not (truth / "stages").is_dir():
+        return None
+    day = (rows["at"].to_numpy() - EPOCH_MS) // DAY_MS  # the prepared day may begin at another hour
+    mine = pa.table({"user_id": rows["user_id"], "day": pa.array(day, pa.int64()), "rule": rows[STAGE]})
+    there = (ds.field("day") >= int(day.min())) & (ds.field("day") <= int(day.max()))
+    known = ds.dataset(truth / "stages").to_table(columns=["user_id", "day", "stage"], filter=there)
+    joined = mine.join(known.set_column(1, "day", known["day"].cast(pa.int64())), ["user_id", "day"], join_type="inner")
+    if not joined.num_rows:
+        return None
+    true_R = np.array([STAGES.index(stage) for stage in joined["stage"].to_pylist()])
+    counts = np.array(crossed(true_R, joined["rule"].to_numpy()))
+    total = counts.sum()
+    return {
+        "user_days": int(total),
+        "counts": counts.tolist(),
+        "agreement": float(np.trace(counts) / total),
+        "by_chance": float(counts.sum(0) @ counts.sum(1) / total**2),
+    }
+
+
+def crossed(row_R: NDArray, column_R: NDArray) -> list[list[int]]:
+    """[S][S] counts of pairs of stages."""
+    size = len(STAGES)
+    pair_R = row_R.astype(np.int64) * size + column_R
+    return np.bincount(pair_R, minlength=size * size).reshape(size, size).tolist()
+
+
+def _last_of_days(table: pa.Table) -> pa.Table:
+    """The last feed of every user and day."""
+    return table.take(pa.array(last_of(*(table[name].to_numpy() for name in ("at", "user_id", "day")))))
