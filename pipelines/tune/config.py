@@ -161,6 +161,11 @@ def configs(spelling: Mapping[str, Any], values: Mapping[str, Any], config: Tune
     return resolve(changed["model"]), from_dict(TrainConfig, {**train, **run}, where="train")
 
 
+def schema_of(spelling: Mapping[str, Any]) -> Schema | None:
+    """The schema that an experiment's trials train for; None where it does not say."""
+    return Schema.from_dict(spelling["schema"]) if "schema" in spelling else None
+
+
 def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> None:
     """Tries out what a search could sample, so that a wrong path or value is told before it starts.
 

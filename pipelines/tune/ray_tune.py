@@ -23,7 +23,7 @@ from ray.tune.search.optuna import OptunaSearch
 from pipelines.prepare.prepared import Prepared
 from pipelines.train import train
 from pipelines.train.checkpoint import write_text
-from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, configs
+from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, configs, schema_of
 
 OBJECTIVE, EPOCH = "objective", "epoch"
 EXPERIMENT = "search"
@@ -164,7 +164,8 @@ def _trial(sampled: dict[str, Any], job: Job) -> None:
         tune.report({OBJECTIVE: record["monitor"], EPOCH: record["epoch"] + 1})
 
     folder = job.trials / tune.get_context().get_trial_id()
-    result = train(Prepared.open(job.prepared), model, train_config, output=folder, on_epoch=tell)
+    prepared = Prepared.open(job.prepared, schema=schema_of(job.spelling))
+    result = train(prepared, model, train_config, output=folder, on_epoch=tell)
     if result.history[-1]["epoch"] not in told:  # the training was over, but Tune had not heard of its end
         tell(result.history[-1])
 

@@ -13,7 +13,7 @@ from models.config import ConfigError, to_dict
 from pipelines.prepare.prepared import Prepared
 from pipelines.train.checkpoint import write_text
 from pipelines.train.monitor import Monitor
-from pipelines.tune.config import Choice, TuneConfig, check_space, configs
+from pipelines.tune.config import Choice, TuneConfig, check_space, configs, schema_of
 from pipelines.tune.picture import draw
 
 Status = Literal["done", "stopped", "failed"]
@@ -86,7 +86,8 @@ def search(
     Started again after a kill it goes on; started on a finished search it says so and does nothing.
 
     Args:
-        experiment_spelling: the experiment as plain dicts; its `model` and `train` sections are what varies.
+        experiment_spelling: the experiment as plain dicts; its `model` and `train` sections are what varies. Targets are
+            trained for as its `schema` says, or as the folder's where it has none.
         prepared_path: the prepared folder; all nodes must reach it.
         output: holds `search.csv`, `search.md`, `search.png`, `trials/` and Ray's own state; all nodes must reach it.
         resume: False throws away what an earlier search left in `output`.
@@ -96,7 +97,7 @@ def search(
             no validation feeds, or every trial failed.
     """
     output, prepared_path = Path(output).resolve(), Path(prepared_path).resolve()
-    prepared = Prepared.open(prepared_path)
+    prepared = Prepared.open(prepared_path, schema=schema_of(experiment_spelling))
     if not prepared.files("valid"):
         raise ConfigError(f"`{prepared_path}` has no validation feeds to search by; set prepare.valid_days to 1 or more.")
     check_space(experiment_spelling, config, prepared.schema)
@@ -155,6 +156,7 @@ def _identity(spelling: Mapping[str, Any], prepared: Prepared, config: TuneConfi
     execution = {"max_concurrent", "cpus_per_trial", "gpus_per_trial"}
     return {
         "data": prepared.fingerprint,
+        "schema": prepared.schema.to_dict(),
         "model": to_dict(model),
         "train": {name: value for name, value in to_dict(train).items() if name != "threads"},
         "tune": {name: value for name, value in to_dict(config).items() if name not in execution},

@@ -5,8 +5,16 @@ import pyarrow as pa
 import pytest
 
 from models.config import ConfigError
-from models.schema import Bins, Field, Hash, History, HistoryField, Levels, Number, Schema, Target, Vocabulary
-from pipelines.prepare.derive import Clock, base_columns, derive, derive_columns, derived_columns, feed_rank
+from models.schema import Bins, Field, Hash, History, HistoryField, Levels, Number, Schema, Stages, Target, Vocabulary
+from pipelines.prepare.derive import (
+    Clock,
+    base_columns,
+    derive,
+    derive_columns,
+    derived_columns,
+    feed_rank,
+    preference_columns,
+)
 
 HOUR = 3_600_000
 SUNDAY_MORNING = 1_700_384_400_000  # 2023-11-19 09:00 UTC, a Sunday
@@ -39,6 +47,27 @@ def test_base_columns_resolve_derived_ones_and_name_histories(tiny_schema):
         "products.at",
         "products.product_id",
     }
+
+
+def test_preferences_have_a_name_a_window_and_stages_read_the_first():
+    targets = (*CLICK, Target(name="stay", action="enter", kind="value"))
+    plain = schema_reading("room_id")
+    schema = Schema(
+        fields=plain.fields, targets=targets, preference_days=(7, 30, 0.5), stages=Stages(stay="stay", order="click")
+    )
+    assert preference_columns(schema) == {
+        "click": ("preference.click", "preference.click.30d", "preference.click.0.5d"),
+        "stay": ("preference.stay", "preference.stay.30d", "preference.stay.0.5d"),
+        "preference_count": ("preference_count", "preference_count.30d", "preference_count.0.5d"),
+    }
+    assert base_columns(plain) == {"streamer_id"}
+    assert base_columns(schema) == {"streamer_id", "preference.click", "preference.stay"}
+    asked = base_columns(schema, ["preference.stay.30d", "preference_count"]) - base_columns(schema)
+    assert asked == {"preference.stay.30d", "preference_count"}
+    with pytest.raises(
+        ConfigError, match=r"reads column `preference.stay.14d`, which does not exist. Nearest: `preference.stay"
+    ):
+        base_columns(schema, ["preference.stay.14d"])
 
 
 def test_a_rank_of_a_rate_needs_what_the_rate_needs_and_computes_the_rate_first():

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError
-from models.schema import Bins, Field, Hash, History, HistoryField, Levels, Number, Schema, Target, Vocabulary
+from models.schema import Bins, Field, Hash, History, HistoryField, Levels, Number, Schema, Stages, Target, Vocabulary
 from pipelines.batches import to_batch
-from pipelines.feeds import feeds_schema
+from pipelines.feeds import EARLIER, feeds_schema
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.derive import Clock
+from pipelines.prepare.derive import Clock, preference_columns
 from pipelines.prepare.encode import (
     EncoderState,
     HashRows,
@@ -24,6 +25,7 @@ from pipelines.prepare.encode import (
     finish,
     fit_encoder,
     fit_partial,
+    place_among,
 )
 from pipelines.prepare.levels import level_cuts, level_of
 from pipelines.prepare.sketch import Counts, equal_frequency_edges, number_keys, smallest_of
@@ -303,11 +305,169 @@ def test_owners_of_one_measure_share_a_level_and_a_level_may_stay_empty():
     assert level_cuts(np.zeros(0), np.zeros(0), Levels()).tolist() == [np.inf, np.inf]
 
 
+# -- labels, preferences, stages ---------------------------------------------------------------------------------
+
+LIFE_CYCLE = Schema(
+    fields=(ROOM,),
+    targets=(
+        Target(name="click", action="enter"),
+        Target(name="order", action="order"),
+        Target(name="stay", action="enter", kind="value"),
+    ),
+    levels=ALL_ONE_LEVEL,
+    preference_days=(7.0, 30.0),
+    stages=Stages(click="click", stay="stay", order="order"),
+)
+
+
+def users(*rows: tuple, at: int = 0) -> pa.Table:
+    """A feed of each user: (user, impressions, clicks, seconds, orders) of the last 7 days; in 30 days twice as many."""
+    table = feeds([[1]] * len(rows), user_id=[row[0] for row in rows], at=[at + 10**12] * len(rows))
+    for window, times in (("", 1), (".30d", 2)):
+        count = [times * row[1] for row in rows]
+        table = table.append_column(f"preference_count{window}", pa.array(count))
+        for place, name in enumerate(("click", "stay", "order"), start=2):
+            means = [times * row[place] / (times * row[1]) if row[1] else None for row in rows]
+            table = table.append_column(f"preference.{name}{window}", pa.array(means, pa.float32()))
+    return table
+
+
+# their clicks an impression: 0, 1/4, 1/2, 3/4, 1; seconds a click: -, 10, 20, 30, 40; orders a click: -, 0, 0, 1/3, 1/2
+FIVE = [(1, 8, 0, 0, 0), (2, 8, 2, 20, 0), (3, 8, 4, 80, 0), (4, 8, 6, 180, 2), (5, 8, 8, 320, 4)]
+
+
+def test_users_are_sorted_into_stages_by_the_medians_of_training_days():
+    state = fitted(users(*FIVE, (6, 0, 0, 0, 0)), LIFE_CYCLE)
+    assert state.stage_medians == {"click": 0.5, "stay": 20.0, "order": 0.0}  # of four users with a click the second counts
+    asked = users(
+        (9, 0, 0, 0, 0),  # no history
+        (9, 8, 4, 800, 4),  # no more clicks than the median
+        (9, 8, 5, 100, 5),  # stays of 20 s are not above it either
+        (9, 8, 5, 105, 0),
+        (9, 8, 5, 105, 1),
+    )
+    assert encode(asked, LIFE_CYCLE, state)["stage"].to_pylist() == [0, 0, 1, 2, 3]
+    unknown = asked.set_column(asked.column_names.index("preference.stay"), "preference.stay", pa.nulls(5, pa.float64()))
+    assert encode(unknown, LIFE_CYCLE, state)["stage"].to_pylist() == [0, 0, 1, 1, 1]
+
+
+def test_each_user_counts_once_with_the_last_feed_that_has_a_history():
+    earlier = users(*[(user, 8, 8, 999, 8) for user in range(1, 6)], at=-1000)
+    later = users(*[(user, 0, 0, 0, 0) for user in range(1, 6)], at=1000)
+    others = users((7, 8, 8, 480, 0), at=500)
+    tables = [earlier, users(*FIVE), later, others]
+    once = fitted(pa.concat_tables([users(*FIVE), others]), LIFE_CYCLE).stage_medians
+    assert fitted(pa.concat_tables(tables), LIFE_CYCLE).stage_medians == once == {"click": 0.5, "stay": 30.0, "order": 0.0}
+    parts = [fit_partial(table, LIFE_CYCLE, **HOW) for table in (pa.concat_tables(tables[:3]), others)]
+    assert finish(Partial.merged(parts[::-1]), LIFE_CYCLE, **HOW).stage_medians == once
+
+
+def test_what_rounding_makes_of_one_rate_is_one_rate():
+    # 30 seconds a click all of them, but their preferences in float32 have quotients on either side of 30
+    rows = [(user, shown, clicks, 30 * clicks, clicks) for user, (shown, clicks) in enumerate([(5, 1), (3, 1), (9, 7), (6, 5)])]
+    table = users(*rows)
+    quotients = table["preference.stay"].to_numpy().astype(float) / table["preference.click"].to_numpy().astype(float)
+    assert quotients.min() < 30 < quotients.max()
+    state = fitted(table, LIFE_CYCLE)
+    assert state.stage_medians["stay"] == 30.0
+    assert encode(table, LIFE_CYCLE, state)["stage"].to_pylist() == [0, 0, 1, 1]
+
+
+def test_without_any_history_the_first_clicks_make_loyal_users():
+    state = fitted(users((1, 0, 0, 0, 0)), LIFE_CYCLE)
+    assert state.stage_medians == {"click": 0.0, "stay": 0.0, "order": 0.0}
+    asked = users((1, 0, 0, 0, 0), (1, 4, 0, 0, 0), (1, 4, 1, 0, 0), (1, 4, 1, 5, 0), (1, 4, 1, 5, 1))
+    assert encode(asked, LIFE_CYCLE, state)["stage"].to_pylist() == [0, 0, 1, 2, 3]
+
+
+def test_a_schema_without_stages_has_none_and_one_with_stages_needs_their_columns():
+    without = Schema(fields=LIFE_CYCLE.fields, targets=LIFE_CYCLE.targets, levels=ALL_ONE_LEVEL, preference_days=(7.0, 30.0))
+    table = users(*FIVE)
+    state = fitted(table, without)
+    assert state.stage_medians is None and "stage" not in encode(table, without, state).column_names
+    with pytest.raises(ConfigError, match="this encoder was fitted without stages of users; prepare again"):
+        encode(table, LIFE_CYCLE, state)
+    with pytest.raises(ConfigError, match=r"no column `preference.order`, which the schema reads"):
+        encode(table.drop_columns("preference.order"), LIFE_CYCLE, fitted(table, LIFE_CYCLE))
+
+
+def with_labels(*stays: list) -> pa.Table:
+    table = users(*[(1, 8, 4, 5 * place, 1) for place in range(len(stays))])
+    rooms = pa.array([[1] * len(stay) for stay in stays], pa.list_(pa.int64()))
+    return table.set_column(4, "room_id", rooms).append_column("label.stay", pa.array(stays, pa.list_(pa.float32())))
+
+
+def test_quantiles_are_those_of_positive_labels_merged_over_files():
+    tables = [with_labels([0, 0, 3], [9]), with_labels([0], [5, 1, 7])]  # 1 3 5 7 9
+    state = fitted(pa.concat_tables(tables), LIFE_CYCLE)
+    assert list(state.label_quantiles) == ["stay"]
+    np.testing.assert_allclose(state.label_quantiles["stay"], np.linspace(1, 9, 257), rtol=1e-12)
+    parts = [fit_partial(table, LIFE_CYCLE, **HOW) for table in tables]
+    for order in (parts, parts[::-1]):
+        merged = finish(Partial.merged(order), LIFE_CYCLE, **HOW)
+        assert merged.fingerprint == state.fingerprint
+    other = fitted(pa.concat_tables([tables[0], with_labels([0], [5, 1, 8])]), LIFE_CYCLE)
+    assert other.fingerprint != state.fingerprint
+    rng = np.random.default_rng(0)
+    labels = rng.exponential(60, 5000)
+    many = fitted(with_labels(labels.tolist()), LIFE_CYCLE).label_quantiles["stay"]
+    np.testing.assert_allclose(many, np.quantile(labels, np.linspace(0, 1, 257)), rtol=1 / 4000)
+
+
+def test_a_value_without_positive_labels_has_quantiles_of_nothing():
+    state = fitted(with_labels([0, 0]), LIFE_CYCLE)
+    assert state.label_quantiles["stay"].tolist() == [0.0] * 257
+    out = encode(users((1, 4, 1, 0, 0), (1, 4, 1, 8, 0)), LIFE_CYCLE, state)
+    assert out["preference.stay"].to_pylist() == [[0.0, 0.0], [1.0, 1.0]]  # nothing; more than was ever seen
+
+
+def test_preferences_have_a_value_a_window_and_values_are_places_among_positive_labels():
+    table = with_labels([2, 4, 6], [8, 10])  # a quarter of the labels between each two
+    state = fitted(table, LIFE_CYCLE)
+    asked = users((1, 4, 2, 16, 1), (1, 0, 0, 0, 0), (1, 4, 1, 0, 0), (1, 2, 1, 14, 0), (1, 2, 2, 90, 0), (1, 4, 1, 4, 0))
+    table = asked.set_column(asked.column_names.index("preference.click.30d"), "preference.click.30d", pa.nulls(6))
+    out = encode(table, LIFE_CYCLE, state)
+    assert out["preference_count"].to_pylist() == [[4, 8], [0, 0], [4, 8], [2, 4], [2, 4], [4, 8]]
+    assert out["preference.click"].to_pylist() == [
+        [0.5, None],
+        [None, None],
+        [0.25, None],
+        [0.5, None],
+        [1.0, None],
+        [0.25, None],
+    ]
+    # means of 4, none, 0, 7, 45 and 1 seconds among 2 4 6 8 10
+    assert [row[0] for row in out["preference.stay"].to_pylist()] == [0.25, None, 0.0, 0.625, 1.0, 0.0]
+    assert out["preference.stay"].type == pa.list_(pa.float32()) and out["preference_count"].type == pa.list_(pa.int64())
+
+
+def test_of_a_value_that_many_labels_have_the_last_share_counts():
+    assert place_among(np.array([0.0, 1.0, 5.0, 5.5, np.nan]), np.r_[np.linspace(1, 5, 65), np.full(192, 5.0)])[
+        :4
+    ].tolist() == [
+        0.0,
+        0.0,
+        1.0,
+        1.0,
+    ]
+
+
+def test_a_request_has_a_stage_but_no_preferences():
+    table = users(*FIVE)
+    state = fitted(table, LIFE_CYCLE)
+    asked = table.drop_columns([name for name in table.column_names if name.endswith(".30d") or name == "preference_count"])
+    out = encode(asked, LIFE_CYCLE, state)
+    assert not [name for name in out.column_names if name.startswith("preference")]
+    assert out["stage"].equals(encode(table, LIFE_CYCLE, state)["stage"])
+    batch = to_batch(out, LIFE_CYCLE)
+    assert batch.stage_R.tolist() == out["stage"].to_pylist() and batch.preferences == {} and batch.earlier_RW is None
+
+
 # -- whole -----------------------------------------------------------------------------------------------------
 
 
 def random_feeds(schema: Schema, count: int, seed: int) -> pa.Table:
-    """Raw feeds of `tiny_schema` with missing values in every column that may miss some."""
+    """Raw feeds of `tiny_schema` with missing values in every column that may miss some, and with preferences."""
     rng = random.Random(seed)
     maybe = lambda value: None if rng.random() < 0.2 else value
     rooms = [[rng.randrange(20) for _ in range(rng.randrange(1, 5))] for _ in range(count)]
@@ -322,6 +482,7 @@ def random_feeds(schema: Schema, count: int, seed: int) -> pa.Table:
         "room_impressions.life": each(lambda: 30 + rng.randrange(300)),
         "label.click": pa.array(each(lambda: float(rng.random() < 0.4)), pa.list_(pa.float32())),
     }
+    columns |= random_preferences(schema, [rng.randrange(0, 9) for _ in rooms], rng)
     history = [sorted(rng.randrange(10**11, 10**12) for _ in range(rng.randrange(0, 6))) for _ in rooms]
     entries = lambda make: [[make() for _ in feed] for feed in history]
     columns |= {
@@ -340,6 +501,22 @@ def random_feeds(schema: Schema, count: int, seed: int) -> pa.Table:
             values = pa.array(values, kinds.get(name.rpartition(".")[2], integers))
         table = table.append_column(name, values)
     return table
+
+
+def random_preferences(schema: Schema, earlier: list[int], rng: random.Random) -> dict[str, pa.Array]:
+    """Columns of running preferences, where the n-th window holds n times as many impressions as the first."""
+    columns: dict[str, pa.Array] = {}
+    for of, names in preference_columns(schema).items():
+        for window, name in enumerate(names):
+            counts = [count * (window + 1) for count in earlier]
+            if of == EARLIER:
+                columns[name] = pa.array(counts)
+                continue
+            most = 1 if schema.target(of).is_binary else 90
+            sums = [sum(rng.random() < 0.4 for _ in range(count)) * most for count in counts]
+            means = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
+            columns[name] = pa.array(means, pa.float32())
+    return columns
 
 
 def test_files_fit_alike_in_one_piece_in_parts_and_in_any_order(tiny_schema, tmp_path):
@@ -368,8 +545,7 @@ def test_encoded_feeds_have_the_feed_schema_and_one_feed_alone_is_bit_for_bit_it
     table = random_feeds(tiny_schema, 30, seed=4)
     state = fitted(table, tiny_schema)
     out = encode(table, tiny_schema, state)
-    not_there = ("label.goods_bag", "label.order", "label.stay", "preference")
-    without = [name for name in feeds_schema(tiny_schema).names if name.startswith(not_there)]
+    without = [name for name in feeds_schema(tiny_schema).names if name in ("label.goods_bag", "label.order", "label.stay")]
     expected = [item for item in feeds_schema(tiny_schema) if item.name not in without]
     assert out.schema.equals(pa.schema(expected))
     for row in range(table.num_rows):
@@ -402,6 +578,7 @@ def test_a_request_without_user_has_row_0_and_no_name(tiny_schema):
 
 
 def test_save_and_load_give_the_same_state_in_the_same_bytes(tiny_schema, tmp_path):
+    tiny_schema = replace(tiny_schema, stages=Stages(stay="stay"))
     table = random_feeds(tiny_schema, 30, seed=4)
     state = fitted(table, tiny_schema)
     state.save(tmp_path / "a")
@@ -410,12 +587,20 @@ def test_save_and_load_give_the_same_state_in_the_same_bytes(tiny_schema, tmp_pa
     for name in ("encoder.json", "encoder.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert loaded.fingerprint == state.fingerprint and loaded.table_sizes == state.table_sizes
+    assert loaded.stage_medians == state.stage_medians and loaded.stage_medians.keys() == {"click", "stay", "order"}
+    assert loaded.label_quantiles.keys() == {"stay"}
+    np.testing.assert_array_equal(loaded.label_quantiles["stay"], state.label_quantiles["stay"])
     assert encode(table, tiny_schema, loaded).equals(encode(table, tiny_schema, state))
     assert json.loads((tmp_path / "a" / "encoder.json").read_text())["entry_rate"] == 0.1
     other = finish(fit_partial(table, tiny_schema, **HOW), tiny_schema, entry_rate=0.2, clock=Clock())
     assert other.fingerprint != state.fingerprint
     with pytest.raises(FileNotFoundError, match=r"holds no encoder: encoder.json is missing"):
         EncoderState.load(tmp_path)
+    spelling = json.loads((tmp_path / "a" / "encoder.json").read_text())
+    del spelling["version"], spelling["stage_medians"]  # as the first version wrote it
+    (tmp_path / "a" / "encoder.json").write_text(json.dumps(spelling))
+    with pytest.raises(ConfigError, match=r"is of version 1, this program reads 2: prepare the logs again, and train again"):
+        EncoderState.load(tmp_path / "a")
 
 
 def test_weights_of_targets_may_change_but_not_fields(tiny_schema):

@@ -12,6 +12,7 @@ import pytest
 
 from models.config import ConfigError, from_dict
 from pipelines.bundle import load_bundle
+from pipelines.prepare import Prepared
 from pipelines.tune import TuneConfig, latest, register, search
 from tests.pipelines.fabricate import fabricate
 
@@ -39,7 +40,9 @@ def test_a_search_finds_the_setting_that_learns(local_ray, data, tmp_path):
         "model.fusion.hidden": {"type": "choice", "values": [[8], [16, 8]]},
     }
     config = tune(space, trials=4, metric="click.auc", grace_epochs=1, reduction=2, seed=1, searcher="random")
-    spelling = {"model": MODEL, "train": {"epochs": 5, "patience": 5}}
+    schema = Prepared.open(data).schema.to_dict()
+    schema["targets"][1]["loss_weight"] = 0.25  # not what the data were prepared with
+    spelling = {"schema": schema, "model": MODEL, "train": {"epochs": 5, "patience": 5}}
     said: list[str] = []
     result = search(spelling, data, config, tmp_path / "out", say=said.append)
     assert result.fresh and result.metric == "click.auc"
@@ -49,6 +52,7 @@ def test_a_search_finds_the_setting_that_learns(local_ray, data, tmp_path):
     assert any("epoch 1 · click.auc" in line for line in said) and "4 of 4 trials" in " ".join(said)
 
     bundle = load_bundle(result.bundle_path)
+    assert bundle.schema.target("goods_bag").loss_weight == 0.25
     assert list(bundle.model.fusion.hidden) == result.best.values["model.fusion.hidden"]
     assert bundle.provenance["search"]["values"] == result.best.values
     assert bundle.metrics["targets"]["click"]["auc"] == result.best.score
