@@ -2,11 +2,11 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from models.schema import STAGES, Schema
+from models.schema import STAGES
 from pipelines.evaluate.insight import depths
 
 INK, FAINT = "#1f2933", "#d9dee3"
@@ -200,60 +200,49 @@ def differences(rows: Sequence[str], columns: Sequence[str], by_group: Mapping[s
         return _svg(figure)
 
 
-def target_graph(schema: Schema, notes: Mapping[str, str], edges: Mapping[tuple[str, str], float | None] | None) -> str:
+def target_graph(names: Sequence[str], notes: Mapping[str, str], edges: Mapping[tuple[str, str], float | None]) -> str:
     """Targets from left to right, children to the right of all their parents.
 
     Args:
         notes: what stands under a target's name.
-        edges: what a coupling carries along the edges, as number at the arrow and its width; None draws the graph alone.
+        edges: by (parent, child) what is carried, as number at the arrow and its width, red below 0; None is an arrow alone.
     """
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+    from matplotlib.path import Path
 
-    place = _places(schema)
+    place, ways = _places(names, list(edges))
     across, down, width, height = 2.75, 0.62, 1.62, 0.44  # inches: steps of the grid, size of a box
-    xs, ys = [x for x, _ in place.values()], [y for _, y in place.values()]
-    size = ((max(xs) + 1) * across - (across - width) + 0.3, (max(ys) - min(ys) + 1) * down + 0.2)
-    known = [abs(value) for value in (edges or {}).values() if value is not None]
-    with _axes(1, size) as (figure, (axes,)):
-        axes.set_xlim(-width / 2 - 0.12, max(xs) * across + width / 2 + 0.12)
-        axes.set_ylim(max(ys) * down + 0.4, min(ys) * down - 0.4)
+    at = {spot: (column * across, row * down) for spot, (column, row) in place.items()}
+    right, low, high = max(x for x, _ in at.values()), min(y for _, y in at.values()), max(y for _, y in at.values())
+    most = max([abs(value) for value in edges.values() if value is not None], default=0.0)
+    with _axes(1, (right + width + 0.3, high - low + down + 0.2)) as (figure, (axes,)):
+        axes.set_xlim(-width / 2 - 0.12, right + width / 2 + 0.12)
+        axes.set_ylim(high + 0.4, low - 0.4)
         axes.axis("off")
-        for target in schema.targets:
-            x, y = place[target.name][0] * across, place[target.name][1] * down
-            for parent in target.parents:
-                if edges is not None and (parent, target.name) not in edges:
-                    continue
-                px, py = place[parent][0] * across + width / 2, place[parent][1] * down
-                far = place[target.name][0] - place[parent][0] > 1  # passes other targets: in a bow
-                bow = 0.22 if far else 0.0
-                value = None if edges is None else edges[parent, target.name]
-                line = 1.1 if value is None or not known else 0.9 + 3.1 * abs(value) / max(max(known), 1e-12)
-                arrow = FancyArrowPatch(
-                    (px, py),
-                    (x - width / 2, y),
-                    connectionstyle=f"arc3,rad={bow}",
-                    arrowstyle="-|>",
-                    mutation_scale=9 + line,
-                    linewidth=line,
-                    color="#7b8fa6",
-                    shrinkA=0,
-                    shrinkB=0,
-                    zorder=1,
-                )
-                axes.add_patch(arrow)
-                if value is not None:
-                    dx, dy, at = x - width / 2 - px, y - py, 0.5 if far else 0.58
-                    bulge = 2 * at * (1 - at) * bow
-                    axes.text(
-                        px + at * dx - bulge * dy,
-                        py + at * dy - bulge * dx,
-                        f"{value:.3g}",
-                        fontsize=8,
-                        ha="center",
-                        va="center",
-                        zorder=3,
-                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
-                    )
+        for (parent, child), value in edges.items():
+            x, y = at[parent]
+            points, codes = [(x + width / 2, y)], [Path.MOVETO]
+            for spot in ways[parent, child]:
+                (x, y), (last_x, last_y) = at[spot], points[-1]
+                middle = (last_x + x - width / 2) / 2
+                points += [(middle, last_y), (middle, y), (x - width / 2, y)]
+                codes += [Path.CURVE4] * 3
+                if spot != child:
+                    points.append((x + width / 2, y))
+                    codes.append(Path.LINETO)
+            line = 0.9 + 3.1 * abs(value) / most if value is not None and most else 1.1
+            arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 9 + line, "linewidth": line}
+            arrow["color"] = "#c2344d" if value is not None and value < 0 else "#7b8fa6"
+            axes.add_patch(FancyArrowPatch(path=Path(points, codes), shrinkA=0, shrinkB=0, zorder=1, **arrow))
+            if value is not None:
+                if len(ways[parent, child]) > 1:  # on the way past other targets
+                    x, y = at[ways[parent, child][0]]
+                else:
+                    x, y = (points[0][0] + points[-1][0]) / 2, (points[0][1] + points[-1][1]) / 2
+                white = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
+                axes.text(x, y, f"{value:.3g}", fontsize=8, ha="center", va="center", zorder=3, bbox=white)
+        for name in names:
+            x, y = at[name]
             box = FancyBboxPatch(
                 (x - width / 2, y - height / 2),
                 width,
@@ -265,8 +254,8 @@ def target_graph(schema: Schema, notes: Mapping[str, str], edges: Mapping[tuple[
                 zorder=2,
             )
             axes.add_patch(box)
-            note = notes.get(target.name, "")
-            axes.text(x, y - (0.085 if note else 0), target.name, ha="center", va="center", weight="bold", fontsize=9, zorder=3)
+            note = notes.get(name, "")
+            axes.text(x, y - (0.085 if note else 0), name, ha="center", va="center", weight="bold", fontsize=9, zorder=3)
             axes.text(x, y + 0.1, note, ha="center", va="center", fontsize=8, color="#5b6770", zorder=3)
         return _svg(figure)
 
@@ -412,20 +401,35 @@ def _heads_height(columns: Sequence[str], cell: float) -> float:
     return 0.25 if _side_by_side(columns, cell) else 0.2 + 0.05 * max(map(len, columns))
 
 
-def _places(schema: Schema) -> dict[str, tuple[int, float]]:
-    """Column and row of every target: a column per depth, a child beside its parents, never two in one place."""
-    column = depths(schema)
-    place: dict[str, tuple[int, float]] = {}
+def _places(
+    names: Sequence[str], edges: Sequence[tuple[str, str]]
+) -> tuple[dict[Hashable, tuple[int, float]], dict[tuple[str, str], list[Hashable]]]:
+    """Where targets stand, and where edges go.
+
+    Returns:
+        column and row of every target: a column per depth, a child beside its parents, never two in one place; an edge that
+        passes columns has a place of its own in each; and by edge, the places after the parent, the child last.
+    """
+    column: dict[Hashable, int] = {name: depth for name, depth in depths(names, edges).items()}
+    ways: dict[tuple[str, str], list[Hashable]] = {}
+    for parent, child in edges:
+        passed: list[Hashable] = [(parent, child, between) for between in range(column[parent] + 1, column[child])]
+        column |= {spot: column[parent] + 1 + i for i, spot in enumerate(passed)}
+        ways[parent, child] = [*passed, child]
+    before: dict[Hashable, list[Hashable]] = {spot: [] for spot in column}
+    for (parent, _), way in ways.items():
+        for last, spot in zip([parent, *way], way, strict=False):
+            before[spot].append(last)
+    place: dict[Hashable, tuple[int, float]] = {}
     for depth in range(max(column.values()) + 1):
-        wanted = {}
-        for target in schema.targets_parents_first:
-            if column[target.name] == depth:
-                rows = [place[parent][1] for parent in target.parents]
-                wanted[target.name] = sum(rows) / len(rows) if rows else 0.0
-        names = sorted(wanted, key=wanted.__getitem__)
-        rows = []
-        for name in names:
-            rows.append(max(wanted[name], rows[-1] + 1) if rows else wanted[name])
-        back = sum(row - wanted[name] for row, name in zip(rows, names, strict=True)) / len(names)
-        place |= {name: (depth, row - back) for name, row in zip(names, rows, strict=True)}
-    return place
+        wanted: dict[Hashable, float] = {}
+        for spot in column:
+            if column[spot] == depth:
+                above = [place[last][1] for last in before[spot]]
+                wanted[spot] = sum(above) / len(above) if above else 0.0
+        rows: dict[Hashable, float] = {}
+        for spot in sorted(wanted, key=wanted.__getitem__):
+            rows[spot] = max(wanted[spot], max(rows.values()) + 1) if rows else wanted[spot]
+        back = sum(rows[spot] - wanted[spot] for spot in rows) / len(rows)
+        place |= {spot: (depth, row - back) for spot, row in rows.items()}
+    return place, ways

@@ -237,17 +237,24 @@ def curriculum_of(ranker: Ranker, schema: Schema, history: Sequence[Mapping[str,
 
 def last_target(schema: Schema) -> str:
     """The binary target with the longest way from a root; of several, the first. A schema of values only: its first target."""
-    depth = depths(schema)
-    return max(
-        (target.name for target in schema.targets if target.is_binary), key=depth.__getitem__, default=schema.target_names[0]
-    )
+    depth = depths(schema.target_names, schema_edges(schema))
+    binary = (target.name for target in schema.targets if target.is_binary)
+    return max(binary, key=depth.__getitem__, default=schema.target_names[0])
 
 
-def depths(schema: Schema) -> dict[str, int]:
-    """Edges on the longest way from a root to each target."""
+def schema_edges(schema: Schema) -> list[tuple[str, str]]:
+    """(parent, child) of all targets."""
+    return [(parent, target.name) for target in schema.targets for parent in target.parents]
+
+
+def depths(names: Sequence[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Edges on the longest way from a root to each name; the graph has no cycle."""
+    parents = {name: [parent for parent, child in edges if child == name] for name in names}
     found: dict[str, int] = {}
-    for target in schema.targets_parents_first:
-        found[target.name] = max((found[parent] + 1 for parent in target.parents), default=0)
+    while len(found) < len(names):
+        for name in names:
+            if all(parent in found for parent in parents[name]):
+                found[name] = max((found[parent] + 1 for parent in parents[name]), default=0)
     return found
 
 

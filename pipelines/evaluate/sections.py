@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.schema import STAGES, Schema
 from pipelines.evaluate import figures
+from pipelines.evaluate.insight import schema_edges
 
 if TYPE_CHECKING:
     from pipelines.evaluate.report import Entry
@@ -135,11 +136,13 @@ def targets_and_gates(models: Sequence["Entry"], schema: Schema, reference: Mapp
     notes = {name: _frequency(metrics) for name, metrics in reference["targets"].items()}
     groups = []
     idle = [entry.name for entry in models if entry.insight and not entry.insight.get("edges")]
-    if idle and any(target.parents for target in schema.targets):
+    plain = dict.fromkeys(schema_edges(schema))
+    if idle and plain:
         text = (
             f"Targets with what must have happened before them; {_listed(idle)} hand{'s' if len(idle) == 1 else ''} nothing on."
         )
-        panel = Panel(figure=figures.target_graph(schema, notes, None), alt="the target graph", text=text)
+        figure = figures.target_graph(schema.target_names, notes, plain)
+        panel = Panel(figure=figure, alt="the target graph", text=text)
         groups.append(Group(title="Target graph", columns=[[panel]]))
     for entry in models:
         panels = []
@@ -159,7 +162,8 @@ def _graph(insight: Mapping[str, Any], schema: Schema, notes: Mapping[str, str])
     if known:
         (parent, child), value = max(known.items(), key=lambda item: abs(item[1]))
         text += f"; most along {parent} → {child} ({value:.3g})"
-    return Panel(figure=figures.target_graph(schema, notes, edges), alt="what the target graph carries", text=f"{text}.")
+    figure = figures.target_graph(schema.target_names, notes, edges)
+    return Panel(figure=figure, alt="what the target graph carries", text=f"{text}.")
 
 
 def _gates(insight: Mapping[str, Any]) -> list[Panel]:
