@@ -51,6 +51,9 @@ def users() -> pa.Table:
             "user_last_seen_hours": pa.array([0.0, None], pa.float32()),
             "user_entries": pa.array([9, 0], pa.int64()),
             "user_feeds": pa.array([4, 0], pa.int64()),
+            "preference.click": pa.array([0.7, None], pa.float32()),
+            "preference.stay": pa.array([63.3, None], pa.float32()),
+            "preference.order": pa.array([0.1, None], pa.float32()),
             "channels.at": lists([NOW - 5 * HOUR, NOW - 3 * HOUR], pa.int64()),
             "channels.room_id": lists([11, 12], pa.int64()),
             "channels.streamer_id": lists([101, None], pa.int64()),
@@ -88,17 +91,26 @@ def rooms() -> pa.Table:
     )
 
 
-def write_bundle(path: Path, schema: Schema, encoder: EncoderState, *, seed: int = 0, broken: bool = False) -> Path:
+def write_bundle(
+    path: Path,
+    schema: Schema,
+    encoder: EncoderState,
+    *,
+    model: RankerConfig | None = None,
+    seed: int = 0,
+    broken: bool = False,
+) -> Path:
     """A ranker with random weights, large enough for every input to matter; broken: all of them NaN."""
     torch.manual_seed(seed)
-    ranker = Ranker(schema, RankerConfig(), encoder.table_sizes)
+    model = model or RankerConfig()
+    ranker = Ranker(schema, model, encoder.table_sizes)
     with torch.no_grad():
         for weights in ranker.parameters():
             weights.fill_(float("nan")) if broken else weights.add_(0.1 * torch.randn_like(weights))
     return save_bundle(
         path,
         schema=schema,
-        model=RankerConfig(),
+        model=model,
         encoder=encoder,
         ranker=ranker,
         metrics={"click": {"auc": 0.75, "auc_head": float("nan")}},

@@ -1,5 +1,6 @@
 """What prepare says about logs and settings that do not fit, and what it does with malformed rows."""
 
+import json
 from dataclasses import replace
 
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError, from_dict
-from models.schema import Field
+from models.schema import Field, Schema
 from pipelines.prepare import PrepareConfig, prepare
 from tests.pipelines.naive_prepare import DAY, EXTRA, START, day_name, random_log, wide_schema
 
@@ -206,6 +207,62 @@ def test_other_logs_or_settings_do_not_mix(logs, output, tmp_path, capsys):
     (tmp_path / "mine" / "thesis.txt").write_text("")
     assert "holds something else than prepared logs" in refused(logs, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_weights_transforms_and_widths_need_no_new_preparation(logs, output, capsys):
+    first = prepare(logs, SCHEMA, config(), output)
+    spelling = SCHEMA.to_dict()
+    spelling["targets"][0] |= {"loss_weight": 0.5, "fusion_weight": 3.0}
+    spelling["targets"][2] |= {"transform": "none", "bins": 4, "parents": ["click"]}
+    spelling["fields"][2]["width"] = spelling["histories"][1]["fields"][0]["width"] = 5  # one table: product
+    schema = Schema.from_dict(spelling)
+    capsys.readouterr()
+    again = prepare(logs, schema, config(), output)
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert again.schema == schema and again.fingerprint == first.fingerprint
+    assert Schema.from_dict(json.loads((output / "schema.json").read_text())) == SCHEMA
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda spelling: spelling["targets"][0].update(attribution_seconds=60.0),
+        lambda spelling: spelling["targets"].reverse(),
+        lambda spelling: spelling.update(preference_days=[7.0]),
+        lambda spelling: spelling["stages"].update(order="click"),
+        lambda spelling: spelling.update(stages=None),
+        lambda spelling: spelling["fields"][3]["encoding"].update(transform="log1p"),
+    ],
+)
+def test_labels_their_order_windows_stages_and_encodings_do(logs, output, change):
+    prepare(logs, SCHEMA, config(extra_columns=()), output)
+    spelling = SCHEMA.to_dict()
+    change(spelling)
+    message = refused(logs, output, Schema.from_dict(spelling), extra_columns=())
+    assert "was prepared from something else; what changed: schema." in message
+
+
+def test_a_folder_of_an_older_version_is_refused_and_its_unfinished_work_thrown_away(logs, output, capsys):
+    prepare(logs, SCHEMA, config(), output)
+    manifest = json.loads((output / "manifest.json").read_text())
+    inputs = {**manifest["inputs"], "config": {**manifest["inputs"]["config"], "preference_days": 7.0}}
+    del manifest["tables"], inputs["tables"]
+    (output / "manifest.json").write_text(json.dumps({**manifest, "inputs": inputs}))
+    message = refused(logs, output)
+    assert "what changed: the version of the tables (1 then, 2 now). Prepare into another folder, or delete this one" in message
+    (output / "manifest.json").unlink()
+    (output / "work").mkdir()
+    (output / "work" / "inputs.json").write_text(json.dumps(inputs))
+    prepare(logs, SCHEMA, config(), output)
+    assert "is of something else (the version of the tables (1 then, 2 now)); starting afresh" in capsys.readouterr().out
+
+
+def test_a_value_that_never_was_positive_is_told(output, tmp_path, capsys):
+    log = random_log(1)
+    without = [{**row, "value": 0.0} if row["action"] == "order" else row for row in log.engagements]
+    prepare(replace(log, engagements=without).write(tmp_path / "without"), SCHEMA, config(), output)
+    printed = capsys.readouterr().out
+    assert "warning: no positive label of `paid` on training days" in printed and "of `stay` on" not in printed
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(logs, output, capsys):

@@ -1,17 +1,22 @@
 """Requests as raw feeds, column by column against numbers worked out by hand."""
 
+from dataclasses import replace
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError
-from models.schema import Bins, Field, Levels, Number, Schema, Target
+from models.schema import Bins, Field, Levels, Number, Schema, Stages, Target
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.derive import base_columns
+from pipelines.prepare.derive import Clock, base_columns
+from pipelines.prepare.encode import encode, finish, fit_partial
 from pipelines.prepare.prepared import Prepared
 from pipelines.serve.assemble import Wanted, assemble
 from pipelines.serve.request import RankRequest, RequestError
 from pipelines.serve.store import Store, build_store
 from tests.pipelines.serve_samples import HOUR, NOW, write_prepared
+from tests.pipelines.test_encode import random_feeds
 
 MORE = (
     "room_age_hours",
@@ -181,6 +186,41 @@ def test_a_store_that_lacks_columns_is_refused(schema, store):
     )
     with pytest.raises(ConfigError, match=r"lacks user.age, room_entries.10m, which the bundle's schema reads"):
         Wanted.by(more).check(store)
+
+
+def test_the_stage_of_a_user_comes_from_the_store_or_inline_and_unknown_ones_are_new(tiny_schema, store):
+    staged = replace(tiny_schema, stages=Stages(stay="stay"))
+    features = random_feeds(staged, 40, seed=0)
+    how = {"entry_rate": 0.1, "clock": Clock()}
+    state = replace(
+        finish(fit_partial(features, staged, **how), staged, **how), stage_medians={"click": 0.5, "stay": 90.0, "order": 0.1}
+    )
+    wanted = Wanted.by(staged)
+    wanted.check(store)
+    assert {"preference.click", "preference.stay", "preference.order"} <= set(wanted.feed)
+
+    def stage(**body) -> int:
+        request = RankRequest.model_validate({"at": NOW, "candidates": [{"room_id": 11}], **body})
+        (found,) = encode(assemble(request, wanted, store).features, staged, state)["stage"].to_pylist()
+        return found
+
+    # stored: 0.7 clicks an impression, 63.3 / 0.7 = 90.4 seconds and 1 / 7 orders a click
+    assert [stage(user_id=1), stage(user_id=2), stage(user_id=77), stage()] == [3, 0, 0, 0]
+    assert stage(user_id=1, user={"preference.order": 0.05}) == 2
+    assert stage(user_id=1, user={"preference.stay": 50}) == 1
+    assert stage(user={"preference.click": 0.6, "preference.stay": 60.0, "preference.order": 0.2}) == 3
+    without = Schema(fields=staged.fields, targets=staged.targets, histories=staged.histories)
+    assert not [name for name in Wanted.by(without).feed if name.startswith("preference")]
+
+
+def test_a_store_without_preferences_does_not_serve_a_schema_with_stages(tiny_schema, tmp_path):
+    prepared = Prepared.open(write_prepared(tmp_path / "prepared", tiny_schema))
+    file = prepared.snapshot("users")[0]
+    pq.write_table(pq.read_table(file).drop_columns(["preference.stay"]), file)
+    store = Store(build_store(prepared, tmp_path / "store"))
+    with pytest.raises(ConfigError, match=r"lacks preference.stay, which the bundle's schema reads"):
+        Wanted.by(replace(tiny_schema, stages=Stages(stay="stay"))).check(store)
+    store.close()
 
 
 def test_a_column_that_anything_needs_exactly_is_kept_exact():

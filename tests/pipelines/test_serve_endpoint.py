@@ -1,19 +1,23 @@
 """The endpoint over HTTP in this process, without Ray."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError
-from models.schema import Schema
+from models.ranker import RankerConfig
+from models.schema import Schema, Stages
 from pipelines.prepare.derive import Clock
 from pipelines.prepare.encode import finish, fit_encoder, fit_partial
+from pipelines.prepare.prepared import Prepared
 from pipelines.serve import ServeConfig
 from pipelines.serve.endpoint import Endpoint, http_app
 from pipelines.serve.parity import check_parity
 from pipelines.serve.store import Store, build_store
-from tests.pipelines.serve_samples import NOW, prepared_and_bundle, write_bundle
+from tests.pipelines.serve_samples import NOW, prepared_and_bundle, write_bundle, write_prepared
 from tests.pipelines.test_encode import random_feeds
 
 with warnings.catch_warnings():
@@ -190,6 +194,24 @@ def test_online_equals_offline_bit_for_bit(parts, client):
     found = check_parity(prepared, endpoint.bundle, lambda body: client.post("/rank", json=body).json(), feeds=30)
     assert found.feeds + found.skipped == 30 and found.feeds >= 10 and found.values == 5 * found.candidates
     assert found.unequal == 0 and found.largest_difference < 1e-5
+
+
+def test_a_model_that_reads_stages_predicts_online_what_it_does_offline(tiny_schema, tmp_path):
+    schema = replace(tiny_schema, stages=Stages(stay="stay"), preference_days=(7.0, 30.0))
+    prepared = Prepared.open(write_prepared(tmp_path / "prepared", schema, feeds=40, seed=4))
+    stages = {stage for file in prepared.files("test") for stage in pq.read_table(file)["stage"].to_pylist()}
+    assert stages == {0, 1, 2, 3}
+    bundle = write_bundle(tmp_path / "bundle", schema, prepared.encoder, model=RankerConfig(stage=True))
+    endpoint = Endpoint.open(bundle, None, ServeConfig())
+    client = TestClient(http_app(lambda: endpoint))
+    found = check_parity(prepared, endpoint.bundle, lambda body: client.post("/rank", json=body).json(), feeds=40)
+    assert found.feeds >= 10 and found.unequal == 0 and found.largest_difference < 1e-5
+
+    def without_past(body):
+        user = {name: value for name, value in body["user"].items() if not name.startswith("preference")}
+        return client.post("/rank", json={**body, "user": user}).json()
+
+    assert check_parity(prepared, endpoint.bundle, without_past, feeds=40).largest_difference > 1e-3
 
 
 def test_parity_notices_a_difference_in_the_last_bit(parts, client):
