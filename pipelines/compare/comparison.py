@@ -201,22 +201,23 @@ class Comparison:
         """Makes the folder ready to run: failures are tried again, checkpoints that a kill left of finished cells go.
 
         Args:
-            replace: throws away what was made with other settings.
+            replace: throws away what was made with other settings, of the rows that are to be run.
 
         Raises:
             ConfigError: there is such, and it is not to be replaced; names the cells, the settings and the way out.
         """
-        if self.others and not replace:
-            lines = [f"  {unit.name}: {', '.join(found[:3])}" for unit, found in list(self.others.values())[:MOST_TOLD]]
-            more = [f"  and {len(self.others) - MOST_TOLD} more"] if len(self.others) > MOST_TOLD else []
+        others = [(unit, found) for unit, found in self.others.values() if self._wanted(unit.label)]
+        if others and not replace:
+            lines = [f"  {unit.name}: {', '.join(found[:3])}" for unit, found in others[:MOST_TOLD]]
+            more = [f"  and {len(others) - MOST_TOLD} more"] if len(others) > MOST_TOLD else []
             raise ConfigError(
-                f"{len(self.others)} of the results in {self.output} have other settings, and one table must not mix them:\n"
+                f"{len(others)} of the results in {self.output} have other settings, and one table must not mix them:\n"
                 + "\n".join([*lines, *more])
                 + "\nStart with --replace to throw just these away and run them again, or give the experiment another `name`."
             )
-        for unit, _ in self.others.values():
+        for unit, _ in others:
             shutil.rmtree(unit.folder)
-        self.others = {}
+            del self.others[unit.folder]
         for unit in self._known():
             if unit.folder in self.failures and self._wanted(unit.label):
                 del self.failures[unit.folder]

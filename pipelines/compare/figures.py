@@ -14,7 +14,10 @@ REACH = 0.6  # lines farther from the dots than this share of their range are to
 
 
 def dots(compared: Compared, path: str, title: str) -> str:
-    """A line a system: every seed a dot, the mean a stroke; floors and the truth as lines, or as words at the edge."""
+    """A line a system: every seed a dot, the mean a stroke; floors and the truth as lines, or as words at the edge.
+
+    At least one system must have a value.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -22,7 +25,7 @@ def dots(compared: Compared, path: str, title: str) -> str:
 
     rows = [row for row in compared.systems if row.scores[path].mean is not None]
     values = [value for row in rows for value in row.scores[path].by_seed.values()]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    low, high = min(values), max(values)
     size = max(high - low, 1e-4)
     near = lambda value: low - REACH * size <= value <= high + REACH * size
     lines = {row.label: row for row in compared.rows if row.role != "system" and row.scores[path].mean is not None}
@@ -48,7 +51,7 @@ def dots(compared: Compared, path: str, title: str) -> str:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value).rstrip("0") or "0"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value).rstrip("0").rstrip(".") or "0"))
         axes.locator_params(axis="x", nbins=6)
         axes.grid(axis="y", visible=False)
         axes.set_title(title + arrow(path))

@@ -42,8 +42,8 @@ def words_of(comparison: Comparison, rows: Sequence["Row"]) -> dict[str, str]:
         )
         words["bold, underlined"] = "the best and the second of the systems; baselines and truth stand beside the race"
         words["*"] = (
-            f"better than the next system at p < {shown(SIGNIFICANT).rstrip('0')}: paired t-test over seeds, two-sided, not corrected for the "
-            "number of comparisons"
+            f"better than the next system at p < {shown(SIGNIFICANT).rstrip('0')}: paired t-test over seeds, two-sided, not "
+            "corrected for the number of comparisons"
         )
     else:
         words["bold, underlined"] = (

@@ -1,6 +1,5 @@
 """The arithmetic of a comparison. A merit is a metric turned so that larger is better."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +9,9 @@ import numpy as np
 from models.metrics import direction
 
 SIGNIFICANT = 0.05  # two-sided
+ROUNDING = 1e-12  # of the values: differences that vary by no more do not vary
 
-Verdict = Literal["holds", "not worse", "does not show", "reversed", "not tested"]
+Verdict = Literal["holds", "no difference shows", "does not show", "reversed", "not tested"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +74,12 @@ def paired(first: Mapping[int, float], second: Mapping[int, float], path: str) -
     mean, std = spread(gains.tolist())
     if std is None:
         return Paired(seeds=1, mean=mean, std=None, p=None)
-    if np.ptp(gains) == 0:  # t is 0/0 for twins, and beyond all bounds for a difference that never varies
-        return Paired(seeds=len(seeds), mean=mean, std=0.0, p=1.0 if mean == 0 else 0.0)
+    if np.ptp(gains) <= ROUNDING * np.abs([ours, theirs]).max():
+        # t is 0/0 for twins, and beyond all bounds for a difference that never varies
+        return Paired(seeds=len(seeds), mean=mean, std=0.0, p=0.0 if mean else 1.0)
     from scipy.stats import ttest_rel
 
-    p = float(ttest_rel(ours, theirs).pvalue)
-    return Paired(seeds=len(seeds), mean=mean, std=std, p=p if math.isfinite(p) else None)
+    return Paired(seeds=len(seeds), mean=mean, std=std, p=float(ttest_rel(ours, theirs).pvalue))
 
 
 def verdict(result: Paired | None, *, or_equal: bool) -> Verdict:
@@ -88,4 +88,4 @@ def verdict(result: Paired | None, *, or_equal: bool) -> Verdict:
         return "not tested"
     if result.is_significant:
         return "holds" if result.mean > 0 else "reversed"
-    return "not worse" if or_equal else "does not show"
+    return "no difference shows" if or_equal else "does not show"

@@ -102,7 +102,7 @@ class Tested:
     """A claim on one metric against one system.
 
     Attributes:
-        better, worse: labels; the claim is that the first is better (with `or_equal`: not worse).
+        better, worse: labels; the claim is that the first is better (with `or_equal`: or no difference shows).
         means: of both over the seeds that both have; None without one.
         test: of the gain, above 0 if the first is better, for errors too; None without shared seeds.
         gap: share of the worse one's distance to the truth that is closed; None without a ceiling.
@@ -119,7 +119,7 @@ class Tested:
 
     @property
     def stands(self) -> bool:
-        return self.verdict in ("holds", "not worse")
+        return self.verdict in ("holds", "no difference shows")
 
     def __str__(self) -> str:
         name = f"{self.better} {'≥' if self.or_equal else '>'} {self.worse} on {self.path}"

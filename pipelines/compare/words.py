@@ -42,8 +42,8 @@ def shown(value: float | None, *, sign: bool = False) -> str:
     """Four decimals, without the zero before the point; four places of large numbers."""
     if value is None:
         return MISSING
-    mark = "−" if value < 0 else "+" if sign else ""
     size = abs(value)
+    mark = "" if size < 5e-5 else "−" if value < 0 else "+" if sign else ""  # nothing has no sign
     if size >= 10:
         return f"{mark}{size:,.1f}"
     text = f"{size:.4f}"

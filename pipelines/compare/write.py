@@ -147,7 +147,11 @@ def html(compared: Compared, schema: Schema) -> str:
         tables=tables,
         claims=[_claim(claim, schema) for claim in compared.claims],
         stands=sum(claim.stands for claim in compared.claims),
-        figures=[(path, figures.dots(compared, path, " · ".join(head(path, schema)))) for path in compared.columns],
+        figures=[
+            (path, figures.dots(compared, path, " · ".join(head(path, schema))))
+            for path in compared.columns
+            if any(row.scores[path].by_seed for row in compared.systems)
+        ],
         cost_heads=COST_HEADS,
         costs=[(row, _costs(row)) for row in compared.systems],
         rated=[row for row in compared.systems if row.rates],
