@@ -162,7 +162,8 @@ def _graph(insight: Mapping[str, Any], schema: Schema, notes: Mapping[str, str])
     if known:
         (parent, child), value = max(known.items(), key=lambda item: abs(item[1]))
         text += f"; most along {parent} → {child} ({value:.3g})"
-    figure = figures.target_graph(schema.target_names, notes, edges)
+    names = dict.fromkeys([*schema.target_names, *(name for pair in edges for name in pair)])
+    figure = figures.target_graph(list(names), notes, edges)
     return Panel(figure=figure, alt="what the target graph carries", text=f"{text}.")
 
 
@@ -183,9 +184,9 @@ def _gates(insight: Mapping[str, Any]) -> list[Panel]:
     known = [(value, target, name) for target, row in zip(targets, means, strict=True) for value, name in _named(row, experts)]
     text = f"Mean weight of the experts in each target's gate, over {insight['candidates']:,} candidates; rows add up to 1"
     if known:
-        value, target, name = max(known)
-        even = 1 / len(gates[target]["experts"])
-        text += f". The most one-sided is {target}: {value:.2f} on {name}, where an even gate has {even:.2f}"
+        even_of = {target: 1 / len(gate["experts"]) for target, gate in gates.items()}
+        value, target, name = max(known, key=lambda item: item[0] - even_of[item[1]])
+        text += f". The most one-sided is {target}: {value:.2f} on {name}, where an even gate has {even_of[target]:.2f}"
     texts = [["" if value is None else f"{value:.2f}" for value in row] for row in means]
     most = max((value for value, _, _ in known), default=1.0)
     cell = 0.5 if max(map(len, experts)) * 0.08 <= 0.5 or len(experts) > 6 else 0.66

@@ -324,7 +324,9 @@ def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_p
         assert [cell[0] for cell in cells[:6]] == [f"{value:.4f}" for value in expected]
     assert [name for name, cells in overview.items() if "best" in cells[0][1]] == ["booster"]  # the truth does not race
     assert overview["truth"][6][0] == "–"
-    assert len(page.links) == 2 * 3 + 1  # bars and calibration for every target; curves of the bundle that has a history
+    # bars and calibration for every target; curves of the bundle that has a history; the graph; gates, and where they differ
+    assert len(page.links) == 2 * 3 + 1 + 1 + 2 + text.count('alt="gates by level"')
+    assert 'id="inside"' in text and 'id="stages"' not in text and 'id="curriculum"' not in text
     assert "Report: " in said[-1] and any("truth" in line for line in said)
 
 
