@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from models.learners.world import Solo
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from models.slots import Insight
 from models.zoo import resolve
 from pipelines.bundle import load_bundle, save_bundle
-from pipelines.evaluate import EvaluateConfig, evaluate
+from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.figures import _places
 from pipelines.evaluate.insight import (
     STEPS_AN_EPOCH,
@@ -33,6 +34,8 @@ from pipelines.evaluate.report import Entry, write_report
 from pipelines.evaluate.sections import targets_and_gates
 from pipelines.logs.world import DAY_MS, EPOCH_MS
 from pipelines.prepare.exchange import splitmix64
+from pipelines.train.loop import validate
+from pipelines.train.stream import InOrder, row_groups
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.test_evaluate import Tables
 from tests.samples import full_schema, tiny_schema
@@ -335,6 +338,16 @@ def test_agreement_with_the_truth_by_hand(tmp_path):
     assert found["by_chance"] == pytest.approx(2 / 9)  # new and loyal: a third of either side each
     assert agreement(rows, None) is None and agreement(rows, tmp_path / "nowhere") is None
     assert agreement(rows.slice(3), tmp_path) is None  # nobody is known
+
+
+def test_training_validates_by_stage_as_the_report_does(staged):
+    ranker = Ranker(staged.schema, MMOE, staged.encoder.table_sizes)
+    valid = InOrder(groups=row_groups(staged.files("valid")), schema=staged.schema, batch_feeds=7)
+    trained = validate(ranker, valid, Solo())["targets"]
+    reported = evaluate_table(score(ranker, staged.schema, staged.files("valid")), staged.schema)["targets"]
+    assert trained["click"]["rows_by_stage"] == reported["click"]["rows_by_stage"]
+    assert trained["click"]["auc_by_stage"] == pytest.approx(reported["click"]["auc_by_stage"], abs=1e-3)
+    assert trained["stay"]["mse_by_stage"] == pytest.approx(reported["stay"]["mse_by_stage"], rel=1e-5)
 
 
 def test_no_course_without_stages(tmp_path):
