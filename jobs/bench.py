@@ -2,6 +2,7 @@
 
     python -m jobs.bench prepare   the preparation against one polars process
     python -m jobs.bench step      training steps against deepctr-torch and torch-rechub, and across vocabulary sizes
+    python -m jobs.bench systems   training steps of every system of the zoo against shared_bottom
     python -m jobs.bench serve     parts of an answer of the endpoint
 
 Each has options of its own: python -m jobs.bench NAME --help
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 from jobs import screen
 
-BENCHES = {"prepare": "jobs.benches.prepare", "step": "jobs.benches.step", "serve": "jobs.benches.serve"}
+BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "systems", "serve")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

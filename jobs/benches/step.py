@@ -14,7 +14,6 @@ which makes our step at 1 M rows faster.
 
 import argparse
 import gc
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jobs.benches.measure import Step, ratio, row, speed, title, turns
 from models.batch import FeedBatch, HistoryBatch
 from models.couplings.esmm import EsmmConfig
 from models.fusions import FusionConfig
@@ -59,8 +59,6 @@ SYSTEMS = {
 }
 PEER_BYTES = 4 * FIELDS * LARGE * WIDTH * 6.5  # weights, gradients, two moments, temporaries of the step
 
-Step = Callable[[int], object]
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     parts = {"rows": rows_part, "peers": peers_part, "auc": auc_part, "feeds": feeds_part}
@@ -80,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def rows_part(systems: Sequence[str], quick: bool) -> None:
     """Our step with small and large tables."""
     large = SMALL * 10 if quick else LARGE
-    _title(f"Our step at {SMALL:,} and {large:,} rows a table (samples/s; slowdown = time at large / time at small)")
-    _row("system", "feeds of", "optimiser", f"{SMALL:,}", f"{large:,}", "slowdown", "different rows a step")
+    title(f"Our step at {SMALL:,} and {large:,} rows a table (samples/s; slowdown = time at large / time at small)")
+    row("system", "feeds of", "optimiser", f"{SMALL:,}", f"{large:,}", "slowdown", "different rows a step")
     for system in systems:
         for candidates in (1, 8):
             batches = {size: random_batches(system, size, candidates) for size in (SMALL, large)}
@@ -92,8 +90,8 @@ def rows_part(systems: Sequence[str], quick: bool) -> None:
                     repeats=3 if quick else 9,
                     steps=8,
                 )
-                speeds = [_speed(taken[size]) for size in (SMALL, large)]
-                _row(system, f"{candidates}", family, *speeds, _ratio(taken[large], taken[SMALL]), different)
+                speeds = [speed(taken[size], BATCH) for size in (SMALL, large)]
+                row(system, f"{candidates}", family, *speeds, ratio(taken[large], taken[SMALL]), different)
 
 
 def peers_part(systems: Sequence[str], quick: bool) -> None:
@@ -103,8 +101,8 @@ def peers_part(systems: Sequence[str], quick: bool) -> None:
         print("\nNo peer is installed: pip install 'liverank[peers]'")
         return
     for size in (SMALL,) if quick else (SMALL, LARGE):
-        _title(f"Step at {size:,} rows a table (samples/s; ratio = their time / our time)")
-        _row("system", "optimiser", "ours", *(f"{name} | ratio" for name in peers))
+        title(f"Step at {size:,} rows a table (samples/s; ratio = their time / our time)")
+        row("system", "optimiser", "ours", *(f"{name} | ratio" for name in peers))
         if size == LARGE and _available_bytes() < PEER_BYTES:
             needed, there = PEER_BYTES / 2**30, _available_bytes() / 2**30
             print(f"\nskipped: a dense optimiser needs {needed:.0f} GiB for these tables, {there:.0f} are available.")
@@ -121,8 +119,8 @@ def peers_part(systems: Sequence[str], quick: bool) -> None:
                     for name, peer in peers.items():
                         taken |= turns({name: peer(system, size, family, batches)}, repeats=2, steps=1, warm_up=1)
                         gc.collect()
-                theirs = [f"{_speed(taken[name])} | {_ratio(taken[name], taken['ours'])}" for name in peers]
-                _row(system, family, _speed(taken["ours"]), *theirs)
+                theirs = [f"{speed(taken[name], BATCH)} | {ratio(taken[name], taken['ours'])}" for name in peers]
+                row(system, family, speed(taken["ours"], BATCH), *theirs)
 
 
 def auc_part(systems: Sequence[str], quick: bool) -> None:
@@ -130,9 +128,9 @@ def auc_part(systems: Sequence[str], quick: bool) -> None:
     from sklearn.metrics import roc_auc_score
 
     samples = 100 * BATCH if quick else 300 * BATCH
-    _title(f"Test AUC of {' / '.join(TARGETS)} after one epoch of {samples:,} samples, {SMALL:,} rows a table, rate {AUC_RATE}")
+    title(f"Test AUC of {' / '.join(TARGETS)} after one epoch of {samples:,} samples, {SMALL:,} rows a table, rate {AUC_RATE}")
     peers = _peers()
-    _row(
+    row(
         "system", "truth", "ours, lazy Adam", "ours, dense Adam", "ours, row-wise Adagrad", *(f"{name}, Adam" for name in peers)
     )
     lazy = OptimiserConfig(dense=AdamConfig(rate=AUC_RATE), tables=LazyAdamConfig(rate=AUC_RATE))
@@ -169,15 +167,15 @@ def auc_part(systems: Sequence[str], quick: bool) -> None:
             for index in range(len(train)):
                 step(index)
             cells.append(auc(step.predict))  # type: ignore[attr-defined]
-        _row(system, *cells)
+        row(system, *cells)
 
 
 def feeds_part(_: Sequence[str], quick: bool) -> None:
     """Batches of feeds against the same candidates as feeds of their own."""
-    _title(
+    title(
         f"Feeds of 8 candidates against flat, two histories of {LENGTH}, {BATCH} candidates (samples/s; ratio = flat / grouped)"
     )
-    _row("system", "", "grouped", "flat", "ratio")
+    row("system", "", "grouped", "flat", "ratio")
     schema = _schema("two histories", SMALL)
     interests: dict[str, InterestConfig] = {"pooling": PoolingConfig(), "din": DinConfig(hidden=ATTENTION)}
     fusions: dict[str, FusionConfig] = {
@@ -212,7 +210,7 @@ def feeds_part(_: Sequence[str], quick: bool) -> None:
                 repeats=repeats,
                 steps=8,
             )
-            _row(name, what, _speed(taken["grouped"]), _speed(taken["flat"]), _ratio(taken["flat"], taken["grouped"]))
+            row(name, what, speed(taken["grouped"], BATCH), speed(taken["flat"], BATCH), ratio(taken["flat"], taken["grouped"]))
         taken = turns(
             {
                 "grouped": lambda index, call=predict: call(one[index % 4]),
@@ -222,45 +220,7 @@ def feeds_part(_: Sequence[str], quick: bool) -> None:
             steps=8,
         )
         times = [f"{1e3 * median(taken[each]):.1f} ms" for each in ("grouped", "flat")]
-        _row(name, "one feed of 200", *times, _ratio(taken["flat"], taken["grouped"]))
-
-
-# -- measuring -----------------------------------------------------------------------------------------------------
-
-
-def turns(contestants: dict, *, repeats: int, steps: int, warm_up: int = 4) -> dict:
-    """CPU seconds a step, by contestant; in every repeat each has its turn of `steps` steps, in changing order."""
-    for step in contestants.values():
-        for index in range(warm_up):
-            step(index)
-    taken: dict = {name: [] for name in contestants}
-    names = list(contestants)
-    for repeat in range(repeats):
-        for name in names if repeat % 2 else names[::-1]:
-            begun = time.process_time()
-            for index in range(steps):
-                contestants[name](warm_up + repeat * steps + index)
-            taken[name].append((time.process_time() - begun) / steps)
-    return taken
-
-
-def _speed(seconds: list[float]) -> str:
-    return f"{BATCH / median(seconds):,.0f} ({BATCH / max(seconds):,.0f} - {BATCH / min(seconds):,.0f})"
-
-
-def _ratio(above: list[float], below: list[float]) -> str:
-    ratios = [one / other for one, other in zip(above, below, strict=False)]
-    return f"{median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
-
-
-def _title(text: str) -> None:
-    print(f"\n### {text}\n")
-
-
-def _row(*cells: str) -> None:
-    print("| " + " | ".join(cells) + " |", flush=True)
-    if cells[0] == "system":
-        print("|" + " --- |" * " | ".join(cells).count("|") + " --- |")
+        row(name, "one feed of 200", *times, ratio(taken["flat"], taken["grouped"]))
 
 
 def _available_bytes() -> float:
