@@ -28,7 +28,7 @@ from models.batch import FeedBatch
 from models.config import ConfigError
 from models.schema import Schema
 from pipelines.batches import to_batch
-from pipelines.feeds import META, feeds_schema
+from pipelines.feeds import EARLIER, META, PREFERENCE_PREFIX, feeds_schema
 
 T = TypeVar("T")
 
@@ -168,9 +168,15 @@ def row_groups(files: Iterable[Path]) -> tuple[RowGroup, ...]:
     return tuple(groups)
 
 
-def columns_for(schema: Schema) -> list[str]:
-    """Columns of the feed table that `to_batch` reads."""
+def columns_for(schema: Schema, *, preferences: bool = True) -> list[str]:
+    """Columns of the feed table that `to_batch` reads.
+
+    Args:
+        preferences: with the running preferences, which cost a fourth of all reading and which few rankers learn from.
+    """
     unread = {*META.names} - {"user_id", "room_id"}
+    if not preferences:
+        unread |= {EARLIER, *(PREFERENCE_PREFIX + name for name in schema.target_names)}
     return [name for name in feeds_schema(schema).names if name not in unread]
 
 
@@ -202,12 +208,14 @@ class Stream:
 
     Args:
         read_parts: where parts are read: `in_process`, or `pipelines.train.ray_data.ray_data`.
+        preferences: whether batches are to have the users' running preferences.
     """
 
-    def __init__(self, plan: Plan, schema: Schema, read_parts: Reader = in_process) -> None:
+    def __init__(self, plan: Plan, schema: Schema, read_parts: Reader = in_process, *, preferences: bool = True) -> None:
         self.plan = plan
         self.schema = schema
         self.read_parts = read_parts
+        self.columns = columns_for(schema, preferences=preferences)
 
     @property
     def steps(self) -> int:
@@ -223,7 +231,7 @@ class Stream:
         plan = self.plan
         if first_step >= plan.steps:
             return
-        columns = columns_for(self.schema)
+        columns = self.columns
         first = plan.window_of(epoch, first_step)
         nothing = feeds_schema(self.schema).empty_table().select(columns)
         step, held = first_step, nothing
@@ -266,7 +274,7 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
 
 @dataclass(frozen=True, kw_only=True)
 class InOrder:
-    """Feeds as they lie in the files, for evaluation: this rank's are every size-th row group.
+    """Feeds as they lie in the files, for evaluation, so without preferences: this rank's are every size-th row group.
 
     Attributes:
         batch_feeds: feeds of a batch at most.
@@ -283,7 +291,7 @@ class InOrder:
 
     def _tables(self) -> Generator[pa.Table, None, None]:
         for group in self.groups[self.rank :: self.size]:
-            table = read([group], columns_for(self.schema))
+            table = read([group], columns_for(self.schema, preferences=False))
             yield from (table.slice(begin, self.batch_feeds) for begin in range(0, group.feeds, self.batch_feeds))
 
 

@@ -132,6 +132,18 @@ def test_only_what_batches_need_is_read():
     columns = columns_for(tiny_schema())
     assert {"user_id", "room_id", "level", "label.click", "channels.room"} <= set(columns)
     assert not {"feed_id", "at", "day"} & set(columns)
+    of_users = {"preference_count", *(f"preference.{name}" for name in tiny_schema().target_names)}
+    assert set(columns) - set(columns_for(tiny_schema(), preferences=False)) == of_users
+
+
+def test_preferences_come_with_training_batches_that_ask_for_them(prepared):
+    plan = Plan(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=16, window_groups=4)
+    for asked in (True, False):
+        batch = next(Stream(plan, prepared.schema, preferences=asked).epoch(0))
+        assert list(batch.preferences) == (list(prepared.schema.target_names) if asked else [])
+        assert (batch.earlier_RW is not None) == asked and batch.labels
+    held_out = next(InOrder(groups=plan.groups, schema=prepared.schema, batch_feeds=7).batches())
+    assert held_out.preferences == {} and held_out.labels
 
 
 def test_a_window_smaller_than_the_workers_is_refused():
