@@ -238,7 +238,10 @@ def target_graph(names: Sequence[str], notes: Mapping[str, str], edges: Mapping[
                 if len(ways[parent, child]) > 1:  # on the way past other targets
                     x, y = at[ways[parent, child][0]]
                 else:
-                    x, y = (points[0][0] + points[-1][0]) / 2, (points[0][1] + points[-1][1]) / 2
+                    # on the curve where edges are far from each other: nearer to the end with fewer of them
+                    out, into = (sum(pair[end] == name for pair in edges) for end, name in enumerate((parent, child)))
+                    (px, py), (cx, cy) = (points[0], points[-1]) if out >= into else (points[-1], points[0])
+                    x, y = px + 0.616 * (cx - px), py + 0.718 * (cy - py)
                 white = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
                 axes.text(x, y, f"{value:.3g}", fontsize=8, ha="center", va="center", zorder=3, bbox=white)
         for name in names:
