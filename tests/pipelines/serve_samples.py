@@ -20,10 +20,11 @@ NOW = 1_700_000_000_000
 HOUR = 3_600_000
 
 
-def write_prepared(folder: Path, schema: Schema, *, feeds: int = 6, seed: int = 0) -> Path:
-    """A finished prepared folder: the same feeds in every split, in two files each, and a snapshot."""
+def write_prepared(folder: Path, schema: Schema, *, feeds: int = 6, seed: int = 0, features: pa.Table | None = None) -> Path:
+    """A finished prepared folder: the same feeds (random ones) in every split, in two files each, and a snapshot."""
     how = {"entry_rate": 0.1, "clock": Clock()}
-    features = random_feeds(schema, feeds, seed)
+    features = random_feeds(schema, feeds, seed) if features is None else features
+    feeds = features.num_rows
     state = finish(fit_partial(features, schema, **how), schema, **how)
     half = feeds // 2
     for split in SPLITS:
