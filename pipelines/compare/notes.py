@@ -68,9 +68,13 @@ def warnings_of(comparison: Comparison, rows: Sequence["Row"]) -> list[str]:
     for row in rows:
         found += [f"{f'{row.label} {cell}'.strip()} failed: {error}" for cell, error in row.failures.items()]
     systems = [row for row in rows if row.role == "system"]
-    for row in systems:
-        if len(row.seeds) + len(row.failures) < row.expected and not (row.failures and row.rate is None):
-            found.append(f"{row.label} has {len(row.seeds)} of {row.expected} seeds so far")
+    short = [
+        f"{row.label} {len(row.seeds)}"
+        for row in systems
+        if len(row.seeds) + len(row.failures) < row.expected and not (row.failures and row.rate is None)
+    ]
+    if short:
+        found.append(f"not all of the {len(comparison.config.seeds)} seeds are there yet: {', '.join(short)}")
     for path in comparison.columns:
         means = [mean for row in systems if (mean := row.scores[path].mean) is not None]
         best = max(means, key=lambda mean: merit(mean, path), default=None)

@@ -59,7 +59,7 @@ def test_a_dry_run_lists_and_runs_nothing(spelling, tmp_path, capsys):
 
 def test_the_table_of_what_is_there(spelling, tmp_path, capsys):
     compare.main(["--config", write(spelling, tmp_path), "--table"])
-    assert "bottom has 0 of 2 seeds so far" in capsys.readouterr().out
+    assert "not all of the 2 seeds are there yet: bottom 0, mmoe 0" in capsys.readouterr().out
     assert "| bottom | – |" in (tmp_path / "runs" / "tiny" / "compare" / "compare.md").read_text()
 
 

@@ -218,7 +218,7 @@ def test_only_some_rows(prepared, tmp_path):
     assert comparison.left() == 2
     assert ran(comparison, Canned(lambda cell: {"click.auc": 0.6})) == ["mmoe seed 0", "mmoe seed 1"]
     assert comparison.count() == (2, 4) and comparison.left() == 0
-    assert compared(comparison, "x").warnings == ["bottom has 0 of 2 seeds so far"]
+    assert compared(comparison, "x").warnings == ["not all of the 2 seeds are there yet: bottom 0"]
 
 
 def test_other_settings_are_refused_and_replaced_alone(prepared, tmp_path):
