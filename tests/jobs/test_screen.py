@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs import bench, screen
 from models.config import ConfigError
@@ -113,3 +114,19 @@ def test_bench_lists_its_benchmarks(capsys):
     assert "step" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no benchmark 'speed'"):
         bench.main(["speed"])
+
+
+def test_a_file_may_extend_another(tmp_path):
+    below = {"name": "below", "train": {"epochs": 3, "seed": 1}, "compare": {"seeds": [0, 1, 2]}}
+    (tmp_path / "below.yaml").write_text(yaml.safe_dump(below))
+    above = {"extends": "below.yaml", "name": "above", "train": {"epochs": 5}, "compare": {"seeds": [7]}}
+    (tmp_path / "above.yaml").write_text(yaml.safe_dump(above))
+    expected = {"name": "changed", "train": {"epochs": 5, "seed": 1}, "compare": {"seeds": [7]}}
+    assert load_spelling(tmp_path / "above.yaml", ["name=changed"]) == expected
+
+
+def test_a_file_cannot_extend_itself(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    with pytest.raises(ConfigError, match=r"a.yaml extends itself, by way of .*a.yaml, .*b.yaml"):
+        load_spelling(tmp_path / "a.yaml")
