@@ -5,8 +5,9 @@
 Both read the same simulated log and write one row a feed: candidate lists, three labels, two point-in-time histories of
 50 entries with attributes. They run alternately in one session, each in a process of its own. The baseline is the
 quickest of the ways we know in polars: joins and `group_by` for the feeds, `join_asof` for what a feed may see, one
-gather for all histories, lists cut at offsets. Ours also judges every row, writes a snapshot, and can be resumed; its
-counters over all users and its encoding have no counterpart there and are shown apart (`--whole`).
+gather for all histories, lists cut at offsets. Ours also judges every row, keeps running preferences of every target,
+writes a snapshot, and can be resumed; its counters over all users and its encoding have no counterpart there and are
+shown apart (`--whole`).
 
 Times are from a running Ray with warm workers; the cold start is shown beside them. Memory is the proportional set
 size (what is shared counts once) of the process and all that it started, sampled four times a second.
