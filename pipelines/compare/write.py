@@ -10,7 +10,7 @@ from pipelines.compare.table import Compared, Row, Score, Tested
 from pipelines.compare.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
 from pipelines.train.checkpoint import write_text
 
-COLUMNS_ABREAST = 7  # metrics in one table, so that a laptop shows it whole
+COLUMNS_ABREAST = 8  # metrics in one table, so that a laptop shows it whole
 
 COST_HEADS = (
     "dense parameters",

@@ -472,9 +472,9 @@ def test_columns_are_divided_evenly_and_by_target():
     paths = lambda text: tuple(f"{target}.{metric}" for target, metric in zip(text, "abcdefghijklmnop", strict=False))
     sizes = lambda text: [len(part) for part in parts_of(paths(text))]
     assert sizes("xxxyyyz") == [7]
-    assert sizes("abcdefgh") == [4, 4]
+    assert sizes("abcdefghi") == [5, 4]
     assert sizes("xxxxxyyyz") == [5, 4]
-    assert sizes("xxxxxxxxxx") == [7, 3]
+    assert sizes("xxxxxxxxxx") == [8, 2]
 
 
 # -- the whole way -------------------------------------------------------------------------------------------------
