@@ -166,38 +166,91 @@ def schema_of(spelling: Mapping[str, Any]) -> Schema | None:
     return Schema.from_dict(spelling["schema"]) if "schema" in spelling else None
 
 
+def checked(
+    spelling: Mapping[str, Any], values: Mapping[str, Any], config: TuneConfig, schema: Schema
+) -> tuple[RankerConfig, TrainConfig]:
+    """`configs` that a ranker of the schema can be built from.
+
+    Raises:
+        ConfigError: naming the values and what is wrong.
+    """
+    try:
+        model, train = configs(spelling, values, config)
+        with torch.device("meta"):  # shapes are checked, no memory is taken
+            Ranker(schema, model, dict.fromkeys(schema.tables, 2))
+        Monitor(schema, train.monitor)
+    except ValueError as error:
+        shown = ", ".join(f"{path} = {value!r}" for path, value in values.items())
+        raise ConfigError(f"tune.space, with {shown}: {error}" if shown else str(error)) from None
+    return model, train
+
+
 def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> None:
     """Tries out what a search could sample, so that a wrong path or value is told before it starts.
 
     Every choice with every other, up to `MOST_CHECKED` combinations, each with all ranges at their low and high ends; a
-    ranker of the schema is built from every one.
+    ranker of the schema is built from every one. Values that are refused together, but not each of them always, may be
+    searched over (`floor` and `alpha` of pimm): a trial that draws such a combination is refused when its turn comes.
 
     Raises:
         ConfigError: naming the path, the value and what is wrong.
     """
     if not config.space:
         raise ConfigError("tune.space is empty, so there is nothing to search. Name a path, or run jobs.train instead.")
-    for values in ({}, *_combinations(config)):
-        shown = ", ".join(f"{path} = {value!r}" for path, value in values.items())
+    _check_grace(checked(spelling, {}, config, schema)[1], config)
+    tried: set[Places] = set()
+    accepted: set[tuple[int, int]] = set()  # dimension and place among its ends
+    refused: dict[tuple[int, int], ConfigError] = {}
+
+    def try_out(places: Places) -> None:
+        tried.add(places)
+        values = {path: item.ends()[place] for (path, item), place in zip(config.space.items(), places, strict=True)}
         try:
-            model, train = configs(spelling, values, config)
-            with torch.device("meta"):  # shapes are checked, no memory is taken
-                Ranker(schema, model, dict.fromkeys(schema.tables, 2))
-            Monitor(schema, train.monitor)
-        except ValueError as error:
-            raise ConfigError(f"tune.space, with {shown}: {error}" if shown else str(error)) from None
-        if train.epochs < config.grace_epochs:
-            raise ConfigError(f"tune.grace_epochs is {config.grace_epochs}, but trials have only train.epochs={train.epochs}.")
+            _, train = checked(spelling, values, config, schema)
+        except ConfigError as error:
+            for end in enumerate(places):
+                refused.setdefault(end, error)
+        else:
+            _check_grace(train, config)
+            accepted.update(enumerate(places))
+
+    for places in _combinations(config):
+        try_out(places)
+    rng = random.Random(config.seed)
+    for end, error in list(refused.items()):
+        others = dict.fromkeys(_with_end(end, config, rng) for _ in range(MOST_CHECKED))
+        for places in others:
+            if end not in accepted and places not in tried:
+                try_out(places)
+        if end not in accepted:
+            raise error
 
 
-def _combinations(config: TuneConfig) -> Iterator[dict[str, Any]]:
-    choices = {path: item.values for path, item in config.space.items() if isinstance(item, Choice)}
-    ranges = {path: item.ends() for path, item in config.space.items() if not isinstance(item, Choice)}
-    if math.prod(len(values) for values in choices.values()) <= MOST_CHECKED:
-        picks: Iterator[tuple[Any, ...]] = itertools.product(*choices.values())
+Places = tuple[int, ...]
+"""One of the ends of every dimension of a space, by its place among them."""
+
+
+def _combinations(config: TuneConfig) -> Iterator[Places]:
+    dimensions = config.space.values()
+    counts = [len(item.values) if isinstance(item, Choice) else 1 for item in dimensions]
+    if math.prod(counts) <= MOST_CHECKED:
+        picks: Iterator[Places] = itertools.product(*map(range, counts))
     else:
         rng = random.Random(config.seed)
-        picks = (tuple(rng.choice(values) for values in choices.values()) for _ in range(MOST_CHECKED))
+        picks = (tuple(rng.randrange(count) for count in counts) for _ in range(MOST_CHECKED))
+    has_ranges = not all(isinstance(item, Choice) for item in dimensions)
     for pick in picks:
-        for end in (0, 1) if ranges else (0,):
-            yield dict(zip(choices, pick, strict=True)) | {path: ends[end] for path, ends in ranges.items()}
+        for end in (0, 1) if has_ranges else (0,):
+            yield tuple(place if isinstance(item, Choice) else end for place, item in zip(pick, dimensions, strict=True))
+
+
+def _with_end(end: tuple[int, int], config: TuneConfig, rng: random.Random) -> Places:
+    """The end of one dimension with any ends of the others."""
+    drawn = [rng.randrange(len(item.ends())) for item in config.space.values()]
+    drawn[end[0]] = end[1]
+    return tuple(drawn)
+
+
+def _check_grace(train: TrainConfig, config: TuneConfig) -> None:
+    if train.epochs < config.grace_epochs:
+        raise ConfigError(f"tune.grace_epochs is {config.grace_epochs}, but trials have only train.epochs={train.epochs}.")

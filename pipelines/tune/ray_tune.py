@@ -15,19 +15,21 @@ from typing import Any
 
 import optuna
 from ray import tune
-from ray.tune import Callback
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
+from models.config import ConfigError
 from pipelines.prepare.prepared import Prepared
 from pipelines.train import train
 from pipelines.train.checkpoint import write_text
-from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, configs, schema_of
+from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, checked, schema_of
 
 OBJECTIVE, EPOCH = "objective", "epoch"
 EXPERIMENT = "search"
 NUMBERS = "numbers.json"
+REFUSED = "refused.txt"  # in the folder of a trial whose values do not go together: why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +61,15 @@ class Ended:
 
     Attributes:
         number: from 1, in the order in which trials began.
-        reason: why it failed, in one line; None if it did not.
+        failure: why it failed, in one line; None if it did not.
+        refusal: why its values do not go together, in one line; None if they do.
     """
 
     number: int
     id: str
     values: dict[str, Any]
-    reason: str | None
+    failure: str | None
+    refusal: str | None
 
 
 def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
@@ -73,6 +77,7 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the next start goes on
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # so much of the search's state a kill can cost
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints its settings even when told to be silent
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a refused trial reports nothing
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # A trial that was begun again counts its reports from 1 once more; Optuna keeps the first ones.
@@ -121,7 +126,8 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
             number=number_of(Path(result.path).name, job),
             id=Path(result.path).name,
             values=sampled_values(result.config or {}, config),
-            reason=one_line(result.error) if result.error is not None else None,
+            failure=one_line(result.error) if result.error is not None else None,
+            refusal=refusal(job.trials / Path(result.path).name),
         )
         for result in (grid[i] for i in range(len(grid)))
     ]
@@ -148,6 +154,12 @@ def sampled_values(sampled: Mapping[str, Any], config: TuneConfig) -> dict[str, 
     return values
 
 
+def refusal(folder: Path) -> str | None:
+    """Why the trial of this folder was refused, in one line; None if it was not."""
+    file = folder / REFUSED
+    return " ".join(file.read_text().split()) if file.exists() else None
+
+
 def one_line(error: BaseException) -> str:
     """The innermost error of a trial, type and message; Ray hands on whole traces as text."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
@@ -155,16 +167,25 @@ def one_line(error: BaseException) -> str:
 
 
 def _trial(sampled: dict[str, Any], job: Job) -> None:
-    """One training; tells Tune the objective after every epoch, and so may be stopped there."""
-    model, train_config = configs(job.spelling, sampled_values(sampled, job.config), job.config)
+    """One training; tells Tune the objective after every epoch, and so may be stopped there.
+
+    Values that do not go together are no failure, which Tune would try again: the trial ends without having told anything,
+    which Tune's searchers take for a pruned one.
+    """
+    folder = job.trials / tune.get_context().get_trial_id()
+    prepared = Prepared.open(job.prepared, schema=schema_of(job.spelling))
+    try:
+        model, train_config = checked(job.spelling, sampled_values(sampled, job.config), job.config, prepared.schema)
+    except ConfigError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / REFUSED, str(error))
+        return
     told = []
 
     def tell(record: Mapping[str, Any]) -> None:
         told.append(record["epoch"])
         tune.report({OBJECTIVE: record["monitor"], EPOCH: record["epoch"] + 1})
 
-    folder = job.trials / tune.get_context().get_trial_id()
-    prepared = Prepared.open(job.prepared, schema=schema_of(job.spelling))
     result = train(prepared, model, train_config, output=folder, on_epoch=tell)
     if result.history[-1]["epoch"] not in told:  # the training was over, but Tune had not heard of its end
         tell(result.history[-1])
@@ -188,8 +209,8 @@ def _searcher(config: TuneConfig, mode: str) -> Any:
     return OptunaSearch(metric=OBJECTIVE, mode=mode, seed=config.seed)
 
 
-class Lines(Callback):
-    """Says a line for every epoch and every end of a trial.
+class Lines(TrialProgressCallback):
+    """Says a line for every epoch and every end of a trial, in the place of Ray's own lines.
 
     Ray saves its callbacks with the search and restores them from there, so where lines go is no part of the object.
     """
@@ -197,6 +218,7 @@ class Lines(Callback):
     say: Callable[[str], None]
 
     def __init__(self, job: Job) -> None:
+        super().__init__()
         self.job = job
         self.best: float | None = None
 
@@ -210,7 +232,9 @@ class Lines(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         over = sum(other is trial or other.is_finished() for other in trials)
-        self.say(f"{self._name(trial)} is over · {over} of {self.job.config.trials} trials")
+        reason = refusal(self.job.trials / trial.trial_id)
+        ended = "is over" if reason is None else f"was refused: {reason}"
+        self.say(f"{self._name(trial)} {ended} · {over} of {self.job.config.trials} trials")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None

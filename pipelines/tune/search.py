@@ -16,7 +16,7 @@ from pipelines.train.monitor import Monitor
 from pipelines.tune.config import Choice, TuneConfig, check_space, configs, schema_of
 from pipelines.tune.picture import draw
 
-Status = Literal["done", "stopped", "failed"]
+Status = Literal["done", "stopped", "refused", "failed"]
 IDENTITY, RESULT = "identity.json", "search.json"
 
 
@@ -26,12 +26,13 @@ class Trial:
 
     Attributes:
         number: from 1, in the order in which trials were started.
-        status: `done`, `stopped` early because others were better, or `failed`.
+        status: `done`, `stopped` early because others were better, `refused` because the values do not go together, or
+            `failed`.
         values: what was sampled, by path.
         score: the metric of its best epoch; None if no epoch was finished.
         best_epoch: counted from 1.
         seconds: of training steps.
-        reason: of a failure, in one line.
+        reason: of a refusal or a failure, in one line.
     """
 
     number: int
@@ -50,7 +51,7 @@ class SearchResult:
     """What a finished search leaves.
 
     Attributes:
-        trials: the best first; failed ones last.
+        trials: the best first; refused and failed ones last.
         best: the best that was trained to its end.
         bundle_path: its bundle, in the trial's folder.
         fresh: False if the search had been finished before.
@@ -124,16 +125,16 @@ def search(
         mode=mode,
     )
     trials = [
-        _trial(ended.number, ended.id, ended.values, ended.reason, job.trials / ended.id, monitor)
+        _trial(ended.number, ended.id, ended.values, ended.failure, job.trials / ended.id, monitor, ended.refusal)
         for ended in sorted(run_trials(job, say), key=lambda ended: ended.number)
     ]
     worst = -math.inf if mode == "max" else math.inf
     trials.sort(key=lambda trial: worst if trial.score is None else trial.score, reverse=mode == "max")
-    trials.sort(key=lambda trial: trial.status == "failed")
+    trials.sort(key=lambda trial: trial.status in ("refused", "failed"))
     _write_tables(output, trials, config, monitor.name)
     for trial in trials:
-        if trial.status == "failed":
-            say(f"trial {trial.number} failed: {trial.reason}")
+        if trial.reason:
+            say(f"trial {trial.number} {'failed' if trial.status == 'failed' else 'was refused'}: {trial.reason}")
     done = [trial for trial in trials if trial.status == "done" and trial.score is not None]
     if not done:
         reasons = dict.fromkeys(trial.reason for trial in trials if trial.reason)
@@ -199,7 +200,15 @@ def _most_epochs(spelling: Mapping[str, Any], config: TuneConfig) -> int:
     return max([int(value) for value in at_ends] or [configs(spelling, {}, config)[1].epochs])
 
 
-def _trial(number: int, id: str, values: dict[str, Any], reason: str | None, folder: Path, monitor: Monitor) -> Trial:
+def _trial(
+    number: int,
+    id: str,
+    values: dict[str, Any],
+    failure: str | None,
+    folder: Path,
+    monitor: Monitor,
+    refusal: str | None = None,
+) -> Trial:
     """Reads from a trial's training folder what it has reached."""
     file = folder / "history.json"
     history: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
@@ -211,13 +220,13 @@ def _trial(number: int, id: str, values: dict[str, Any], reason: str | None, fol
     return Trial(
         number=number,
         id=id,
-        status="failed" if reason else "done" if done else "stopped",
+        status="failed" if failure else "refused" if refusal else "done" if done else "stopped",
         values=values,
         score=best["monitor"] if best else None,
         best_epoch=best["epoch"] + 1 if best else None,
         epochs=len(history),
         seconds=round(sum(record["seconds"] for record in history), 1),
-        reason=reason or "",
+        reason=failure or refusal or "",
     )
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 from models.config import ConfigError, from_dict
+from models.ranker import Ranker
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
 from pipelines.train import TrainConfig, train
 from pipelines.train.monitor import Monitor
 from pipelines.tune import TuneConfig, latest, register
-from pipelines.tune.config import MOST_CHECKED, check_space, configs
+from pipelines.tune.config import MOST_CHECKED, check_space, checked, configs
 from pipelines.tune.picture import draw
 from pipelines.tune.search import Trial, _claim, _trial, _write_tables, search
 from tests.pipelines.fabricate import fabricate
+from tests.samples import TABLE_SIZES, full_schema
 
 MODEL = {"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}}
 RATE = "train.optimiser.dense.rate"
@@ -81,6 +83,67 @@ def test_a_wrong_search_cannot_be_configured(spelling, message):
         from_dict(TuneConfig, spelling, where="tune")
 
 
+UNIFORM = lambda low, high: {"type": "uniform", "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("model", "space", "message"),
+    [
+        ({"system": "pimm"}, {"model.coupling.alfa": UNIFORM(0, 1)}, r"alfa = 0\.0: .*alfa` is not a known key.*alpha, decay"),
+        ({"system": "pimm"}, {"model.coupling.alpha": UNIFORM(0.5, 1.5)}, r"alpha = 1\.5: .*floor <= alpha <= 1, got .*1\.5"),
+        (
+            {"system": "aitm"},
+            {"model.coupling.alpha": UNIFORM(0, 1)},
+            r"alpha` is not a known key. Known here: kind, calibrator",
+        ),
+        ({"system": "stan"}, {"model.weighting.window": choice(7.0, 14.0)}, r"window = 14\.0: .*14\.0 days, .*\[7\.0, 30\.0\]"),
+        ({"system": "ple"}, {"model.weighting.window": choice(7.0)}, r"window` is not a known key. Known here: kind"),
+    ],
+)
+def test_settings_of_couplings_and_weightings_are_checked_against_system_and_schema(model, space, message):
+    with pytest.raises(ConfigError, match=message):
+        check_space({"model": model}, tune(space), full_schema())
+
+
+def test_settings_of_couplings_and_weightings_reach_the_ranker():
+    """The settings of the papers' curricula, at both ends, and the window that a weighting looks at."""
+    schema = full_schema()
+    space = {
+        "alpha": UNIFORM(0.5, 1),
+        "decay": UNIFORM(0.1, 0.5),
+        "floor": UNIFORM(0, 0.5),
+        "pace": choice("epoch", "continuous"),
+    }
+    config = tune({f"model.coupling.{name}": item for name, item in space.items()})
+    check_space({"model": {"system": "pimm"}}, config, schema)
+    values = {"model.coupling.alpha": 0.75, "model.coupling.decay": 0.125, "model.coupling.floor": 0.25}
+    model, _ = checked({"model": {"system": "pimm"}}, values, config, schema)
+    coupling = Ranker(schema, model, TABLE_SIZES).coupling
+    assert [coupling.probability(epochs) for epochs in (0, 1, 2.5, 9)] == [0.75, 0.625, 0.5, 0.25]
+
+    config = tune({"model.weighting.window": choice(*schema.preference_days)})
+    check_space({"model": {"system": "stan"}}, config, schema)
+    windows = [
+        Ranker(schema, checked({"model": {"system": "stan"}}, {"model.weighting.window": days}, config, schema)[0], TABLE_SIZES)
+        for days in (7.0, 30.0)
+    ]
+    assert [ranker.weighting.window for ranker in windows] == [0, 1]
+
+
+def test_values_that_only_some_others_go_with_may_be_searched_over():
+    """floor <= alpha: a floor of .5 goes with the higher alpha alone; one of .75 goes with none."""
+    alpha, floor = "model.coupling.alpha", "model.coupling.floor"
+    spelling = {"model": {"system": "pimm"}}
+    check_space(spelling, tune({alpha: UNIFORM(0.25, 0.5), floor: choice(0.0, 0.5)}), full_schema())
+    check_space(spelling, tune({alpha: choice(0.25, 0.5), floor: choice(0.0, 0.5), RATE: UNIFORM(0.1, 0.2)}), full_schema())
+    for values in (choice(0.25, 0.5), UNIFORM(0.25, 0.5)):
+        with pytest.raises(ConfigError, match=r"alpha = 0\.25, .*floor = 0\.75: .*floor <= alpha <= 1, got floor=0\.75, alpha"):
+            check_space(spelling, tune({alpha: values, floor: choice(0.0, 0.75)}), full_schema())
+    tenths = choice(*(place / 10 for place in range(1, 11)))
+    assert MOST_CHECKED < 100  # of these combinations, and a floor of 1 goes with an alpha of 1 alone
+    check_space(spelling, tune({alpha: tenths, floor: tenths}), full_schema())
+
+
 def test_more_grace_than_epochs_is_refused(tiny_schema):
     with pytest.raises(ConfigError, match=r"grace_epochs is 5, but trials have only train\.epochs=2"):
         check_space({"train": {"epochs": 2}}, tune({RATE: choice(0.1)}, grace_epochs=5), tiny_schema)
@@ -133,6 +196,8 @@ def test_a_trial_is_read_from_its_folder(trained, tiny_schema):
     assert trial.best_epoch == result.best_metrics["epoch"] + 1
     missing = _trial(4, "def", {RATE: 0.1}, "ValueError: no", Path("nowhere"), monitor)
     assert (missing.status, missing.score, missing.reason) == ("failed", None, "ValueError: no")
+    refused = _trial(5, "ghi", {RATE: 0.1}, None, Path("nowhere"), monitor, "floor > alpha")
+    assert (refused.status, refused.score, refused.epochs, refused.reason) == ("refused", None, 0, "floor > alpha")
 
 
 def some_trials():

@@ -83,6 +83,35 @@ def test_failed_trials_are_told_and_sink_a_search_only_together(local_ray, data,
         search(spelling, data, config, tmp_path / "all", say=lambda line: None)
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("searcher", ["random", "optuna"])
+def test_values_that_do_not_go_together_cost_a_trial_not_the_search(local_ray, data, tmp_path, searcher):
+    """Floors above 0 go with an alpha of .75 alone. The search says why others were refused, and goes on."""
+    alpha, floor = "model.coupling.alpha", "model.coupling.floor"
+    values = {alpha: [0.1, 0.2, 0.75], floor: [0.5, 0.25, 0.0]}
+    space = {path: {"type": "choice", "values": each} for path, each in values.items()}
+    model = {"system": "pimm", "embedding_width": 4, "fusion": {"hidden": [8]}}
+    spelling = {"model": model, "train": {"epochs": 1, "batch_feeds": 64}}
+    said: list[str] = []
+    config = tune(space, trials=5, seed=1, searcher=searcher)
+    result = search(spelling, data, config, tmp_path / "out", say=said.append)
+    refused = [trial for trial in result.trials if trial.status == "refused"]
+    assert 0 < len(refused) < 5 and result.trials[-len(refused) :] == refused
+    for trial in result.trials:
+        assert (trial.status == "refused") == (trial.values[floor] > trial.values[alpha])
+    for trial in refused:
+        told = f"with {alpha} = {trial.values[alpha]}, {floor} = {trial.values[floor]}: "
+        because = f"0 <= floor <= alpha <= 1, got floor={trial.values[floor]}, alpha={trial.values[alpha]}"
+        assert told in trial.reason and because in trial.reason and trial.score is None and trial.epochs == 0
+        mine = [line for line in said if line.startswith(f"trial {trial.number} ")]
+        assert len(mine) == 2 and all("was refused: tune.space, " + told in line for line in mine)
+        assert because in result.table.read_text()
+    assert load_bundle(result.bundle_path).model.coupling.floor == result.best.values[floor]
+    again = search(spelling, data, config, tmp_path / "out", say=said.append)
+    assert not again.fresh and again.trials == result.trials
+
+
 PROGRAM = """
 import json, sys
 import ray
