@@ -19,6 +19,7 @@ class Fixed(nn.Module):
     """Raises: ConfigError if all weights are 0."""
 
     penalties: tuple[str, ...] = ()
+    reads_preferences = False
     needs_one_worker = False
 
     def __init__(self, config: FixedConfig, schema: Schema, widths: Widths) -> None:

@@ -92,6 +92,8 @@ class Stage(nn.Module):
         ConfigError: all loss weights are 0, no feed-level field, an unknown field or window.
     """
 
+    reads_preferences = True
+
     count_S: Tensor
     inclined_TS: Tensor
     epoch: Tensor

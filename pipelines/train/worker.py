@@ -68,7 +68,7 @@ def work(
             train_in_bf16(ranker, device)
         learner = build_learner(ranker, schema, run.model.learner, config.optimiser, world)
         _seed(config.seed, world.rank)  # other dropout on every rank
-        stream = Stream(plan, schema, _reader(config), preferences=run.model.weighting.kind != "fixed")
+        stream = Stream(plan, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
         valid = InOrder(
             groups=row_groups(prepared.files("valid")),
             schema=schema,

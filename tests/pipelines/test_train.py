@@ -165,11 +165,11 @@ def test_a_run_that_breaks_goes_on_to_the_same_weights(steps, undisturbed, prepa
     taken = []
     step = Joint.step
 
-    def breaking(self, batch):
+    def breaking(self, batch, progress):
         if len(taken) == steps:
             raise KeyboardInterrupt
         taken.append(batch)
-        return step(self, batch)
+        return step(self, batch, progress)
 
     with monkeypatch.context() as patch:
         patch.setattr(Joint, "step", breaking)
@@ -272,7 +272,7 @@ class Scripted(nn.Module):
         mixed = lambda label_N: self.quality * label_N.clamp(max=1) + (1 - self.quality) * noise_N
         return {name: mixed(label_N) for name, label_N in batch.labels.items()}
 
-    def step(self, batch):
+    def step(self, batch, progress):
         self.quality.data.fill_(self.qualities[self.taken // self.steps])
         self.taken += 1
         return {"click": (1.0, 2.0)}

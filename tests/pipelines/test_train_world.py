@@ -19,6 +19,7 @@ from pipelines.prepare.prepared import Prepared
 from pipelines.train.stream import Plan, Stream, row_groups
 from pipelines.train.world import TorchWorld, from_rank_0, gather_objects
 from tests.pipelines.fabricate import fabricate
+from tests.samples import full_schema
 
 OPTIMISERS = {
     "adam": OptimiserConfig(),
@@ -39,10 +40,10 @@ def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, t
     groups = row_groups(prepared.files("train"))
     plan = Plan(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=world.rank, size=world.size)
     losses, had_data = [], []
-    for batch in Stream(plan, prepared.schema).epoch(0):
+    for batch in Stream(plan, prepared.schema, preferences=True).epoch(0):
         had_data.append(batch is not None)
         as_float64 = lambda tensor: tensor.double() if tensor.is_floating_point() else tensor
-        losses.append(learner.step(None if batch is None else batch.map(as_float64)))
+        losses.append(learner.step(None if batch is None else batch.map(as_float64), progress=len(losses) / plan.steps))
     return ranker.state_dict(), losses, had_data
 
 
@@ -70,7 +71,7 @@ def in_two_processes(rank: int, data: Path, folder: Path) -> None:
 def data(tmp_path_factory):
     """46 feeds in row groups of 16, 16, 14. In windows of at most 2 the first has one: rank 1 begins without data."""
     path = tmp_path_factory.mktemp("world") / "data"
-    fabricate(path, train_files=(46,), valid_files=())
+    fabricate(path, schema=full_schema(), train_files=(46,), valid_files=())
     return path
 
 
@@ -130,5 +131,5 @@ def test_an_update_was_made_at_all(data):
     prepared = Prepared.open(data)
     fresh = Ranker(prepared.schema, ZOO["mmoe"], prepared.encoder.table_sizes).double().state_dict()
     after, _, _ = trained(data, "mmoe", "adam", Solo())
-    moved = [name for name, values in after.items() if not torch.equal(values, fresh[name])]
-    assert len(moved) == len(fresh)
+    still = [name for name, values in after.items() if torch.equal(values, fresh[name])]
+    assert still == ["losses.binned.visit.edges_E", "losses.binned.visit.means_K"]  # what a training finds, not learns
