@@ -67,7 +67,7 @@ def load_spelling(file: str | Path, changes: Iterable[str] = ()) -> dict[str, An
     """The YAML file as plain dicts, with `a.b=c` changes applied; a value is read as YAML.
 
     `extends: other.yaml` (beside the file, or a path from there) lays the file over another one: sections are merged key by
-    key, lists and single values replace.
+    key, lists and single values replace, and null takes a key away, so that its default stands.
 
     Raises:
         ConfigError: no such file, no YAML, a file that extends itself, a change without `=`.
@@ -96,7 +96,19 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     below = spelling.pop("extends", None)
     if below is None:
         return spelling
-    return overlaid(_read(path.parent / str(below), (*above, path.resolve())), spelling)
+    under = _read(path.parent / str(below), (*above, path.resolve()))
+    return _without_nulls(overlaid(under, spelling), under)
+
+
+def _without_nulls(merged: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
+    """`merged` without the keys of `under` that what lies over it has made null."""
+    kept = {}
+    for key, value in merged.items():
+        old = under.get(key)
+        if value is None and old is not None:
+            continue
+        kept[key] = _without_nulls(value, old) if isinstance(value, dict) and isinstance(old, dict) else value
+    return kept
 
 
 def load_experiment(file: str | Path, changes: Iterable[str] = ()) -> Experiment:

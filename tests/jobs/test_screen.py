@@ -125,6 +125,13 @@ def test_a_file_may_extend_another(tmp_path):
     assert load_spelling(tmp_path / "above.yaml", ["name=changed"]) == expected
 
 
+def test_null_takes_away_what_the_extended_file_says(tmp_path):
+    (tmp_path / "below.yaml").write_text(yaml.safe_dump({"tune": {"space": {"a": {"low": 1}, "b": {"low": 2}}}, "x": None}))
+    (tmp_path / "above.yaml").write_text("extends: below.yaml\ntune: {space: {a: null, c: {low: 3}}}\ny: null")
+    expected = {"tune": {"space": {"b": {"low": 2}, "c": {"low": 3}}}, "x": None, "y": None}
+    assert load_spelling(tmp_path / "above.yaml") == expected
+
+
 def test_a_file_cannot_extend_itself(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b.yaml")
     (tmp_path / "b.yaml").write_text("extends: a.yaml")
