@@ -30,6 +30,7 @@ DIRECTIONS: dict[str, Literal["max", "min", "one"]] = {
     "gauc_feed": "max",
     "gauc_user": "max",
     **{f"ndcg@{k}": "max" for k in CUTOFFS},
+    **{f"ndcg_user@{k}": "max" for k in CUTOFFS},
     **{f"precision@{k}": "max" for k in CUTOFFS},
     "log_loss": "min",
     "calibration": "one",
@@ -288,7 +289,8 @@ def binary_metrics(
         feed_N, user_N: numbered from 0 without gaps, int64.
     Returns:
         `auc`; `auc_by_level` and their `gini`; `auc_by_` every other of the `groups`; `gauc_feed`, `gauc_user` with the
-        `_share` of groups that have both classes; `ndcg@k`, `precision@k`; `log_loss`; `calibration` = predicted / observed
+        `_share` of groups that have both classes; `ndcg@k`, `precision@k` over feeds, and `ndcg_user@k` over users, all of
+        whose candidates are one list (the STAN paper's NDCG); `log_loss`; `calibration` = predicted / observed
         positives; `ece`, the mean gap of the `calibration_curve` weighted by rows; counts. All None where a prediction is
         not finite.
     """
@@ -318,6 +320,7 @@ def binary_metrics(
         )
     clipped_N = np.clip(prediction_N, SMALLEST, 1 - SMALLEST)
     curve = calibration_curve(prediction_N, label_N)
+    by_user = ranking(prediction_N, positive_N, user_N)
     return (
         result
         | {
@@ -328,6 +331,7 @@ def binary_metrics(
         | _grouped("gauc_feed", code_N, positive_N, feed_N)
         | _grouped("gauc_user", code_N, positive_N, user_N)
         | ranking(prediction_N, positive_N, feed_N)
+        | {f"ndcg_user@{k}": by_user[f"ndcg@{k}"] for k in CUTOFFS}
         | {
             "log_loss": float(-np.log(np.where(positive_N, clipped_N, 1 - clipped_N)).mean()),
             "calibration": _ratio(prediction_N.sum(), label_N.sum()),

@@ -9,6 +9,7 @@ HEADS = {
     "gauc_feed": "gAUC feed",
     "gauc_user": "gAUC user",
     **{f"ndcg@{k}": f"NDCG@{k}" for k in CUTOFFS},
+    **{f"ndcg_user@{k}": f"NDCG@{k} user" for k in CUTOFFS},
     **{f"precision@{k}": f"Prec@{k}" for k in CUTOFFS},
     "log_loss": "Log loss",
     "calibration": "Calibration",

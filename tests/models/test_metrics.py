@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
-from models.metrics import DIRECTIONS, Evaluation, auc, calibration_curve, direction, gini, ranking, value_of
+from models.metrics import DIRECTIONS, Evaluation, auc, binary_metrics, calibration_curve, direction, gini, ranking, value_of
 
 LEVELS = ("tail", "medium", "head")
 
@@ -97,6 +97,20 @@ def test_ndcg_and_precision_equal_sklearn_and_a_loop(tiny_schema, k):
     assert found[f"ndcg@{k}"] == pytest.approx(np.mean(ndcg), abs=1e-9)
     assert found[f"precision@{k}"] == pytest.approx(np.mean(precision), abs=1e-9)
     assert found["ranked_feeds"] == pytest.approx(len(ndcg) / len(np.unique(feed_N)))
+
+
+def test_ndcg_per_user_takes_all_feeds_of_a_user_for_one_list():
+    """One user, two feeds: positives first in theirs, but second and third of the user's four. Another user's is first."""
+    prediction_N = np.array([0.8, 0.1, 0.6, 0.9, 0.7])
+    label_N = np.array([1.0, 0.0, 1.0, 0.0, 1.0])
+    feed_N, user_N = np.array([0, 0, 1, 2, 3]), np.array([0, 0, 0, 0, 1])
+    found = binary_metrics(
+        prediction_N, label_N, groups={"level": (np.zeros(5, np.int8), ("all",))}, feed_N=feed_N, user_N=user_N
+    )
+    assert found["ndcg@5"] == 1.0
+    user = (1 / np.log2(3) + 1 / np.log2(4)) / (1 + 1 / np.log2(3))
+    assert found["ndcg_user@5"] == pytest.approx((user + 1) / 2)
+    assert found["ndcg_user@1"] == pytest.approx((0 + 1) / 2)
 
 
 def test_ndcg_by_hand():
