@@ -189,8 +189,7 @@ class Floor:
 
 
 def cell_folder(output: Path, system: System, rate: float | None, seed: int) -> Path:
-    shown = "as-trained" if rate is None else f"{rate:g}"
-    return output / "cells" / folder_of(system.label) / f"rate-{shown}-seed-{seed}"
+    return output / "cells" / folder_of(system.label) / f"{'' if rate is None else f'rate-{rate:g}-'}seed-{seed}"
 
 
 # -- running -------------------------------------------------------------------------------------------------------

@@ -111,10 +111,13 @@ def evaluate(
 
 
 def bundle_names(bundles: Sequence[Bundle]) -> list[str]:
-    """Names of the bundles' folders (of the run's folder, where a bundle is just called `bundle`), made different."""
+    """Names of the bundles' folders (of the run's folder, where a bundle is just called `bundle`), made different: equal ones
+    get the folder above in front, and what is equal even then a number."""
+    folders = [bundle.path.parent if bundle.name == "bundle" else bundle.path for bundle in bundles]
+    short = [folder.name for folder in folders]
     names: list[str] = []
-    for bundle in bundles:
-        name = bundle.path.parent.name if bundle.name == "bundle" else bundle.name
+    for folder in folders:
+        name = folder.name if short.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}"
         same = [other for other in names if other == name or other.startswith(f"{name} (")]
         names.append(f"{name} ({len(same) + 1})" if same else name)
     return names

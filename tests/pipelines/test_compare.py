@@ -605,5 +605,5 @@ def test_without_ray_it_is_told(monkeypatch):
 def test_paths_are_absolute(prepared, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cell = planned(compare(), prepared, Path("here")).waiting()[0]
-    assert cell.folder == tmp_path / "here" / "cells" / "bottom" / "rate-as-trained-seed-0"
+    assert cell.folder == tmp_path / "here" / "cells" / "bottom" / "seed-0"
     assert cell.table.data.is_absolute()

@@ -361,9 +361,9 @@ def test_best_cells_follow_the_metrics_direction():
 
 
 def test_bundles_get_different_names(tmp_path):
-    paths = ["runs/mmoe/bundle", "runs/ple/bundle", "other/ple/bundle", "registry/quick/quick-0001"]
+    paths = ["runs/mmoe/bundle", "runs/ple/bundle", "other/ple/bundle", "runs/ple/bundle", "registry/quick/quick-0001"]
     bundles = [Bundle(**dict.fromkeys(Bundle.__dataclass_fields__) | {"path": tmp_path / path}) for path in paths]
-    assert bundle_names(bundles) == ["mmoe", "ple", "ple (2)", "quick-0001"]
+    assert bundle_names(bundles) == ["mmoe", "runs/ple", "other/ple", "runs/ple (2)", "quick-0001"]
 
 
 def test_bundles_of_other_data_and_empty_splits_are_refused(world, tmp_path):
