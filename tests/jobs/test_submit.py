@@ -31,8 +31,9 @@ def client():
     """Of a head node's job server; the head and all it started are ended by their process group."""
     from ray.job_submission import JobSubmissionClient
 
-    port, web, other = free_port(), free_port(), free_port()
+    port, web, other, agent = (free_port() for _ in range(4))  # also where another Ray runs
     options = [f"--port={port}", f"--dashboard-port={web}", f"--ray-client-server-port={other}", "--num-cpus=4"]
+    options += [f"--dashboard-agent-listen-port={agent}"]
     folder = tempfile.mkdtemp(prefix="ray")  # short, for socket names; not Ray's own, where it notes which cluster is current
     options += [f"--temp-dir={folder}"]
     options += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--object-store-memory={300 * 2**20}"]
