@@ -88,9 +88,7 @@ class Losses(nn.Module):
         Raises:
             ValueError: labels of a target are missing.
         """
-        missing = [target.name for target in self.targets if target.name not in labels]
-        if missing:
-            raise ValueError(f"the batch has no labels for: {', '.join(missing)}. Training needs one per target of the schema.")
+        self._check(labels)
         losses = {}
         for target in self.targets:
             output, label_N = outputs[target.name], labels[target.name]
@@ -115,7 +113,12 @@ class Losses(nn.Module):
         return predicted
 
     def beliefs(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """[N] by target: the labels as `slots.Training` tells of them."""
+        """[N] by target: the labels as `slots.Training` tells of them.
+
+        Raises:
+            ValueError: labels of a target are missing.
+        """
+        self._check(labels)
         told = {}
         for target in self.targets:
             label_N = labels[target.name]
@@ -126,6 +129,11 @@ class Losses(nn.Module):
             else:
                 told[target.name] = transformed(target, label_N)
         return told
+
+    def _check(self, labels: Mapping[str, Tensor]) -> None:
+        missing = [target.name for target in self.targets if target.name not in labels]
+        if missing:
+            raise ValueError(f"the batch has no labels for: {', '.join(missing)}. Training needs one per target of the schema.")
 
 
 def believed(target: Target, output: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class Pimm(nn.Module):
     def told(self, name: str, output: Tensor, training: Training | None) -> Tensor:
         """y* [N], without gradient: the prediction, in training mixed with the label."""
         prediction_N = believed(self.targets[name], output).detach()
-        if training is None:
+        if training is None or self.probability(training.progress) == 0:
             return prediction_N
         draw_N = uniform_N(training.batch, training.progress, self.salts[name])
         label_N = training.beliefs[name].to(prediction_N.dtype)

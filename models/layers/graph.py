@@ -14,16 +14,18 @@ def generations(
         parents: of every node.
         kinds: of every node; None for all the same.
     """
-    depth: dict[str, int] = {}
-    while len(depth) < len(parents):
-        depth.update(
-            {
-                name: 1 + max((depth[parent] for parent in above), default=-1)
-                for name, above in parents.items()
-                if name not in depth and all(parent in depth for parent in above)
-            }
-        )
+    depth = depths(parents)
     groups: dict[Hashable, list[str]] = {}
     for name in sorted(parents, key=depth.__getitem__):
         groups.setdefault((depth[name], len(parents[name]), kinds and kinds[name]), []).append(name)
     return tuple(map(tuple, groups.values()))
+
+
+def depths(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """Edges on the longest way from a root to each node of an acyclic graph."""
+    found: dict[str, int] = {}
+    while len(found) < len(parents):
+        for name, above in parents.items():
+            if name not in found and all(parent in found for parent in above):
+                found[name] = 1 + max((found[parent] for parent in above), default=-1)
+    return found

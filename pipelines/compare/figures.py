@@ -1,12 +1,10 @@
 """Pictures of a comparison as self-contained SVG data URLs."""
 
-import base64
-import io
 from typing import Any
 
 from pipelines.compare.table import Compared
 from pipelines.compare.words import arrow, shown
-from pipelines.evaluate.figures import INK, STYLE
+from pipelines.evaluate.figures import INK, drawing, svg
 
 DOT, BEST = "#7da7d4", "#2563a8"
 LINES: tuple[Any, ...] = (("#9aa5b1", (0, (1, 1.5))), ("#647382", (0, (6, 2))))  # of the floors
@@ -18,9 +16,6 @@ def dots(compared: Compared, path: str, title: str) -> str:
 
     At least one system must have a value.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
     rows = [row for row in compared.systems if row.scores[path].mean is not None]
@@ -32,10 +27,7 @@ def dots(compared: Compared, path: str, title: str) -> str:
     drawn = {label: value for label, row in lines.items() if near(value := row.scores[path].mean or 0.0)}
     low, high = min([low, *drawn.values()]), max([high, *drawn.values()])
     margin = 0.08 * max(high - low, 1e-4)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 0.95 + 0.27 * len(rows)), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes: Any = figure.subplots()
+    with drawing(1, (5.4, 0.95 + 0.27 * len(rows))) as (figure, (axes,)):
         for place, row in enumerate(rows):
             score = row.scores[path]
             colour = BEST if score.place == 1 else DOT
@@ -65,10 +57,4 @@ def dots(compared: Compared, path: str, title: str) -> str:
                 axes.annotate(text, ha=side, va="top", fontsize=8, color="#52606b", annotation_clip=False, **where)
         if drawn:
             figure.legend(loc="outside right upper", fontsize=8)
-        return _svg(figure)
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+        return svg(figure)

@@ -8,6 +8,7 @@ from models.schema import Schema
 from pipelines.compare import figures
 from pipelines.compare.table import Compared, Row, Score, Tested
 from pipelines.compare.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
+from pipelines.evaluate.page import page
 from pipelines.train.checkpoint import write_text
 
 COLUMNS_ABREAST = 8  # metrics in one table, so that a laptop shows it whole
@@ -125,15 +126,6 @@ class View:
 
 
 def html(compared: Compared, schema: Schema) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     tables = [
         {
             "groups": _groups([head(path, schema)[0] for path in part]),
@@ -142,7 +134,8 @@ def html(compared: Compared, schema: Schema) -> str:
         }
         for part in parts_of(compared.columns)
     ]
-    return environment.get_template("compare.html.j2").render(
+    return page(
+        Path(__file__).parent / "templates" / "compare.html.j2",
         compared=compared,
         tables=tables,
         claims=[_claim(claim, schema) for claim in compared.claims],

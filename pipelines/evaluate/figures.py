@@ -6,8 +6,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from models.layers.graph import depths
 from models.schema import STAGES
-from pipelines.evaluate.insight import depths
 
 INK, FAINT = "#1f2933", "#d9dee3"
 MODEL_COLOURS = ("#2563a8", "#d97706", "#0f8a6d", "#9333a8", "#c2344d", "#5a7d1a")
@@ -63,7 +63,7 @@ def group_bars(
     groups = [(by, name) for by, entries in values.items() for name in next(iter(entries.values()))]
     place = {group: i + 0.5 * list(values).index(group[0]) for i, group in enumerate(groups)}
     known: list[float] = []
-    with _axes(1, (5.2 if len(values) == 1 else 6.1, 3.0)) as (figure, (axes,)):
+    with drawing(1, (5.2 if len(values) == 1 else 6.1, 3.0)) as (figure, (axes,)):
         width = 0.8 / len(colour)
         for i, name in enumerate(colour):
             found = {group: values[group[0]].get(name, {}).get(group[1]) for group in groups}
@@ -85,7 +85,7 @@ def group_bars(
         axes.grid(axis="x", visible=False)
         axes.set_title(title)
         _legend(axes)
-        return _svg(figure)
+        return svg(figure)
 
 
 def calibration(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], colour: Mapping[str, str], *, unit: str) -> str:
@@ -93,7 +93,7 @@ def calibration(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], c
     from matplotlib.ticker import LogLocator, NullFormatter
 
     points = [point for curve in curves.values() for point in curve if point["predicted"] > 0 and point["observed"] > 0]
-    with _axes(1, (4.2, 3.0)) as (figure, (axes,)):
+    with drawing(1, (4.2, 3.0)) as (figure, (axes,)):
         if points:
             values = [point[which] for point in points for which in ("predicted", "observed")]
             logarithmic = max(values) > 30 * min(values)
@@ -116,7 +116,7 @@ def calibration(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], c
         axes.set_ylabel(f"observed {unit}")
         axes.set_title(title)
         _legend(axes)
-        return _svg(figure)
+        return svg(figure)
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]], targets: Sequence[str], best_epoch: int | None) -> str:
@@ -131,7 +131,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], targets: Sequence[str]
     epochs = [record["epoch"] + 1 for record in history]
     colour = {name: TARGET_COLOURS[i % len(TARGET_COLOURS)] for i, name in enumerate(targets)}
     penalties = [name for name in history[0]["losses"] if name not in colour]
-    with _axes(2, (9.6, 2.9)) as (figure, (left, right)):
+    with drawing(2, (9.6, 2.9)) as (figure, (left, right)):
         style = {"marker": "o", "markersize": 3, "linewidth": 1.4}
         relative = lambda values: [value / values[0] if values[0] else float("nan") for value in values]
         for name in targets:
@@ -155,7 +155,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], targets: Sequence[str]
             axes.set_xlabel("epoch")
             axes.set_xticks(epochs if len(epochs) <= 15 else epochs[:: len(epochs) // 10])
             _legend(axes)
-        return _svg(figure)
+        return svg(figure)
 
 
 def heat_map(
@@ -178,12 +178,12 @@ def heat_map(
         cell: width in inches.
     """
     size = (_names_width(rows) + cell * len(columns) + 0.15, 0.3 * len(rows) + _heads_height(columns, cell) + 0.45)
-    with _axes(1, size) as (figure, (axes,)):
+    with drawing(1, size) as (figure, (axes,)):
         _cells(axes, rows, columns, values, texts, low=0.0, high=max(most, 1e-9), palette="Blues", cell=cell)
         axes.set_title(title)
         axes.set_ylabel(row_title)
         axes.set_xlabel(column_title)
-        return _svg(figure)
+        return svg(figure)
 
 
 def differences(rows: Sequence[str], columns: Sequence[str], by_group: Mapping[str, Sequence[Sequence[float | None]]]) -> str:
@@ -191,13 +191,13 @@ def differences(rows: Sequence[str], columns: Sequence[str], by_group: Mapping[s
     most = max((abs(value) for table in by_group.values() for row in table for value in row if value is not None), default=0)
     cell = 0.36 if len(columns) < 9 else 0.3
     width = _names_width(rows) + (cell * len(columns) + 0.2) * len(by_group)
-    with _axes(len(by_group), (width, 0.27 * len(rows) + _heads_height(columns, cell) + 0.35)) as (figure, panels):
+    with drawing(len(by_group), (width, 0.27 * len(rows) + _heads_height(columns, cell) + 0.35)) as (figure, panels):
         for place, (axes, (group, table)) in enumerate(zip(panels, by_group.items(), strict=True)):
             texts = [["" if value is None else _signed(value) for value in row] for row in table]
             names = rows if place == 0 else [""] * len(rows)
             _cells(axes, names, columns, table, texts, low=-max(most, 0.05), high=max(most, 0.05), palette="RdBu_r", cell=cell)
             axes.set_title(group)
-        return _svg(figure)
+        return svg(figure)
 
 
 def target_graph(names: Sequence[str], notes: Mapping[str, str], edges: Mapping[tuple[str, str], float | None]) -> str:
@@ -215,7 +215,7 @@ def target_graph(names: Sequence[str], notes: Mapping[str, str], edges: Mapping[
     at = {spot: (column * across, row * down) for spot, (column, row) in place.items()}
     right, low, high = max(x for x, _ in at.values()), min(y for _, y in at.values()), max(y for _, y in at.values())
     most = max([abs(value) for value in edges.values() if value is not None], default=0.0)
-    with _axes(1, (right + width + 0.3, high - low + down + 0.2)) as (figure, (axes,)):
+    with drawing(1, (right + width + 0.3, high - low + down + 0.2)) as (figure, (axes,)):
         axes.set_xlim(-width / 2 - 0.12, right + width / 2 + 0.12)
         axes.set_ylim(high + 0.4, low - 0.4)
         axes.axis("off")
@@ -260,12 +260,12 @@ def target_graph(names: Sequence[str], notes: Mapping[str, str], edges: Mapping[
             note = notes.get(name, "")
             axes.text(x, y - (0.085 if note else 0), name, ha="center", va="center", weight="bold", fontsize=9, zorder=3)
             axes.text(x, y + 0.1, note, ha="center", va="center", fontsize=8, color="#5b6770", zorder=3)
-        return _svg(figure)
+        return svg(figure)
 
 
 def user_points(title: str, points: Sequence[Mapping[str, Any]]) -> str:
     """Users in the plane, coloured by stage."""
-    with _axes(1, (5.4, 4.0)) as (figure, (axes,)):
+    with drawing(1, (5.4, 4.0)) as (figure, (axes,)):
         for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
             mine = [point for point in points if point["stage"] == stage]
             if mine:
@@ -276,13 +276,13 @@ def user_points(title: str, points: Sequence[Mapping[str, Any]]) -> str:
         axes.spines[:].set_visible(False)
         axes.set_title(title)
         _legend(axes)
-        return _svg(figure)
+        return svg(figure)
 
 
 def stage_shares(title: str, days: Sequence[Mapping[str, Any]]) -> str:
     """Shares of users by stage, a bar a day; dashed where another split begins."""
     width = min(0.42 * len(days) + 1.9, 9.6)
-    with _axes(1, (max(width, 4.2), 3.0)) as (figure, (axes,)):
+    with drawing(1, (max(width, 4.2), 3.0)) as (figure, (axes,)):
         below = [0.0] * len(days)
         for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
             heights = [day["counts"][stage] / day["users"] for day in days]
@@ -304,12 +304,12 @@ def stage_shares(title: str, days: Sequence[Mapping[str, Any]]) -> str:
         axes.set_title(title, pad=16)
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def curriculum(courses: Mapping[str, Mapping[str, Any]], colour: Mapping[str, str]) -> str:
     """The probability of being shown labels over training, beside the validation AUC of the last target."""
-    with _axes(2, (9.6, 2.9)) as (figure, (left, right)):
+    with drawing(2, (9.6, 2.9)) as (figure, (left, right)):
         for name, course in courses.items():
             left.plot(
                 [point["progress"] for point in course["probability"]],
@@ -330,14 +330,14 @@ def curriculum(courses: Mapping[str, Mapping[str, Any]], colour: Mapping[str, st
             axes.set_xlim(0, last * 1.03)
             axes.set_xlabel("epochs trained")
             _legend(axes)
-        return _svg(figure)
+        return svg(figure)
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _axes(columns: int, size: tuple[float, float]) -> Iterator[tuple[Any, list[Any]]]:
+def drawing(columns: int, size: tuple[float, float]) -> Iterator[tuple[Any, list[Any]]]:
     """A figure outside of pyplot's registry (nothing to close, no display), with the report's style."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -354,7 +354,8 @@ def _legend(axes: Any) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """The figure as a data URL; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -413,7 +414,8 @@ def _places(
         column and row of every target: a column per depth, a child beside its parents, never two in one place; an edge that
         passes columns has a place of its own in each; and by edge, the places after the parent, the child last.
     """
-    column: dict[Hashable, int] = {name: depth for name, depth in depths(names, edges).items()}
+    parents = {name: tuple(parent for parent, child in edges if child == name) for name in names}
+    column: dict[Hashable, int] = {name: depth for name, depth in depths(parents).items()}
     ways: dict[tuple[str, str], list[Hashable]] = {}
     for parent, child in edges:
         passed: list[Hashable] = [(parent, child, between) for between in range(column[parent] + 1, column[child])]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from models.layers.graph import depths
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from pipelines.batches import to_batch
@@ -237,7 +238,7 @@ def curriculum_of(ranker: Ranker, schema: Schema, history: Sequence[Mapping[str,
 
 def last_target(schema: Schema) -> str:
     """The binary target with the longest way from a root; of several, the first. A schema of values only: its first target."""
-    depth = depths(schema.target_names, schema_edges(schema))
+    depth = depths({target.name: target.parents for target in schema.targets})
     binary = (target.name for target in schema.targets if target.is_binary)
     return max(binary, key=depth.__getitem__, default=schema.target_names[0])
 
@@ -245,17 +246,6 @@ def last_target(schema: Schema) -> str:
 def schema_edges(schema: Schema) -> list[tuple[str, str]]:
     """(parent, child) of all targets."""
     return [(parent, target.name) for target in schema.targets for parent in target.parents]
-
-
-def depths(names: Sequence[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Edges on the longest way from a root to each name; the graph has no cycle."""
-    parents = {name: [parent for parent, child in edges if child == name] for name in names}
-    found: dict[str, int] = {}
-    while len(found) < len(names):
-        for name in names:
-            if all(parent in found for parent in parents[name]):
-                found[name] = max((found[parent] + 1 for parent in parents[name]), default=0)
-    return found
 
 
 def _plain(value: float) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from models.metrics import CUTOFFS, DIRECTIONS
 from models.schema import STAGES, Schema, Target
 from pipelines.evaluate import figures, sections
+from pipelines.evaluate.page import page
 
 GROUPS_ABREAST = 4  # targets in one overview table
 TOLERATED = 0.005  # share of candidates on which predictions may break the funnel beyond what labels do, before it is marked
@@ -241,26 +242,18 @@ def _html(
     settings: Mapping[str, Mapping[str, Any]],
     stages: Mapping[str, Any] | None,
 ) -> str:
-    import jinja2
-
     colour = figures.colours({entry.name: entry.role for entry in entries})
     models = [entry for entry in entries if entry.role == "model"]
     racing = [entry for entry in entries if entry.role != "truth"]
     reference = (models or list(entries))[0].result
     predicted = {name for entry in racing for name in entry.result["targets"]}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     curves = {
         entry.name: figures.learning_curves(entry.history, schema.target_names, _best_epoch(entry))
         for entry in models
         if entry.history
     }
-    return environment.get_template("report.html.j2").render(
+    return page(
+        Path(__file__).parent / "templates" / "report.html.j2",
         about=about,
         alarms=[(entry.name, alarm["message"]) for entry in racing for alarm in entry.result["alarms"]],
         colour=colour,

@@ -64,6 +64,14 @@ def test_nothing_to_train_for_is_refused():
         learner_of(with_loss_weights(click=0, goods_bag=0, order=0, stay=0))
 
 
+def test_missing_labels_are_named():
+    schema = tiny_schema()
+    batch = random_batch(schema, TABLE_SIZES, feeds=6, seed=0)
+    _, learner = learner_of(schema)
+    with pytest.raises(ValueError, match=r"the batch has no labels for: click\. Training needs one per target"):
+        learner.step(replaced(batch, labels={name: values for name, values in batch.labels.items() if name != "click"}))
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_before_the_update(bad):
     schema = tiny_schema()

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from models.layers.graph import generations
+from models.layers.graph import depths, generations
 from models.layers.transfer import Transfer, TransferAttention
 
 DIAMOND = {"d": ("c", "b"), "b": ("a",), "c": ("a",), "a": ()}
 LARGER = {**DIAMOND, "e": ("d", "a"), "alone": (), "f": ("d",), "g": ("a", "alone")}
+
+
+def test_depth_is_the_longest_way_from_a_root():
+    assert depths({"c": ("b", "a", "d"), "a": (), "b": ("a",), "d": ()}) == {"a": 0, "b": 1, "c": 2, "d": 0}
 
 
 def shuffled(module: torch.nn.Module, seed: int = 1) -> torch.nn.Module:

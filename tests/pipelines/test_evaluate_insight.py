@@ -21,7 +21,6 @@ from pipelines.evaluate.figures import _places
 from pipelines.evaluate.insight import (
     STEPS_AN_EPOCH,
     curriculum_of,
-    depths,
     gate_means,
     insight_of,
     last_of,
@@ -223,9 +222,7 @@ def test_no_picture_of_few_equal_or_broken_preferences():
 # -- target graph --------------------------------------------------------------------------------------------------
 
 
-def test_depths_and_the_last_target():
-    edges = [("a", "b"), ("b", "c"), ("a", "c"), ("d", "c")]
-    assert depths(["c", "a", "b", "d"], edges) == {"a": 0, "b": 1, "c": 2, "d": 0}
+def test_the_last_target():
     assert last_target(tiny_schema()) == "order"
     spelling = tiny_schema().to_dict()
     values = Schema.from_dict({**spelling, "targets": [{**spelling["targets"][3], "parents": []}]})
