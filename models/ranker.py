@@ -27,7 +27,7 @@ from models.learners import LearnerConfig
 from models.learners.joint import JointConfig
 from models.losses import Losses
 from models.schema import STAGES, Schema
-from models.slots import Insight, SumCount, Training, Vectors, Weights, Widths
+from models.slots import Compared, Insight, Interests, SumCount, Together, Training, Vectors, Weights, Widths
 from models.weightings import WEIGHTINGS, WeightingConfig
 from models.weightings.fixed import FixedConfig
 
@@ -74,11 +74,13 @@ class Outcome:
         outputs: by target, as a coupling gives them (`slots.Coupled`).
         weights: of the targets in the loss.
         penalties: losses that parts add, by name.
+        compared: rows for the ranker's `together`; None without such losses.
     """
 
     outputs: Mapping[str, Tensor]
     weights: Weights
     penalties: Mapping[str, SumCount]
+    compared: Compared | None
 
 
 class Ranker(nn.Module):
@@ -90,7 +92,8 @@ class Ranker(nn.Module):
         table_sizes: rows of each table, row 0 included.
 
     Attributes:
-        penalties: names of all losses that its parts may add in training.
+        penalties: names of all losses that its parts may add in training, as sums over workers.
+        together: losses that compare the rows of all workers; None without.
 
     Raises:
         ValueError: a table without a size.
@@ -102,7 +105,7 @@ class Ranker(nn.Module):
         self.schema = schema
         self.config = config
         self.embedding = Embedding(schema, table_sizes, config.embedding_width, config.numbers)
-        self.interest = INTERESTS[config.interest.kind](config.interest, schema, self.embedding.history_widths)
+        self.interest = INTERESTS[config.interest.kind](config.interest, schema, self.embedding.inputs)
         widths: Widths = self.embedding.widths | self.interest.widths
         self.stages = None
         if config.stage:
@@ -119,6 +122,7 @@ class Ranker(nn.Module):
         self.weighting = WEIGHTINGS[config.weighting.kind](config.weighting, schema, self.embedding.widths)
         self.losses = Losses(schema)
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
+        self.together: Together | None = self.interest.together
 
     def table_sets(self) -> dict[str, TableSet]:
         """All embedding tables by module name; every other parameter is dense."""
@@ -138,8 +142,8 @@ class Ranker(nn.Module):
         Args:
             gathered: from `gather` for the same batch; None reads the tables themselves.
         """
-        vectors, _, _ = self._vectors(batch, gathered)
-        return dict(self.coupling(vectors, None).outputs)
+        _, vectors, _ = self._inputs(batch, None, gathered)
+        return dict(self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), None).outputs)
 
     def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
         """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
@@ -155,34 +159,31 @@ class Ranker(nn.Module):
             progress: epochs that training has behind it, fractions included.
         """
         training = Training(progress=progress, batch=batch, beliefs=self.losses.beliefs(batch.labels))
-        vectors, embedded, penalties = self._vectors(batch, gathered)
-        coupled = self.coupling(vectors, training)
+        embedded, vectors, interests = self._inputs(batch, training, gathered)
+        coupled = self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), training)
         weights = self.weighting(embedded, training)
         return Outcome(
-            outputs=coupled.outputs, weights=weights, penalties={**penalties, **coupled.penalties, **weights.penalties}
+            outputs=coupled.outputs,
+            weights=weights,
+            penalties={**interests.penalties, **coupled.penalties, **weights.penalties},
+            compared=interests.compared,
         )
 
     def insight(self, batch: FeedBatch) -> Insight:
         """What the parts show of themselves on a batch."""
-        embedded, inputs, _ = self._inputs(batch, None)
+        embedded, vectors, _ = self._inputs(batch, None, None)
         return Insight(
-            gates=self.fusion.gates(inputs),
-            edges=self.coupling.edges(self._with_wide(self.fusion(inputs), batch, None)),
+            gates=self.fusion.gates(vectors),
+            edges=self.coupling.edges(self._with_wide(self.fusion(vectors), batch, None)),
             preferences=self.weighting.preferences(embedded),
         )
 
-    def _vectors(
-        self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None
-    ) -> tuple[dict[str, Tensor], Embedded, Mapping[str, SumCount]]:
-        """[N, H] by target, what they were made of, and the interest's penalties."""
-        embedded, inputs, penalties = self._inputs(batch, gathered)
-        return self._with_wide(self.fusion(inputs), batch, gathered), embedded, penalties
-
     def _inputs(
-        self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None
-    ) -> tuple[Embedded, Vectors, Mapping[str, SumCount]]:
+        self, batch: FeedBatch, training: Training | None, gathered: Mapping[nn.Module, Gathered] | None
+    ) -> tuple[Embedded, Vectors, Interests]:
+        """What the fusion reads, and what it was made of."""
         embedded = self.embedding(batch, gathered)
-        interests = self.interest(embedded, batch)
+        interests = self.interest(embedded, batch, training, gathered)
         stage = {}
         if self.stages is not None:
             if batch.stage_R is None:
@@ -194,7 +195,7 @@ class Ranker(nn.Module):
             feed_of_candidate_N=batch.feed_of_candidate_N,
             level_N=batch.level_N,
         )
-        return embedded, vectors, interests.penalties
+        return embedded, vectors, interests
 
     def _with_wide(
         self, vectors: dict[str, Tensor], batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None

@@ -8,7 +8,9 @@ a slot follows any filling of the slot before. What is the same for a whole feed
 has been applied to it (`layers.mixed`), and is widened to N rows as late as possible.
 
 Interests, couplings and weightings may add losses of their own in training. They list the names in `penalties`, since
-workers exchange sums of equal length even when one of them has no batch.
+workers exchange sums of equal length even when one of them has no batch. A loss that compares the rows of a whole batch
+with each other, such as a contrast between users, is no sum over workers: an interest hands those rows over as `Compared`
+and tells with its `together` what becomes of them, so that several workers compare what one would.
 
     # R feeds, N candidates, F/C summed width of the feed/candidate vectors, H width of a target's vector, K classes
 """
@@ -16,6 +18,7 @@ workers exchange sums of equal length even when one of them has no batch.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -65,17 +68,50 @@ class Vectors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Rows of a batch for the losses that compare them with each other.
+
+    Attributes:
+        users_M: raw id of the row's user, int64.
+        rows_MW: float [M, W]; W is `Together.width`.
+    """
+
+    users_M: Tensor
+    rows_MW: Tensor
+
+
+class Together(Protocol):
+    """Losses over rows of all workers together; without parameters.
+
+    Attributes:
+        width: of a row.
+        names: of the losses.
+    """
+
+    width: int
+    names: tuple[str, ...]
+
+    def __call__(self, compared: Compared) -> Mapping[str, Tensor]:
+        """A scalar by name, differentiable in the rows; 0 where there is nothing to compare, also for M = 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Interests:
-    """What an interest gives: vectors per feed or per candidate, and losses of its own by name."""
+    """What an interest gives: vectors per feed or per candidate, and losses of its own by name.
+
+    Attributes:
+        compared: what `together` compares; None when predicting, or without such losses.
+    """
 
     feed: Mapping[str, Tensor] = field(default_factory=dict)
     candidate: Mapping[str, Tensor] = field(default_factory=dict)
     penalties: Mapping[str, SumCount] = field(default_factory=dict)
+    compared: Compared | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What couplings and weightings are told in training; when predicting, they are told nothing.
+    """What interests, couplings and weightings are told in training; when predicting, they are told nothing.
 
     Attributes:
         progress: epochs that training has behind it, fractions included.

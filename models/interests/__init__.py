@@ -1,7 +1,12 @@
 """Interest slot: histories and candidate -> interest vectors, per feed or per candidate.
 
-A filling is built as `Filling(config, schema, history_widths)`, tells its `widths: Widths`, and is called as
-`filling(embedded, batch) -> Interests`.
+A filling is built as `Filling(config, schema, inputs)` (`layers.embedding.InterestInputs`), tells its `widths: Widths`, the
+names of its `penalties` and its `together` (`slots.Together` or None), and is called as
+
+    filling(embedded, batch, training, gathered) -> Interests
+
+with `training` None when predicting. `gathered` is for table sets of its own, as in `TableSet.forward`; None reads the
+tables themselves.
 """
 
 from typing import Annotated

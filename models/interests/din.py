@@ -18,6 +18,7 @@ entry that no candidate field matches (say its stay time) stand beside k. Activa
 not look at other rows of the batch.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -27,17 +28,19 @@ from models.batch import FeedBatch
 from models.config import config
 from models.layers import histories
 from models.layers.dice import Dice
-from models.layers.embedding import Embedded, EmbeddedHistory, HistoryWidths
+from models.layers.embedding import Embedded, EmbeddedHistory, HistoryWidths, InterestInputs
 from models.layers.grid import Grid, grid
+from models.layers.masked import masked_softmax
 from models.layers.mlp import check_layers, plain_uniform
+from models.layers.tables import Gathered
 from models.schema import Schema
-from models.slots import Interests, Widths
+from models.slots import Interests, Together, Training, Widths
 
 
 @config
 class DinConfig:
     """Attributes:
-    histories: which histories are read; None reads all. Each has attention weights of its own.
+    histories: which histories are read (`layers.histories.chosen`); None reads all. Each has attention weights of its own.
     hidden: hidden layers of the attention MLP.
     activation: of the attention MLP.
     softmax: let a history's weights sum to 1.
@@ -91,10 +94,7 @@ class TargetAttention(nn.Module):
         is_real_GSL = places.of_feed(history.is_real_RL).unsqueeze(1)
         hidden_GLSA = self._first_layer(entries_GLE, places.lay(query_NM))
         score_GSL = self.rest(self.first_activation(hidden_GLSA)).squeeze(3).transpose(1, 2)
-        if self.softmax:
-            # the lowest number rather than -inf: all padding gives equal weights, masked below, and not nan
-            score_GSL = score_GSL.masked_fill(~is_real_GSL, torch.finfo(score_GSL.dtype).min).softmax(2)
-        weight_GSL = score_GSL.masked_fill(~is_real_GSL, 0)
+        weight_GSL = masked_softmax(score_GSL, is_real_GSL) if self.softmax else score_GSL.masked_fill(~is_real_GSL, 0)
         return places.pick(weight_GSL @ entries_GLE)
 
     def _first_layer(self, entries_GLE: Tensor, query_GSM: Tensor) -> Tensor:
@@ -114,19 +114,26 @@ class Din(nn.Module):
     """Gives `interest.<history>` [N, E] per candidate, and with `matches` also `matches.<history>`."""
 
     penalties: tuple[str, ...] = ()
+    together: Together | None = None
 
-    def __init__(self, config: DinConfig, schema: Schema, history_widths: dict[str, HistoryWidths]) -> None:
+    def __init__(self, config: DinConfig, schema: Schema, inputs: InterestInputs) -> None:
         super().__init__()
         self.schema = schema
         self.histories = histories.chosen(schema, config.histories)
         self.matches = config.matches
-        self.attention = nn.ModuleDict({name: TargetAttention(config, history_widths[name]) for name in self.histories})
+        self.attention = nn.ModuleDict({name: TargetAttention(config, inputs.histories[name]) for name in self.histories})
         self.widths = Widths(
-            candidate={f"interest.{name}": history_widths[name].entry for name in self.histories}
+            candidate={f"interest.{name}": inputs.histories[name].entry for name in self.histories}
             | {f"matches.{name}": histories.width(schema, name) for name in self.histories if config.matches}
         )
 
-    def forward(self, embedded: Embedded, batch: FeedBatch) -> Interests:
+    def forward(
+        self,
+        embedded: Embedded,
+        batch: FeedBatch,
+        training: Training | None = None,
+        gathered: Mapping[nn.Module, Gathered] | None = None,
+    ) -> Interests:
         places = grid(batch.feed_of_candidate_N, batch.feeds)
         candidate = {}
         for name in self.histories:

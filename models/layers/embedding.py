@@ -47,6 +47,21 @@ class HistoryWidths:
     matched: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class InterestInputs:
+    """What an interest is told of what it will read.
+
+    Attributes:
+        fields: of `Embedded.feed` and `Embedded.candidate`.
+        histories: by name.
+        table_sizes: rows of each table, for tables of an interest's own.
+    """
+
+    fields: Widths
+    histories: Mapping[str, HistoryWidths]
+    table_sizes: Mapping[str, int]
+
+
 class Embedding(nn.Module):
     """Tables of every width, and numbers.
 
@@ -90,12 +105,13 @@ class Embedding(nn.Module):
             feed={name: each_width[name] for name in self._order["feed"]},
             candidate={name: each_width[name] for name in self._order["candidate"]},
         )
-        self.history_widths = {}
+        history_widths = {}
         for history in schema.histories:
             by_name = {item.name: self.table_widths[item.table] for item in history.fields}
-            self.history_widths[history.name] = HistoryWidths(
+            history_widths[history.name] = HistoryWidths(
                 entry=sum(by_name.values()), matched=sum(by_name[name] for name in self._matched[history.name])
             )
+        self.inputs = InterestInputs(fields=self.widths, histories=history_widths, table_sizes=table_sizes)
 
     def forward(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None) -> Embedded:
         """Args: `gathered` holds the training leaf of every table set; None reads the tables themselves."""

@@ -1,4 +1,4 @@
-"""How often a candidate's own attributes stand in its user's history.
+"""Which histories are read, and how often a candidate's own attributes stand in them.
 
 # N candidates, R feeds, L history length, M matched fields
 """
@@ -37,15 +37,35 @@ def width(schema: Schema, history: str) -> int:
 
 
 def chosen(schema: Schema, names: Sequence[str] | None) -> tuple[str, ...]:
-    """The histories an interest reads: all of the schema, or the named ones.
+    """The histories an interest reads: all of the schema, or those named by their own name or by their kind of events.
 
     Raises:
-        ConfigError: a name that is no history.
+        ConfigError: a name that is neither a history nor the events of one.
     """
-    known = [history.name for history in schema.histories]
-    for name in names or ():
-        if name not in known:
-            raise ConfigError(
-                f"interest reads history `{name}`, which the schema does not have. Histories: {', '.join(known)}."
-            )
-    return tuple(known if names is None else names)
+    known = {history.name: history.events for history in schema.histories}
+    if names is None:
+        return tuple(known)
+    for name in names:
+        if name not in known and name not in known.values():
+            listed = ", ".join(f"{history} ({events})" for history, events in known.items()) or "none"
+            raise ConfigError(f"interest reads history `{name}`, which the schema does not have. Histories: {listed}.")
+    return tuple(history for history, events in known.items() if history in names or events in names)
+
+
+def domains(schema: Schema, interest: str) -> tuple[str, str]:
+    """Names of the one history of rooms and of the one history of products.
+
+    Raises:
+        ConfigError: the schema does not have one of each.
+    """
+    by_events = {
+        events: [history.name for history in schema.histories if history.events == events]
+        for events in ("engagements", "product_clicks")
+    }
+    if any(len(names) != 1 for names in by_events.values()):
+        found = "; ".join(f"{events}: {', '.join(names) or 'none'}" for events, names in by_events.items())
+        raise ConfigError(
+            f"interest `{interest}` is defined between two domains, so it needs one history of engagements and one of "
+            f"product_clicks. The schema has {found}. Take an interest that reads any histories, such as `eta`."
+        )
+    return by_events["engagements"][0], by_events["product_clicks"][0]

@@ -1,23 +1,16 @@
-"""Joint training: one step on the weighted sum of all targets' mean losses.
+"""Joint training: one step on the weighted sum of all targets' mean losses."""
 
-# N candidates, U different table rows of a batch, D width
-"""
-
-import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.batch import FeedBatch
-from models.config import ConfigError, config
-from models.layers.tables import Gathered, TableSet
+from models.config import config
+from models.learners.share import Share, Totals, Workers
 from models.learners.world import World
-from models.losses import sum_count
-from models.optim import OptimiserConfig, Optimisers, merged
+from models.optim import OptimiserConfig, Optimisers
 from models.schema import Schema
-from models.slots import SumCount
 
 if TYPE_CHECKING:
     from models.ranker import Ranker
@@ -31,7 +24,8 @@ class JointConfig:
 class Joint:
     """Minimises, over all workers' candidates together,
 
-        sum over targets t of   sum_n(weight_tn loss_tn) / N   +   sum over penalties of   sum / count.
+        sum over targets t of   sum_n(weight_tn loss_tn) / N   +   sum over penalties of   sum / count
+        +   sum over the ranker's `together` losses.
 
     Sums and counts are added over workers before the division, gradients are added after, so W workers make the step
     that one worker would make with the joint batch. A penalty that nothing counts for is 0.
@@ -41,20 +35,12 @@ class Joint:
     """
 
     def __init__(self, ranker: "Ranker", schema: Schema, config: JointConfig, optimiser: OptimiserConfig, world: World) -> None:
-        if world.size > 1 and ranker.weighting.needs_one_worker:
-            raise ConfigError(
-                f"`weighting.beta: running` keeps each user's count on one worker, but this training has {world.size}. "
-                "Use `weighting.beta: closed`, or one worker."
-            )
-        self.ranker = ranker
-        self.schema = schema
-        self.world = world
-        self.tables = ranker.table_sets()
-        of_tables = {id(tables.weight) for tables in self.tables.values()}
-        self.dense = [parameter for parameter in ranker.parameters() if id(parameter) not in of_tables]
-        self.optimisers = Optimisers(optimiser, self.dense, {name: each.weight.detach() for name, each in self.tables.items()})
+        self.workers = Workers(ranker, schema, world)
+        self.dense = self.workers.dense
+        weights = {name: tables.weight.detach() for name, tables in self.workers.tables.items()}
+        self.optimisers = Optimisers(optimiser, self.dense, weights)
 
-    def step(self, batch: FeedBatch | None, progress: float = 0.0) -> dict[str, tuple[float, float]]:
+    def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
         """One optimisation step; all workers take part.
 
         Args:
@@ -68,33 +54,29 @@ class Joint:
             FloatingPointError: a loss is not finite; on every worker alike, before anything is updated.
             ValueError: the batch lacks labels of a target.
         """
-        gathered: Mapping[nn.Module, Gathered] = {}
-        own: dict[str, SumCount] = {}
-        objective: dict[str, Tensor] = {}  # what is divided by the count of the same name
+        share = self.workers.forward(batch, progress)
+        totals, compared_MW = self.workers.totals(share)
         if batch is not None:
-            batch = self.ranker.for_training(batch)
-            gathered = self.ranker.gather(batch)
-            outcome = self.ranker.outcome(batch, gathered, progress=progress)
-            for name, loss_N in self.ranker.losses(outcome.outputs, batch.labels).items():
-                own[name] = sum_count(loss_N)
-                weight = outcome.weights.targets[name]
-                if isinstance(weight, Tensor) or weight > 0:
-                    objective[name] = (weight * loss_N).sum()
-            for name, (loss, count) in outcome.penalties.items():
-                own[name] = (loss, count)
-                objective[name] = loss
-        totals = self._totals(own)
-        _refuse_non_finite(totals)
-
-        if batch is not None:
-            loss = torch.stack([each / (totals[name][1] or 1.0) for name, each in objective.items()]).sum()
             for parameter in self.dense:
                 parameter.grad = None
-            loss.backward()
+            roots: list[Tensor] = [_objective(share, totals)]
+            gradients: list[Tensor | None] = [None]
+            if share.compared is not None and compared_MW is not None:
+                roots.append(share.compared.rows_MW)
+                gradients.append(compared_MW.to(share.compared.rows_MW.dtype))
+            torch.autograd.backward(roots, gradients)
         if any(count > 0 for _, count in totals.values()):
             self._sum_dense_gradients(is_idle=batch is None)
-            self.optimisers.step({name: self._rows(tables, gathered.get(tables)) for name, tables in self.tables.items()})
+            rows = {}
+            for name, tables in self.workers.tables.items():
+                gathered = share.gathered.get(tables)
+                rows[name] = self.workers.sum_rows(tables, gathered, None if gathered is None else gathered.rows_UD.grad)
+            self.optimisers.step(rows)
         return totals
+
+    def told(self) -> dict[str, float]:
+        """Numbers of the last step worth following, by name; joint training has none besides its losses."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser state; the ranker's weights are saved with the ranker."""
@@ -103,47 +85,25 @@ class Joint:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimisers.load_state_dict(state["optimisers"])
 
-    def _totals(self, own: Mapping[str, SumCount]) -> dict[str, tuple[float, float]]:
-        """Sums and counts over all workers, in one exchange."""
-        names = [*self.schema.target_names, *self.ranker.penalties]
-        device = self.dense[0].device
-        stacked = torch.zeros(len(names), 2, dtype=torch.float64, device=device)
-        for index, name in enumerate(names):
-            if name in own:
-                stacked[index] = torch.stack([value.detach().to(torch.float64) for value in own[name]])
-        self.world.sum_(stacked)
-        return {name: (total, count) for name, (total, count) in zip(names, stacked.tolist(), strict=True)}
-
     def _sum_dense_gradients(self, *, is_idle: bool) -> None:
-        if self.world.size == 1:
+        if self.workers.world.size == 1:
             return
-        gradients = [
-            torch.zeros_like(parameter) if is_idle or parameter.grad is None else parameter.grad for parameter in self.dense
-        ]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        self.world.sum_(flat)
-        parts = flat.split([parameter.numel() for parameter in self.dense])
-        for parameter, part in zip(self.dense, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        own = [torch.zeros_like(parameter) if is_idle or parameter.grad is None else parameter.grad for parameter in self.dense]
+        for parameter, gradient in zip(self.dense, self.workers.sum_dense(own), strict=True):
+            parameter.grad = gradient
 
-    def _rows(self, tables: TableSet, gathered: Gathered | None) -> tuple[Tensor, Tensor]:
-        """Different rows of a table set that any worker read, and their gradient over all workers."""
-        weight = tables.weight
-        if gathered is None:
-            ids_U, gradient_UD = weight.new_zeros(0, dtype=torch.int64), weight.new_zeros(0, weight.shape[1])
+
+def _objective(share: Share, totals: Totals) -> Tensor:
+    """This worker's part of the loss."""
+    assert share.weights is not None
+    terms = []
+    for name, (loss, _) in share.sums.items():
+        weight = share.weights.targets.get(name, 1.0)
+        if isinstance(weight, Tensor):
+            loss = (weight * share.losses_N[name]).sum()
+        elif weight == 0:
+            continue
         else:
-            ids_U = gathered.ids_U
-            gradient_UD = torch.zeros_like(gathered.rows_UD) if gathered.rows_UD.grad is None else gathered.rows_UD.grad
-        if self.world.size == 1:
-            return ids_U, gradient_UD
-        return merged(*self.world.gather_rows(ids_U, gradient_UD))
-
-
-def _refuse_non_finite(totals: Mapping[str, tuple[float, float]]) -> None:
-    bad = {name: total for name, (total, _) in totals.items() if not math.isfinite(total)}
-    if bad:
-        listed = ", ".join(f"`{name}` ({total})" for name, total in bad.items())
-        raise FloatingPointError(
-            f"the loss is not finite for {listed}; nothing was updated. Look for labels or numbers that are not finite or "
-            "very large, or lower the learning rate."
-        )
+            loss = weight * loss
+        terms.append(loss / (totals[name][1] or 1.0))
+    return torch.stack(terms).sum()

@@ -1,4 +1,4 @@
-"""The schema's loss weights."""
+"""The schema's loss weights, or those of its roots alone."""
 
 from typing import Literal
 
@@ -12,11 +12,17 @@ from models.slots import Training, Weights, Widths
 
 @config
 class FixedConfig:
+    """Attributes:
+    targets: `roots` trains for the targets without parents alone (single-task models, where the click is the only one);
+        the others are predicted by parts that nothing trains.
+    """
+
     kind: Literal["fixed"] = "fixed"
+    targets: Literal["all", "roots"] = "all"
 
 
 class Fixed(nn.Module):
-    """Raises: ConfigError if all weights are 0."""
+    """Raises: ConfigError if all weights that count are 0."""
 
     penalties: tuple[str, ...] = ()
     reads_preferences = False
@@ -24,9 +30,12 @@ class Fixed(nn.Module):
 
     def __init__(self, config: FixedConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
-        if not any(target.loss_weight for target in schema.targets):
-            raise ConfigError("every target has loss_weight 0, so there is nothing to train; give one a positive weight.")
-        self.weights = Weights(targets={target.name: target.loss_weight for target in schema.targets})
+        trained = [target for target in schema.targets if config.targets == "all" or not target.parents]
+        if not any(target.loss_weight for target in trained):
+            every = "every target" if config.targets == "all" else "every target without parents"
+            raise ConfigError(f"{every} has loss_weight 0, so there is nothing to train; give one a positive weight.")
+        weights = {target.name: 0.0 for target in schema.targets} | {target.name: target.loss_weight for target in trained}
+        self.weights = Weights(targets=weights)
 
     def forward(self, embedded: Embedded, training: Training) -> Weights:
         return self.weights

@@ -23,7 +23,7 @@ def embedded(seed: int = 0, **kwargs):
 
 def test_pooling_is_the_mean_of_real_entries_per_feed():
     schema, embedding, batch, vectors = embedded(feeds=6)
-    interests = Pooling(PoolingConfig(), schema, embedding.history_widths)(vectors, batch)
+    interests = Pooling(PoolingConfig(), schema, embedding.inputs)(vectors, batch)
     assert interests.candidate == {}
     for name, history in batch.histories.items():
         for feed in range(batch.feeds):
@@ -40,7 +40,7 @@ def test_din_is_an_mlp_over_query_key_difference_and_product(kind, softmax, most
     """Against the published form, pair by pair, with one weight for each of [q, k, q - k, q * k]."""
     schema, embedding, batch, vectors = embedded(feeds=6, most_candidates=most_candidates)
     config = DinConfig(hidden=(6, 5), activation=kind, softmax=softmax)
-    interest = Din(config, schema, embedding.history_widths)
+    interest = Din(config, schema, embedding.inputs)
     for parameter in interest.parameters():
         torch.nn.init.normal_(parameter)
     found = interest(vectors, batch)
@@ -79,7 +79,7 @@ def test_matches_count_entries_with_the_candidates_rows():
     # two of three entries; row 0, unknown, matches nothing; no entry
     expected = torch.tensor([[2 / 3, torch.log(torch.tensor(3.0))], [0, 0], [0, 0]])
     assert_close(matches(batch, schema, "products", torch.float32), expected)
-    interest = Pooling(PoolingConfig(matches=True), schema, embedding.history_widths)
+    interest = Pooling(PoolingConfig(matches=True), schema, embedding.inputs)
     found = interest(embedding(batch), batch)
     assert_close(found.candidate["matches.products"], expected)
     assert interest.widths.candidate == {"matches.channels": 6, "matches.products": 2}
@@ -87,7 +87,12 @@ def test_matches_count_entries_with_the_candidates_rows():
 
 def test_an_interest_reads_the_named_histories_only():
     schema, embedding, batch, vectors = embedded(feeds=3)
-    interest = Din(DinConfig(histories=("products",)), schema, embedding.history_widths)
+    interest = Din(DinConfig(histories=("products",)), schema, embedding.inputs)
     assert list(interest(vectors, batch).candidate) == ["interest.products"]
-    with pytest.raises(ConfigError, match=r"history `chanels`, which the schema does not have. Histories: channels, products"):
-        Pooling(PoolingConfig(histories=("chanels",)), schema, embedding.history_widths)
+    by_events = Pooling(PoolingConfig(histories=("engagements",)), schema, embedding.inputs)
+    assert list(by_events(vectors, batch).feed) == ["interest.channels"]
+    known = (
+        r"history `chanels`, which the schema does not have\. Histories: channels \(engagements\), products \(product_clicks\)"
+    )
+    with pytest.raises(ConfigError, match=known):
+        Pooling(PoolingConfig(histories=("chanels",)), schema, embedding.inputs)

@@ -94,7 +94,7 @@ def test_named_vectors_are_the_rows_and_numbers_of_the_batch(tiny_schema):
     expected = torch.cat([table(name)[rows[name]] for name in ("room", "streamer", "category")], dim=2)
     expected = torch.cat([expected, table("stay_bin")[rows["stay"]]], dim=2)
     assert_close(embedded.histories["channels"].entries_RLE, expected)
-    assert (embedding.history_widths["channels"].entry, embedding.history_widths["channels"].matched) == (22, 16)
+    assert (embedding.inputs.histories["channels"].entry, embedding.inputs.histories["channels"].matched) == (22, 16)
 
 
 def test_matched_attributes_of_an_entry_come_first(tiny_schema):

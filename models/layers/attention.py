@@ -1,0 +1,130 @@
+"""Multi-head attention over histories (Vaswani et al. 2017, "Attention is all you need", Sec. 3.2).
+
+    # R feeds, N candidates, L history length, D width, H heads, K width of a head (D = H K)
+    # G x S grid of candidates (`layers.grid`)
+
+Projections of keys have no bias: it would add the same to all scores of a query, and softmax does not see that.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers.grid import Grid
+from models.layers.masked import masked_softmax
+from models.layers.mlp import he_uniform, plain_uniform
+
+
+def check_heads(owner: str, width: int, heads: int) -> None:
+    if width < 1 or heads < 1 or width % heads:
+        raise ValueError(f"{owner} needs a width that its heads divide, got width={width}, heads={heads}.")
+
+
+class SelfAttention(nn.Module):
+    """Each entry attends to all real entries of its history: [R, L, D] -> [R, L, D]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.all_D3D = plain_uniform(width, 3 * width, inputs=width)
+        self.out_DD = plain_uniform(width, width, inputs=width)
+        self.out_bias_D = nn.Parameter(torch.zeros(width))
+
+    def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
+        query_RHLK, key_RHLK, value_RHLK = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (values_RLD @ self.all_D3D).chunk(3, dim=2)
+        )
+        score_RHLL = query_RHLK @ key_RHLK.transpose(2, 3) / math.sqrt(query_RHLK.shape[3])
+        weight_RHLL = masked_softmax(score_RHLL, is_real_RL[:, None, None, :])
+        return (weight_RHLL @ value_RHLK).transpose(1, 2).flatten(2) @ self.out_DD + self.out_bias_D
+
+
+class TargetAttention(nn.Module):
+    """Each candidate attends to the real entries of its feed's history: -> [N, D].
+
+    No history is copied per candidate: scores and sums are products of a feed's matrix with all its candidates'.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_DD = plain_uniform(width, width, inputs=width)
+        self.query_bias_D = nn.Parameter(torch.zeros(width))
+        self.both_D2D = plain_uniform(width, 2 * width, inputs=width)
+        self.out_DD = plain_uniform(width, width, inputs=width)
+        self.out_bias_D = nn.Parameter(torch.zeros(width))
+
+    def forward(
+        self, query_ND: Tensor, values_RLD: Tensor, is_real_RL: Tensor, places: Grid, kept_GSL: Tensor | None = None
+    ) -> Tensor:
+        """Args: `kept_GSL` names entries that a candidate may attend to, bool; None is all."""
+        key_RHLK, value_RHLK = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (values_RLD @ self.both_D2D).chunk(2, dim=2)
+        )
+        query_GSD = places.lay(torch.addmm(self.query_bias_D, query_ND, self.query_DD))
+        query_GHSK = query_GSD.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        score_GHSL = query_GHSK @ places.of_feed(key_RHLK).transpose(2, 3) / math.sqrt(query_GHSK.shape[3])
+        seen_G1SL = places.of_feed(is_real_RL)[:, None, None, :]
+        if kept_GSL is not None:
+            seen_G1SL = seen_G1SL & kept_GSL.unsqueeze(1)
+        weight_GHSL = masked_softmax(score_GHSL, seen_G1SL)
+        found_GSD = (weight_GHSL @ places.of_feed(value_RHLK)).transpose(1, 2).flatten(2)
+        return torch.addmm(self.out_bias_D, places.pick(found_GSD), self.out_DD)
+
+
+class FeedForward(nn.Module):
+    """Two layers with a ReLU between, [..., D] -> [..., D]."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.in_DI = he_uniform(width, inner, inputs=width)
+        self.in_bias_I = nn.Parameter(torch.zeros(inner))
+        self.out_ID = plain_uniform(inner, width, inputs=inner)
+        self.out_bias_D = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.in_DI + self.in_bias_I).relu() @ self.out_ID + self.out_bias_D
+
+
+class Block(nn.Module):
+    """Self-attention and a feed-forward layer, each with a residual and layer normalisation after it."""
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.attention, self.feed_forward = SelfAttention(width, heads), FeedForward(width, inner)
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.dropout = dropout
+
+    def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
+        drop = lambda x: F.dropout(x, self.dropout, self.training)
+        values_RLD = self.norms[0](values_RLD + drop(self.attention(values_RLD, is_real_RL)))
+        return self.norms[1](values_RLD + drop(self.feed_forward(values_RLD)))
+
+
+class Encoder(nn.Module):
+    """Transformer over a history, once per feed: [R, L, D] -> [R, L, D], zeros for padding.
+
+    Places are learnt and counted from the newest entry, so that a longer past shifts nothing. Without blocks the entries
+    are returned as they are.
+
+    Args:
+        longest: entries of the longest history; older ones share the last place.
+    """
+
+    def __init__(self, width: int, heads: int, blocks: int, longest: int, dropout: float) -> None:
+        super().__init__()
+        self.places = nn.Embedding(longest, width) if blocks else None
+        if self.places is not None:
+            nn.init.normal_(self.places.weight, std=0.01)
+        self.blocks = nn.ModuleList([Block(width, heads, 4 * width, dropout) for _ in range(blocks)])
+
+    def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
+        if self.places is not None:
+            longest = self.places.num_embeddings
+            ago_RL = is_real_RL.sum(1, keepdim=True) - 1 - torch.arange(is_real_RL.shape[1], device=is_real_RL.device)
+            values_RLD = values_RLD + self.places(ago_RL.clamp(0, longest - 1))
+        for block in self.blocks:
+            values_RLD = block(values_RLD, is_real_RL)
+        return values_RLD.masked_fill(~is_real_RL.unsqueeze(2), 0)

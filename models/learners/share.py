@@ -1,0 +1,169 @@
+"""What every learner does in a step: a forward pass over this worker's share of the batch, and sums over all workers.
+
+# N candidates, M compared rows of this worker, U different table rows of a batch, D width
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import FeedBatch
+from models.config import ConfigError
+from models.layers.tables import Gathered, TableSet
+from models.learners.world import World
+from models.losses import sum_count
+from models.optim import merged
+from models.schema import Schema
+from models.slots import Compared, SumCount, Weights
+
+if TYPE_CHECKING:
+    from models.ranker import Ranker
+
+Totals = dict[str, tuple[float, float]]
+"""Loss sum and count by name, over all workers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One worker's forward pass; empty for a worker that has run out of data.
+
+    Attributes:
+        batch: as it was trained on; None if there is none.
+        gathered: table rows that it read, by table set.
+        losses_N: of the targets, without weights.
+        sums: loss sum and count by target and penalty, without weights.
+        weights: of the targets; None without a batch.
+        compared: rows for the ranker's `together`.
+    """
+
+    batch: FeedBatch | None = None
+    gathered: Mapping[nn.Module, Gathered] = field(default_factory=dict)
+    losses_N: Mapping[str, Tensor] = field(default_factory=dict)
+    sums: Mapping[str, SumCount] = field(default_factory=dict)
+    weights: Weights | None = None
+    compared: Compared | None = None
+
+
+class Workers:
+    """All workers of a training, and the ranker they train alike.
+
+    Raises:
+        ConfigError: a weighting that needs one worker, and several.
+    """
+
+    def __init__(self, ranker: "Ranker", schema: Schema, world: World) -> None:
+        if world.size > 1 and ranker.weighting.needs_one_worker:
+            raise ConfigError(
+                f"`weighting.beta: running` keeps each user's count on one worker, but this training has {world.size}. "
+                "Use `weighting.beta: closed`, or one worker."
+            )
+        self.ranker = ranker
+        self.world = world
+        self.tables: dict[str, TableSet] = ranker.table_sets()
+        of_tables = {id(tables.weight) for tables in self.tables.values()}
+        self.dense = [parameter for parameter in ranker.parameters() if id(parameter) not in of_tables]
+        self.names = (*schema.target_names, *ranker.penalties)
+        self.dtype = torch.promote_types(self.dense[0].dtype, torch.float32)  # of compared rows, as under autocast
+
+    def forward(self, batch: FeedBatch | None, progress: float) -> Share:
+        """Raises: ValueError if the batch lacks labels of a target."""
+        if batch is None:
+            return Share()
+        batch = self.ranker.for_training(batch)
+        gathered = self.ranker.gather(batch)
+        outcome = self.ranker.outcome(batch, gathered, progress=progress)
+        losses_N = self.ranker.losses(outcome.outputs, batch.labels)
+        return Share(
+            batch=batch,
+            gathered=gathered,
+            losses_N=losses_N,
+            sums={**{name: sum_count(loss_N) for name, loss_N in losses_N.items()}, **outcome.penalties},
+            weights=outcome.weights,
+            compared=outcome.compared,
+        )
+
+    def totals(self, share: Share) -> tuple[Totals, Tensor | None]:
+        """All losses over all workers, and the gradient [M, W] of the `together` losses in this worker's compared rows.
+
+        Raises:
+            FloatingPointError: a loss is not finite; on every worker alike.
+        """
+        compared = share.compared
+        stacked = torch.zeros(2 * len(self.names) + self.world.size, dtype=torch.float64, device=self.dense[0].device)
+        for index, name in enumerate(self.names):
+            if name in share.sums:
+                stacked[2 * index : 2 * index + 2] = torch.stack([value.detach().double() for value in share.sums[name]])
+        rows_of_rank = stacked[2 * len(self.names) :]
+        rows_of_rank[self.world.rank] = 0 if compared is None else len(compared.users_M)
+        self.world.sum_(stacked)
+        numbers = stacked.tolist()
+        totals = {name: (numbers[2 * i], numbers[2 * i + 1]) for i, name in enumerate(self.names)}
+        gradient_MW = None
+        if self.ranker.together is not None:
+            values, everyones = self._together(compared)
+            totals |= {name: (value, float(everyones is not None)) for name, value in values.items()}
+            if compared is not None and everyones is not None:
+                first = sum(int(rows) for rows in rows_of_rank[: self.world.rank])
+                gradient_MW = everyones[first : first + len(compared.users_M)]
+        _refuse_non_finite(totals)
+        return totals, gradient_MW
+
+    def sum_dense(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients of dense parameters over all workers; an idle worker gives zeros."""
+        if self.world.size == 1:
+            return list(gradients)
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        self.world.sum_(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+
+    def sum_rows(self, tables: TableSet, gathered: Gathered | None, gradient_UD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Different rows of a table set that any worker read, and their gradient over all workers.
+
+        Args:
+            gathered: None for an idle worker.
+            gradient_UD: None for zeros; may be wider than the table, for several gradients side by side.
+        """
+        weight = tables.weight
+        if gathered is None:
+            width = weight.shape[1] if gradient_UD is None else gradient_UD.shape[1]
+            ids_U, gradient_UD = weight.new_zeros(0, dtype=torch.int64), weight.new_zeros(0, width)
+        else:
+            ids_U = gathered.ids_U
+            gradient_UD = torch.zeros_like(gathered.rows_UD) if gradient_UD is None else gradient_UD
+        if self.world.size == 1:
+            return ids_U, gradient_UD
+        return merged(*self.world.gather_rows(ids_U, gradient_UD))
+
+    def _together(self, compared: Compared | None) -> tuple[dict[str, float], Tensor | None]:
+        """Every worker computes the losses over the rows of all; returned are values and the gradient in all rows."""
+        together = self.ranker.together
+        assert together is not None
+        if compared is None:
+            device = self.dense[0].device
+            users_M = torch.zeros(0, dtype=torch.int64, device=device)
+            rows_MW = torch.zeros(0, together.width, dtype=self.dtype, device=device)
+        else:
+            users_M, rows_MW = compared.users_M, compared.rows_MW.detach().to(self.dtype)
+        users_M, rows_MW = self.world.gather_rows(users_M, rows_MW)
+        if not len(users_M):
+            return dict.fromkeys(together.names, 0.0), None
+        leaf_MW = rows_MW.detach().requires_grad_()
+        losses = together(Compared(users_M=users_M, rows_MW=leaf_MW))
+        total = torch.stack([losses[name] for name in together.names]).sum()
+        gradient_MW = torch.autograd.grad(total, leaf_MW)[0] if total.requires_grad else torch.zeros_like(leaf_MW)
+        return {name: float(losses[name].detach()) for name in together.names}, gradient_MW
+
+
+def _refuse_non_finite(totals: Mapping[str, tuple[float, float]]) -> None:
+    bad = {name: total for name, (total, _) in totals.items() if not math.isfinite(total)}
+    if bad:
+        listed = ", ".join(f"`{name}` ({total})" for name, total in bad.items())
+        raise FloatingPointError(
+            f"the loss is not finite for {listed}; nothing was updated. Look for labels or numbers that are not finite or "
+            "very large, or lower the learning rate."
+        )
