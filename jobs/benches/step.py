@@ -15,7 +15,6 @@ which makes our step at 1 M rows faster.
 import argparse
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -23,8 +22,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jobs.benches.columns import (
+    BATCH,
+    FIELDS,
+    LENGTH,
+    RATE,
+    TARGETS,
+    WIDTH,
+    Both,
+    PeerStep,
+    both,
+    flat,
+    matched,
+    names,
+    random_batches,
+    random_feeds,
+    schema_of,
+    sizes,
+    targets_of,
+)
 from jobs.benches.measure import Step, ratio, row, speed, title, turns
-from models.batch import FeedBatch, HistoryBatch
+from models.batch import FeedBatch
 from models.couplings.esmm import EsmmConfig
 from models.fusions import FusionConfig
 from models.fusions.mmoe import MmoeConfig
@@ -38,19 +56,14 @@ from models.learners import build_learner
 from models.learners.world import Solo
 from models.optim import AdagradConfig, AdamConfig, LazyAdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker, RankerConfig
-from models.schema import Field, Hash, History, HistoryField, Schema, Target
 
-FIELDS, WIDTH, BATCH, LENGTH = 20, 16, 1024, 50
 SMALL, LARGE = 10_000, 1_000_000
 HIDDEN, TOWER, ATTENTION = (256, 128), (64,), (64, 16)
-TARGETS = ("click", "order")
-RATE = 1e-3
 AUC_RATE = 3e-3
 FAMILIES = {
     "adam": OptimiserConfig(dense=AdamConfig(rate=RATE), tables=LazyAdamConfig(rate=RATE)),
     "adagrad": OptimiserConfig(dense=AdagradConfig(rate=RATE), tables=RowwiseAdagradConfig(rate=RATE)),
 }
-PEER_OPTIMISERS = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
 SYSTEMS = {
     "mmoe": RankerConfig(fusion=MmoeConfig(experts=3, hidden=HIDDEN, towers=TOWER)),
     "ple": RankerConfig(fusion=PleConfig(levels=2, specific=1, shared=1, hidden=HIDDEN, towers=TOWER)),
@@ -146,14 +159,14 @@ def auc_part(systems: Sequence[str], quick: bool) -> None:
                 roc_auc_score(
                     torch.cat([batch.feeds.labels[name] for batch in test]), torch.cat([each[name] for each in found])
                 )
-                for name in _targets(system)
+                for name in targets_of(system)
             ]
             return " / ".join(f"{score:.4f}" for score in scores)
 
         cells = [auc(task.truth)]
         for optimiser in (lazy, None, rowwise):
             torch.manual_seed(0)
-            ranker = Ranker(_schema(system, SMALL), SYSTEMS[system], _sizes(SMALL))
+            ranker = Ranker(schema_of(system, SMALL), SYSTEMS[system], sizes(SMALL))
             step = (
                 _dense_step(ranker, [each.feeds for each in train])
                 if optimiser is None
@@ -176,7 +189,7 @@ def feeds_part(_: Sequence[str], quick: bool) -> None:
         f"Feeds of 8 candidates against flat, two histories of {LENGTH}, {BATCH} candidates (samples/s; ratio = flat / grouped)"
     )
     row("system", "", "grouped", "flat", "ratio")
-    schema = _schema("two histories", SMALL)
+    schema = schema_of("two histories", SMALL)
     interests: dict[str, InterestConfig] = {"pooling": PoolingConfig(), "din": DinConfig(hidden=ATTENTION)}
     fusions: dict[str, FusionConfig] = {
         "shared bottom": SharedBottomConfig(hidden=HIDDEN, towers=TOWER),
@@ -187,13 +200,13 @@ def feeds_part(_: Sequence[str], quick: bool) -> None:
         for first, interest in interests.items()
         for second, fusion in fusions.items()
     }
-    grouped = [_random_feeds(schema, SMALL, BATCH // 8, 8, seed) for seed in range(4)]
-    flat = [_flat(batch) for batch in grouped]
-    one = [_random_feeds(schema, SMALL, 1, 200, seed) for seed in range(4)]
-    one_flat = [_flat(batch) for batch in one]
+    grouped = [random_feeds(schema, SMALL, BATCH // 8, 8, seed) for seed in range(4)]
+    alone = [flat(batch) for batch in grouped]
+    one = [random_feeds(schema, SMALL, 1, 200, seed) for seed in range(4)]
+    one_alone = [flat(batch) for batch in one]
     repeats = 3 if quick else 9
     for name, config in rankers.items():
-        ranker = Ranker(schema, config, _sizes(SMALL))
+        ranker = Ranker(schema, config, sizes(SMALL))
         learners = {each: build_learner(ranker, schema, config.learner, FAMILIES[each], Solo()) for each in FAMILIES}
 
         def predict(batch: FeedBatch, ranker: Ranker = ranker) -> None:
@@ -205,7 +218,7 @@ def feeds_part(_: Sequence[str], quick: bool) -> None:
             taken = turns(
                 {
                     "grouped": lambda index, call=call: call(grouped[index % 4]),
-                    "flat": lambda index, call=call: call(flat[index % 4]),
+                    "flat": lambda index, call=call: call(alone[index % 4]),
                 },
                 repeats=repeats,
                 steps=8,
@@ -214,7 +227,7 @@ def feeds_part(_: Sequence[str], quick: bool) -> None:
         taken = turns(
             {
                 "grouped": lambda index, call=predict: call(one[index % 4]),
-                "flat": lambda index, call=predict: call(one_flat[index % 4]),
+                "flat": lambda index, call=predict: call(one_alone[index % 4]),
             },
             repeats=repeats,
             steps=8,
@@ -233,18 +246,9 @@ def _available_bytes() -> float:
 # -- contestants ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Both:
-    """The same candidates as our batch and as the columns that flat libraries read."""
-
-    feeds: FeedBatch
-    columns: dict[str, Tensor]
-    labels: Tensor
-
-
 def ours(system: str, rows: int, optimiser: OptimiserConfig, batches: list[Both], ranker: Ranker | None = None) -> Step:
-    schema = _schema(system, rows)
-    ranker = ranker or Ranker(schema, SYSTEMS[system], _sizes(rows))
+    schema = schema_of(system, rows)
+    ranker = ranker or Ranker(schema, SYSTEMS[system], sizes(rows))
     learner = build_learner(ranker, schema, SYSTEMS[system].learner, optimiser, Solo())
     return lambda index: learner.step(batches[index % len(batches)].feeds)
 
@@ -266,26 +270,6 @@ def _dense_step(ranker: Ranker, batches: list[FeedBatch]) -> Step:
     return step
 
 
-class PeerStep:
-    """A peer's model in the plain loop its own trainers run."""
-
-    def __init__(self, model: torch.nn.Module, call: Callable[[Both], Tensor], family: str, batches: list[Both], rate: float):
-        self.model, self.call, self.batches = model, call, batches
-        self.optimiser = PEER_OPTIMISERS[family](model.parameters(), lr=rate)
-
-    def __call__(self, index: int) -> None:
-        batch = self.batches[index % len(self.batches)]
-        predicted = self.call(batch)
-        loss = sum(F.binary_cross_entropy(predicted[:, each], batch.labels[:, each]) for each in range(predicted.shape[1]))
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[union-attr]
-        self.optimiser.step()
-
-    def predict(self, feeds: FeedBatch) -> dict[str, Tensor]:
-        self.model.eval()
-        return dict(zip(TARGETS, self.call(_both(feeds)).unbind(1), strict=False))
-
-
 def _peers() -> dict[str, Callable[..., PeerStep]]:
     found: dict[str, Callable[..., PeerStep]] = {}
     for name, peer in (("deepctr_torch", _deepctr), ("torch_rechub", _rechub)):
@@ -302,16 +286,16 @@ def _deepctr(system: str, rows: int, family: str, batches: list[Both], rate: flo
     from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
     from deepctr_torch.models import DIN, ESMM, MMOE, PLE
 
-    columns = [SparseFeat(name, rows, WIDTH) for name in _names()]
+    columns = [SparseFeat(name, rows, WIDTH) for name in names()]
     kept = {"l2_reg_embedding": 0, "l2_reg_linear": 0, "task_names": TARGETS}
     gated = {"expert_dnn_hidden_units": HIDDEN, "gate_dnn_hidden_units": (), "tower_dnn_hidden_units": TOWER, **kept}
     if system == "din":
-        matched = _matched("din")["seen"]
+        seen = matched("din")["seen"]
         histories = [
             VarLenSparseFeat(SparseFeat(f"hist_{name}", rows, WIDTH, embedding_name=name), LENGTH, length_name="length")
-            for name in matched
+            for name in seen
         ]
-        model = DIN([*columns, *histories], matched, dnn_hidden_units=HIDDEN, att_hidden_size=ATTENTION, l2_reg_embedding=0)
+        model = DIN([*columns, *histories], seen, dnn_hidden_units=HIDDEN, att_hidden_size=ATTENTION, l2_reg_embedding=0)
     elif system == "esmm":
         model = ESMM(columns, tower_dnn_hidden_units=HIDDEN, **kept)
     elif system == "ple":
@@ -329,18 +313,18 @@ def _rechub(system: str, rows: int, family: str, batches: list[Both], rate: floa
     from torch_rechub.models.multi_task import ESMM, MMOE, PLE
     from torch_rechub.models.ranking import DIN
 
-    features = {name: SparseFeature(name, vocab_size=rows, embed_dim=WIDTH) for name in _names()}
+    features = {name: SparseFeature(name, vocab_size=rows, embed_dim=WIDTH) for name in names()}
     layers, towers = {"dims": list(HIDDEN)}, [{"dims": list(TOWER)} for _ in TARGETS]
     kinds = ["classification" for _ in TARGETS]
     if system == "din":
-        matched = _matched("din")["seen"]
+        seen = matched("din")["seen"]
         model = DIN(
-            features=[feature for name, feature in features.items() if name not in matched],
+            features=[feature for name, feature in features.items() if name not in seen],
             history_features=[
                 SequenceFeature(f"hist_{name}", vocab_size=rows, embed_dim=WIDTH, pooling="concat", shared_with=name)
-                for name in matched
+                for name in seen
             ],
-            target_features=[features[name] for name in matched],
+            target_features=[features[name] for name in seen],
             mlp_params=layers,
             attention_mlp_params={"dims": list(ATTENTION)},
         )
@@ -365,105 +349,12 @@ def _rechub(system: str, rows: int, family: str, batches: list[Both], rate: floa
 # -- data ----------------------------------------------------------------------------------------------------------
 
 
-def _names() -> list[str]:
-    return [f"f{index:02d}" for index in range(FIELDS)]
-
-
-def _matched(system: str) -> dict[str, list[str]]:
-    """Histories by name, with the candidate fields that their entries share tables with."""
-    if system == "two histories":
-        return {"channels": ["f10", "f11", "f12"], "products": ["f13", "f14"]}
-    return {"seen": ["f10", "f11"]} if system == "din" else {}
-
-
-def _targets(system: str) -> tuple[str, ...]:
-    return TARGETS[:1] if system == "din" else TARGETS
-
-
-def _schema(system: str, rows: int) -> Schema:
-    """Half of the fields are the feed's, half the candidate's."""
-    table = Hash(buckets=rows)
-    return Schema(
-        fields=tuple(
-            Field(name=name, of="feed" if index < FIELDS // 2 else "candidate", encoding=table)
-            for index, name in enumerate(_names())
-        ),
-        histories=tuple(
-            History(
-                name=history,
-                events="engagements",
-                length=LENGTH,
-                fields=tuple(HistoryField(name=name, encoding=table) for name in names),
-            )
-            for history, names in _matched(system).items()
-        ),
-        targets=tuple(Target(name=name, action=name, parents=TARGETS[:index]) for index, name in enumerate(_targets(system))),
-    )
-
-
-def _sizes(rows: int) -> dict[str, int]:
-    return dict.fromkeys(_names(), rows)
-
-
-def random_batches(system: str, rows: int, candidates: int = 1) -> list[Both]:
-    """Feeds of `candidates` each, rows drawn uniformly: the hardest case, hardly any row of a large table occurs twice."""
-    schema = _schema(system, rows)
-    return [_both(_random_feeds(schema, rows, BATCH // candidates, candidates, seed)) for seed in range(8)]
-
-
 def _different_rows(batch: FeedBatch) -> int:
     columns: dict[str, list[Tensor]] = {name: [values] for name, values in {**batch.feed, **batch.candidate}.items()}
     for history in batch.histories.values():
         for name, rows in history.rows.items():
             columns[name].append(rows.flatten())
     return sum(len(torch.cat(parts).unique()) for parts in columns.values())
-
-
-def _random_feeds(schema: Schema, rows: int, feeds: int, candidates: int, seed: int) -> FeedBatch:
-    drawn = torch.Generator().manual_seed(seed)
-    ids = lambda *shape: torch.randint(1, rows, shape, generator=drawn)
-    count = feeds * candidates
-    return FeedBatch(
-        feed={field.name: ids(feeds) for field in schema.fields_of("feed")},
-        candidate={field.name: ids(count) for field in schema.fields_of("candidate")},
-        histories={
-            history.name: HistoryBatch(
-                rows={field.name: ids(feeds, LENGTH) for field in history.fields},
-                is_real_RL=torch.ones(feeds, LENGTH, dtype=torch.bool),
-            )
-            for history in schema.histories
-        },
-        feed_of_candidate_N=torch.arange(feeds).repeat_interleave(candidates),
-        level_N=torch.zeros(count, dtype=torch.int64),
-        user_R=torch.zeros(feeds, dtype=torch.int64),
-        labels={name: (torch.rand(count, generator=drawn) < 0.3).float() for name in schema.target_names},
-    )
-
-
-def _flat(batch: FeedBatch) -> FeedBatch:
-    of = batch.feed_of_candidate_N
-    return FeedBatch(
-        feed={name: values[of] for name, values in batch.feed.items()},
-        candidate=batch.candidate,
-        histories={
-            name: HistoryBatch(
-                rows={field: rows[of] for field, rows in history.rows.items()}, is_real_RL=history.is_real_RL[of]
-            )
-            for name, history in batch.histories.items()
-        },
-        feed_of_candidate_N=torch.arange(batch.candidates),
-        level_N=batch.level_N,
-        user_R=batch.user_R[of],
-        labels=batch.labels,
-    )
-
-
-def _both(feeds: FeedBatch) -> Both:
-    columns = {name: values.unsqueeze(1) for name, values in {**feeds.feed, **feeds.candidate}.items()}
-    for history in feeds.histories.values():
-        columns |= {f"hist_{name}": rows for name, rows in history.rows.items()}
-        columns["length"] = history.is_real_RL.sum(1, keepdim=True)
-    return Both(feeds=feeds, columns=columns, labels=torch.stack(list(feeds.labels.values()), dim=1))
 
 
 class Task:
@@ -480,7 +371,7 @@ class Task:
     def truth(self, feeds: FeedBatch) -> dict[str, Tensor]:
         columns = {**feeds.feed, **feeds.candidate}
         click, order = (
-            torch.stack([self.weights[index, place][columns[name]] for place, name in enumerate(_names())]).sum(0)
+            torch.stack([self.weights[index, place][columns[name]] for place, name in enumerate(names())]).sum(0)
             for index in range(2)
         )
         click = click + (self.factors[0][columns["f00"]] * self.factors[1][columns["f10"]]).sum(1) - 1
@@ -492,7 +383,7 @@ class Task:
     def batches(self, count: int, seed: int) -> list[Both]:
         made = []
         for index in range(count):
-            feeds = _random_feeds(_schema(self.system, self.rows), self.rows, BATCH, 1, 1000 * seed + index)
+            feeds = random_feeds(schema_of(self.system, self.rows), self.rows, BATCH, 1, 1000 * seed + index)
             feeds = feeds.map(lambda ids: self._skewed(ids) if ids.dtype == torch.int64 else ids)
             feeds = FeedBatch(**{**feeds.__dict__, "feed_of_candidate_N": torch.arange(BATCH)})
             drawn = torch.Generator().manual_seed(7 * (1000 * seed + index))
@@ -501,7 +392,7 @@ class Task:
             order = click & (torch.rand(BATCH, generator=drawn) < p["order"] / p["click"])
             labels = {"click": click.float(), "order": order.float()}
             made.append(
-                _both(FeedBatch(**{**feeds.__dict__, "labels": {name: labels[name] for name in _targets(self.system)}}))
+                both(FeedBatch(**{**feeds.__dict__, "labels": {name: labels[name] for name in targets_of(self.system)}}))
             )
         return made
 
