@@ -46,7 +46,7 @@ def test_din_is_an_mlp_over_query_key_difference_and_product(kind, softmax, most
     found = interest(vectors, batch)
     assert found.feed == {}
     for name, history in vectors.histories.items():
-        attention, matched = interest.attention[name], [field.name for _, field in schema.matches(name)]
+        attention, matched = interest.attention[name].scores, [field.name for _, field in schema.matches(name)]
         width = 4 * len(matched)
         difference = torch.randn(width, 6)  # any split of a sum in two gives the same function
         of_query, of_key = attention.query_MA - difference, attention.entry_EA.clone()
