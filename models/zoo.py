@@ -18,7 +18,10 @@ from models.fusions.ple import PleConfig
 from models.fusions.shared_bottom import SharedBottomConfig
 from models.fusions.single import SingleConfig
 from models.fusions.star import StarConfig
+from models.interests.conet import ConetConfig
+from models.interests.ddtcdr import DdtcdrConfig
 from models.interests.din import DinConfig
+from models.interests.dtcdr import DtcdrConfig
 from models.interests.pooling import PoolingConfig
 from models.ranker import RankerConfig
 from models.weightings.stage import StageConfig
@@ -61,6 +64,11 @@ ZOO: dict[str, RankerConfig] = {
     "stan": RankerConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
     # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
     "star": RankerConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
+    # -- eLiveRec, Sec. V: baselines of its Table II; d = 128, 8 heads
+    # cross-domain baselines, the "+" forms: the user's sequences are part of its embedding in each domain
+    "conet": RankerConfig(embedding_width=32, interest=ConetConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "dtcdr": RankerConfig(embedding_width=32, interest=DtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "ddtcdr": RankerConfig(embedding_width=32, interest=DdtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),
 }
 
 

@@ -13,9 +13,12 @@ from typing import Annotated
 
 from pydantic import Discriminator
 
+from models.interests.conet import Conet, ConetConfig
+from models.interests.ddtcdr import Ddtcdr, DdtcdrConfig
 from models.interests.din import Din, DinConfig
+from models.interests.dtcdr import Dtcdr, DtcdrConfig
 from models.interests.pooling import Pooling, PoolingConfig
 
-InterestConfig = Annotated[PoolingConfig | DinConfig, Discriminator("kind")]
+InterestConfig = Annotated[PoolingConfig | DinConfig | ConetConfig | DtcdrConfig | DdtcdrConfig, Discriminator("kind")]
 
-INTERESTS = {"pooling": Pooling, "din": Din}
+INTERESTS = {"pooling": Pooling, "din": Din, "conet": Conet, "dtcdr": Dtcdr, "ddtcdr": Ddtcdr}
