@@ -45,11 +45,15 @@ class TargetAttention(nn.Module):
     """Each candidate attends to the real entries of its feed's history: -> [N, D].
 
     No history is copied per candidate: scores and sums are products of a feed's matrix with all its candidates'.
+
+    Args:
+        itself: a candidate attends also to itself, as to one more entry.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, itself: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.itself = itself
         self.query_DD = plain_uniform(width, width, inputs=width)
         self.query_bias_D = nn.Parameter(torch.zeros(width))
         self.both_D2D = plain_uniform(width, 2 * width, inputs=width)
@@ -60,18 +64,26 @@ class TargetAttention(nn.Module):
         self, query_ND: Tensor, values_RLD: Tensor, is_real_RL: Tensor, places: Grid, kept_GSL: Tensor | None = None
     ) -> Tensor:
         """Args: `kept_GSL` names entries that a candidate may attend to, bool; None is all."""
-        key_RHLK, value_RHLK = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (values_RLD @ self.both_D2D).chunk(2, dim=2)
-        )
-        query_GSD = places.lay(torch.addmm(self.query_bias_D, query_ND, self.query_DD))
-        query_GHSK = query_GSD.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        key_RHLK, value_RHLK = (self._by_head(part) for part in (values_RLD @ self.both_D2D).chunk(2, dim=2))
+        query_GHSK = self._by_head(places.lay(torch.addmm(self.query_bias_D, query_ND, self.query_DD)))
         score_GHSL = query_GHSK @ places.of_feed(key_RHLK).transpose(2, 3) / math.sqrt(query_GHSK.shape[3])
         seen_G1SL = places.of_feed(is_real_RL)[:, None, None, :]
         if kept_GSL is not None:
             seen_G1SL = seen_G1SL & kept_GSL.unsqueeze(1)
-        weight_GHSL = masked_softmax(score_GHSL, seen_G1SL)
-        found_GSD = (weight_GHSL @ places.of_feed(value_RHLK)).transpose(1, 2).flatten(2)
-        return torch.addmm(self.out_bias_D, places.pick(found_GSD), self.out_DD)
+        if not self.itself:
+            found_GHSK = masked_softmax(score_GHSL, seen_G1SL) @ places.of_feed(value_RHLK)
+        else:
+            own_key_GHSK, own_value_GHSK = (
+                self._by_head(part) for part in places.lay(query_ND @ self.both_D2D).chunk(2, dim=2)
+            )
+            own_score_GHS1 = (query_GHSK * own_key_GHSK).sum(3, keepdim=True) / math.sqrt(query_GHSK.shape[3])
+            score_GHSM = torch.cat([score_GHSL, own_score_GHS1], dim=3)  # M = L + 1
+            weight_GHSM = masked_softmax(score_GHSM, F.pad(seen_G1SL, (0, 1), value=True))
+            found_GHSK = weight_GHSM[..., :-1] @ places.of_feed(value_RHLK) + weight_GHSM[..., -1:] * own_value_GHSK
+        return torch.addmm(self.out_bias_D, places.pick(found_GHSK.transpose(1, 2).flatten(2)), self.out_DD)
+
+    def _by_head(self, x_RLD: Tensor) -> Tensor:
+        return x_RLD.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
