@@ -18,10 +18,15 @@ from models.fusions.ple import PleConfig
 from models.fusions.shared_bottom import SharedBottomConfig
 from models.fusions.single import SingleConfig
 from models.fusions.star import StarConfig
+from models.interests.bst import BstConfig
 from models.interests.conet import ConetConfig
+from models.interests.dasl import DaslConfig
 from models.interests.ddtcdr import DdtcdrConfig
 from models.interests.din import DinConfig
 from models.interests.dtcdr import DtcdrConfig
+from models.interests.eta import EtaConfig
+from models.interests.hgn import HgnConfig
+from models.interests.minet import MinetConfig
 from models.interests.pooling import PoolingConfig
 from models.ranker import RankerConfig
 from models.weightings.stage import StageConfig
@@ -65,7 +70,22 @@ ZOO: dict[str, RankerConfig] = {
     # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
     "star": RankerConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
     # -- eLiveRec, Sec. V: baselines of its Table II; d = 128, 8 heads
+    # CTR models over both sequences, and over that of channels alone
+    "hgn": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "hgn_channels": RankerConfig(
+        embedding_width=32, interest=HgnConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "bst": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "bst_channels": RankerConfig(
+        embedding_width=32, interest=BstConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eta": RankerConfig(embedding_width=32, interest=EtaConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "eta_channels": RankerConfig(
+        embedding_width=32, interest=EtaConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
+    ),
     # cross-domain baselines, the "+" forms: the user's sequences are part of its embedding in each domain
+    "minet": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "dasl": RankerConfig(embedding_width=32, interest=DaslConfig(), fusion=SingleConfig(hidden=(200, 80))),
     "conet": RankerConfig(embedding_width=32, interest=ConetConfig(), fusion=SingleConfig(hidden=(200, 80))),
     "dtcdr": RankerConfig(embedding_width=32, interest=DtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),
     "ddtcdr": RankerConfig(embedding_width=32, interest=DdtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),

@@ -13,12 +13,40 @@ from typing import Annotated
 
 from pydantic import Discriminator
 
+from models.interests.bst import Bst, BstConfig
 from models.interests.conet import Conet, ConetConfig
+from models.interests.dasl import Dasl, DaslConfig
 from models.interests.ddtcdr import Ddtcdr, DdtcdrConfig
 from models.interests.din import Din, DinConfig
 from models.interests.dtcdr import Dtcdr, DtcdrConfig
+from models.interests.eta import Eta, EtaConfig
+from models.interests.hgn import Hgn, HgnConfig
+from models.interests.minet import Minet, MinetConfig
 from models.interests.pooling import Pooling, PoolingConfig
 
-InterestConfig = Annotated[PoolingConfig | DinConfig | ConetConfig | DtcdrConfig | DdtcdrConfig, Discriminator("kind")]
+InterestConfig = Annotated[
+    PoolingConfig
+    | DinConfig
+    | ConetConfig
+    | DtcdrConfig
+    | DdtcdrConfig
+    | MinetConfig
+    | DaslConfig
+    | BstConfig
+    | EtaConfig
+    | HgnConfig,
+    Discriminator("kind"),
+]
 
-INTERESTS = {"pooling": Pooling, "din": Din, "conet": Conet, "dtcdr": Dtcdr, "ddtcdr": Ddtcdr}
+INTERESTS = {
+    "pooling": Pooling,
+    "din": Din,
+    "conet": Conet,
+    "dtcdr": Dtcdr,
+    "ddtcdr": Ddtcdr,
+    "minet": Minet,
+    "dasl": Dasl,
+    "bst": Bst,
+    "eta": Eta,
+    "hgn": Hgn,
+}

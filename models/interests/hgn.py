@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.batch import FeedBatch
 from models.config import config
