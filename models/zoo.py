@@ -19,9 +19,11 @@ from models.fusions.shared_bottom import SharedBottomConfig
 from models.fusions.single import SingleConfig
 from models.fusions.star import StarConfig
 from models.interests.bst import BstConfig
+from models.interests.can import CanConfig
 from models.interests.conet import ConetConfig
 from models.interests.dasl import DaslConfig
 from models.interests.ddtcdr import DdtcdrConfig
+from models.interests.dien import DienConfig
 from models.interests.din import DinConfig
 from models.interests.dtcdr import DtcdrConfig
 from models.interests.eta import EtaConfig
@@ -83,9 +85,18 @@ ZOO: dict[str, RankerConfig] = {
     "eta_channels": RankerConfig(
         embedding_width=32, interest=EtaConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
     ),
-    # cross-domain baselines, the "+" forms: the user's sequences are part of its embedding in each domain
+    "dien": RankerConfig(embedding_width=32, interest=DienConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "dien_channels": RankerConfig(
+        embedding_width=32, interest=DienConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "can": RankerConfig(embedding_width=32, interest=CanConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "can_channels": RankerConfig(
+        embedding_width=32, interest=CanConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    # cross-domain models of sequences: Ouyang et al. 2020, Li et al. 2021
     "minet": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=SingleConfig(hidden=(200, 80))),
     "dasl": RankerConfig(embedding_width=32, interest=DaslConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    # cross-domain baselines, the "+" forms: the user's sequences are part of its embedding in each domain
     "conet": RankerConfig(embedding_width=32, interest=ConetConfig(), fusion=SingleConfig(hidden=(200, 80))),
     "dtcdr": RankerConfig(embedding_width=32, interest=DtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),
     "ddtcdr": RankerConfig(embedding_width=32, interest=DdtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),

@@ -14,9 +14,11 @@ from typing import Annotated
 from pydantic import Discriminator
 
 from models.interests.bst import Bst, BstConfig
+from models.interests.can import Can, CanConfig
 from models.interests.conet import Conet, ConetConfig
 from models.interests.dasl import Dasl, DaslConfig
 from models.interests.ddtcdr import Ddtcdr, DdtcdrConfig
+from models.interests.dien import Dien, DienConfig
 from models.interests.din import Din, DinConfig
 from models.interests.dtcdr import Dtcdr, DtcdrConfig
 from models.interests.eta import Eta, EtaConfig
@@ -34,7 +36,9 @@ InterestConfig = Annotated[
     | DaslConfig
     | BstConfig
     | EtaConfig
-    | HgnConfig,
+    | HgnConfig
+    | DienConfig
+    | CanConfig,
     Discriminator("kind"),
 ]
 
@@ -49,4 +53,6 @@ INTERESTS = {
     "bst": Bst,
     "eta": Eta,
     "hgn": Hgn,
+    "dien": Dien,
+    "can": Can,
 }
