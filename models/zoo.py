@@ -25,6 +25,7 @@ from models.interests.dasl import DaslConfig
 from models.interests.ddtcdr import DdtcdrConfig
 from models.interests.dien import DienConfig
 from models.interests.din import DinConfig
+from models.interests.disentangled import DisentangledConfig
 from models.interests.dtcdr import DtcdrConfig
 from models.interests.eta import EtaConfig
 from models.interests.hgn import HgnConfig
@@ -100,6 +101,38 @@ ZOO: dict[str, RankerConfig] = {
     "conet": RankerConfig(embedding_width=32, interest=ConetConfig(), fusion=SingleConfig(hidden=(200, 80))),
     "dtcdr": RankerConfig(embedding_width=32, interest=DtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),
     "ddtcdr": RankerConfig(embedding_width=32, interest=DdtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    # eLiveRec, its ablations (Table III: w/o P, C, N, D; Cos, Enc, SR) and its other sequence encoders (Figure 5)
+    "eliverec": RankerConfig(embedding_width=32, interest=DisentangledConfig(), fusion=SingleConfig(hidden=(200, 80))),
+    "eliverec_channels": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_learnt_prototypes": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(prototypes="learnt"), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_without_dcor": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(correlation=0.0), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_without_infonce": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(alignment="none"), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_without_disentangling": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(disentangle=False), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_cosine": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(alignment="cosine"), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_euclidean": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(alignment="euclidean"), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_specific_apart": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(specific="apart"), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_din": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(encoder="din"), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    "eliverec_hgn": RankerConfig(
+        embedding_width=32, interest=DisentangledConfig(encoder="hgn"), fusion=SingleConfig(hidden=(200, 80))
+    ),
 }
 
 

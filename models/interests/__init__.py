@@ -20,6 +20,7 @@ from models.interests.dasl import Dasl, DaslConfig
 from models.interests.ddtcdr import Ddtcdr, DdtcdrConfig
 from models.interests.dien import Dien, DienConfig
 from models.interests.din import Din, DinConfig
+from models.interests.disentangled import Disentangled, DisentangledConfig
 from models.interests.dtcdr import Dtcdr, DtcdrConfig
 from models.interests.eta import Eta, EtaConfig
 from models.interests.hgn import Hgn, HgnConfig
@@ -38,7 +39,8 @@ InterestConfig = Annotated[
     | EtaConfig
     | HgnConfig
     | DienConfig
-    | CanConfig,
+    | CanConfig
+    | DisentangledConfig,
     Discriminator("kind"),
 ]
 
@@ -55,4 +57,5 @@ INTERESTS = {
     "hgn": Hgn,
     "dien": Dien,
     "can": Can,
+    "disentangled": Disentangled,
 }

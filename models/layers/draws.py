@@ -3,7 +3,7 @@
 A draw is a hash of whose row it is and of how far training has come, so workers that share a batch draw what one worker
 would, and a resumed training draws what the undisturbed one would.
 
-    # R feeds, N candidates
+    # R feeds, N candidates, L places of a history
 """
 
 import struct
@@ -29,6 +29,12 @@ def uniform_N(batch: FeedBatch, progress: float, salt: int) -> Tensor:
     feed_N = batch.feed_of_candidate_N
     place_N = torch.arange(len(feed_N), device=feed_N.device) - torch.searchsorted(feed_N, feed_N)
     return _uniform(_mixed(_mixed(batch.user_R + _seed(progress, salt))[feed_N] + place_N))
+
+
+def uniform_RL(batch: FeedBatch, places: int, progress: float, salt: int) -> Tensor:
+    """As `uniform_R`, a number for every place of a feed's history."""
+    place_L = torch.arange(places, device=batch.user_R.device)
+    return _uniform(_mixed(_mixed(batch.user_R + _seed(progress, salt)).unsqueeze(1) + place_L))
 
 
 def _seed(progress: float, salt: int) -> int:
