@@ -12,6 +12,7 @@ from models.couplings.aitm import AitmConfig
 from models.couplings.dbmtl import DbmtlConfig
 from models.couplings.esmm import EsmmConfig
 from models.couplings.pimm import PimmConfig
+from models.fusions.entry_gate import EntryGateConfig
 from models.fusions.mmoe import MmoeConfig
 from models.fusions.mncm import MncmConfig
 from models.fusions.ple import PleConfig
@@ -31,7 +32,9 @@ from models.interests.eta import EtaConfig
 from models.interests.hgn import HgnConfig
 from models.interests.minet import MinetConfig
 from models.interests.pooling import PoolingConfig
+from models.learners.adaptive import AdaptiveConfig
 from models.ranker import RankerConfig
+from models.weightings.fixed import FixedConfig
 from models.weightings.stage import StageConfig
 
 # DBMTL, Sec. 3.1: shared and specific layers of the vanilla MTL that it is compared with
@@ -40,6 +43,8 @@ SHARED_BOTTOM = SharedBottomConfig(hidden=(256, 128, 64), towers=(64, 32))
 TOWERS = SingleConfig(hidden=(256, 128, 64))
 # Tang et al. 2020 with 2 extraction levels; the STAN paper leaves sizes open and takes the same backbone for its rows
 PLE = PleConfig(levels=2, specific=1, shared=2, hidden=(128, 64), towers=(32,))
+# eLiveRec, Sec. IV-B3 and IV-C: the entering tower and the experts after the embedding gate; sizes are left open there
+ENTRY = EntryGateConfig(entering=(256, 128, 64), experts=8, hidden=(128, 64), towers=(32,))
 
 ZOO: dict[str, RankerConfig] = {
     # Cheng et al. 2016, with pooled histories as in the eLiveRec paper (hence WDL+)
@@ -132,6 +137,14 @@ ZOO: dict[str, RankerConfig] = {
     ),
     "eliverec_hgn": RankerConfig(
         embedding_width=32, interest=DisentangledConfig(encoder="hgn"), fusion=SingleConfig(hidden=(200, 80))
+    ),
+    # multi-task training of its Table IV: for the click alone, with fixed weights, and with adaptive ones
+    "din_ctr": RankerConfig(
+        embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, weighting=FixedConfig(targets="roots")
+    ),
+    "din_vanilla": RankerConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY),
+    "din_adaptive": RankerConfig(
+        embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, learner=AdaptiveConfig()
     ),
 }
 
