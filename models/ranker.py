@@ -27,11 +27,9 @@ from models.learners import LearnerConfig
 from models.learners.joint import JointConfig
 from models.losses import Losses
 from models.schema import STAGES, Schema
-from models.slots import Compared, Insight, Interests, SumCount, Together, Training, Vectors, Weights, Widths
+from models.slots import STAGE, Compared, Insight, Interests, SumCount, Together, Training, Vectors, Weights, Widths
 from models.weightings import WEIGHTINGS, WeightingConfig
 from models.weightings.fixed import FixedConfig
-
-STAGE = "stage of the user"  # among the feed's vectors; no field can have this name
 
 
 @config

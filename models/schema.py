@@ -21,6 +21,9 @@ from pydantic import Discriminator
 from models.config import config, from_dict, to_dict
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+ROOM_STATE = re.compile(
+    r"(feed_rank\.)?((state|product|room_impressions|room_entries|room_entry_rate)\..+|room_age_hours)"
+)  # what changes while a room is live; the product is the one on screen
 STAGES = ("new", "wander", "stick", "loyal")
 """Rule-based stages of a user's life cycle (STAN, Sec. 2.1), see `Stages`."""
 
@@ -108,6 +111,11 @@ class Field:
     @property
     def is_number(self) -> bool:
         return isinstance(self.encoding, Number)
+
+    @property
+    def is_room_state(self) -> bool:
+        """Does it read the real-time state of the candidate's room, rather than what the room or the user is?"""
+        return self.of == "candidate" and ROOM_STATE.fullmatch(self.column) is not None
 
 
 @config

@@ -25,6 +25,8 @@ from torch import Tensor
 
 from models.batch import FeedBatch
 
+STAGE = "stage of the user"  # among the feed's vectors, where a ranker reads it; no field can have this name
+
 SumCount = tuple[Tensor, Tensor]
 """A loss as a differentiable sum and the count to divide it by once all workers' sums are added."""
 

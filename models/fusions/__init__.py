@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Discriminator
 
+from models.fusions.entry_gate import EntryGate, EntryGateConfig
 from models.fusions.mmoe import Mmoe, MmoeConfig
 from models.fusions.mncm import Mncm, MncmConfig
 from models.fusions.ple import Ple, PleConfig
@@ -18,7 +19,16 @@ from models.fusions.single import Single, SingleConfig
 from models.fusions.star import Star, StarConfig
 
 FusionConfig = Annotated[
-    SingleConfig | SharedBottomConfig | MmoeConfig | PleConfig | MncmConfig | StarConfig, Discriminator("kind")
+    SingleConfig | SharedBottomConfig | MmoeConfig | PleConfig | MncmConfig | StarConfig | EntryGateConfig,
+    Discriminator("kind"),
 ]
 
-FUSIONS = {"single": Single, "shared_bottom": SharedBottom, "mmoe": Mmoe, "ple": Ple, "mncm": Mncm, "star": Star}
+FUSIONS = {
+    "single": Single,
+    "shared_bottom": SharedBottom,
+    "mmoe": Mmoe,
+    "ple": Ple,
+    "mncm": Mncm,
+    "star": Star,
+    "entry_gate": EntryGate,
+}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.batch import FeedBatch
 from models.config import config
-from models.learners.share import Share, Totals, Workers
+from models.learners.share import Share, Totals, Workers, part_of_mean
 from models.learners.world import World
 from models.optim import OptimiserConfig, Optimisers
 from models.schema import Schema
@@ -97,13 +97,8 @@ def _objective(share: Share, totals: Totals) -> Tensor:
     """This worker's part of the loss."""
     assert share.weights is not None
     terms = []
-    for name, (loss, _) in share.sums.items():
+    for name in share.sums:
         weight = share.weights.targets.get(name, 1.0)
-        if isinstance(weight, Tensor):
-            loss = (weight * share.losses_N[name]).sum()
-        elif weight == 0:
-            continue
-        else:
-            loss = weight * loss
-        terms.append(loss / (totals[name][1] or 1.0))
+        if isinstance(weight, Tensor) or weight != 0:
+            terms.append(part_of_mean(share, totals, name, weight))
     return torch.stack(terms).sum()

@@ -159,6 +159,12 @@ class Workers:
         return {name: float(losses[name].detach()) for name in together.names}, gradient_MW
 
 
+def part_of_mean(share: Share, totals: Totals, name: str, weight: float | Tensor) -> Tensor:
+    """What this worker's rows add to a loss's mean over all workers, times its weight, one number or [N]."""
+    loss = (weight * share.losses_N[name]).sum() if isinstance(weight, Tensor) else weight * share.sums[name][0]
+    return loss / (totals[name][1] or 1.0)
+
+
 def _refuse_non_finite(totals: Mapping[str, tuple[float, float]]) -> None:
     bad = {name: total for name, (total, _) in totals.items() if not math.isfinite(total)}
     if bad:

@@ -2,8 +2,9 @@
 
 A filling is built as `Filling(config, schema, widths)`, `widths` of the embedded fields, and is called as
 `filling(embedded, training) -> Weights`; `filling.preferences(embedded) -> {target: Tensor_R}` is for reports.
-`filling.reads_preferences` says whether batches must hold users' running preferences, and `filling.needs_one_worker`
-whether it keeps state of users that several workers would not share.
+`filling.trained` names the targets whose weight is not 0 for good; `filling.reads_preferences` says whether batches must
+hold users' running preferences, and `filling.needs_one_worker` whether it keeps state of users that several workers would
+not share.
 """
 
 from typing import Annotated

@@ -35,6 +35,7 @@ class Fixed(nn.Module):
             every = "every target" if config.targets == "all" else "every target without parents"
             raise ConfigError(f"{every} has loss_weight 0, so there is nothing to train; give one a positive weight.")
         weights = {target.name: 0.0 for target in schema.targets} | {target.name: target.loss_weight for target in trained}
+        self.trained = tuple(name for name, weight in weights.items() if weight)
         self.weights = Weights(targets=weights)
 
     def forward(self, embedded: Embedded, training: Training) -> Weights:

@@ -165,7 +165,7 @@ def test_fields_may_all_be_numbers(config):
     schema = Schema(
         fields=(
             Field(name="user_entries", of="feed", encoding=Number()),
-            Field(name="rate", of="candidate", encoding=Number()),
+            Field(name="rate", of="candidate", column="room_entry_rate.life", encoding=Number()),
         ),
         targets=full_schema().targets,
         stages=full_schema().stages,
@@ -177,7 +177,7 @@ def test_fields_may_all_be_numbers(config):
     assert_same(outputs, ranker(flat(batch)))
     learner = build_learner(ranker, schema, config.learner, OptimiserConfig(), Solo())
     learner.step(batch)
-    assert all((ranker(batch)[name] != outputs[name]).any() for name in outputs)
+    assert all((ranker(batch)[name] != outputs[name]).any() for name in ranker.weighting.trained)
 
 
 def test_batch_of_one(config):
@@ -232,7 +232,10 @@ def test_eight_rows_can_be_learnt_by_heart(config):
     first = learner.step(batch)
     for _ in range(150):
         last = learner.step(batch)
-    for name, (total, count) in last.items():
+    untrained = set(schema.target_names) - set(ranker.weighting.trained)
+    assert ranker.weighting.trained
+    for name in last.keys() - untrained:
+        total, count = last[name]
         assert total / count < 0.05 * first[name][0] / first[name][1] + 1e-3, name
 
 
@@ -279,4 +282,4 @@ def test_two_workers_equal_one(config, optimiser):
     assert first_losses == second_losses
     for whole, parts in zip(losses, first_losses, strict=True):
         for name in whole:
-            assert parts[name] == pytest.approx(whole[name], rel=1e-12)
+            assert parts[name] == pytest.approx(whole[name], rel=1e-10)

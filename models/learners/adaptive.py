@@ -1,0 +1,289 @@
+"""Adaptive multi-task training (Zhang et al. 2023, "Cross-domain disentangled learning for e-commerce live streaming
+recommendation", eLiveRec, Sec. IV-D, Eq. 14-15): auxiliary targets are weighed by how well they agree with a primary one.
+
+    # K targets in training, the primary first; J = K - 1 auxiliary ones; S gradients, one a target and one of the rest
+    # P numbers of all dense parameters, U different table rows of a step, D width of a table
+
+A step minimises L_rec + sum_k w_k L_k + L_reg with
+
+    w_k = sigmoid(MLP([cos(g_rec, g_k), log(1 + L_k), type_k])),
+
+g the gradient of a target's mean loss, and makes one backward pass a target (and one for penalties and losses that
+compare rows, where there are any). The gradient that is applied is the sum of these weighted by w; there is no further
+pass. Cosines are of the gradients in the shared parameters: dense numbers and table rows that the primary loss and any
+auxiliary one reach, which are those where neither gradient is exactly 0. A parameter as a whole would not do: layers
+of several targets are one tensor here (`layers.mlp`), and all tables of one width are.
+
+The weighting net is not trained on the loss itself: that falls fastest if all w go to 0. By default it descends the primary
+loss after a look-ahead step of plain gradient descent, to first order
+
+    dL_rec / dw_k = -rate <g_rec, g_k>   in the shared parameters, `rate` that of the dense parameters,
+
+so that w_k grows while g_k points where g_rec does, and falls while it points against it. `joint` is the loss itself, as
+the equation says: dL / dw_k = L_k.
+
+Where we differ: a sigmoid keeps w in (0, 1), where the paper says nothing; one MLP for all auxiliary targets with an
+embedding each, since an MLP each would make that embedding a bias; log(1 + L), for a squared error can be thousands of
+times a cross-entropy and would leave no slope of the sigmoid. L_reg keeps the weights it has.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import FeedBatch
+from models.config import ConfigError, config
+from models.layers.tables import TableSet
+from models.learners.share import Share, Totals, Workers, part_of_mean
+from models.learners.world import World
+from models.optim import OptimiserConfig, Optimisers
+from models.schema import Schema
+
+if TYPE_CHECKING:
+    from models.ranker import Ranker
+
+REST = "rest"  # of the loss: penalties, and losses that compare rows
+
+
+@config
+class AdaptiveConfig:
+    """Attributes:
+    primary: the target that the others are to help; None takes the first trained one without parents.
+    mode: how the weighting net learns, see the head of this file.
+    hidden: units of its hidden layer.
+    type_width: of a target's embedding in it.
+    rate: of its Adam.
+    """
+
+    kind: Literal["adaptive"] = "adaptive"
+    primary: str | None = None
+    mode: Literal["look_ahead", "joint"] = "look_ahead"
+    hidden: int = 16
+    type_width: int = 4
+    rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.type_width) < 1 or not self.rate > 0:
+            raise ValueError(
+                "adaptive needs hidden >= 1, type_width >= 1 and rate > 0, "
+                f"got hidden={self.hidden}, type_width={self.type_width}, rate={self.rate}."
+            )
+
+
+class Adaptive:
+    """Minimises, over all workers' candidates together, the primary's mean loss plus the others' weighted by what is learnt,
+    plus penalties and `together` losses as `joint` does.
+
+    A weight of the weighting that is one number says only whether a target is trained (not 0); the primary counts once and the
+    others w_k. Weights per candidate multiply inside a target's mean loss. Gradients are added over workers before anything
+    is computed of them, so W workers make the step that one would make with the joint batch.
+
+    Raises:
+        ConfigError: `primary` is no target or is not trained; a weighting that needs one worker, and several.
+    """
+
+    def __init__(
+        self, ranker: "Ranker", schema: Schema, config: AdaptiveConfig, optimiser: OptimiserConfig, world: World
+    ) -> None:
+        self.workers = Workers(ranker, schema, world)
+        self.dense = self.workers.dense
+        weights = {name: tables.weight.detach() for name, tables in self.workers.tables.items()}
+        self.optimisers = Optimisers(optimiser, self.dense, weights)
+        self.mode = config.mode
+        self.look_ahead_rate = optimiser.dense.rate
+        primary = _primary(config.primary, schema, ranker.weighting.trained)
+        self.auxiliary = tuple(name for name in ranker.weighting.trained if name != primary)
+        self.trained = (primary, *self.auxiliary)
+        has_rest = bool(ranker.penalties) or ranker.together is not None
+        self.parts = (*self.trained, *([REST] if has_rest else []))
+        self.net = WeightingNet(len(self.auxiliary), config)
+        # its gradients are products of two gradients and a rate, far below Adam's usual eps
+        self.net_optimiser = torch.optim.Adam(self.net.parameters(), lr=config.rate, eps=1e-16)
+        self._told: dict[str, float] = {}
+
+    def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
+        """One optimisation step of ranker and weighting net; all workers take part.
+
+        Args, Returns, Raises: as `joint.Joint.step`.
+        """
+        share = self.workers.forward(batch, progress)
+        totals, compared_MW = self.workers.totals(share)
+        if not any(count > 0 for _, count in totals.values()):
+            return totals
+        losses_K, dense_SP, rows = self._gradients(share, totals, compared_MW)
+        agreement = self._agreement(losses_K, dense_SP, rows)
+        weight_S = [1.0, *self._weights(agreement), *([1.0] if REST in self.parts else [])]
+        places = dense_SP.new_tensor(weight_S)
+        combined_P = (dense_SP * places.unsqueeze(1)).sum(0)
+        for parameter, part in zip(self.dense, combined_P.split([each.numel() for each in self.dense]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        self.optimisers.step(
+            {name: (ids_U, (rows_USD * places.view(1, -1, 1)).sum(1)) for name, (ids_U, rows_USD) in rows.items()}
+        )
+        return totals
+
+    def told(self) -> dict[str, float]:
+        """`weight.<target>` and `cosine.<target>` of every auxiliary target in the last step."""
+        return dict(self._told)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of optimisers and weighting net; the ranker's weights are saved with the ranker."""
+        return {
+            "optimisers": self.optimisers.state_dict(),
+            "net": self.net.state_dict(),
+            "net_optimiser": self.net_optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimisers.load_state_dict(state["optimisers"])
+        self.net.load_state_dict(state["net"])
+        self.net_optimiser.load_state_dict(state["net_optimiser"])
+        for each in self.net_optimiser.state.values():
+            each["step"] = each["step"].cpu()  # checkpoints are loaded to the ranker's device, which Adam leaves as it is
+
+    def _gradients(
+        self, share: Share, totals: Totals, compared_MW: Tensor | None
+    ) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        """Over all workers: mean losses [K]; gradients of dense parameters [S, P]; by table set, different rows [U] and their
+        gradients [U, S, D].
+        """
+        sizes = [parameter.numel() for parameter in self.dense]
+        tables = self.workers.tables
+        loss_K = self.dense[0].new_zeros(len(self.trained))
+        dense_SP = self.dense[0].new_zeros(len(self.parts), sum(sizes))
+        rows: dict[str, list[Tensor]] = {name: [] for name in tables}
+        if share.batch is not None:
+            gathered = [share.gathered[each].rows_UD for each in tables.values()]
+            for index, part in enumerate(self.parts):
+                outputs, slopes = self._objective(part, share, totals, compared_MW)
+                if part != REST:
+                    loss_K[index] = outputs[0].detach()
+                is_last = index == len(self.parts) - 1
+                found = _grad(outputs, slopes, [*self.dense, *gathered], retain=not is_last)
+                torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_SP[index])
+                for mine, gradient_UD in zip(rows.values(), found[len(sizes) :], strict=True):
+                    mine.append(gradient_UD)
+        loss_K, dense_SP = self.workers.sum_dense([loss_K, dense_SP])
+        return loss_K, dense_SP, {name: self._sum_rows(tables[name], share, mine) for name, mine in rows.items()}
+
+    def _objective(
+        self, part: str, share: Share, totals: Totals, compared_MW: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """What to differentiate for this worker's share of a part of the loss, and the slopes of what is no scalar."""
+        assert share.weights is not None
+        if part != REST:
+            weight = share.weights.targets[part]
+            return [part_of_mean(share, totals, part, weight if isinstance(weight, Tensor) else 1.0)], [None]
+        outputs = [part_of_mean(share, totals, name, 1.0) for name in self.workers.ranker.penalties]
+        slopes: list[Tensor | None] = [None] * len(outputs)
+        if share.compared is not None and compared_MW is not None:
+            outputs.append(share.compared.rows_MW)
+            slopes.append(compared_MW.to(share.compared.rows_MW.dtype))
+        return outputs, slopes
+
+    def _sum_rows(self, tables: TableSet, share: Share, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
+        beside = torch.cat(gradients, dim=1) if gradients else tables.weight.new_zeros(0, len(self.parts) * tables.width)
+        ids_U, summed = self.workers.sum_rows(tables, share.gathered.get(tables), beside)
+        return ids_U, summed.unflatten(1, (len(self.parts), tables.width))
+
+    def _agreement(self, loss_K: Tensor, dense_SP: Tensor, rows: Mapping[str, tuple[Tensor, Tensor]]) -> "Agreement":
+        products_KK = torch.zeros(2, len(self.trained), dtype=torch.float64, device=dense_SP.device)
+        for gradient_SE in (dense_SP, *(rows_USD.transpose(0, 1).flatten(1) for _, rows_USD in rows.values())):
+            gradient_KE = gradient_SE[: len(self.trained)]
+            primary_E, auxiliary_JE = gradient_KE[0], gradient_KE[1:]
+            is_shared_E = (primary_E != 0) & (auxiliary_JE != 0).any(0)
+            shared_KE = gradient_KE * is_shared_E
+            products_KK[0] += (shared_KE * primary_E).sum(1, dtype=torch.float64)
+            products_KK[1] += shared_KE.square().sum(1, dtype=torch.float64)
+        (_, *inner), (primary, *squares) = products_KK.tolist()
+        _, *losses = loss_K.tolist()
+        lengths = [math.sqrt(primary * square) for square in squares]
+        cosines = [product / length if length > 0 else 0.0 for product, length in zip(inner, lengths, strict=True)]
+        return Agreement(cosine_J=_doubles(cosines), inner_J=_doubles(inner), loss_J=_doubles(losses))
+
+    def _weights(self, agreement: "Agreement") -> list[float]:
+        """Weights of the auxiliary targets in this step; the net learns from it."""
+        if not self.auxiliary:
+            return []
+        weight_J = self.net(agreement.cosine_J, agreement.loss_J)
+        slope_J = agreement.loss_J if self.mode == "joint" else -self.look_ahead_rate * agreement.inner_J
+        self.net_optimiser.zero_grad()
+        weight_J.backward(slope_J)
+        self.net_optimiser.step()
+        weights = weight_J.tolist()
+        for name, weight, cosine in zip(self.auxiliary, weights, agreement.cosine_J.tolist(), strict=True):
+            self._told |= {f"weight.{name}": weight, f"cosine.{name}": cosine}
+        return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How the auxiliary targets stand to the primary one in a step.
+
+    Attributes:
+        cosine_J, inner_J: of their gradients and its in the shared parameters; 0 where nothing is shared.
+        loss_J: their mean losses.
+    """
+
+    cosine_J: Tensor
+    inner_J: Tensor
+    loss_J: Tensor
+
+
+class WeightingNet(nn.Module):
+    """Eq. 14 for all auxiliary targets at once: cosines [J] and mean losses [J] -> weights [J] in (0, 1).
+
+    In float64 on the CPU, from a generator of its own, so that it is the same on all workers. Its last layer starts at 0, so
+    that every weight starts at 1/2.
+    """
+
+    def __init__(self, targets: int, config: AdaptiveConfig) -> None:
+        super().__init__()
+        generator, inputs = torch.Generator().manual_seed(0), 2 + config.type_width
+        drawn = lambda *shape: torch.empty(*shape, dtype=torch.float64).uniform_(-1, 1, generator=generator)
+        self.types_JE = nn.Parameter(drawn(targets, config.type_width))
+        self.first_IH = nn.Parameter(drawn(inputs, config.hidden) * math.sqrt(6 / inputs))  # as `layers.mlp.he_uniform`
+        self.first_bias_H = nn.Parameter(torch.zeros(config.hidden, dtype=torch.float64))
+        self.second_H = nn.Parameter(torch.zeros(config.hidden, dtype=torch.float64))
+        self.second_bias = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, cosine_J: Tensor, loss_J: Tensor) -> Tensor:
+        signals_JI = torch.cat([cosine_J.unsqueeze(1), loss_J.log1p().unsqueeze(1), self.types_JE], dim=1)
+        hidden_JH = (signals_JI @ self.first_IH + self.first_bias_H).relu()
+        return (hidden_JH @ self.second_H + self.second_bias).sigmoid()
+
+
+def _primary(name: str | None, schema: Schema, trained: tuple[str, ...]) -> str:
+    roots = [each for each in trained if not schema.parents(each)]
+    if name is None and not roots:
+        raise ConfigError(
+            "adaptive helps the first target without parents, but none of those is trained. Name the target to help in "
+            f"`learner.primary`, one of: {', '.join(trained)}."
+        )
+    if name is not None and name not in trained:
+        raise ConfigError(f"`learner.primary` is `{name}`, which is no target in training. Those are: {', '.join(trained)}.")
+    return roots[0] if name is None else name
+
+
+def _grad(outputs: Sequence[Tensor], slopes: Sequence[Tensor | None], leaves: list[Tensor], *, retain: bool) -> list[Tensor]:
+    """Gradients in the leaves, zeros in those that nothing leads to."""
+    led = [(output, slope) for output, slope in zip(outputs, slopes, strict=True) if output.requires_grad]
+    if not led:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    reached = torch.autograd.grad(
+        [output for output, _ in led],
+        leaves,
+        [slope for _, slope in led],
+        retain_graph=retain,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return list(reached)
+
+
+def _doubles(numbers: list[float]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
