@@ -60,7 +60,7 @@ class Hgn(nn.Module):
     def __init__(self, config: HgnConfig, schema: Schema, inputs: InterestInputs) -> None:
         super().__init__()
         self.histories = histories.chosen(schema, config.histories)
-        fields = sum(inputs.fields.feed.values())
+        fields = sum(inputs.fields.feed.values()) if self.histories else 0
         user = config.width if fields else 0
         self.domains = nn.ModuleDict({name: Domain(schema, name, inputs, config.width) for name in self.histories})
         self.user_FD = plain_uniform(fields, config.width, inputs=fields) if fields else None
