@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
-from models.config import ConfigError, config
+from models.config import config
 from models.layers import histories
 from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import Grid, grid
@@ -117,11 +117,7 @@ class CoAction(nn.Module):
 
 
 class Can(nn.Module):
-    """Gives `coaction.<history>` per candidate and `interest.<history>` [R, E], the mean of the entries, per feed.
-
-    Raises:
-        ConfigError: a history that shares no table with a candidate.
-    """
+    """Gives `coaction.<history>` per candidate and `interest.<history>` [R, E], the mean of the entries, per feed."""
 
     penalties: tuple[str, ...] = ()
     together: Together | None = None
@@ -129,12 +125,6 @@ class Can(nn.Module):
     def __init__(self, config: CanConfig, schema: Schema, inputs: InterestInputs) -> None:
         super().__init__()
         self.histories = histories.chosen(schema, config.histories)
-        for name in self.histories:
-            if not schema.matches(name):
-                raise ConfigError(
-                    f"interest `can` joins entries of `{name}` with candidates by what they share, but the two share no table. "
-                    "Let a field of each name the same `table`, or leave the history out of `interest.histories`."
-                )
         coaction = {name: CoAction(config, schema, name, inputs.table_sizes) for name in self.histories}
         self.coaction = nn.ModuleDict(coaction)
         self.widths = Widths(

@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
-from models.config import ConfigError, config
+from models.config import config
 from models.layers import histories
 from models.layers.draws import uniform_RL
 from models.layers.embedding import Embedded, HistoryWidths, InterestInputs
@@ -164,12 +164,7 @@ class Evolution(nn.Module):
 
 
 class Dien(nn.Module):
-    """Gives `interest.<history>` [N, D] per candidate and, with the auxiliary loss, penalties `dien.<history>`.
-
-    Raises:
-        ConfigError: a history, but no candidate field with a table; or an auxiliary loss, but nothing that a history's entries
-            and candidates share.
-    """
+    """Gives `interest.<history>` [N, D] per candidate and, with the auxiliary loss, penalties `dien.<history>`."""
 
     together: Together | None = None
 
@@ -178,15 +173,7 @@ class Dien(nn.Module):
         self.histories = histories.chosen(schema, config.histories)
         self.weight = config.auxiliary
         self.fields = [field.name for field in schema.fields_of("candidate") if not field.is_number]
-        if self.histories and not self.fields:
-            raise ConfigError("interest `dien` compares histories with candidates, which have no fields but numbers.")
         self.matches = {name: schema.matches(name) for name in self.histories}
-        for name, pairs in self.matches.items():
-            if config.auxiliary and not pairs:
-                raise ConfigError(
-                    f"interest `dien` tells the next entry of `{name}` from a candidate, but the two share no table. "
-                    "Let a field of each name the same `table`, or set `interest.auxiliary` to 0."
-                )
         width = sum(inputs.fields.candidate[name] for name in self.fields)
         self.evolution = nn.ModuleDict({name: Evolution(config, inputs.histories[name], width) for name in self.histories})
         self.widths = Widths(candidate={f"interest.{name}": config.width for name in self.histories})
@@ -199,7 +186,7 @@ class Dien(nn.Module):
         training: Training | None = None,
         gathered: Mapping[nn.Module, Gathered] | None = None,
     ) -> Interests:
-        if not self.histories:
+        if not self.histories:  # then a candidate may have nothing but numbers
             return Interests()
         places = grid(batch.feed_of_candidate_N, batch.feeds)
         candidate_NC = torch.cat([embedded.candidate[name] for name in self.fields], dim=1)
@@ -210,7 +197,7 @@ class Dien(nn.Module):
             states_RLD = evolution.states(history.entries_RLE)
             candidate[f"interest.{name}"] = evolution(states_RLD, history.is_real_RL, candidate_NC, places)
             if self.weight and training is not None:
-                negative_RL = negatives(batch, history.is_real_RL.shape[1] - 1, training.progress, salt=-1 - index)
+                negative_RL = negatives(batch, history.is_real_RL[:, 1:].shape[1], training.progress, salt=-1 - index)
                 matched_NM = torch.cat([embedded.candidate[field.name] for _, field in self.matches[name]], dim=1)
                 total, count = evolution.auxiliary(
                     states_RLD, history.entries_RLE, negative_RL, matched_NM, self._steps(batch, name, negative_RL)
@@ -228,12 +215,12 @@ class Dien(nn.Module):
 
 
 def negatives(batch: FeedBatch, steps: int, progress: float, salt: int) -> Tensor:
-    """A candidate of the own feed for every step of its history: int64 [R, steps], none if `steps` is negative.
+    """A candidate of the own feed for every step of its history: int64 [R, steps].
 
     Args:
         salt: as in `layers.draws`; below 0, since couplings and weightings take theirs from 0 upwards.
     """
     count_R = torch.bincount(batch.feed_of_candidate_N, minlength=batch.feeds)
     first_R = count_R.cumsum(0) - count_R
-    share_RL = uniform_RL(batch, max(steps, 0), progress, salt)
+    share_RL = uniform_RL(batch, steps, progress, salt)
     return first_R.unsqueeze(1) + (share_RL * count_R.unsqueeze(1)).long()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.batch import FeedBatch
-from models.layers.draws import uniform_N, uniform_R
+from models.layers.draws import uniform_N, uniform_R, uniform_RL
 from tests.models.helpers import take
 
 WORD = (1 << 64) - 1
@@ -52,6 +52,8 @@ def test_draws_are_split_mix_of_user_progress_salt_and_place(progress, salt):
     assert uniform_R(batch, progress, salt).tolist() == [(x >> 11) / 2**53 for x in of_feed]
     assert uniform_N(batch, progress, salt).tolist() == [(x >> 11) / 2**53 for x in of_candidate]
     assert uniform_N(batch, progress, salt).dtype == torch.float64
+    of_places = [[(split_mix((mixed + place) & WORD) >> 11) / 2**53 for place in range(3)] for mixed in of_feed]
+    assert uniform_RL(batch, 3, progress, salt).tolist() == of_places
 
 
 def test_draws_are_uniform():
@@ -94,6 +96,8 @@ def test_draws_do_not_depend_on_how_a_batch_is_split():
     parts = [take(batch, [0, 1]), take(batch, [2]), take(batch, [3, 4])]
     for uniform in (uniform_R, uniform_N):
         assert torch.equal(torch.cat([uniform(part, 0.7, 2) for part in parts]), uniform(batch, 0.7, 2))
+    of_places = [uniform_RL(part, 4, 0.7, 2) for part in parts]
+    assert torch.equal(torch.cat(of_places), uniform_RL(batch, 6, 0.7, 2)[:, :4])
     ahead = uniform_R(take(batch, [4, 3, 2, 1, 0]), 0.7, 2)
     assert torch.equal(ahead.flip(0), uniform_R(batch, 0.7, 2))
 
