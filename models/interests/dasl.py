@@ -43,6 +43,7 @@ from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import Grid, grid
 from models.layers.masked import masked_softmax
 from models.layers.mlp import plain_uniform
+from models.layers.penalties import of_parameters
 from models.layers.tables import Gathered
 from models.losses import sum_count
 from models.schema import Schema
@@ -167,13 +168,12 @@ class Dasl(nn.Module):
         return own_RD, other_RD
 
     def _penalties(self, own_user_RD: Tensor | None, other_user_RD: Tensor | None, feeds: int) -> dict[str, SumCount]:
-        """The orthogonality, one number for all workers, is given once per feed, so that a mean over feeds is that number."""
         penalties = {}
         with torch.autocast(self.map_DD.device.type, enabled=False):  # differences from 1 need all digits
             if "orthogonal" in self.penalties:
                 identity_DD = torch.eye(len(self.map_DD), dtype=self.map_DD.dtype, device=self.map_DD.device)
-                away_DD = self.map_DD @ self.map_DD.t() - identity_DD
-                penalties["orthogonal"] = sum_count((self.config.orthogonal * away_DD.square().sum()).expand(feeds))
+                away = (self.map_DD @ self.map_DD.t() - identity_DD).square().sum()
+                penalties["orthogonal"] = of_parameters(self.config.orthogonal * away, feeds)
             if "mapping" in self.penalties and own_user_RD is not None and other_user_RD is not None:
                 mapped_RD = other_user_RD.to(self.map_DD.dtype) @ self.map_DD
                 apart_R = 1 - F.cosine_similarity(mapped_RD, own_user_RD.to(self.map_DD.dtype), dim=1)
