@@ -65,7 +65,11 @@ class ConetConfig:
 
 
 class CrossUnit(nn.Module):
-    """One layer of both networks, side by side: [N, 2 I] -> [N, 2 O]. Only the first layer reads fields of the feed."""
+    """One layer of both networks, side by side: [N, 2 I] -> [N, 2 O].
+
+    Args:
+        fields: width of what it reads of the feed besides; 0 for layers above the first, which then ignore it.
+    """
 
     def __init__(self, inputs: int, outputs: int, fields: int = 0) -> None:
         super().__init__()
@@ -76,14 +80,17 @@ class CrossUnit(nn.Module):
         self.fields_FP = he_uniform(fields, 2 * outputs, inputs=read) if fields else None
         self.bias_P = nn.Parameter(torch.zeros(2 * outputs))
 
-    def forward(self, both_N2I: Tensor, fields_RF: Tensor | None = None, feed_of_candidate_N: Tensor | None = None) -> Tensor:
-        start = self.bias_P
+    def forward(self, both_N2I: Tensor, fields_RF: Tensor | None, feed_of_candidate_N: Tensor) -> Tensor:
+        start: Tensor = self.bias_P
         if self.fields_FP is not None:
-            assert fields_RF is not None and feed_of_candidate_N is not None
+            assert fields_RF is not None
             start = torch.addmm(start, fields_RF, self.fields_FP).index_select(0, feed_of_candidate_N)
         upper_IP = torch.cat([self.target_IO, self.cross_IO], dim=1)
         lower_IP = torch.cat([self.cross_IO, self.source_IO], dim=1)
         return torch.addmm(start, both_N2I, torch.cat([upper_IP, lower_IP])).relu_()
+
+    def lasso(self) -> Tensor:
+        return self.cross_IO.abs().sum()
 
 
 class Conet(nn.Module):
@@ -114,13 +121,12 @@ class Conet(nn.Module):
         places = grid(batch.feed_of_candidate_N, batch.feeds)
         parts = [part_ND for content in self.contents.values() for part_ND in content(embedded, places)]
         fields_RF = torch.cat(list(embedded.feed.values()), dim=1) if embedded.feed else None
-        first, *rest = self.units
-        both = first(torch.cat(parts, dim=1), fields_RF, batch.feed_of_candidate_N)
-        for unit in rest:
-            both = unit(both)
+        both = torch.cat(parts, dim=1)
+        for unit in self.units:
+            both = unit(both, fields_RF, batch.feed_of_candidate_N)
         penalties = {}
         if training is not None and self.sparse:
-            lasso = torch.stack([unit.cross_IO.abs().sum() for unit in self.units]).sum()
+            lasso = torch.stack([unit.lasso() for unit in self.units if isinstance(unit, CrossUnit)]).sum()
             penalties["sparse"] = of_parameters(self.sparse * lasso, batch.feeds)
         found = zip(self.histories, both.chunk(2, dim=1), strict=True)
         return Interests(candidate={f"interest.{name}": vector_NO for name, vector_NO in found}, penalties=penalties)

@@ -17,7 +17,8 @@ def test_a_cross_unit_sends_both_layers_through_one_matrix():
         unit.cross_IO.fill_(10.0)
         unit.bias_P.copy_(torch.tensor([0.5, -0.5]))
     # target: 2 * 1 + 10 * 4 + .5; source: 3 * 4 + 10 * 1 - .5; and below 0 nothing passes
-    assert_close(unit(torch.tensor([[1.0, 4.0], [-1.0, 0.0]])), torch.tensor([[42.5, 21.5], [0.0, 0.0]]))
+    found = unit(torch.tensor([[1.0, 4.0], [-1.0, 0.0]]), None, torch.tensor([0, 0]))
+    assert_close(found, torch.tensor([[42.5, 21.5], [0.0, 0.0]]))
 
 
 @pytest.mark.parametrize("most_candidates", [3, 20], ids=["short feeds", "long feeds"])
