@@ -81,11 +81,10 @@ class EntryGate(nn.Module):
         roles = _roles(schema, widths, config.dynamic)
         self.hidden_before = () if config.state_before_entering else roles.state
         seen = {name: width for name, width in widths.candidate.items() if name not in self.hidden_before}
-        if not roles.feed and not roles.candidate:
+        if roles.state and not roles.feed and not roles.candidate:
             raise ConfigError(
-                f"entry_gate finds nothing beside the real-time state of the room, {', '.join(roles.state) or 'and not even that'}. "
-                "Give the schema fields of the user or of the room itself, or name those that are its state in "
-                "`fusion.dynamic`."
+                f"entry_gate has nothing to look at beside the real-time state of the room ({', '.join(roles.state)}). Give the "
+                "schema fields of the user or of the room itself, or name fewer fields in `fusion.dynamic`."
             )
         self.entering = MixedBank(len(self.roots), Widths(feed=widths.feed, candidate=seen), config.entering, config.dropout)
         self.after = AfterEntering(config, children, roles, widths) if children else None

@@ -37,6 +37,9 @@ class Progress:
         epoch, step: the next step to take.
         total_steps: steps taken in all epochs.
         losses: by target (sum, count) of the epoch so far.
+        told: what the learner told in the epoch so far: by name the mean over a stretch of steps, and as `progress` the epochs
+            behind its end, fractions included.
+        telling: by name (sum, count) of the stretch that is not over.
         candidates, seconds: of the epoch so far, of training alone; this rank's candidates until the epoch is closed.
         history: a record for each finished epoch.
         best_epoch: index into the history; None before the first validation.
@@ -47,6 +50,8 @@ class Progress:
     step: int = 0
     total_steps: int = 0
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
+    told: list[dict[str, float]] = field(default_factory=list)
+    telling: dict[str, tuple[float, int]] = field(default_factory=dict)
     candidates: float = 0.0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -59,6 +64,18 @@ class Progress:
             past_total, past_count = self.losses.get(name, (0.0, 0.0))
             self.losses[name] = (past_total + total, past_count + count)
         self.candidates += candidates
+
+    def tell(self, told: Mapping[str, float]) -> None:
+        """Counts what the learner tells of a step."""
+        for name, value in told.items():
+            past_total, past_count = self.telling.get(name, (0.0, 0))
+            self.telling[name] = (past_total + value, past_count + 1)
+
+    def close_telling(self, epochs: float) -> None:
+        """Ends a stretch of steps; where nothing was told, nothing is noted. `epochs`: behind its end."""
+        if self.telling:
+            self.told.append({"progress": epochs, **{name: total / count for name, (total, count) in self.telling.items()}})
+        self.telling = {}
 
 
 class Checkpoints:
@@ -124,8 +141,10 @@ class Checkpoints:
 def read_progress(path: Path) -> Progress:
     """The progress a checkpoint holds."""
     spelling = json.loads((path / "progress.json").read_text())
-    losses = {name: (total, count) for name, (total, count) in spelling.pop("losses").items()}
-    return Progress(losses=losses, **spelling)
+    pairs = {
+        key: {name: (total, count) for name, (total, count) in spelling.pop(key, {}).items()} for key in ("losses", "telling")
+    }
+    return Progress(**pairs, **spelling)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,10 +22,14 @@ from pipelines.train.stream import InOrder, Stream
 from pipelines.train.world import from_rank_0, gather_objects
 
 
+STRETCHES = 10  # of an epoch, over which what a learner tells is averaged
+
+
 class Learner(Protocol):
     """What the loop asks of a filling of the learner slot."""
 
     def step(self, batch: FeedBatch | None, progress: float) -> Mapping[str, tuple[float, float]]: ...
+    def told(self) -> Mapping[str, float]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -86,10 +90,14 @@ def train_epoch(
             progress.step += 1
             progress.total_steps += 1
             progress.add(losses, batch.candidates if batch is not None else 0)
+            progress.tell(learner.told())
+            is_last = progress.total_steps == config.max_steps or progress.step == stream.steps
+            if is_last or progress.step * STRETCHES // stream.steps > (progress.step - 1) * STRETCHES // stream.steps:
+                progress.close_telling(progress.epoch + progress.step / stream.steps)
             now = time.perf_counter()
             progress.seconds, before = progress.seconds + now - before, now
             report.step(progress)
-            if progress.total_steps == config.max_steps or progress.step == stream.steps:
+            if is_last:
                 break
             if config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0:
                 checkpoint.save(ranker, learner, progress, world)
@@ -137,6 +145,7 @@ def close_epoch(progress: Progress, metrics: dict[str, Any] | None, monitor: Mon
             "epoch": progress.epoch,
             "total_steps": progress.total_steps,
             "losses": {name: total / count for name, (total, count) in progress.losses.items() if count},
+            "told": progress.told,
             "metrics": metrics,
             "monitor": value,
             "candidates": progress.candidates,
@@ -147,7 +156,7 @@ def close_epoch(progress: Progress, metrics: dict[str, Any] | None, monitor: Mon
     if better:
         progress.best_epoch = progress.epoch
     progress.epoch, progress.step = progress.epoch + 1, 0
-    progress.losses, progress.candidates, progress.seconds = {}, 0.0, 0.0
+    progress.losses, progress.told, progress.candidates, progress.seconds = {}, [], 0.0, 0.0
     stale = progress.epoch - 1 - (progress.best_epoch or 0)
     if progress.total_steps == config.max_steps:
         progress.stopped = f"stopped after train.max_steps={config.max_steps}"

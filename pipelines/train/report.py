@@ -65,12 +65,18 @@ class Report:
             self.say(f"Going on at epoch {progress.epoch + 1}, step {progress.step} of {steps}.")
         self.epoch_began = self.last_line = time.monotonic()
         self.last_losses = dict(progress.losses)
+        self.points_told = len(progress.told)
 
     def step(self, progress: Progress) -> None:
         if progress.step % STEPS_BETWEEN_POINTS == 0:
             for name, value in _means(progress.losses, self.last_losses).items():
                 self.curves.add_scalar(f"loss/{name}", value, progress.total_steps)
             self.last_losses = dict(progress.losses)
+        for point in progress.told[self.points_told :]:
+            for name, value in point.items():
+                if name != "progress":
+                    self.curves.add_scalar(f"told/{name}", value, progress.total_steps)
+        self.points_told = len(progress.told)
         if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             left = progress.seconds / progress.step * (self.steps - progress.step)
@@ -106,6 +112,7 @@ class Report:
             self.on_epoch(record)
         self.epoch_began = self.last_line = time.monotonic()
         self.last_losses = {}
+        self.points_told = 0
 
     def close(self) -> None:
         self.curves.close()

@@ -104,6 +104,32 @@ def test_list_context_is_allowed_where_declared():
     assert Schema.from_dict(spelling(fields=fields, list_context=True)).list_context
 
 
+@pytest.mark.parametrize(
+    ("column", "is_state"),
+    [
+        ("state.viewers", True),
+        ("product.price_band", True),
+        ("room_impressions.1h", True),
+        ("room_entries.10m", True),
+        ("room_entry_rate.life", True),
+        ("room_age_hours", True),
+        ("feed_rank.room_entries.1h", True),
+        ("feed_rank.state.viewers", True),
+        ("feed_rank.room_age_hours", True),
+        ("room_id", False),
+        ("room.category", False),
+        ("room_age", False),
+        ("streamer_entries.1h", False),
+        ("pair_room_impressions", False),
+        ("feed_rank.pair_room_hours", False),
+        ("statement", False),
+    ],
+)
+def test_the_rooms_state_is_known_by_its_columns(column, is_state):
+    assert Field(name="a", of="candidate", column=column).is_room_state == is_state
+    assert not Field(name="a", of="feed", column=column).is_room_state
+
+
 def test_asking_for_an_unknown_target_lists_the_known(tiny_schema):
     with pytest.raises(KeyError, match="no target `buy`; there are: click, goods_bag, order, stay"):
         tiny_schema.target("buy")
