@@ -141,10 +141,8 @@ class Checkpoints:
 def read_progress(path: Path) -> Progress:
     """The progress a checkpoint holds."""
     spelling = json.loads((path / "progress.json").read_text())
-    pairs = {
-        key: {name: (total, count) for name, (total, count) in spelling.pop(key, {}).items()} for key in ("losses", "telling")
-    }
-    return Progress(**pairs, **spelling)
+    sums = [{name: (total, count) for name, (total, count) in spelling.pop(key, {}).items()} for key in ("losses", "telling")]
+    return Progress(losses=sums[0], telling=sums[1], **spelling)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,6 @@ from pipelines.train.monitor import Monitor
 from pipelines.train.stream import InOrder, Stream
 from pipelines.train.world import from_rank_0, gather_objects
 
-
 STRETCHES = 10  # of an epoch, over which what a learner tells is averaged
 
 

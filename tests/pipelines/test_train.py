@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from models.config import ConfigError, from_dict
+from models.learners.adaptive import Adaptive, AdaptiveConfig
 from models.learners.world import Solo
 from models.metrics import Evaluation
 from models.schema import Schema
@@ -217,6 +218,65 @@ def test_what_on_epoch_raises_ends_the_run_and_it_can_go_on(undisturbed, prepare
     result = train(prepared, MODEL, CONFIG, output=tmp_path / "run", on_epoch=enough, say=lambda line: None)
     assert told == [0, 1, 2]  # epochs told before are not told again
     assert same(weights(result), weights(undisturbed[0]))
+
+
+# -- what a learner tells ------------------------------------------------------------------------------------------
+
+
+ADAPTIVE = replace(MODEL, learner=AdaptiveConfig(hidden=4, rate=0.01))
+TELLING = replace(CONFIG, epochs=2, batch_feeds=5, checkpoint_every_steps=4)  # 24 steps an epoch
+
+
+def test_a_learner_that_tells_nothing_leaves_nothing(undisturbed):
+    assert [record["told"] for record in undisturbed[0].history] == [[], [], []]
+
+
+def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, monkeypatch):
+    """24 steps: the first tenth is over with the third step, the second with the fifth, ... Each has the mean of its steps."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    steps = []
+    told = Adaptive.told
+    monkeypatch.setattr(Adaptive, "told", lambda self: steps.append(told(self)) or steps[-1])
+    result = train(prepared, ADAPTIVE, replace(TELLING, max_steps=34), output=tmp_path / "run", say=lambda line: None)
+    ends = [3, 5, 8, 10, 12, 15, 17, 20, 22, 24]
+    ends += [27, 29, 32, 34]  # stopped by max_steps in the middle of an epoch
+    points = [point for record in result.history for point in record["told"]]
+    assert [len(record["told"]) for record in result.history] == [10, 4]
+    assert [point["progress"] for point in points] == pytest.approx([end / 24 for end in ends])
+    names = [f"{what}.{target}" for what in ("weight", "cosine") for target in ("goods_bag", "order", "stay")]
+    for first, last, point in zip([0, *ends], ends, points, strict=False):
+        assert point.keys() == {"progress", *names}
+        for name in names:
+            assert point[name] == pytest.approx(sum(step[name] for step in steps[first:last]) / (last - first))
+    assert points[0]["weight.order"] != points[-1]["weight.order"]
+    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    curves.Reload()
+    drawn = curves.Scalars("told/cosine.order")
+    assert [point.step for point in drawn] == ends
+    assert [point.value for point in drawn] == pytest.approx([point["cosine.order"] for point in points])
+
+
+@pytest.mark.parametrize("steps", [7, 25])
+def test_what_was_told_survives_a_break_bit_for_bit(steps, prepared, tmp_path, monkeypatch):
+    """The last checkpoint is at step 4, inside of the second tenth; or at an epoch's end."""
+    whole = train(prepared, ADAPTIVE, TELLING, output=tmp_path / "whole", say=lambda line: None)
+    taken = []
+    step = Adaptive.step
+
+    def breaking(self, batch, progress):
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+        taken.append(batch)
+        return step(self, batch, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Adaptive, "step", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            train(prepared, ADAPTIVE, TELLING, output=tmp_path / "run", say=lambda line: None)
+    result = train(prepared, ADAPTIVE, TELLING, output=tmp_path / "run", say=lambda line: None)
+    assert [record["told"] for record in result.history] == [record["told"] for record in whole.history]
+    assert same(weights(result), weights(whole))
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,489 @@
+import dataclasses
+import math
+import threading
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from models.batch import FeedBatch
+from models.config import ConfigError, from_dict
+from models.fusions.entry_gate import EntryGateConfig
+from models.interests.disentangled import DisentangledConfig
+from models.interests.pooling import PoolingConfig
+from models.learners.adaptive import Adaptive, AdaptiveConfig
+from models.learners.world import Solo
+from models.losses import transformed
+from models.optim import AdagradConfig, AdamConfig, OptimiserConfig
+from models.ranker import Outcome, Ranker, RankerConfig
+from models.schema import Schema
+from models.slots import SumCount, Weights
+from models.weightings.fixed import FixedConfig
+from models.weightings.stage import StageConfig
+from tests.models.helpers import Threads, double, replaced, take
+from tests.samples import TABLE_SIZES, full_schema, random_batch, tiny_schema
+
+TARGETS = {"click": (), "order": ("click",), "stay": ("click",)}
+NOTHING = FeedBatch(
+    feed={},
+    candidate={},
+    histories={},
+    feed_of_candidate_N=torch.zeros(2, dtype=torch.int64),
+    level_N=torch.zeros(2, dtype=torch.int64),
+    user_R=torch.zeros(1, dtype=torch.int64),
+)
+
+
+class Weighting:
+    needs_one_worker = False
+    trained = tuple(TARGETS)
+
+
+class Toy(nn.Module):
+    """Two shared numbers x = (0, 0), and one number of each target's own, side by side in one tensor y = (0, 0, 0).
+
+    Losses of its two candidates, all linear, so that a gradient is the coefficients:
+
+        click   1   + 3 x0 + 4 x1   + 12 y0
+        order   0.5 + 2 x0          +  7 y1
+        stay    4   - 4 x0 - 3 x1   +  5 y2
+    """
+
+    penalties: tuple[str, ...] = ()
+    together = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+        self.y = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        self.weighting = Weighting()
+
+    def table_sets(self) -> dict:
+        return {}
+
+    def for_training(self, batch: FeedBatch) -> FeedBatch:
+        return batch
+
+    def gather(self, batch: FeedBatch) -> dict:
+        return {}
+
+    def outcome(self, batch: FeedBatch, gathered: Mapping, *, progress: float) -> Outcome:
+        return Outcome(outputs={}, weights=Weights(targets=dict.fromkeys(TARGETS, 0.1)), penalties=self.own(), compared=None)
+
+    def own(self) -> dict[str, SumCount]:
+        return {}
+
+    def losses(self, outputs: Mapping, labels: Mapping) -> dict[str, torch.Tensor]:
+        (x0, x1), (y0, y1, y2) = self.x, self.y
+        one = {
+            "click": 1 + 3 * x0 + 4 * x1 + 12 * y0,
+            "order": 0.5 + 2 * x0 + 7 * y1,
+            "stay": 4 - 4 * x0 - 3 * x1 + 5 * y2,
+        }
+        return {name: torch.stack([loss, loss]) for name, loss in one.items()}
+
+
+class Calmed(Toy):
+    """With a penalty of 2 * 5 x1 over a count of 2."""
+
+    penalties = ("calm",)
+
+    def own(self) -> dict[str, SumCount]:
+        return {"calm": (10 * self.x[1], torch.tensor(2.0))}
+
+
+SCHEMA = Schema.from_dict(
+    {
+        **tiny_schema().to_dict(),
+        "targets": [{"name": name, "action": name, "parents": parents} for name, parents in TARGETS.items()],
+    }
+)
+STILL = OptimiserConfig(dense=AdagradConfig(rate=1e-300))  # leaves the toy where it is
+
+
+def learner_of(toy: Toy, optimiser: OptimiserConfig = STILL, **config) -> Adaptive:
+    return Adaptive(toy, SCHEMA, AdaptiveConfig(**config), optimiser, Solo())  # type: ignore[arg-type]
+
+
+# -- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def test_weights_cosines_and_the_gradient_that_is_applied():
+    """The weights start at 1/2. In x, order has length 2 and meets click (length 5) at 6 / 10, stay (length 5) at -24 / 25; the
+    targets' own numbers have no part in that, though they lie in one tensor."""
+    toy = Toy()
+    learner = learner_of(toy)
+    assert learner.told() == {}
+    assert learner.step(NOTHING) == {"click": (2.0, 2.0), "order": (1.0, 2.0), "stay": (8.0, 2.0)}
+    told = {"weight.order": 0.5, "cosine.order": 0.6, "weight.stay": 0.5, "cosine.stay": -0.96}
+    assert learner.told() == pytest.approx(told, abs=1e-12)
+    assert_close(toy.x.grad, torch.tensor([3 + 0.5 * 2 - 0.5 * 4, 4 - 0.5 * 3], dtype=torch.float64))
+    assert_close(toy.y.grad, torch.tensor([12.0, 3.5, 2.5], dtype=torch.float64))
+
+
+def test_penalties_are_added_and_do_not_bend_the_cosines():
+    toy = Calmed()
+    learner = learner_of(toy)
+    assert learner.step(NOTHING)["calm"] == (0.0, 2.0)
+    assert learner.told()["cosine.order"] == pytest.approx(0.6)
+    assert_close(toy.x.grad, torch.tensor([2.0, 2.5 + 5.0], dtype=torch.float64))
+
+
+def test_another_primary():
+    """Of order, click meets in x0 and x1: order's length is 2, click's 5."""
+    toy = Toy()
+    learner = learner_of(toy, primary="order")
+    learner.step(NOTHING)
+    told = {"weight.click": 0.5, "cosine.click": 6 / 10, "weight.stay": 0.5, "cosine.stay": -8 / 8}
+    # x1 is not reached by order, so it is not shared: click is 3 and stay -4 in what is
+    assert learner.told() == pytest.approx({**told, "cosine.click": 1.0, "cosine.stay": -1.0})
+    assert_close(toy.y.grad, torch.tensor([6.0, 7.0, 2.5], dtype=torch.float64))
+
+
+def scrambled(learner: Adaptive) -> Adaptive:
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in learner.net.parameters():
+            parameter.normal_(generator=generator).mul_(0.5)
+    return learner
+
+
+def weight_by_hand(net, index: int, cosine: float, loss: float) -> float:
+    """Eq. 14, number by number."""
+    signals = [cosine, math.log(1 + loss), *net.types_JE[index].tolist()]
+    score = net.second_bias.item()
+    for unit in range(len(net.second_H)):
+        inside = sum(signal * net.first_IH[place, unit].item() for place, signal in enumerate(signals))
+        score += max(0.0, inside + net.first_bias_H[unit].item()) * net.second_H[unit].item()
+    return 1 / (1 + math.exp(-score))
+
+
+def test_the_weighting_net_reads_cosine_loss_and_type():
+    learner = scrambled(learner_of(Toy(), hidden=3, type_width=2, rate=1e-300))
+    expected = {
+        "weight.order": weight_by_hand(learner.net, 0, 0.6, 0.5),
+        "weight.stay": weight_by_hand(learner.net, 1, -0.96, 4.0),
+    }
+    learner.step(NOTHING)
+    assert {name: learner.told()[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert abs(expected["weight.order"] - 0.5) > 0.01 and abs(expected["weight.order"] - expected["weight.stay"]) > 0.01
+
+
+@pytest.mark.parametrize("mode", ["look_ahead", "joint"])
+def test_the_weighting_net_descends_what_its_mode_says(mode):
+    """Its gradients against differences: of click's loss after a step of 0.01 against g_click + sum w_k g_k, x and y of all
+    targets moved; or of the weighted losses themselves."""
+    learner = scrambled(learner_of(Toy(), OptimiserConfig(dense=AdamConfig(rate=0.01)), mode=mode, hidden=3, rate=1e-300))
+    net = learner.net
+
+    def objective() -> float:
+        order, stay = weight_by_hand(net, 0, 0.6, 0.5), weight_by_hand(net, 1, -0.96, 4.0)
+        if mode == "joint":
+            return 1 + 0.5 * order + 4 * stay
+        x0, x1, y0 = -0.01 * (3 + 2 * order - 4 * stay), -0.01 * (4 - 3 * stay), -0.01 * 12
+        return 1 + 3 * x0 + 4 * x1 + 12 * y0
+
+    differences = {}
+    for name, parameter in net.named_parameters():
+        flat = parameter.data.view(-1)
+        found = []
+        for place in range(len(flat)):
+            value = flat[place].item()
+            flat[place] = value + 1e-5
+            above = objective()
+            flat[place] = value - 1e-5
+            found.append((above - objective()) / 2e-5)
+            flat[place] = value
+        differences[name] = torch.tensor(found, dtype=torch.float64).view_as(parameter)
+    learner.step(NOTHING)
+    for name, parameter in net.named_parameters():
+        assert_close(parameter.grad, differences[name], rtol=1e-5, atol=1e-8, msg=name)
+    assert all(parameter.grad.any() for parameter in net.parameters())
+
+
+def test_looking_ahead_raises_what_agrees_and_lowers_what_does_not_while_joint_lowers_all():
+    weights = {}
+    for mode in ("look_ahead", "joint"):
+        learner = learner_of(Toy(), OptimiserConfig(dense=AdagradConfig(rate=1e-3)), mode=mode, rate=0.02)
+        for _ in range(100):
+            learner.step(NOTHING)
+        weights[mode] = learner.told()
+    assert weights["look_ahead"]["weight.order"] > 0.9 and weights["look_ahead"]["weight.stay"] < 0.1
+    assert weights["joint"]["weight.order"] < 0.1 and weights["joint"]["weight.stay"] < 0.1
+
+
+def test_weights_move_however_small_the_gradients_are():
+    """Of 1e-4 of the toy's: the slope of a weight is then some 1e-11."""
+
+    class Faint(Toy):
+        def losses(self, outputs, labels):
+            return {name: loss_N * 1e-4 for name, loss_N in super().losses(outputs, labels).items()}
+
+    learner = learner_of(Faint(), OptimiserConfig(dense=AdagradConfig(rate=1e-3)), rate=0.02)
+    for _ in range(100):
+        learner.step(NOTHING)
+    assert learner.told()["weight.order"] > 0.9 and learner.told()["weight.stay"] < 0.1
+
+
+def test_targets_that_share_nothing_have_no_cosine():
+    class Apart(Toy):
+        def losses(self, outputs, labels):
+            y0, y1, y2 = self.y
+            return {"click": (1 + y0).view(1), "order": (2 + y1).view(1), "stay": (3 + y2).view(1)}
+
+    learner = learner_of(Apart())
+    learner.step(NOTHING)
+    assert learner.told() == {"weight.order": 0.5, "cosine.order": 0.0, "weight.stay": 0.5, "cosine.stay": 0.0}
+
+
+# -- on rankers ------------------------------------------------------------------------------------------------------
+
+SMALL = RankerConfig(
+    embedding_width=4,
+    interest=PoolingConfig(),
+    fusion=EntryGateConfig(entering=(8,), gate_hidden=3, experts=2, hidden=(6,), towers=(4,)),
+    learner=AdaptiveConfig(hidden=4),
+)
+EVERYTHING = dataclasses.replace(  # rows compared over workers, weights per candidate, penalties
+    SMALL,
+    interest=DisentangledConfig(width=4, heads=2),
+    weighting=StageConfig(beta="closed", width=4),
+)
+
+
+def ranker_of(config: RankerConfig, schema: Schema, world=None, optimiser: OptimiserConfig | None = None):
+    torch.manual_seed(0)
+    ranker = Ranker(schema, config, TABLE_SIZES).double()
+    with torch.no_grad():
+        for tables in ranker.table_sets().values():
+            tables.weight.normal_()
+    assert isinstance(config.learner, AdaptiveConfig)
+    return ranker, Adaptive(ranker, schema, config.learner, optimiser or OptimiserConfig(), world or Solo())
+
+
+def some_batch(schema: Schema, seed: int = 1, feeds: int = 9) -> FeedBatch:
+    return double(random_batch(schema, TABLE_SIZES, feeds=feeds, seed=seed))
+
+
+def with_loss_weights(**weights: float) -> Schema:
+    spelling = tiny_schema().to_dict()
+    for target in spelling["targets"]:
+        target["loss_weight"] = weights.get(target["name"], 1.0)
+    return Schema.from_dict(spelling)
+
+
+def test_a_step_against_plain_autograd_over_whole_tables():
+    """Cosines number by number over all parameters, tables included; on a first step both Adams agree row for row."""
+    schema = tiny_schema()
+    batch = some_batch(schema)
+    ranker, learner = ranker_of(SMALL, schema)
+    plain, _ = ranker_of(SMALL, schema)
+    outputs, found = plain(batch), {}
+    for target in schema.targets:
+        output, label = outputs[target.name], batch.labels[target.name]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(output, label)
+        if not target.is_binary:
+            loss = (output - transformed(target, label)).square().mean()
+        gradients = torch.autograd.grad(
+            loss, list(plain.parameters()), retain_graph=True, materialize_grads=True, allow_unused=True
+        )
+        found[target.name] = torch.cat([gradient.flatten() for gradient in gradients])
+    click, others = found["click"].tolist(), {name: found[name].tolist() for name in ("goods_bag", "order", "stay")}
+    shared = [place for place in range(len(click)) if click[place] and any(other[place] for other in others.values())]
+    assert 0 < len(shared) < len(click)
+    applied = found["click"].clone()
+    expected = {}
+    for name, other in others.items():
+        inner = sum(click[place] * other[place] for place in shared)
+        length = math.sqrt(sum(click[place] ** 2 for place in shared) * sum(other[place] ** 2 for place in shared))
+        expected |= {f"weight.{name}": 0.5, f"cosine.{name}": inner / length}
+        applied += 0.5 * found[name]
+    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
+    for parameter, part in zip(plain.parameters(), applied.split([p.numel() for p in plain.parameters()]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    optimiser.step()
+    learner.step(batch)
+    assert learner.told() == pytest.approx(expected, rel=1e-9)
+    assert {name for name, value in expected.items() if abs(value) > 0.001} == set(expected)
+    for (name, one), (_, other) in zip(ranker.named_parameters(), plain.named_parameters(), strict=True):
+        assert_close(one, other, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize(("config", "passes"), [(SMALL, 4), (EVERYTHING, 5)])
+def test_one_backward_pass_a_target_and_one_for_the_rest(config, passes, monkeypatch):
+    schema = dataclasses.replace(full_schema(), targets=full_schema().targets[:4])
+    _, learner = ranker_of(config, schema)
+    grad, backward, leaves, ends = torch.autograd.grad, torch.autograd.backward, [], []
+
+    def counted(outputs, inputs, *args, **kwargs):
+        leaves.append(list(inputs) if isinstance(inputs, list) else [inputs])
+        return grad(outputs, inputs, *args, **kwargs)
+
+    def counted_ends(tensors, *args, **kwargs):
+        ends.append(tensors)
+        return backward(tensors, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    monkeypatch.setattr(torch.autograd, "backward", counted_ends)
+    learner.step(some_batch(schema))
+    of_ranker = [each for each in leaves if any(leaf is learner.dense[0] for leaf in each)]
+    assert len(of_ranker) == passes
+    assert [end.shape for end in ends] == [(3,)]  # the three weights, through the weighting net
+
+
+@pytest.mark.parametrize("config", [SMALL, EVERYTHING])
+def test_two_workers_equal_one(config):
+    """Float64; at the first step the second worker has no batch, at the third the first, at the fourth nobody."""
+    schema = full_schema()
+    batches = [some_batch(schema, seed) for seed in range(5)]
+    joint = [take(batches[0], [0, 1, 2, 3, 4]), batches[1], take(batches[2], [5, 6, 7, 8]), None, batches[4]]
+    shares = [
+        (joint[0], None),
+        (take(batches[1], [0, 1, 2, 3, 4]), take(batches[1], [5, 6, 7, 8])),
+        (None, joint[2]),
+        (None, None),
+        (take(batches[4], [0]), take(batches[4], [1, 2, 3, 4, 5, 6, 7, 8])),
+    ]
+    optimiser = OptimiserConfig(clip_norm=0.5)
+    lock = threading.Lock()
+
+    def train(world, mine):
+        with lock:
+            ranker, learner = ranker_of(config, schema, world, optimiser)
+        losses, told = [], []
+        for step, batch in enumerate(mine):
+            losses.append(learner.step(batch, progress=step / 5))
+            told.append(learner.told())
+        return ranker.state_dict(), losses, told, learner.net.state_dict()
+
+    alone = train(Solo(), joint)
+    first, second = Threads(2).run(lambda world: train(world, [share[world.rank] for share in shares]))
+    for part in (0, 3):
+        for name, value in alone[part].items():
+            assert_close(first[part][name], value, rtol=1e-9, atol=1e-9, msg=name)
+            assert torch.equal(first[part][name], second[part][name])
+    assert first[1:3] == second[1:3]
+    for mine, theirs in zip([*alone[1], *alone[2]], [*first[1], *first[2]], strict=True):
+        assert mine.keys() == theirs.keys()
+        assert all(theirs[name] == pytest.approx(mine[name], rel=1e-9, abs=1e-12) for name in mine)
+    assert alone[2][4] != alone[2][0] and alone[2][3] == alone[2][2]
+
+
+def test_a_stopped_training_goes_on_as_if_undisturbed(tmp_path):
+    schema = tiny_schema()
+    batches = [some_batch(schema, seed) for seed in range(6)]
+    config = dataclasses.replace(SMALL, learner=AdaptiveConfig(rate=0.05))
+    whole, undisturbed = ranker_of(config, schema)
+    for batch in batches:
+        undisturbed.step(batch)
+    first, learner = ranker_of(config, schema)
+    for batch in batches[:3]:
+        learner.step(batch)
+    torch.save({"ranker": first.state_dict(), "learner": learner.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second, learner = ranker_of(config, schema)
+    second.load_state_dict(state["ranker"])
+    learner.load_state_dict(state["learner"])
+    for batch in batches[3:]:
+        learner.step(batch)
+    assert learner.told() == undisturbed.told()
+    for mine, theirs in ((whole, second), (undisturbed.net, learner.net)):
+        for name, value in mine.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name]), name
+
+
+def test_a_target_of_weight_zero_is_reported_and_not_trained():
+    schema = with_loss_weights(stay=0.0, order=0.3)
+    ranker, learner = ranker_of(SMALL, schema)
+    before = {name: parameter.clone() for name, parameter in ranker.coupling.named_parameters()}
+    assert learner.step(some_batch(schema))["stay"][0] > 0
+    moved = {name for name, parameter in ranker.coupling.named_parameters() if (parameter != before[name]).any()}
+    assert moved == {name for name in before if "stay" not in name}
+    assert learner.told().keys() == {"weight.goods_bag", "cosine.goods_bag", "weight.order", "cosine.order"}
+
+
+def test_weights_per_candidate_multiply_inside_a_targets_loss(monkeypatch):
+    """A weighting of 1 for the first candidate and 0 for the rest: the mean losses are the first one's over all."""
+    schema = tiny_schema()
+    batch = some_batch(schema)
+    ranker, learner = ranker_of(SMALL, schema)
+    first_N = torch.zeros(batch.candidates, dtype=torch.float64)
+    first_N[0] = 1
+    monkeypatch.setattr(
+        type(ranker.weighting), "forward", lambda self, *_: Weights(targets=dict.fromkeys(schema.target_names, first_N))
+    )
+    read = []
+    monkeypatch.setattr(
+        type(learner.net), "forward", lambda self, cosine_J, loss_J: read.append(loss_J) or (self.types_JE.sum(1) * 0 + 0.5)
+    )
+    losses = ranker.losses(ranker(batch), batch.labels)
+    learner.step(batch)
+    expected = [losses[name][0].item() / batch.candidates for name in ("goods_bag", "order", "stay")]
+    assert read[0].tolist() == pytest.approx(expected)
+
+
+def test_one_target_alone_has_nothing_to_weigh():
+    schema = tiny_schema()
+    config = dataclasses.replace(SMALL, weighting=FixedConfig(targets="roots"))
+    _, learner = ranker_of(config, schema)
+    batch = some_batch(schema)
+    first = learner.step(batch)["click"][0]
+    for _ in range(20):
+        last = learner.step(batch)["click"][0]
+    assert last < first and learner.told() == {}
+
+
+def test_a_batch_without_candidates_changes_nothing():
+    schema = tiny_schema()
+    ranker, learner = ranker_of(SMALL, schema)
+    batch = some_batch(schema)
+    learner.step(batch)
+    before, told = {name: value.clone() for name, value in ranker.state_dict().items()}, learner.told()
+    none = lambda values: {name: each[:0] for name, each in values.items()}
+    empty = replaced(
+        batch,
+        candidate=none(batch.candidate),
+        labels=none(batch.labels),
+        feed_of_candidate_N=batch.feed_of_candidate_N[:0],
+        level_N=batch.level_N[:0],
+    )
+    for nothing in (empty, None):
+        assert learner.step(nothing) == dict.fromkeys(schema.target_names, (0.0, 0.0))
+        assert all(torch.equal(value, before[name]) for name, value in ranker.state_dict().items())
+        assert learner.told() == told
+
+
+def test_the_weighting_net_starts_alike_and_leaves_the_generator_alone():
+    schema = tiny_schema()
+    ranker, one = ranker_of(SMALL, schema)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    other = Adaptive(ranker, schema, AdaptiveConfig(hidden=4), OptimiserConfig(), Solo())
+    assert_close(torch.rand(3), expected, rtol=0, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("schema", "primary", "message"),
+    [
+        (tiny_schema(), "buy", r"`learner.primary` is `buy`, which is no target in training. Those are: click, goods_bag"),
+        (with_loss_weights(order=0), "order", r"`learner.primary` is `order`, which is no target in training"),
+        (
+            with_loss_weights(click=0),
+            None,
+            r"none of those is trained. Name the target to help in `learner.primary`, one of: goods",
+        ),
+    ],
+)
+def test_a_primary_target_that_is_not_trained_is_refused(schema, primary, message):
+    with pytest.raises(ConfigError, match=message):
+        ranker_of(dataclasses.replace(SMALL, learner=AdaptiveConfig(primary=primary)), schema)
+
+
+@pytest.mark.parametrize("spelling", [{"hidden": 0}, {"type_width": 0}, {"rate": 0}])
+def test_impossible_values_are_refused(spelling):
+    with pytest.raises(ConfigError, match="adaptive needs hidden >= 1, type_width >= 1 and rate > 0"):
+        from_dict(AdaptiveConfig, spelling)
