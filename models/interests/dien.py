@@ -56,14 +56,14 @@ from models.slots import Interests, SumCount, Together, Training, Widths
 class DienConfig:
     """Attributes:
     histories: which histories are read (`layers.histories.chosen`); None reads all. Each has weights of its own.
-    width: of a state.
+    width: of a state. The loop over entries is what a step of training waits for, and it costs the square of this.
     auxiliary: weight of the auxiliary loss; 0 does without.
     hidden: hidden layers of the auxiliary loss's MLP.
     """
 
     kind: Literal["dien"] = "dien"
     histories: tuple[str, ...] | None = None
-    width: int = 128
+    width: int = 64
     auxiliary: float = 1.0
     hidden: tuple[int, ...] = (100, 50)
 

@@ -103,7 +103,10 @@ def test_auxiliary_loss_tells_the_next_entry_from_a_candidate():
     config = DienConfig(width=WIDTH, auxiliary=0.5, hidden=(5, 4))
     schema, interest, batch, vectors = some(config, feeds=40, most_candidates=2)
     rows = batch.histories["products"].rows["product"]
-    batch = replaced(batch, candidate={**batch.candidate, "product": rows[batch.feed_of_candidate_N, 1]})
+    again_N = torch.where(
+        torch.arange(batch.candidates) % 2 > 0, rows[batch.feed_of_candidate_N, 1], batch.candidate["product"]
+    )
+    batch = replaced(batch, candidate={**batch.candidate, "product": again_N})
     embedding = Embedding(schema, TABLE_SIZES, 4, RawConfig()).double()
     torch.nn.init.normal_(embedding.sets["width_4"].weight)
     vectors = embedding(batch)
