@@ -20,15 +20,15 @@ Auxiliary loss, in training: h_t has to tell the next entry x_{t+1} from a negat
 
     -log sigmoid(f(h_t, x_{t+1})) - log(1 - sigmoid(f(h_t, y)))     averaged over the steps,
 
-f being the published code's MLP over both, with sigmoids between its layers; the paper's text has an inner product, for which
-state and entry would need one width.
+f being the published code's MLP over both, with sigmoids between its layers; the paper's formula reads as an inner product,
+for which state and entry would need one width.
 
 Where we differ: the negative is another candidate of the same feed, where the paper draws from all items. Items of other
 feeds would make the loss depend on how a batch is divided among workers. So x and y are the attributes that entry and
 candidate share (`schema.matches`), and a step whose drawn candidate is the next entry itself is left out. The auxiliary sum
 is divided by the real steps (the code also counts padding), and f has no batch normalisation. D is free, where the paper
-takes the width of an entry. Gates and attention are the paper's (Eq. 2-5, 11 and 14-15); the published code multiplies r
-with s before the product, scales 1 - a_t into the gate that keeps s, and scores h_t and e_c by an MLP.
+takes the width of an entry. Gates and attention are the paper's; the published code multiplies r with s before the product,
+scales 1 - a_t into the gate that keeps s, and scores h_t and e_c by an MLP.
 """
 
 import itertools

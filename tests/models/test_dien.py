@@ -50,7 +50,7 @@ def test_augru_by_hand():
 
 
 def states_of(gru: torch.nn.GRU, entries: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Eq. 2-5, with torch's names for the gates: its z keeps the old state, the paper's u is 1 - z."""
+    """The paper's GRU, with torch's names for the gates: its z keeps the old state, the paper's u is 1 - z."""
     state, states = torch.zeros(WIDTH, dtype=torch.float64), []
     for entry in entries:
         of_entry = (gru.weight_ih_l0 @ entry + gru.bias_ih_l0).split(WIDTH)
@@ -63,7 +63,7 @@ def states_of(gru: torch.nn.GRU, entries: list[torch.Tensor]) -> list[torch.Tens
 
 
 def evolved(augru: Augru, states: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """Eq. 14 and 15, gate by gate."""
+    """The paper's AUGRU, gate by gate."""
     of_input, of_state, bias = (part.detach() for part in (augru.input_IT, augru.state_DT, augru.bias_T))
     r, u, n = slice(0, WIDTH), slice(WIDTH, 2 * WIDTH), slice(2 * WIDTH, 3 * WIDTH)
     state = torch.zeros(WIDTH, dtype=torch.float64)
