@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from models.schema import STAGES, Schema, Target
 
 CUTOFFS = (1, 5, 10)  # k of NDCG@k and Precision@k
+TOPS = (1, 3, 5)  # k of the share of exposure-poor candidates among the first k
 CURVE_BINS = 20  # points of a calibration curve
 LIMIT = 50_000_000  # candidates kept; 2.5 GB for four targets
 SMALLEST = 1e-7  # probabilities are clipped to [SMALLEST, 1 - SMALLEST] in the log loss
@@ -27,6 +28,8 @@ DIRECTIONS: dict[str, Literal["max", "min", "one"]] = {
     "auc": "max",
     "auc_by_level": "max",
     "auc_by_stage": "max",
+    "auc_by_history": "max",
+    "auc_by_activity": "max",
     "gauc_feed": "max",
     "gauc_user": "max",
     **{f"ndcg@{k}": "max" for k in CUTOFFS},
@@ -39,10 +42,13 @@ DIRECTIONS: dict[str, Literal["max", "min", "one"]] = {
     "mse_transformed": "min",
     "mse_by_level": "min",
     "mse_by_stage": "min",
+    "mse_by_history": "min",
+    "mse_by_activity": "min",
     "mse": "min",
     "mae": "min",
+    **{f"poor@{k}": "max" for k in TOPS},
 }
-"""Which way every metric is better: larger, smaller, or nearer to one."""
+"""Which way every metric is better: larger, smaller, or nearer to one. Some are added where more is known of a feed."""
 
 
 class Evaluation:
@@ -244,12 +250,12 @@ class Evaluation:
 
 
 def value_of(result: Mapping[str, Any], path: str) -> float | None:
-    """The metric at `target.metric`, `mean.metric` or `target.auc_by_level.level` of a result.
+    """The metric at `target.metric`, `mean.metric`, `fused.metric` or `target.auc_by_level.level` of a result.
 
     Raises:
         KeyError: naming what there is instead.
     """
-    here: Any = {**result["targets"], "mean": result["mean"]}
+    here: Any = {**result["targets"], **{name: result[name] for name in ("mean", "fused") if name in result}}
     for part in path.split("."):
         if not isinstance(here, Mapping) or part not in here:
             known = ", ".join(here) if isinstance(here, Mapping) else "nothing below it"
@@ -357,10 +363,7 @@ def value_metrics(
         by_group = {f"mse_by_{by}": dict.fromkeys(group_names) for by, (_, group_names) in groups.items()}
         return result | undefined | by_group | {"calibration_curve": []}
     error_N = prediction_N - label_N
-    if target.transform == "log1p":
-        squared_N = np.square(np.log1p(np.maximum(prediction_N, 0)) - np.log1p(np.maximum(label_N, 0)))
-    else:
-        squared_N = np.square(error_N)
+    squared_N = squared_errors(prediction_N, label_N, target)
     mse_by = {}
     for by, (group_N, group_names) in groups.items():
         rows_G = np.bincount(group_N, minlength=len(group_names))
@@ -375,6 +378,13 @@ def value_metrics(
         "calibration": _ratio(prediction_N.sum(), label_N.sum()),
         "calibration_curve": calibration_curve(prediction_N, label_N),
     }
+
+
+def squared_errors(prediction_N: NDArray, label_N: NDArray, target: Target) -> NDArray:
+    """[N], after the target's transform (negative values as 0)."""
+    if target.transform == "log1p":
+        return np.square(np.log1p(np.maximum(prediction_N, 0)) - np.log1p(np.maximum(label_N, 0)))
+    return np.square(prediction_N - label_N)
 
 
 def auc(prediction_N: NDArray, positive_N: NDArray) -> float | None:
@@ -402,11 +412,7 @@ def ranking(prediction_N: NDArray, positive_N: NDArray, feed_N: NDArray) -> dict
     Returns:
         `ndcg@k`, `precision@k` (None where no feed has a positive) and `ranked_feeds`, the share of feeds used.
     """
-    tie_N, gain_N = _sorted_ties(_codes(-prediction_N), positive_N, feed_N)
-    feed_starts, feed_of_N = _runs(tie_N // max(len(tie_N), 1))
-    _, tie_of_N = _runs(tie_N)
-    gain_N = (np.bincount(tie_of_N, weights=gain_N) / np.bincount(tie_of_N))[tie_of_N]
-    place_N = np.arange(len(feed_N)) - feed_starts[feed_of_N]
+    gain_N, feed_of_N, place_N = _placed(prediction_N, positive_N, feed_N)
     positives_G = np.rint(np.bincount(feed_of_N, weights=gain_N)).astype(np.int64)
     used_G = positives_G > 0
     result: dict[str, Any] = {"ranked_feeds": float(used_G.mean())}
@@ -421,6 +427,20 @@ def ranking(prediction_N: NDArray, positive_N: NDArray, feed_N: NDArray) -> dict
         result[f"ndcg@{k}"] = float((dcg_G[used_G] / ideal[np.minimum(positives_G[used_G], k)]).mean()) if any_used else None
         result[f"precision@{k}"] = float(hits_G[used_G].mean() / k) if any_used else None
     return result
+
+
+def share_at_top(prediction_N: NDArray, marked_N: NDArray, feed_N: NDArray, k: int) -> float | None:
+    """Share of marked candidates among the first k places, over the feeds that are larger than k.
+
+    Equal predictions share their places evenly, so a constant gives what a random order has on average. Feeds are numbered
+    from 0 without gaps.
+
+    Returns:
+        None where no feed has more than k candidates.
+    """
+    mark_N, feed_of_N, place_N = _placed(prediction_N, marked_N, feed_N)
+    counted_N = (place_N < k) & (np.bincount(feed_of_N)[feed_of_N] > k)
+    return float(mark_N[counted_N].mean()) if counted_N.any() else None
 
 
 def calibration_curve(prediction_N: NDArray, label_N: NDArray, bins: int = CURVE_BINS) -> list[dict[str, Any]]:
@@ -466,6 +486,20 @@ def _sorted_ties(code_N: NDArray, positive_N: NDArray, group_N: NDArray) -> tupl
     """
     key_N = np.sort((group_N * len(code_N) + code_N) * 2 + positive_N)
     return key_N >> 1, key_N & 1
+
+
+def _placed(prediction_N: NDArray, mark_N: NDArray, feed_N: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Rows by feed, the largest prediction first, as (mark, feed, place in the feed from 0); equal predictions share marks.
+
+    Args:
+        mark_N: bool.
+        feed_N: numbered from 0 without gaps.
+    """
+    tie_N, marked_N = _sorted_ties(_codes(-prediction_N), mark_N, feed_N)
+    feed_starts, feed_of_N = _runs(tie_N // max(len(tie_N), 1))
+    _, tie_of_N = _runs(tie_N)
+    shared_N = (np.bincount(tie_of_N, weights=marked_N) / np.bincount(tie_of_N))[tie_of_N]
+    return shared_N, feed_of_N, np.arange(len(feed_N)) - feed_starts[feed_of_N]
 
 
 def _aucs(code_N: NDArray, positive_N: NDArray, group_N: NDArray) -> tuple[NDArray, NDArray, NDArray]:

@@ -7,14 +7,18 @@ from dataclasses import field as default
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from models.config import ConfigError, config, from_dict, overlaid
 from models.layers.tables import TableSet
-from models.metrics import Evaluation, value_of
+from models.metrics import value_of
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
 from models.zoo import resolve
+from pipelines.evaluate.activity import ENTRIES_PREFIX, IMPRESSIONS
+from pipelines.evaluate.score import KEYS, evaluate_table
+from pipelines.feeds import LABEL_PREFIX, STAGE
 
 FLOORS = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
 OF_A_ROW = ("loss_weight", "parents", "transform", "bins")  # what a row may change of a target: nothing that decides a label
@@ -55,8 +59,9 @@ class CompareConfig:
             the validation split; none means those of `train.optimiser`.
         rate_seeds: seeds that choose among the rates; None means the first of `seeds`.
         base: the row that RelaImpr and costs refer to; empty means the first system.
-        metrics: columns, as `target.metric` (`click.auc`, `order.ndcg@5`, `click.auc_by_level.tail`); none means the AUC of
-            every binary target and the squared error, after its transform, of every value.
+        metrics: columns, as `target.metric` (`click.auc`, `order.ndcg@5`, `click.auc_by_level.tail`,
+            `click.auc_by_activity.low`, `click.auc_by_history.channels.1-5`, `fused.poor@3`); none means the AUC of every
+            binary target and the squared error, after its transform, of every value.
         claims: orderings to be tested.
         max_concurrent: cells at a time; None leaves it to Ray's logical CPUs.
         cpus_per_cell: logical CPUs that a cell holds; `train.threads` are its PyTorch threads.
@@ -224,10 +229,10 @@ def _with_targets(schema: Schema, changes: Mapping[str, Any]) -> Schema:
 
 
 def _blank_result(schema: Schema) -> dict[str, Any]:
-    """An evaluation of two candidates, to see which metrics there are."""
-    evaluation = Evaluation(schema)
-    values = {name: np.array([0.25, 0.75]) for name in schema.target_names}
-    labels = {name: np.array([0.0, 1.0]) for name in schema.target_names}
-    same = np.zeros(2, np.int64)
-    evaluation.add(values, labels, same, same, same, same if schema.stages is not None else None)
-    return evaluation.result()
+    """The metrics of two candidates, to see which there are."""
+    zeros = np.zeros(2, np.int64)
+    columns = {**{name: zeros for name in (*KEYS, IMPRESSIONS)}, **({STAGE: zeros} if schema.stages is not None else {})}
+    columns |= {ENTRIES_PREFIX + history.name: zeros for history in schema.histories}
+    for name in schema.target_names:
+        columns |= {name: np.array([0.25, 0.75]), LABEL_PREFIX + name: np.array([0.0, 1.0])}
+    return evaluate_table(pa.table(columns), schema)

@@ -1,6 +1,6 @@
 """How numbers and metrics are written in tables and lines."""
 
-from models.metrics import CUTOFFS, direction
+from models.metrics import CUTOFFS, TOPS, direction
 from models.schema import Schema
 
 MISSING = "–"
@@ -22,6 +22,11 @@ HEADS = {
     "auc_by_stage": "AUC",
     "mse_by_level": "MSE",
     "mse_by_stage": "MSE",
+    "auc_by_history": "AUC",
+    "auc_by_activity": "AUC",
+    "mse_by_history": "MSE",
+    "mse_by_activity": "MSE",
+    **{f"poor@{k}": f"Poor@{k}" for k in TOPS},
 }
 
 
@@ -29,7 +34,7 @@ def head(path: str, schema: Schema) -> tuple[str, str]:
     """Target and metric as a table's head writes them: `stay.mse_transformed` is (stay, MSE (log))."""
     target, metric, *part = path.split(".")
     text = HEADS[metric]
-    if metric in ("mse_transformed", "mse_by_level", "mse_by_stage"):
+    if metric == "mse_transformed" or metric.startswith("mse_by_"):
         text += " (log)" if schema.target(target).transform == "log1p" else ""
     return target, " ".join([text, *part])
 

@@ -16,6 +16,7 @@ from pipelines.bundle import Bundle
 from pipelines.evaluate.baselines import Predicted, booster, popularity
 from pipelines.evaluate.baselines import truth as truth_of
 from pipelines.evaluate.config import EvaluateConfig
+from pipelines.evaluate.exposure import new_rooms_of, split_exposure
 from pipelines.evaluate.insight import curriculum_of, insight_of, sampled_feeds
 from pipelines.evaluate.life_cycle import stage_course
 from pipelines.evaluate.report import Entry, write_report
@@ -62,6 +63,7 @@ def evaluate(
                 f"{bundle.encoder.fingerprint}, here {prepared.encoder.fingerprint}): its rows mean other things."
             )
     entries: list[Entry] = []
+    new_rooms = new_rooms_of(prepared, split)
     at: pa.ChunkedArray | None = None
     sample = sampled_feeds(prepared.files(split)) if bundles else None
     for name, bundle in zip(names or bundle_names(bundles), bundles, strict=True):
@@ -74,7 +76,7 @@ def evaluate(
             Entry(
                 name=name,
                 role="model",
-                result=evaluate_table(table, bundle.schema),
+                result=evaluate_table(table, bundle.schema, new_rooms),
                 note=_origin(bundle),
                 history=history,
                 insight=_insight(bundle, sample, history, config),
@@ -89,7 +91,7 @@ def evaluate(
             say(f"{name} {predicted}")
             continue
         at = predicted.table["at"] if at is None else at
-        result = evaluate_table(predicted.table, prepared.schema)
+        result = evaluate_table(predicted.table, prepared.schema, new_rooms)
         entries.append(Entry(name=name, role="truth" if name == "truth" else "baseline", result=result, note=predicted.note))
         say(f"{name}: {_headline(entries[-1])}")
     if at is None:
@@ -104,8 +106,16 @@ def evaluate(
     }
     schema = bundles[0].schema if bundles else prepared.schema
     settings = {"evaluate": to_dict(config)}
-    stages = stage_course(prepared, split, truth)
-    path = write_report(output, entries, schema, about=about, left_out=left_out, settings=settings, stages=stages)
+    path = write_report(
+        output,
+        entries,
+        schema,
+        about=about,
+        left_out=left_out,
+        settings=settings,
+        stages=stage_course(prepared, split, truth),
+        exposure=split_exposure(prepared, split, new_rooms),
+    )
     say(f"Report: {path}")
     return path
 

@@ -52,6 +52,7 @@ def group_bars(
     *,
     ceiling: str | None = None,
     from_zero: bool = False,
+    named: bool = False,
 ) -> str:
     """A group of bars for every level and every stage, a bar for every entry; `ceiling` as a dash over the group.
 
@@ -59,11 +60,13 @@ def group_bars(
         values: by what candidates are divided by (level, stage), by entry, by group.
         colour: of the entries that get bars.
         ceiling: the entry that is no contestant.
+        named: below the groups' names stands what candidates are divided by.
     """
     groups = [(by, name) for by, entries in values.items() for name in next(iter(entries.values()))]
     place = {group: i + 0.5 * list(values).index(group[0]) for i, group in enumerate(groups)}
     known: list[float] = []
-    with drawing(1, (5.2 if len(values) == 1 else 6.1, 3.0)) as (figure, (axes,)):
+    width = min(1.9 + 0.6 * len(groups), 9.6) if named else 5.2 if len(values) == 1 else 6.1
+    with drawing(1, (width, 3.0)) as (figure, (axes,)):
         width = 0.8 / len(colour)
         for i, name in enumerate(colour):
             found = {group: values[group[0]].get(name, {}).get(group[1]) for group in groups}
@@ -82,6 +85,12 @@ def group_bars(
             margin = 0.06 * (high - low + 0.01)
             axes.set_ylim(low - margin if low < 0.5 else 0.5, high + margin)
         axes.set_xticks(list(place.values()), [name for _, name in groups])
+        axes.set_xlim(-0.65, max(place.values()) + 0.65)
+        if named:
+            for by in values:
+                own = [at for group, at in place.items() if group[0] == by]
+                middle = (own[0] + own[-1]) / 2
+                axes.text(middle, -0.13, by, ha="center", va="top", transform=axes.get_xaxis_transform(), color="#5b6770")
         axes.grid(axis="x", visible=False)
         axes.set_title(title)
         _legend(axes)
@@ -330,6 +339,31 @@ def curriculum(courses: Mapping[str, Mapping[str, Any]], colour: Mapping[str, st
             axes.set_xlim(0, last * 1.03)
             axes.set_xlabel("epochs trained")
             _legend(axes)
+        return svg(figure)
+
+
+def weights_and_cosines(told: Sequence[Mapping[str, float | None]], targets: Sequence[str]) -> str:
+    """The weight of every target's loss over training, beside its gradient's cosine with that of the primary target.
+
+    Args:
+        told: records of `progress` (in epochs), `weight.<target>` and `cosine.<target>`; what is missing leaves a gap.
+        targets: all of the schema's, so that each has the colour of its learning curve.
+    """
+    panels = {"weight": "Weights of the targets' losses", "cosine": "Cosine with the primary target's gradient"}
+    with drawing(2, (9.6, 2.9)) as (figure, both):
+        for axes, (what, title) in zip(both, panels.items(), strict=True):
+            for i, name in enumerate(targets):
+                values = [record.get(f"{what}.{name}") for record in told]
+                if any(value is not None for value in values):
+                    x = [record["progress"] for record in told]
+                    y = [float("nan") if value is None else value for value in values]
+                    axes.plot(x, y, color=TARGET_COLOURS[i % len(TARGET_COLOURS)], linewidth=1.4, label=name)
+            axes.set_title(title)
+            axes.set_xlabel("epochs trained")
+            axes.set_xlim(0, told[-1]["progress"])
+            _legend(axes)
+        both[0].set_ylim(bottom=0)
+        both[1].axhline(0, color="#9aa5b1", linewidth=1, linestyle=(0, (3, 2)))
         return svg(figure)
 
 

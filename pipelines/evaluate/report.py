@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from models.metrics import CUTOFFS, DIRECTIONS
+from models.metrics import CUTOFFS
 from models.schema import STAGES, Schema, Target
-from pipelines.evaluate import figures, sections
+from pipelines.evaluate import comparisons, figures, sections
 from pipelines.evaluate.page import page
+from pipelines.evaluate.tables import Cell, Column, Row, Table, table, unit
 
 GROUPS_ABREAST = 4  # targets in one overview table
 TOLERATED = 0.005  # share of candidates on which predictions may break the funnel beyond what labels do, before it is marked
@@ -62,6 +63,7 @@ def write_report(
     left_out: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
     stages: Mapping[str, Any] | None = None,
+    exposure: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `report.html` and `metrics.json` into the folder (made if needed).
 
@@ -71,6 +73,7 @@ def write_report(
         left_out: baselines that could not be had, with the reason.
         settings: of the evaluation, shown at the end.
         stages: how users move through them, as `life_cycle.stage_course` gives it.
+        exposure: what the split's own order does for those of little exposure, as `exposure.split_exposure` gives it.
 
     Returns:
         path of `report.html`.
@@ -85,103 +88,15 @@ def write_report(
         "left_out": dict(left_out),
         "settings": settings["settings"],
         "stages": stages,
+        "exposure": exposure,
         "entries": [asdict(entry) for entry in entries],
     }
     (folder / "metrics.json").write_text(json.dumps(everything, indent=1, allow_nan=False), encoding="utf-8")
-    (folder / "report.html").write_text(_html(entries, schema, about, left_out, settings, stages), encoding="utf-8")
+    (folder / "report.html").write_text(_html(entries, schema, about, left_out, settings, stages, exposure), encoding="utf-8")
     return folder / "report.html"
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cell:
-    text: str
-    best: bool = False
-    wrong: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    role: str
-    cells: list[Cell]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under column heads; a head is (group, column), groups may be empty."""
-
-    heads: list[tuple[str, str]]
-    rows: list[Row]
-
-    @property
-    def groups(self) -> list[tuple[str, int]]:
-        """Neighbouring columns of one group, with their number; none if no column has a group."""
-        found: list[tuple[str, int]] = []
-        for group, _ in self.heads:
-            if found and found[-1][0] == group:
-                found[-1] = (group, found[-1][1] + 1)
-            else:
-                found.append((group, 1))
-        return found if any(group for group, _ in found) else []
-
-    @property
-    def firsts(self) -> set[int]:
-        """Columns that begin a group."""
-        return {i for i, head in enumerate(self.heads) if self.groups and (i == 0 or head[0] != self.heads[i - 1][0])}
-
-
-@dataclass(frozen=True)
-class Column:
-    """Where a table's column comes from: a target's metric (or that of the `mean`), and for a metric by groups, the group."""
-
-    group: str
-    head: str
-    target: str
-    metric: str
-    of_group: str = ""
-
-    def of(self, result: Mapping[str, Any]) -> float | None:
-        found = result["mean"] if self.target == "mean" else result["targets"].get(self.target, {})
-        value = found.get(self.metric)
-        if value is None:
-            return None
-        return value[self.of_group] if self.of_group else value
-
-
-def table(entries: Sequence[Entry], columns: Sequence[Column]) -> Table:
-    """The best entry of every column is marked; the truth stands beside the race, not in it."""
-    rows: list[list[Cell]] = [[] for _ in entries]
-    for column in columns:
-        values = [column.of(entry.result) for entry in entries]
-        texts = [number(value, column.metric) for value in values]
-        racing = [merit(v, column.metric) for v, e in zip(values, entries, strict=True) if v is not None and e.role != "truth"]
-        top = max(racing, default=None)
-        winners = {
-            text
-            for text, value, entry in zip(texts, values, entries, strict=True)
-            if value is not None and entry.role != "truth" and merit(value, column.metric) == top
-        }
-        for row, text, entry in zip(rows, texts, entries, strict=True):
-            row.append(Cell(text, len(racing) > 1 and text in winners and entry.role != "truth"))
-    heads = [(column.group, column.head) for column in columns]
-    return Table(heads, [Row(entry.name, entry.role, cells) for entry, cells in zip(entries, rows, strict=True)])
-
-
-def merit(value: float, metric: str) -> float:
-    """Larger is better, whatever the metric's direction."""
-    return {"max": value, "min": -value, "one": -abs(value - 1)}[DIRECTIONS[metric]]
-
-
-def number(value: float | None, metric: str) -> str:
-    """The value with the digits that tell entries apart: four decimals, for large ones four places."""
-    if value is None:
-        return "–"
-    if metric == "calibration":
-        return f"{value:.3f}"
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Table]:
@@ -192,7 +107,7 @@ def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Table]:
         groups.append([Column(name, "AUC", name, "auc"), Column(name, "gAUC feed", name, "gauc_feed")])
     for target in schema.targets:
         if not target.is_binary:
-            groups.append([Column(target.name, f"MSE{_transformed(target)}", target.name, "mse_transformed")])
+            groups.append([Column(target.name, f"MSE{unit(target)}", target.name, "mse_transformed")])
     tables = -(-len(groups) // GROUPS_ABREAST)
     size = -(-len(groups) // tables)
     return [
@@ -207,7 +122,7 @@ def _tables(target: Target, levels: Sequence[str], stages: Sequence[str]) -> lis
     Args:
         stages: none where users have none.
     """
-    scale = _transformed(target)
+    scale = unit(target)
     if not target.is_binary:
         heads = {"mse_transformed": f"MSE{scale}", "mse": "MSE", "mae": "MAE", "calibration": "Calibration"}
         overall = [Column("overall", head, target.name, metric) for metric, head in heads.items()]
@@ -227,10 +142,6 @@ def _tables(target: Target, levels: Sequence[str], stages: Sequence[str]) -> lis
     ]
 
 
-def _transformed(target: Target) -> str:
-    return " (log)" if target.transform == "log1p" else ""
-
-
 # -- page ----------------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +152,7 @@ def _html(
     left_out: Mapping[str, str],
     settings: Mapping[str, Mapping[str, Any]],
     stages: Mapping[str, Any] | None,
+    exposure: Mapping[str, Any] | None,
 ) -> str:
     colour = figures.colours({entry.name: entry.role for entry in entries})
     models = [entry for entry in entries if entry.role == "model"]
@@ -265,8 +177,14 @@ def _html(
         targets=[_section(target, entries, schema, colour) for target in schema.targets if target.name in predicted],
         curves=curves,
         stages=sections.stages(models, stages),
+        known=comparisons.known(entries, schema, colour, reference),
+        activity=reference.get("activity"),
+        fewest=comparisons.FEWEST,
+        exposure=exposure,
+        exposures=comparisons.exposures(entries, schema, exposure) if exposure is not None else [],
         inside=sections.targets_and_gates(models, schema, reference),
         funnel=_funnel(racing, reference),
+        weights=sections.weights(models, schema),
         curriculum=sections.curriculum(models, colour),
         explanations=EXPLANATIONS,
         schema=schema,
@@ -298,7 +216,7 @@ def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: M
     else:
         shares = [f"mean {first['mean']:,.2f} over {first['rows']:,} candidates"]
     metric = "auc" if target.is_binary else "mse"
-    title = "AUC" if target.is_binary else f"MSE{_transformed(target)}"
+    title = "AUC" if target.is_binary else f"MSE{unit(target)}"
     groups = [by for by in ("level", "stage") if any(f"{metric}_by_{by}" in own[entry.name] for entry in racing)]
     return {
         "target": target,

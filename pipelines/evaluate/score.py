@@ -8,11 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 
 from models.metrics import Evaluation
 from models.ranker import Ranker
 from models.schema import Schema
 from pipelines.batches import to_batch
+from pipelines.evaluate.activity import by_known, known, sources, with_known
+from pipelines.evaluate.exposure import at_top
 from pipelines.feeds import LABEL_PREFIX, STAGE
 from pipelines.prepare.arrays import flat, is_list, lengths
 
@@ -26,8 +29,8 @@ def score(ranker: Ranker, schema: Schema, files: Iterable[Path], batch_feeds: in
 
     Returns:
         feed_id, user_id, room_id, at, level (index into the schema's levels), stage (index into `models.schema.STAGES`,
-        where the schema has stages), `label.<target>` where the file has it, and `<target>`: a probability, or a value in
-        the label's unit.
+        where the schema has stages), `known.*` (what was known of the user, see `activity.with_known`), `label.<target>` where
+        the file has it, and `<target>`: a probability, or a value in the label's unit.
 
     Raises:
         ValueError: no feed in the files.
@@ -44,7 +47,9 @@ def score(ranker: Ranker, schema: Schema, files: Iterable[Path], batch_feeds: in
                     if not feeds.num_rows:
                         continue
                     predictions = ranker.predict(to_batch(feeds, schema).to(device))
-                    table = candidates(feeds, [*_keys(feeds.column_names, schema), *_labels(feeds, schema)])
+                    feeds = with_known(feeds, schema)
+                    columns = feeds.column_names
+                    table = candidates(feeds, [*_keys(columns, schema), *known(columns), *_labels(feeds, schema)])
                     for name, prediction_N in predictions.items():
                         table = table.append_column(name, pa.array(prediction_N.float().cpu().numpy()))
                     tables.append(table)
@@ -55,8 +60,17 @@ def score(ranker: Ranker, schema: Schema, files: Iterable[Path], batch_feeds: in
     return pa.concat_tables(tables).combine_chunks()
 
 
-def evaluate_table(table: pa.Table, schema: Schema) -> dict[str, Any]:
-    """Metrics of a table as `score` gives it, for the targets that it has predictions of (`models.metrics.Evaluation`)."""
+def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = None) -> dict[str, Any]:
+    """Metrics of a table as `score` gives it, for the targets that it has predictions of.
+
+    Args:
+        new_rooms: as `exposure.new_rooms_of` gives them.
+
+    Returns:
+        what `models.metrics.Evaluation` gives; besides, of every target its metrics by what was known of the user, and
+        `activity` (`activity.by_known`); and of targets without parents and as `fused` the shares at the top
+        (`exposure.at_top`).
+    """
     targets = [name for name in schema.target_names if name in table.column_names]
     evaluation = Evaluation(schema, targets)
     evaluation.add(
@@ -67,7 +81,13 @@ def evaluate_table(table: pa.Table, schema: Schema) -> dict[str, Any]:
         table["user_id"].to_numpy(),
         table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
     )
-    return evaluation.result()
+    result = evaluation.result()
+    by_target, result["activity"] = by_known(table, schema, targets)
+    for name, metrics in by_target.items():
+        result["targets"][name] |= metrics
+    for name, shares in at_top(table, schema, new_rooms).items():
+        (result["targets"][name] if name in targets else result.setdefault(name, {})).update(shares)
+    return result
 
 
 def candidates(feeds: pa.Table, columns: Iterable[str]) -> pa.Table:
@@ -77,11 +97,13 @@ def candidates(feeds: pa.Table, columns: Iterable[str]) -> pa.Table:
 
 
 def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
-    """The candidates of encoded feed files with keys and labels, in the files' order; as `score`, without predictions."""
+    """The candidates of encoded feed files, in the files' order; as `score`, without predictions."""
     tables = []
     for file in files:
-        columns = [*_keys(pq.read_schema(file).names, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
-        tables.append(candidates(pq.read_table(file, columns=columns), columns))
+        there = pq.read_schema(file).names
+        columns = [*_keys(there, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
+        feeds = with_known(pq.read_table(file, columns=[*columns, *sources(there, schema)]), schema)
+        tables.append(candidates(feeds, [*columns, *known(feeds.column_names)]))
     return pa.concat_tables(tables).combine_chunks()
 
 

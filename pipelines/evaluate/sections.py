@@ -1,9 +1,10 @@
-"""The report's sections on life-cycle stages, on targets and gates, and on the curriculum: figures with a sentence each.
+"""The report's sections on life-cycle stages, on targets and gates, on loss weights and the curriculum: figures with a
+sentence each.
 
 A figure is there only if it has something to show.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +243,48 @@ def curriculum(models: Sequence["Entry"], colour: Mapping[str, str]) -> list[Gro
         )
     figure = figures.curriculum(courses, colour)
     return [Group(title="", columns=[[Panel(figure=figure, alt="the curriculum's course", text=" ".join(sentences))]])]
+
+
+# -- loss weights --------------------------------------------------------------------------------------------------
+
+
+def weights(models: Sequence["Entry"], schema: Schema) -> list[Group]:
+    """What an adaptive learner told while it trained: `told` of the epochs' records, of those that have some."""
+    groups = []
+    for entry in models:
+        told = [record for epoch in entry.history for record in epoch.get("told") or ()]
+        if not told:
+            continue
+        last = _values(told, "weight", schema, lambda values: values[-1])
+        mean = _values(told, "cosine", schema, lambda values: sum(values) / len(values))
+        sentences = []
+        if last:
+            primary = [name for name in schema.target_names if name not in last]
+            beside = f"; {primary[0]}, the primary target, always 1" if len(primary) == 1 else ""
+            sentences.append(f"At the end {_extremes(last, 'weighs most', '')}{beside}.")
+        if mean:
+            along = _extremes(mean, "agrees most with the primary target's", "that of ")
+            sentences.append(f"Over all of training the gradient of {along}.")
+        figure = figures.weights_and_cosines(told, schema.target_names)
+        panel = Panel(figure=figure, alt=f"loss weights and gradient cosines of {entry.name}", text=" ".join(sentences))
+        groups.append(Group(title=entry.name, columns=[[panel]]))
+    return groups
+
+
+def _values(
+    told: Sequence[Mapping[str, float | None]], what: str, schema: Schema, of: Callable[[list[float]], float]
+) -> dict[str, float]:
+    """By target, one number of the course of its weight or cosine; only targets that have one."""
+    courses = {name: [record.get(f"{what}.{name}") for record in told] for name in schema.target_names}
+    known = {name: [value for value in course if value is not None] for name, course in courses.items()}
+    return {name: of(values) for name, values in known.items() if values}
+
+
+def _extremes(values: Mapping[str, float], most: str, of: str) -> str:
+    """`order weighs most (0.62), stay least (0.11)`; of one target alone, the first half."""
+    high, low = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
+    text = f"{high} {most} ({values[high]:.2f})"
+    return text if high == low else f"{text}, {of}{low} least ({values[low]:.2f})"
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------

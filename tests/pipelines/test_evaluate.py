@@ -21,7 +21,8 @@ from pipelines.bundle import Bundle, load_bundle, save_bundle
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
 from pipelines.evaluate.evaluate import bundle_names
-from pipelines.evaluate.report import Column, Entry, number, table, write_report
+from pipelines.evaluate.report import Entry, write_report
+from pipelines.evaluate.tables import Column, number, table
 from pipelines.feeds import TABLES
 from pipelines.prepare.derive import Clock
 from pipelines.prepare.encode import encode, finish, fit_partial
