@@ -28,7 +28,8 @@ den Oord et al. 2018; the z_c of rooms asks, and negatives are the z_c of produc
 histories each pair has a loss. Without disentangling (Table III's w/o D), Eq. 6 and 7 are taken over h_i.
 
 Where we differ: entries and candidates come into one space by `layers.domain`, the Transformer knows places and scales by the
-root of a head's width (`layers.attention`), and HGN's gates take the feed's fields for the user (`layers.gating`).
+root of a head's width (`layers.attention`), and HGN's gates take the feed's fields for the user (`layers.gating`). DIN's
+weight a(v, e_i) passes a sigmoid: without a bound, of which DIN itself has no need, the exponents of Eq. 5 and 6 run away.
 """
 
 import itertools
@@ -130,8 +131,8 @@ class Intentions(nn.Module):
         apart_RD = self._apart(entries_RLD, is_real_RL) if self.disentangle else None
         if isinstance(self.encoder, PairScores):
             score_GSL = self.encoder(places.of_feed(entries_RLD), places.lay(query_ND))
-            score_NL = places.pick(score_GSL)
-            encoded_NLD = score_NL.unsqueeze(2) * entries_RLD.index_select(0, feed_of_candidate_N)
+            weight_NL = places.pick(score_GSL).sigmoid()
+            encoded_NLD = weight_NL.unsqueeze(2) * entries_RLD.index_select(0, feed_of_candidate_N)
             parts = _parts(encoded_NLD, None if apart_RD is None else apart_RD.index_select(0, feed_of_candidate_N))
             is_real_NL = is_real_RL.index_select(0, feed_of_candidate_N)
             return [retrieved(query_ND.unsqueeze(1), part_NLD, is_real_NL).squeeze(1) for part_NLD in parts]
