@@ -114,15 +114,24 @@ def test_without_entries_the_candidate_has_itself():
         assert_close(found.candidate["interest.channels"], top.norms[1](first_ND + top.feed_forward(first_ND)))
 
 
-def test_dropout_acts_in_training_only():
-    interest, batch, embedding = built(BstConfig(width=WIDTH, heads=HEADS, dropout=0.5), feeds=4)
-    plain, _, _ = built(BstConfig(width=WIDTH, heads=HEADS), feeds=4)
-    vectors, names = embedding(batch), ("interest.channels", "interest.products")
-    expected = plain(vectors, batch).candidate
-    assert all(not torch.equal(interest(vectors, batch).candidate[name], expected[name]) for name in names)
-    interest.encoders.eval()  # the candidate's block drops too
-    assert all(not torch.equal(interest(vectors, batch).candidate[name], expected[name]) for name in names)
-    assert all(torch.equal(interest.eval()(vectors, batch).candidate[name], expected[name]) for name in names)
+@pytest.mark.parametrize("acts", ["encoders", "attention", "feed_forward"])
+def test_dropout_acts_after_every_layer_in_training_only(acts):
+    """With the outputs of all other layers at 0, which dropout leaves as they are."""
+    interests = [built(BstConfig(width=WIDTH, heads=HEADS, dropout=dropout), feeds=6) for dropout in (0.5, 0.0)]
+    for interest, _, _ in interests:
+        interest.encoders.train(acts == "encoders")
+        for block in interest.blocks.values():
+            for layer in ("attention", "feed_forward"):
+                if acts in ("attention", "feed_forward") and acts != layer:
+                    for parameter in getattr(block, layer).parameters():
+                        torch.nn.init.zeros_(parameter)
+            block.train(acts != "encoders")
+    (dropping, batch, embedding), (plain, _, _) = interests
+    expected = plain(embedding(batch), batch).candidate
+    for name, interest_ND in dropping(embedding(batch), batch).candidate.items():
+        assert not torch.equal(interest_ND, expected[name])
+    for name, interest_ND in dropping.eval()(embedding(batch), batch).candidate.items():
+        assert torch.equal(interest_ND, expected[name])
 
 
 @pytest.mark.parametrize(

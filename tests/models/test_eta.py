@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -167,19 +169,32 @@ def test_what_is_retrieved_does_not_depend_on_the_batch_or_on_padding():
         assert_close(ranker(take(batch, feeds))[name], output[chosen_N], rtol=1e-4, atol=1e-5)
 
 
-def test_hashes_are_the_same_grouped_and_flat_and_under_autocast():
-    """Bit by bit: sums in float64 do not come near 0 by their order, and autocast does not reach them."""
-    ranker, batch = small_ranker(), random_batch(full_schema(), TABLE_SIZES, feeds=300, seed=1, history=10)
-    retrieval, history = ranker.interest.retrieval["channels"], ranker.embedding(batch).histories["channels"]
-    entries_RLM = history.entries_RLE[:, :, : len(retrieval.planes_MB)]
-    whole_RLB = retrieval.hashes(entries_RLM)
-    assert torch.equal(whole_RLB, torch.stack([retrieval.hashes(entries_LM) for entries_LM in entries_RLM]))
-    assert torch.equal(whole_RLB[0, 0], retrieval.hashes(entries_RLM[0, 0].clone()))
-    places, query_NM = grid(batch.feed_of_candidate_N, batch.feeds), torch.randn(batch.candidates, entries_RLM.shape[2])
-    wide = Retrieval(entries_RLM.shape[2], bits=1000, keep=3)  # sums beyond the integers that bfloat16 holds
-    exact = wide(entries_RLM, history.is_real_RL, query_NM, places)
+def test_a_hash_does_not_depend_on_what_is_hashed_beside_it():
+    """Vectors in a plane up to float32's rounding: summed in float32, their side would depend on the order."""
+    retrieval = Retrieval(96, bits=64, keep=3)
+    torch.manual_seed(0)
+    in_plane_BM, normal_BM = torch.randn(64, 96), retrieval.planes_MB.T
+    in_plane_BM -= (in_plane_BM * normal_BM).sum(1, keepdim=True) / normal_BM.square().sum(1, keepdim=True) * normal_BM
+    together_BB = retrieval.hashes(in_plane_BM)
+    assert torch.equal(together_BB, torch.stack([retrieval.hashes(x_M) for x_M in in_plane_BM]))
+    turned_BB = retrieval.hashes(in_plane_BM.flip(0).expand(3, -1, -1))
+    assert torch.equal(together_BB.flip(0).expand(3, -1, -1), turned_BB)
+    exact_B = [
+        sum(map(Fraction, (x_M.double() * h_M.double()).tolist())) > 0 for x_M, h_M in zip(in_plane_BM, normal_BM, strict=True)
+    ]
+    assert (together_BB.diagonal() > 0).tolist() == exact_B
+
+
+def test_distances_are_exact_under_autocast():
+    """Vectors so alike that most of 1000 bits agree, at numbers of which bfloat16 holds every fourth."""
+    wide = Retrieval(8, bits=1000, keep=3)
+    torch.manual_seed(0)
+    middle_8, is_real_RL = torch.randn(8), torch.ones(1, 20, dtype=torch.bool)
+    entries_RLM, query_NM = middle_8 + 0.2 * torch.randn(1, 20, 8), middle_8 + 0.2 * torch.randn(50, 8)
+    places = grid(torch.zeros(50, dtype=torch.int64), 1)
+    exact = wide(entries_RLM, is_real_RL, query_NM, places)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(wide(entries_RLM, history.is_real_RL, query_NM, places), exact)
+        assert torch.equal(wide(entries_RLM, is_real_RL, query_NM, places), exact)
 
 
 def test_entries_that_nobody_keeps_get_no_gradient():
