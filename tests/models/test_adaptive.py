@@ -14,6 +14,7 @@ from models.fusions.entry_gate import EntryGateConfig
 from models.interests.disentangled import DisentangledConfig
 from models.interests.pooling import PoolingConfig
 from models.learners.adaptive import Adaptive, AdaptiveConfig
+from models.learners.joint import Joint, JointConfig
 from models.learners.world import Solo
 from models.losses import transformed
 from models.optim import AdagradConfig, AdamConfig, OptimiserConfig
@@ -433,6 +434,21 @@ def test_one_target_alone_has_nothing_to_weigh():
     for _ in range(20):
         last = learner.step(batch)["click"][0]
     assert last < first and learner.told() == {}
+
+
+def test_without_auxiliary_targets_it_trains_as_joint_does():
+    """With penalties, weights per candidate, and losses that compare rows, which move the parameters too."""
+    schema = dataclasses.replace(full_schema(), targets=full_schema().targets[:1], stages=None)
+    one, learner = ranker_of(EVERYTHING, schema)
+    other, _ = ranker_of(EVERYTHING, schema)
+    joint = Joint(other, schema, JointConfig(), OptimiserConfig(), Solo())
+    for seed in range(3):
+        first, second = (each.step(some_batch(schema, seed), progress=seed / 3) for each in (learner, joint))
+        assert first.keys() == second.keys()
+        assert all(first[name] == pytest.approx(second[name]) for name in first)
+        assert first["alignment"][0] != 0 and first["preference.click"][0] != 0
+    for name, value in one.state_dict().items():
+        assert_close(value, other.state_dict()[name], rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_a_batch_without_candidates_changes_nothing():
