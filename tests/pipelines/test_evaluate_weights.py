@@ -1,0 +1,74 @@
+"""What an adaptive learner told of its weights and cosines, in the report."""
+
+import base64
+
+import pytest
+
+from pipelines.evaluate.figures import TARGET_COLOURS, weights_and_cosines
+from pipelines.evaluate.report import Entry, write_report
+from pipelines.evaluate.sections import weights
+from tests.samples import tiny_schema
+
+
+def adaptive(*tellings):
+    """A model whose epochs told this: (progress, weight of order, weight of stay, cosine of order, cosine of stay)."""
+    names = ("progress", "weight.order", "weight.stay", "cosine.order", "cosine.stay")
+    told = [dict(zip(names, telling, strict=True)) for telling in tellings]
+    losses = {name: 0.5 for name in tiny_schema().target_names}
+    half = len(told) // 2
+    records = [
+        {"epoch": i, "losses": losses, "metrics": None, "told": part} for i, part in enumerate((told[:half], told[half:]))
+    ]
+    result = {"rows": 8, "feeds": 2, "users": 2, "user_share": 1.0, "targets": {}, "mean": {}, "alarms": [], "funnel": {}}
+    return Entry(name="adaptive", role="model", result=result, history=records)
+
+
+def test_what_the_weights_came_to():
+    entry = adaptive(
+        (0.5, 0.5, 0.5, 0.4, 0.0), (1.0, 0.6, 0.4, 0.2, -0.2), (1.5, 0.7, 0.3, 0.3, -0.1), (2.0, 0.72, 0.2, 0.3, -0.1)
+    )
+    (group,) = weights([entry], tiny_schema())
+    ((panel,),) = group.columns
+    assert group.title == "adaptive"
+    assert panel.text == (
+        "At the end order weighs most (0.72), stay least (0.20). Over all of training the gradient of order agrees most with "
+        "the primary target's (0.30), that of stay least (-0.10)."
+    )
+
+
+def test_the_one_target_without_a_weight_is_the_primary():
+    told = [{"progress": 1.0, "weight.goods_bag": 0.4, "weight.order": 0.3, "weight.stay": 0.2}]
+    entry = Entry(name="a", role="model", result={}, history=[{"epoch": 0, "told": told}])
+    (group,) = weights([entry], tiny_schema())
+    assert group.columns[0][0].text == (
+        "At the end goods_bag weighs most (0.40), stay least (0.20); click, the primary target, always 1."
+    )
+
+
+@pytest.mark.parametrize("record", [{"epoch": 0}, {"epoch": 0, "told": []}, {"epoch": 0, "told": None}])
+def test_nothing_told_is_nothing_shown(record):
+    assert weights([Entry(name="a", role="model", result={}, history=[record])], tiny_schema()) == []
+
+
+def drawn(told):
+    text = weights_and_cosines(told, tiny_schema().target_names).removeprefix("data:image/svg+xml;base64,")
+    return base64.b64decode(text).decode()
+
+
+def test_targets_have_the_colours_of_their_learning_curves():
+    told = [{"progress": 0.5, "weight.order": 0.5}, {"progress": 1.0, "weight.order": None, "cosine.stay": 0.1}]
+    svg = drawn(told)
+    assert TARGET_COLOURS[2] in svg and TARGET_COLOURS[3] in svg  # order and stay, the third and fourth target
+    assert TARGET_COLOURS[0] not in svg and TARGET_COLOURS[1] not in svg
+    assert svg == drawn(told)
+
+
+def test_the_page_has_the_section_only_where_there_is_something_told(tmp_path):
+    one = adaptive((0.5, 0.5, 0.5, 0.4, 0.0), (1.0, 0.6, 0.4, 0.2, -0.2))
+    silent = Entry(name="silent", role="model", result=one.result)
+    for entries, there in (([one, silent], True), ([silent], False)):
+        text = write_report(tmp_path, entries, tiny_schema(), about={"Run": "r"}, left_out={}).read_text()
+        assert ('<section id="weights">' in text) == there
+    text = write_report(tmp_path, [one, silent], tiny_schema(), about={"Run": "r"}, left_out={}).read_text()
+    assert text.index('id="curves"') < text.index('id="weights"')  # beside the learning curves
+    assert text.count("loss weights and gradient cosines of") == 1
