@@ -83,8 +83,8 @@ class EntryGate(nn.Module):
         seen = {name: width for name, width in widths.candidate.items() if name not in self.hidden_before}
         if roles.state and not roles.feed and not roles.candidate:
             raise ConfigError(
-                f"entry_gate has nothing to look at beside the real-time state of the room ({', '.join(roles.state)}). Give the "
-                "schema fields of the user or of the room itself, or name fewer fields in `fusion.dynamic`."
+                f"entry_gate has nothing to look at beside the real-time state of the room ({', '.join(roles.state)}). Give "
+                "the schema fields of the user or of the room itself, or name fewer fields in `fusion.dynamic`."
             )
         self.entering = MixedBank(len(self.roots), Widths(feed=widths.feed, candidate=seen), config.entering, config.dropout)
         self.after = AfterEntering(config, children, roles, widths) if children else None
