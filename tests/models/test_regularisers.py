@@ -79,7 +79,8 @@ def test_gradients_are_those_of_the_formulas_also_where_rows_are_the_same():
 
 def assert_same_gradients(x, y, users):
     for loss in (distance_correlation, cosine_distance, euclidean_distance, lambda x, y: infonce(x, y, users, 0.5)):
-        assert torch.autograd.gradcheck(loss, (x.clone().requires_grad_(), y.clone().requires_grad_()))
+        # steps long enough for rounding not to matter where the distance of two rows is no more than the step
+        assert torch.autograd.gradcheck(loss, (x.clone().requires_grad_(), y.clone().requires_grad_()), eps=1e-4)
 
 
 def test_rows_far_from_the_origin_keep_their_distances():
