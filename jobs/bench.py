@@ -2,6 +2,7 @@
 
     python -m jobs.bench prepare   the preparation against one polars process
     python -m jobs.bench step      training steps against deepctr-torch and torch-rechub, and across vocabulary sizes
+    python -m jobs.bench interests every interest grouped by feed against flat; din, bst and dien against their peers
     python -m jobs.bench systems   training steps of every system of the zoo against shared_bottom
     python -m jobs.bench serve     parts of an answer of the endpoint
 
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from jobs import screen
 
-BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "systems", "serve")}
+BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "serve")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,16 +27,30 @@ class Both:
 
 
 class PeerStep:
-    """A peer's model in the plain loop its own trainers run."""
+    """A peer's model in the plain loop its own trainers run.
 
-    def __init__(self, model: torch.nn.Module, call: Callable[[Both], Tensor], family: str, batches: list[Both], rate: float):
-        self.model, self.call, self.batches = model, call, batches
+    Args:
+        call: predictions [N, targets]; with `auxiliary`, what it gives is added to the loss after the call.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        call: Callable[[Both], Tensor],
+        family: str,
+        batches: list[Both],
+        rate: float,
+        auxiliary: Callable[[], Tensor] | None = None,
+    ):
+        self.model, self.call, self.batches, self.auxiliary = model, call, batches, auxiliary
         self.optimiser = PEER_OPTIMISERS[family](model.parameters(), lr=rate)
 
     def __call__(self, index: int) -> None:
         batch = self.batches[index % len(self.batches)]
         predicted = self.call(batch)
         loss = sum(F.binary_cross_entropy(predicted[:, each], batch.labels[:, each]) for each in range(predicted.shape[1]))
+        if self.auxiliary is not None:
+            loss = loss + self.auxiliary()
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[union-attr]
         self.optimiser.step()
@@ -72,7 +86,7 @@ def schema_of(system: str, rows: int) -> Schema:
         histories=tuple(
             History(
                 name=history,
-                events="engagements",
+                events="product_clicks" if history == "products" else "engagements",
                 length=LENGTH,
                 fields=tuple(HistoryField(name=name, encoding=table) for name in names),
             )
