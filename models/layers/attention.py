@@ -36,9 +36,9 @@ class SelfAttention(nn.Module):
         query_RHLK, key_RHLK, value_RHLK = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (values_RLD @ self.all_D3D).chunk(3, dim=2)
         )
-        score_RHLL = query_RHLK @ key_RHLK.transpose(2, 3) / math.sqrt(query_RHLK.shape[3])
-        weight_RHLL = masked_softmax(score_RHLL, is_real_RL[:, None, None, :])
-        return (weight_RHLL @ value_RHLK).transpose(1, 2).flatten(2) @ self.out_DD + self.out_bias_D
+        # fused: the weights [R, H, L, L] are not written down; an all-padding history finds zeros
+        found_RHLK = F.scaled_dot_product_attention(query_RHLK, key_RHLK, value_RHLK, attn_mask=is_real_RL[:, None, None, :])
+        return found_RHLK.transpose(1, 2).flatten(2) @ self.out_DD + self.out_bias_D
 
 
 class TargetAttention(nn.Module):
