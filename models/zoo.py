@@ -45,6 +45,14 @@ TOWERS = SingleConfig(hidden=(256, 128, 64))
 PLE = PleConfig(levels=2, specific=1, shared=2, hidden=(128, 64), towers=(32,))
 # eLiveRec, Sec. IV-B3 and IV-C: the entering tower and the experts after the embedding gate; sizes are left open there
 ENTRY = EntryGateConfig(entering=(256, 128, 64), experts=8, hidden=(128, 64), towers=(32,))
+TOWER = SingleConfig(hidden=(200, 80))  # Zhou et al. 2018, a tower a target
+LIVE = ("engagements",)
+CLICK, ADAPTIVE = FixedConfig(targets="roots"), AdaptiveConfig()
+
+
+def eliverec(interest: DisentangledConfig) -> RankerConfig:
+    return RankerConfig(embedding_width=32, interest=interest, fusion=ENTRY, learner=ADAPTIVE)
+
 
 ZOO: dict[str, RankerConfig] = {
     # Cheng et al. 2016, with pooled histories as in the eLiveRec paper (hence WDL+)
@@ -77,75 +85,58 @@ ZOO: dict[str, RankerConfig] = {
     "stan": RankerConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
     # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
     "star": RankerConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
-    # -- eLiveRec, Sec. V: baselines of its Table II; d = 128, 8 heads
-    # CTR models over both sequences, and over that of channels alone
-    "hgn": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "hgn_channels": RankerConfig(
-        embedding_width=32, interest=HgnConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "bst": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "bst_channels": RankerConfig(
-        embedding_width=32, interest=BstConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eta": RankerConfig(embedding_width=32, interest=EtaConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "eta_channels": RankerConfig(
-        embedding_width=32, interest=EtaConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "dien": RankerConfig(embedding_width=32, interest=DienConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "dien_channels": RankerConfig(
-        embedding_width=32, interest=DienConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "can": RankerConfig(embedding_width=32, interest=CanConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "can_channels": RankerConfig(
-        embedding_width=32, interest=CanConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    # cross-domain models of sequences: Ouyang et al. 2020, Li et al. 2021
-    "minet": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "dasl": RankerConfig(embedding_width=32, interest=DaslConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    # cross-domain baselines, the "+" forms: the user's sequences are part of its embedding in each domain
-    "conet": RankerConfig(embedding_width=32, interest=ConetConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "dtcdr": RankerConfig(embedding_width=32, interest=DtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "ddtcdr": RankerConfig(embedding_width=32, interest=DdtcdrConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    # eLiveRec, its ablations (Table III: w/o P, C, N, D; Cos, Enc, SR) and its other sequence encoders (Figure 5)
-    "eliverec": RankerConfig(embedding_width=32, interest=DisentangledConfig(), fusion=SingleConfig(hidden=(200, 80))),
-    "eliverec_channels": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(histories=("engagements",)), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_learnt_prototypes": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(prototypes="learnt"), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_without_dcor": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(correlation=0.0), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_without_infonce": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(alignment="none"), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_without_disentangling": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(disentangle=False), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_cosine": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(alignment="cosine"), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_euclidean": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(alignment="euclidean"), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_specific_apart": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(specific="apart"), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_din": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(encoder="din"), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    "eliverec_hgn": RankerConfig(
-        embedding_width=32, interest=DisentangledConfig(encoder="hgn"), fusion=SingleConfig(hidden=(200, 80))
-    ),
-    # multi-task training of its Table IV: for the click alone, with fixed weights, and with adaptive ones
-    "din_ctr": RankerConfig(
-        embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, weighting=FixedConfig(targets="roots")
-    ),
+    # -- eLiveRec, Sec. V-B: the baselines of its Table II, d = 128, 8 heads; towers as in the row `din`; ETA attends to all of
+    # its short sequences, as there
+    # over the channels alone
+    "wdl_channels": RankerConfig(wide=True, interest=PoolingConfig(histories=LIVE), fusion=SingleConfig(hidden=(256, 128, 64))),
+    "din_channels": RankerConfig(interest=DinConfig(hidden=(80, 40), histories=LIVE), fusion=TOWER),
+    "dien_channels": RankerConfig(embedding_width=32, interest=DienConfig(histories=LIVE), fusion=TOWER),
+    "hgn_channels": RankerConfig(embedding_width=32, interest=HgnConfig(histories=LIVE), fusion=TOWER),
+    "bst_channels": RankerConfig(embedding_width=32, interest=BstConfig(histories=LIVE), fusion=TOWER),
+    "can_channels": RankerConfig(embedding_width=32, interest=CanConfig(histories=LIVE), fusion=TOWER),
+    "eta_channels": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None, histories=LIVE), fusion=TOWER),
+    # over both domains; `wdl` and `din` stand above
+    "dien": RankerConfig(embedding_width=32, interest=DienConfig(), fusion=TOWER),
+    "hgn": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=TOWER),
+    "bst": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=TOWER),
+    "can": RankerConfig(embedding_width=32, interest=CanConfig(), fusion=TOWER),
+    "eta": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=TOWER),
+    # across domains; the last three in their "+" form, with the user's sequences
+    "minet": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=TOWER),
+    "dasl": RankerConfig(embedding_width=32, interest=DaslConfig(), fusion=TOWER),
+    "conet": RankerConfig(embedding_width=32, interest=ConetConfig(), fusion=TOWER),
+    "dtcdr": RankerConfig(embedding_width=32, interest=DtcdrConfig(), fusion=TOWER),
+    "ddtcdr": RankerConfig(embedding_width=32, interest=DdtcdrConfig(), fusion=TOWER),
+    # Table IV: for the click alone, with fixed weights, and with adaptive ones
+    "din_ctr": RankerConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, weighting=CLICK),
     "din_vanilla": RankerConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY),
-    "din_adaptive": RankerConfig(
-        embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, learner=AdaptiveConfig()
-    ),
+    "din_adaptive": RankerConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, learner=ADAPTIVE),
+    "hgn_ctr": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY, weighting=CLICK),
+    "hgn_vanilla": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY),
+    "hgn_adaptive": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY, learner=ADAPTIVE),
+    "bst_ctr": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY, weighting=CLICK),
+    "bst_vanilla": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY),
+    "bst_adaptive": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY, learner=ADAPTIVE),
+    "eta_ctr": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY, weighting=CLICK),
+    "eta_vanilla": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY),
+    "eta_adaptive": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY, learner=ADAPTIVE),
+    "minet_ctr": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY, weighting=CLICK),
+    "minet_vanilla": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY),
+    "minet_adaptive": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY, learner=ADAPTIVE),
+    "eliverec_ctr": RankerConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY, weighting=CLICK),
+    "eliverec_vanilla": RankerConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY),
+    "eliverec": eliverec(DisentangledConfig()),
+    # Table III (w/o P, C, N, D; Cos, Enc, SR), Figure 5, and channels alone
+    "eliverec_learnt_prototypes": eliverec(DisentangledConfig(prototypes="learnt")),
+    "eliverec_without_dcor": eliverec(DisentangledConfig(correlation=0.0)),
+    "eliverec_without_infonce": eliverec(DisentangledConfig(alignment="none")),
+    "eliverec_without_disentangling": eliverec(DisentangledConfig(disentangle=False)),
+    "eliverec_cosine": eliverec(DisentangledConfig(alignment="cosine")),
+    "eliverec_euclidean": eliverec(DisentangledConfig(alignment="euclidean")),
+    "eliverec_specific_apart": eliverec(DisentangledConfig(specific="apart")),
+    "eliverec_din": eliverec(DisentangledConfig(encoder="din")),
+    "eliverec_hgn": eliverec(DisentangledConfig(encoder="hgn")),
+    "eliverec_channels": eliverec(DisentangledConfig(histories=LIVE)),
 }
 
 

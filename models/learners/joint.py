@@ -56,9 +56,9 @@ class Joint:
         """
         share = self.workers.forward(batch, progress)
         totals, compared_MW = self.workers.totals(share)
+        for parameter in self.dense:
+            parameter.grad = None
         if batch is not None:
-            for parameter in self.dense:
-                parameter.grad = None
             roots: list[Tensor] = [_objective(share, totals)]
             gradients: list[Tensor | None] = [None]
             if share.compared is not None and compared_MW is not None:
@@ -66,7 +66,7 @@ class Joint:
                 gradients.append(compared_MW.to(share.compared.rows_MW.dtype))
             torch.autograd.backward(roots, gradients)
         if any(count > 0 for _, count in totals.values()):
-            self._sum_dense_gradients(is_idle=batch is None)
+            self._sum_dense_gradients()
             rows = {}
             for name, tables in self.workers.tables.items():
                 gathered = share.gathered.get(tables)
@@ -85,10 +85,9 @@ class Joint:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimisers.load_state_dict(state["optimisers"])
 
-    def _sum_dense_gradients(self, *, is_idle: bool) -> None:
-        if self.workers.world.size == 1:
-            return
-        own = [torch.zeros_like(parameter) if is_idle or parameter.grad is None else parameter.grad for parameter in self.dense]
+    def _sum_dense_gradients(self) -> None:
+        """Zeros for what nothing leads to, so that weight decay reaches it with any number of workers."""
+        own = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in self.dense]
         for parameter, gradient in zip(self.dense, self.workers.sum_dense(own), strict=True):
             parameter.grad = gradient
 

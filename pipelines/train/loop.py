@@ -53,7 +53,7 @@ def fit(
     world: World,
 ) -> Progress:
     """Trains until the epochs are over or validation stops getting better; goes on from the last checkpoint."""
-    monitor = Monitor(stream.schema, config.monitor)
+    monitor = Monitor(stream.schema, config.monitor, ranker.weighting.trained)
     progress = checkpoint.restore(ranker, learner, world)  # every rank, the same files
     report.begin(progress, stream.steps, config.epochs)
     try:

@@ -15,8 +15,9 @@ class Monitor:
     """A metric of the validation split and the way in which it is better.
 
     Attributes:
-        path: `target.metric` or `mean.metric`; None is the mean AUC over binary targets with a loss weight, or where
+        path: `target.metric` or `mean.metric`; None is the mean AUC over binary targets that are trained for, or where
             there are none the mean squared error (of transformed values) over the values.
+        trained: names of the targets that are trained for; None takes those with a loss weight.
 
     Raises:
         ConfigError: no such target or metric.
@@ -24,6 +25,7 @@ class Monitor:
 
     schema: Schema
     path: str | None = None
+    trained: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.path is None:
@@ -64,6 +66,7 @@ class Monitor:
         return merit(value) > merit(than)
 
     def _default(self) -> tuple[str, list[str]]:
-        trained = [target for target in self.schema.targets if target.loss_weight > 0] or list(self.schema.targets)
+        weighted = self.trained or tuple(target.name for target in self.schema.targets if target.loss_weight > 0)
+        trained = [target for target in self.schema.targets if not weighted or target.name in weighted]
         binary = [f"{target.name}.auc" for target in trained if target.is_binary]
         return ("auc", binary) if binary else ("mse_transformed", [f"{target.name}.mse_transformed" for target in trained])

@@ -262,7 +262,7 @@ def test_din():
         coupling=IndependentConfig(),
     )
     ranker = Ranker(schema, config, SIZES)
-    attention = ranker.interest.attention["rooms"]
+    attention = ranker.interest.attention["rooms"].scores
     query, key, difference, product = unit.dnn.linears[0].weight.t().split(2 * WIDTH)
     # its Dice sees slope * x + shift, ours x + shift: linear maps before are scaled by the slope, after by its inverse
     first, second = (dice.bn.weight / (dice.bn.running_var + dice.bn.eps).sqrt() for dice in unit.dnn.activation_layers)
