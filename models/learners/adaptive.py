@@ -22,6 +22,9 @@ loss after a look-ahead step of plain gradient descent, to first order
 so that w_k grows while g_k points where g_rec does, and falls while it points against it. `joint` is the loss itself, as
 the equation says: dL / dw_k = L_k.
 
+With `every` above 1 gradients are compared in one step of that many; the steps between keep the weights of the last and make
+one backward pass in all.
+
 Where we differ: a sigmoid keeps w in (0, 1), where the paper says nothing; one MLP for all auxiliary targets with an
 embedding each, since an MLP each would make that embedding a bias; log(1 + L), for a squared error can be thousands of
 times a cross-entropy and would leave no slope of the sigmoid. L_reg keeps the weights it has.
@@ -57,6 +60,7 @@ class AdaptiveConfig:
     hidden: units of its hidden layer.
     type_width: of a target's embedding in it.
     rate: of its Adam.
+    every: steps from one comparison of gradients to the next; the paper's is 1.
     """
 
     kind: Literal["adaptive"] = "adaptive"
@@ -65,12 +69,13 @@ class AdaptiveConfig:
     hidden: int = 16
     type_width: int = 4
     rate: float = 1e-3
+    every: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.type_width) < 1 or not self.rate > 0:
+        if min(self.hidden, self.type_width, self.every) < 1 or not self.rate > 0:
             raise ValueError(
-                "adaptive needs hidden >= 1, type_width >= 1 and rate > 0, "
-                f"got hidden={self.hidden}, type_width={self.type_width}, rate={self.rate}."
+                "adaptive needs hidden >= 1, type_width >= 1, every >= 1 and rate > 0, "
+                f"got hidden={self.hidden}, type_width={self.type_width}, every={self.every}, rate={self.rate}."
             )
 
 
@@ -103,6 +108,9 @@ class Adaptive:
         self.net = WeightingNet(len(self.auxiliary), config)
         # its gradients are products of two gradients and a rate, far below Adam's usual eps
         self.net_optimiser = torch.optim.Adam(self.net.parameters(), lr=config.rate, eps=1e-16)
+        self.every = config.every
+        self.steps = 0
+        self.weights = [0.5] * len(self.auxiliary)
         self._told: dict[str, float] = {}
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
@@ -114,20 +122,22 @@ class Adaptive:
         totals, compared_MW = self.workers.totals(share)
         if not any(count > 0 for _, count in totals.values()):
             return totals
-        losses_K, dense_SP, rows = self._gradients(share, totals, compared_MW)
-        agreement = self._agreement(losses_K, dense_SP, rows)
-        weight_S = [1.0, *self._weights(agreement), *([1.0] if REST in self.parts else [])]
-        places = dense_SP.new_tensor(weight_S)
-        combined_P = (dense_SP * places.unsqueeze(1)).sum(0)
+        if self.steps % self.every == 0:
+            losses_K, dense_SP, rows = self._gradients(share, totals, compared_MW)
+            self._learn(self._agreement(losses_K, dense_SP, rows))
+            places = dense_SP.new_tensor(self._places())
+            combined_P = (dense_SP * places.unsqueeze(1)).sum(0)
+            combined = {name: (ids_U, (rows_USD * places.view(1, -1, 1)).sum(1)) for name, (ids_U, rows_USD) in rows.items()}
+        else:
+            combined_P, combined = self._combined(share, totals, compared_MW)
         for parameter, part in zip(self.dense, combined_P.split([each.numel() for each in self.dense]), strict=True):
             parameter.grad = part.view_as(parameter)
-        self.optimisers.step(
-            {name: (ids_U, (rows_USD * places.view(1, -1, 1)).sum(1)) for name, (ids_U, rows_USD) in rows.items()}
-        )
+        self.optimisers.step(combined)
+        self.steps += 1
         return totals
 
     def told(self) -> dict[str, float]:
-        """`weight.<target>` and `cosine.<target>` of every auxiliary target in the last step."""
+        """`weight.<target>` and `cosine.<target>` of every auxiliary target at the last comparison."""
         return dict(self._told)
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,12 +146,15 @@ class Adaptive:
             "optimisers": self.optimisers.state_dict(),
             "net": self.net.state_dict(),
             "net_optimiser": self.net_optimiser.state_dict(),
+            "steps": self.steps,
+            "weights": self.weights,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimisers.load_state_dict(state["optimisers"])
         self.net.load_state_dict(state["net"])
         self.net_optimiser.load_state_dict(state["net_optimiser"])
+        self.steps, self.weights = state["steps"], list(state["weights"])
         for each in self.net_optimiser.state.values():
             each["step"] = each["step"].cpu()  # checkpoints are loaded to the ranker's device, which Adam leaves as it is
 
@@ -169,6 +182,37 @@ class Adaptive:
                     mine.append(gradient_UD)
         loss_K, dense_SP = self.workers.sum_dense([loss_K, dense_SP])
         return loss_K, dense_SP, {name: self._sum_rows(tables[name], share, mine) for name, mine in rows.items()}
+
+    def _combined(
+        self, share: Share, totals: Totals, compared_MW: Tensor | None
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        """Over all workers, weighted as in the last comparison: gradients of dense parameters [P]; by table set, different rows
+        [U] and their gradients [U, D].
+        """
+        sizes = [parameter.numel() for parameter in self.dense]
+        tables = self.workers.tables
+        dense_P = self.dense[0].new_zeros(sum(sizes))
+        rows: list[Tensor | None] = [None] * len(tables)
+        if share.batch is not None:
+            outputs: list[Tensor] = []
+            slopes: list[Tensor | None] = []
+            for part, weight in zip(self.parts, self._places(), strict=True):
+                of_part, slopes_of_part = self._objective(part, share, totals, compared_MW)
+                outputs += [output * weight for output in of_part] if part != REST else of_part
+                slopes += slopes_of_part
+            gathered = [share.gathered[each].rows_UD for each in tables.values()]
+            found = _grad(outputs, slopes, [*self.dense, *gathered], retain=False)
+            torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_P)
+            rows = [*found[len(sizes) :]]
+        (dense_P,) = self.workers.sum_dense([dense_P])
+        each_row = zip(tables.items(), rows, strict=True)
+        return dense_P, {
+            name: self.workers.sum_rows(each, share.gathered.get(each), gradient_UD) for (name, each), gradient_UD in each_row
+        }
+
+    def _places(self) -> list[float]:
+        """Weight of every part."""
+        return [1.0, *self.weights, *([1.0] if REST in self.parts else [])]
 
     def _objective(
         self, part: str, share: Share, totals: Totals, compared_MW: Tensor | None
@@ -205,19 +249,18 @@ class Adaptive:
         cosines = [product / length if length > 0 else 0.0 for product, length in zip(inner, lengths, strict=True)]
         return Agreement(cosine_J=_doubles(cosines), inner_J=_doubles(inner), loss_J=_doubles(losses))
 
-    def _weights(self, agreement: "Agreement") -> list[float]:
-        """Weights of the auxiliary targets in this step; the net learns from it."""
+    def _learn(self, agreement: "Agreement") -> None:
+        """Sets the weights of the auxiliary targets; the net learns from the step."""
         if not self.auxiliary:
-            return []
+            return
         weight_J = self.net(agreement.cosine_J, agreement.loss_J)
         slope_J = agreement.loss_J if self.mode == "joint" else -self.look_ahead_rate * agreement.inner_J
         self.net_optimiser.zero_grad()
         weight_J.backward(slope_J)
         self.net_optimiser.step()
-        weights = weight_J.tolist()
-        for name, weight, cosine in zip(self.auxiliary, weights, agreement.cosine_J.tolist(), strict=True):
+        self.weights = weight_J.tolist()
+        for name, weight, cosine in zip(self.auxiliary, self.weights, agreement.cosine_J.tolist(), strict=True):
             self._told |= {f"weight.{name}": weight, f"cosine.{name}": cosine}
-        return weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -334,7 +334,30 @@ def test_one_backward_pass_a_target_and_one_for_the_rest(config, passes, monkeyp
     assert [end.shape for end in ends] == [(3,)]  # the three weights, through the weighting net
 
 
-@pytest.mark.parametrize("config", [SMALL, EVERYTHING])
+def test_between_two_comparisons_weights_are_kept_in_one_backward_pass(monkeypatch):
+    """A weighting net that hardly moves keeps all weights at 1/2, so comparing seldom must train the same ranker."""
+    schema = dataclasses.replace(full_schema(), targets=full_schema().targets[:4])
+    still = lambda every: dataclasses.replace(EVERYTHING, learner=AdaptiveConfig(rate=1e-30, every=every))
+    (often, each), (seldom, third) = ranker_of(still(1), schema), ranker_of(still(3), schema)
+    grad, passes, told = torch.autograd.grad, [], []
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: passes.append(args[1]) or grad(*args, **kwargs))
+    counts = []
+    for seed in range(5):
+        each.step(some_batch(schema, seed))
+        passes.clear()
+        third.step(some_batch(schema, seed))
+        counts.append(sum(isinstance(leaves, list) for leaves in passes))  # not those in compared rows
+        told.append(third.told())
+    assert counts == [5, 1, 1, 5, 1]
+    assert told[0] == told[1] == told[2] != told[3] == told[4]
+    for (name, one), (_, other) in zip(often.named_parameters(), seldom.named_parameters(), strict=True):
+        assert_close(one, other, rtol=1e-9, atol=1e-9, msg=name)
+
+
+SELDOM = dataclasses.replace(EVERYTHING, learner=AdaptiveConfig(every=2))
+
+
+@pytest.mark.parametrize("config", [SMALL, EVERYTHING, SELDOM], ids=["small", "everything", "seldom"])
 def test_two_workers_equal_one(config):
     """Float64; at the first step the second worker has no batch, at the third the first, at the fourth nobody."""
     schema = full_schema()
@@ -372,10 +395,11 @@ def test_two_workers_equal_one(config):
     assert alone[2][4] != alone[2][0] and alone[2][3] == alone[2][2]
 
 
-def test_a_stopped_training_goes_on_as_if_undisturbed(tmp_path):
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_stopped_training_goes_on_as_if_undisturbed(every, tmp_path):
     schema = tiny_schema()
     batches = [some_batch(schema, seed) for seed in range(6)]
-    config = dataclasses.replace(SMALL, learner=AdaptiveConfig(rate=0.05))
+    config = dataclasses.replace(SMALL, learner=AdaptiveConfig(rate=0.05, every=every))
     whole, undisturbed = ranker_of(config, schema)
     for batch in batches:
         undisturbed.step(batch)
@@ -499,7 +523,7 @@ def test_a_primary_target_that_is_not_trained_is_refused(schema, primary, messag
         ranker_of(dataclasses.replace(SMALL, learner=AdaptiveConfig(primary=primary)), schema)
 
 
-@pytest.mark.parametrize("spelling", [{"hidden": 0}, {"type_width": 0}, {"rate": 0}])
+@pytest.mark.parametrize("spelling", [{"hidden": 0}, {"type_width": 0}, {"rate": 0}, {"every": 0}])
 def test_impossible_values_are_refused(spelling):
-    with pytest.raises(ConfigError, match="adaptive needs hidden >= 1, type_width >= 1 and rate > 0"):
+    with pytest.raises(ConfigError, match="adaptive needs hidden >= 1, type_width >= 1, every >= 1 and rate > 0"):
         from_dict(AdaptiveConfig, spelling)
