@@ -44,7 +44,7 @@ TOWERS = SingleConfig(hidden=(256, 128, 64))
 # Tang et al. 2020 with 2 extraction levels; the STAN paper leaves sizes open and takes the same backbone for its rows
 PLE = PleConfig(levels=2, specific=1, shared=2, hidden=(128, 64), towers=(32,))
 # eLiveRec, Sec. IV-B3 and IV-C: the entering tower and the experts after the embedding gate; sizes are left open there
-ENTRY = EntryGateConfig(entering=(256, 128, 64), experts=8, hidden=(128, 64), towers=(32,))
+ENTRY = EntryGateConfig(entering=(256, 128, 64), experts=4, hidden=(128, 64), towers=(32,))
 TOWER = SingleConfig(hidden=(200, 80))  # Zhou et al. 2018, a tower a target
 LIVE = ("engagements",)
 CLICK, ADAPTIVE = FixedConfig(targets="roots"), AdaptiveConfig()

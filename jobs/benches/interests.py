@@ -1,12 +1,15 @@
-"""Interests: grouped by feed against flat, and against deepctr-torch and torch-rechub.
+"""Interests: grouped by feed against flat, against deepctr-torch and torch-rechub, and what an answer takes.
 
-    python -m jobs.bench interests                        both parts
+    python -m jobs.bench interests                        all parts
     python -m jobs.bench interests --only peers
+    python -m jobs.bench interests --only serving --rows eliverec eta
     python -m jobs.bench interests --only feeds --kinds bst eta --repeats 15
 
 Two full histories of 50 (a few thousand rows a table), 1024 candidates as feeds of 8 or as feeds of their own, one thread.
 Contestants take turns, so a busy machine slows all of them, and time is the CPU time of this process. A ratio is taken
 within a turn; shown are median (smallest - largest).
+
+`serving` is one user with many candidates: what the ranker takes, and which of its parts see one row and which one a candidate.
 
 `interest` is the interest alone, forward and backward from embedded inputs; `step` is a whole training step with a shared
 bottom of 256-128 behind it, tables and Adam included; `prediction` is the whole ranker without gradients.
@@ -14,7 +17,10 @@ bottom of 256-128 behind it, tables and Adam included; `prediction` is the whole
 
 import argparse
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -36,6 +42,8 @@ from jobs.benches.columns import (
     sizes,
 )
 from jobs.benches.measure import Step, ratio, row, speed, title, turns
+from jobs.benches.systems import quickstart, table_sizes
+from jobs.benches.systems import random_feeds as random_feeds_of
 from models.batch import FeedBatch
 from models.fusions.shared_bottom import SharedBottomConfig
 from models.interests import InterestConfig
@@ -48,12 +56,14 @@ from models.learners import build_learner
 from models.learners.world import Solo
 from models.optim import OptimiserConfig
 from models.ranker import Ranker, RankerConfig
-from models.slots import Training
+from models.slots import Training, Vectors
 from models.zoo import ZOO
 
 ROWS, FEED, BATCHES = 5_000, 8, 4
 HIDDEN, ATTENTION = (256, 128), (64, 16)
 BOTTOM = SharedBottomConfig(hidden=HIDDEN, towers=())
+WARM_UP = 30
+SLOTS = ("embedding", "interest", "fusion", "coupling")
 OF_ZOO = ("din", "dien", "hgn", "bst", "can", "eta", "minet", "dasl", "conet", "dtcdr", "ddtcdr", "eliverec")
 
 
@@ -62,9 +72,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="jobs.bench interests", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     kinds = ["pooling", *OF_ZOO]
-    made.add_argument("--only", nargs="+", choices=("feeds", "peers"), default=["feeds", "peers"], help="default: both parts")
+    parts = ("feeds", "peers", "serving")
+    made.add_argument("--only", nargs="+", choices=parts, default=parts, help="parts to run (default: all)")
     made.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, metavar="KIND", help=f"default: {', '.join(kinds)}")
     made.add_argument("--width", type=int, default=64, help="of models that have one (default: %(default)s)")
+    made.add_argument(
+        "--rows", nargs="+", choices=ZOO, default=["eliverec"], metavar="SYSTEM", help="of `serving`, at the zoo's widths"
+    )
+    made.add_argument("--candidates", type=int, default=200, help="of `serving` (default: %(default)s)")
     made.add_argument("--repeats", type=int, default=7, help="turns of a few steps (default: %(default)s)")
     args = made.parse_args(argv)
     if args.repeats < 1:
@@ -74,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         feeds_part(args.kinds, args.width, args.repeats)
     if "peers" in args.only:
         peers_part(args.repeats)
+    if "serving" in args.only:
+        serving_part(args.rows, args.candidates, 60 * args.repeats)
 
 
 # -- grouped against flat ------------------------------------------------------------------------------------------
@@ -284,6 +301,77 @@ def _rechub(kind: str, batches: list[Both]) -> PeerStep | None:
         return predicted.unsqueeze(1)
 
     return PeerStep(model, call, "adam", batches, RATE, auxiliary=(lambda: losses[0]) if kind == "dien" else None)
+
+
+# -- serving -------------------------------------------------------------------------------------------------------
+
+
+def serving_part(systems: Sequence[str], candidates: int, answers: int) -> None:
+    """Predictions for one user: rows that each part of the ranker sees, and its time."""
+    schema = quickstart()
+    batch = random_feeds_of(schema, 0, feeds=1, candidates=candidates)
+    lengths = ", ".join(f"{name} {history.is_real_RL.shape[1]}" for name, history in batch.histories.items())
+    title(f"One user, {candidates} candidates, histories of {lengths}, {len(schema.targets)} targets, {answers} answers")
+    row("system", "part", "rows", "ms, median", "99 %")
+    for name in systems:
+        torch.manual_seed(0)
+        ranker = Ranker(schema, ZOO[name], table_sizes(schema)).eval()
+        clock = Clock(ranker)
+        whole = []
+        with torch.inference_mode():
+            for index in range(WARM_UP + answers):
+                clock.forget(index < WARM_UP)
+                began = time.perf_counter()
+                ranker.predict(batch)
+                whole.append(time.perf_counter() - began)
+        for part, rows in clock.rows.items():
+            row(name, part, f"{rows:,}", *_quantiles(clock.taken[part]))
+        row(name, "whole", f"{batch.candidates:,}", *_quantiles(whole[WARM_UP:]))
+
+
+class Clock:
+    """Times calls of a ranker's parts; a part within a part counts in both.
+
+    Attributes:
+        rows: leading size of what a part is called with, by part, in order of first call.
+        taken: seconds of each call.
+    """
+
+    def __init__(self, ranker: Ranker) -> None:
+        self.rows: dict[str, int] = {}
+        self.taken: dict[str, list[float]] = {}
+        self.begun: dict[str, float] = {}
+        for name, module in ranker.named_modules():
+            if name in SLOTS or name.split(".")[-1] in ("encoder", "entering", "after"):
+                module.register_forward_pre_hook(partial(self._begin, name))
+                module.register_forward_hook(partial(self._end, name))
+
+    def forget(self, wanted: bool) -> None:
+        if wanted:
+            self.taken = {name: [] for name in self.taken}
+
+    def _begin(self, name: str, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.begun[name] = time.perf_counter()
+
+    def _end(self, name: str, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self.taken.setdefault(name, []).append(time.perf_counter() - self.begun[name])
+        self.rows.setdefault(name, _rows(inputs))
+
+
+def _rows(inputs: tuple[Any, ...]) -> int:
+    """Candidates of what a part is called with, or the leading size of a tensor."""
+    for each in inputs:
+        if isinstance(each, (FeedBatch, Vectors)):
+            return len(each.feed_of_candidate_N)
+        if isinstance(each, dict):
+            return len(next(iter(each.values())))
+        if isinstance(each, Tensor):
+            return len(each)
+    raise ValueError(f"no batch, vectors or tensor among {[type(each).__name__ for each in inputs]}.")
+
+
+def _quantiles(seconds: list[float]) -> list[str]:
+    return [f"{1e3 * value:.2f}" for value in (median(seconds), quantiles(seconds, n=100)[98])]
 
 
 if __name__ == "__main__":

@@ -165,12 +165,12 @@ def table_sizes(schema: Schema) -> dict[str, int]:
     return {table: _rows(encoding) for table, (encoding, _) in schema.tables.items()}
 
 
-def random_feeds(schema: Schema, seed: int) -> FeedBatch:
+def random_feeds(schema: Schema, seed: int, feeds: int = FEEDS, candidates: int = CANDIDATES) -> FeedBatch:
     """Rows and numbers drawn uniformly, full histories, labels along the target graph, preferences of users with a past."""
     drawn = torch.Generator().manual_seed(seed)
     sizes = table_sizes(schema)
     rows = lambda table, *shape: torch.randint(1, sizes[table], shape, generator=drawn)
-    count = FEEDS * CANDIDATES
+    count = feeds * candidates
 
     def column(field: Field, length: int) -> torch.Tensor:
         return torch.randn(length, generator=drawn) if field.is_number else rows(field.table, length)
@@ -184,22 +184,22 @@ def random_feeds(schema: Schema, seed: int) -> FeedBatch:
         labels[target.name] = happened * how_much
     windows = len(schema.preference_days)
     return FeedBatch(
-        feed={field.name: column(field, FEEDS) for field in schema.fields_of("feed")},
+        feed={field.name: column(field, feeds) for field in schema.fields_of("feed")},
         candidate={field.name: column(field, count) for field in schema.fields_of("candidate")},
         histories={
             history.name: HistoryBatch(
-                rows={field.name: rows(field.table, FEEDS, LENGTH) for field in history.fields},
-                is_real_RL=torch.ones(FEEDS, LENGTH, dtype=torch.bool),
+                rows={field.name: rows(field.table, feeds, LENGTH) for field in history.fields},
+                is_real_RL=torch.ones(feeds, LENGTH, dtype=torch.bool),
             )
             for history in schema.histories
         },
-        feed_of_candidate_N=torch.arange(FEEDS).repeat_interleave(CANDIDATES),
+        feed_of_candidate_N=torch.arange(feeds).repeat_interleave(candidates),
         level_N=torch.randint(len(schema.levels.names), (count,), generator=drawn),
-        user_R=torch.randint(2**40, (FEEDS,), generator=drawn),
+        user_R=torch.randint(2**40, (feeds,), generator=drawn),
         labels={name: labels[name].float() for name in schema.target_names},
-        stage_R=torch.randint(len(STAGES), (FEEDS,), generator=drawn),
-        preferences={name: torch.rand(FEEDS, windows, generator=drawn) for name in schema.target_names},
-        earlier_RW=torch.randint(1, 200, (FEEDS, windows), generator=drawn),
+        stage_R=torch.randint(len(STAGES), (feeds,), generator=drawn),
+        preferences={name: torch.rand(feeds, windows, generator=drawn) for name in schema.target_names},
+        earlier_RW=torch.randint(1, 200, (feeds, windows), generator=drawn),
     )
 
 
