@@ -4,6 +4,8 @@ import numpy as np
 import torch
 
 from models.batch import FeedBatch, HistoryBatch
+from models.config import from_dict, to_dict
+from models.ranker import RankerConfig
 from models.schema import STAGES, Bins, Field, Hash, History, HistoryField, Number, Schema, Target, Vocabulary
 
 TABLE_SIZES = {"user": 50, "hour": 25, "room": 40, "streamer": 20, "category": 8, "product": 30, "rate_bin": 9, "stay_bin": 7}
@@ -67,6 +69,22 @@ def full_schema() -> Schema:
             "stages": {"click": "click", "stay": "stay", "order": "order"},
         }
     )
+
+
+def smaller(config: RankerConfig) -> RankerConfig:
+    """The same choices with narrow layers, since width decides nothing here but time."""
+    limits = {"embedding_width": 16, "width": 32, "heads": 4}
+
+    def narrow(key: str, value):
+        if isinstance(value, dict):
+            return {inner: narrow(inner, each) for inner, each in value.items()}
+        if key in limits and value is not None:
+            return min(value, limits[key])
+        return (
+            [min(each, 48) for each in value] if key in ("hidden", "entering", "towers") and isinstance(value, list) else value
+        )
+
+    return from_dict(RankerConfig, narrow("", to_dict(config)))
 
 
 def random_batch(

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from models.config import from_dict, to_dict
 from models.couplings.esmm import EsmmConfig
 from models.fusions.mmoe import MmoeConfig
 from models.fusions.ple import PleConfig
@@ -22,24 +21,7 @@ from models.ranker import Ranker, RankerConfig
 from models.schema import Field, Number, Schema
 from models.zoo import ZOO
 from tests.models.helpers import Threads, double, flat, replaced, take, with_no_entries, with_pads, without_history
-from tests.samples import TABLE_SIZES, full_schema, random_batch
-
-
-def smaller(config: RankerConfig) -> RankerConfig:
-    """The same choices with narrow layers, since width decides nothing here but time."""
-    limits = {"embedding_width": 16, "width": 32, "heads": 4}
-
-    def narrow(key: str, value):
-        if isinstance(value, dict):
-            return {inner: narrow(inner, each) for inner, each in value.items()}
-        if key in limits and value is not None:
-            return min(value, limits[key])
-        return (
-            [min(each, 48) for each in value] if key in ("hidden", "entering", "towers") and isinstance(value, list) else value
-        )
-
-    return from_dict(RankerConfig, narrow("", to_dict(config)))
-
+from tests.samples import TABLE_SIZES, full_schema, random_batch, smaller
 
 SYSTEMS = {
     **{name: smaller(config) for name, config in ZOO.items()},

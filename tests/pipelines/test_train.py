@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -326,6 +327,7 @@ class Scripted(nn.Module):
         super().__init__()
         self.quality = nn.Parameter(torch.zeros(()))
         self.qualities, self.steps, self.taken = qualities, steps, 0
+        self.weighting = SimpleNamespace(trained=("click",))
 
     def predict(self, batch):
         noise_N = torch.rand(batch.candidates, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,7 @@ from pipelines.prepare.prepared import Prepared
 from pipelines.train.stream import Plan, Stream, row_groups
 from pipelines.train.world import TorchWorld, from_rank_0, gather_objects
 from tests.pipelines.fabricate import fabricate
-from tests.samples import full_schema
+from tests.samples import full_schema, smaller
 
 OPTIMISERS = {
     "adam": OptimiserConfig(),
@@ -35,8 +35,9 @@ def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, t
     torch.set_num_threads(1)
     prepared = Prepared.open(data)
     torch.manual_seed(0)
-    ranker = Ranker(prepared.schema, ZOO[system], prepared.encoder.table_sizes).double()
-    learner = build_learner(ranker, prepared.schema, ZOO[system].learner, OPTIMISERS[optimiser], world)
+    config = smaller(ZOO[system])
+    ranker = Ranker(prepared.schema, config, prepared.encoder.table_sizes).double()
+    learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], world)
     groups = row_groups(prepared.files("train"))
     plan = Plan(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=world.rank, size=world.size)
     losses, had_data = [], []
@@ -129,7 +130,7 @@ def test_two_workers_give_the_weights_of_one_with_the_joint_batch(two, data, sys
 def test_an_update_was_made_at_all(data):
     torch.manual_seed(0)
     prepared = Prepared.open(data)
-    fresh = Ranker(prepared.schema, ZOO["mmoe"], prepared.encoder.table_sizes).double().state_dict()
+    fresh = Ranker(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes).double().state_dict()
     after, _, _ = trained(data, "mmoe", "adam", Solo())
     still = [name for name, values in after.items() if torch.equal(values, fresh[name])]
     assert still == ["losses.binned.visit.edges_E", "losses.binned.visit.means_K"]  # what a training finds, not learns

@@ -75,7 +75,8 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
     trained = train(prepared, resolve({"system": name}), config, output=tmp_path, say=lambda line: None)
     bundle = load_bundle(trained.bundle_path)
     assert bundle.model == ZOO[name] and bundle.metrics["targets"].keys() == set(TARGETS)
-    assert trained.history[0]["losses"].keys() == {*TARGETS, *bundle.ranker.penalties}
+    compared = bundle.ranker.together.names if bundle.ranker.together else ()
+    assert trained.history[0]["losses"].keys() == {*TARGETS, *bundle.ranker.penalties, *compared}
 
     client = served(trained.bundle_path, store)
     answer = client.post("/rank", json=BODY)
