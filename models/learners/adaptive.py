@@ -59,7 +59,8 @@ class AdaptiveConfig:
     mode: how the weighting net learns, see the head of this file.
     hidden: units of its hidden layer.
     type_width: of a target's embedding in it.
-    rate: of its Adam.
+    rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100 of them
+        at 1e-3 move a weight by .01, at 5e-2 by up to .5.
     every: steps from one comparison of gradients to the next; the paper's is 1.
     """
 
@@ -68,7 +69,7 @@ class AdaptiveConfig:
     mode: Literal["look_ahead", "joint"] = "look_ahead"
     hidden: int = 16
     type_width: int = 4
-    rate: float = 1e-3
+    rate: float = 1e-2
     every: int = 1
 
     def __post_init__(self) -> None:
