@@ -92,6 +92,7 @@ class Ranker(nn.Module):
     Attributes:
         penalties: names of all losses that its parts may add in training, as sums over workers.
         together: losses that compare the rows of all workers; None without.
+        trained: names of the targets that it learns, which are those it predicts.
 
     Raises:
         ValueError: a table without a size.
@@ -121,6 +122,7 @@ class Ranker(nn.Module):
         self.losses = Losses(schema)
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
         self.together: Together | None = self.interest.together
+        self.trained: tuple[str, ...] = self.weighting.trained
 
     def table_sets(self) -> dict[str, TableSet]:
         """All embedding tables by module name; every other parameter is dense."""
@@ -144,8 +146,12 @@ class Ranker(nn.Module):
         return dict(self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), None).outputs)
 
     def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
-        """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
-        return self.losses.predictions(self(batch))
+        """[N] by target that is trained for: probabilities of binary targets, values in the label's unit, at least 0.
+
+        A target that no loss has taught anything, because its weight is 0, would be answered by chance.
+        """
+        predicted = self.losses.predictions(self(batch))
+        return {name: predicted[name] for name in self.trained}
 
     def outcome(
         self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None, *, progress: float = 0.0

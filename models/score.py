@@ -17,17 +17,20 @@ def fused_score(predictions: Mapping[str, Tensor], schema: Schema, weights: Mapp
 
     Args:
         predictions: [N] by target, as `Ranker.predict` gives them.
-        weights: instead of the schema's fusion weights; targets that are not named count 0.
+        weights: instead of the schema's fusion weights for what is predicted; targets that are not named count 0.
 
     Raises:
-        ValueError: a weight for something that is no target, or no weight other than 0.
+        ValueError: a weight for something that is not predicted, or no weight other than 0.
     """
     if weights is None:
-        weights = {target.name: target.fusion_weight for target in schema.targets}
-    unknown = [name for name in weights if name not in schema.target_names]
+        weights = {name: schema.target(name).fusion_weight for name in predictions}
+    unknown = [name for name in weights if name not in predictions]
     if unknown:
-        raise ValueError(f"fusion weights name {', '.join(unknown)}; the targets are: {', '.join(schema.target_names)}.")
+        raise ValueError(f"fusion weights name {', '.join(unknown)}; predicted are: {', '.join(predictions)}.")
     used = {name: weight for name, weight in weights.items() if weight != 0}
     if not used:
-        raise ValueError("all fusion weights are 0, so no candidate is better than another; give one target a weight.")
+        raise ValueError(
+            f"all fusion weights of what is predicted ({', '.join(predictions)}) are 0, so no candidate is better than "
+            "another; give one a weight."
+        )
     return torch.stack([weight * transformed(schema.target(name), predictions[name]) for name, weight in used.items()]).sum(0)

@@ -59,8 +59,8 @@ class AdaptiveConfig:
     mode: how the weighting net learns, see the head of this file.
     hidden: units of its hidden layer.
     type_width: of a target's embedding in it.
-    rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100 of them
-        at 1e-3 move a weight by .01, at 5e-2 by up to .5.
+    rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100
+        of them at 1e-3 move a weight by .01, at 5e-2 by up to .5.
     every: steps from one comparison of gradients to the next; the paper's is 1.
     """
 
@@ -101,8 +101,8 @@ class Adaptive:
         self.optimisers = Optimisers(optimiser, self.dense, weights)
         self.mode = config.mode
         self.look_ahead_rate = optimiser.dense.rate
-        primary = _primary(config.primary, schema, ranker.weighting.trained)
-        self.auxiliary = tuple(name for name in ranker.weighting.trained if name != primary)
+        primary = _primary(config.primary, schema, ranker.trained)
+        self.auxiliary = tuple(name for name in ranker.trained if name != primary)
         self.trained = (primary, *self.auxiliary)
         has_rest = bool(ranker.penalties) or ranker.together is not None
         self.parts = (*self.trained, *([REST] if has_rest else []))

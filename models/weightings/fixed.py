@@ -14,7 +14,7 @@ from models.slots import Training, Weights, Widths
 class FixedConfig:
     """Attributes:
     targets: `roots` trains for the targets without parents alone (single-task models, where the click is the only one);
-        the others are predicted by parts that nothing trains.
+        the others are not predicted.
     """
 
     kind: Literal["fixed"] = "fixed"

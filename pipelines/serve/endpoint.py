@@ -44,7 +44,7 @@ class Endpoint:
         if store is not None:
             wanted.check(store)
         endpoint = cls(loaded, store, wanted, config)
-        weights = {name: 1.0 for name in loaded.schema.target_names}
+        weights = {name: 1.0 for name in loaded.ranker.trained}
         endpoint.rank(RankRequest(candidates=[CandidateRequest(room_id=0)], fusion_weights=weights))
         return endpoint
 

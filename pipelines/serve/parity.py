@@ -104,7 +104,7 @@ def _compare(
             continue
         answer = {item["room_id"]: item for item in rank(request_of(raw, schema))["ranked"]}
         ordered = [answer[room] for room in rooms]
-        found = {name: np.array([item["predictions"][name] for item in ordered]) for name in schema.target_names}
+        found = {name: np.array([item["predictions"][name] for item in ordered]) for name in bundle.ranker.trained}
         answered.append({**found, "score": np.array([item["score"] for item in ordered])})
         alone.append(_offline(bundle, feed))
         encoded.append(feed)
@@ -128,8 +128,7 @@ def _compare(
 def _offline(bundle: Bundle, feeds: pa.Table) -> dict[str, np.ndarray]:
     with torch.inference_mode():
         predictions = bundle.ranker.predict(to_batch(feeds, bundle.schema))
-        weights = {target.name: target.fusion_weight for target in bundle.schema.targets}
-        score = fused_score(predictions, bundle.schema, weights)
+        score = fused_score(predictions, bundle.schema)
     return {**{name: values.numpy() for name, values in predictions.items()}, "score": score.numpy()}
 
 

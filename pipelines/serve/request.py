@@ -82,7 +82,9 @@ class RankRequest(_Strict):
 class RankedRoom(BaseModel):
     room_id: int | str = Field(description="As given in the request.")
     score: float = Field(description="What the rooms are ordered by.")
-    predictions: dict[str, float] = Field(description="Every target: a probability, or a value in its own unit.")
+    predictions: dict[str, float] = Field(
+        description="Every target that the model learnt: a probability, or a value in its own unit."
+    )
     room_known: bool = Field(description="False: neither stored nor given inline, so defaults stand for its features.")
 
 

@@ -53,7 +53,7 @@ def fit(
     world: World,
 ) -> Progress:
     """Trains until the epochs are over or validation stops getting better; goes on from the last checkpoint."""
-    monitor = Monitor(stream.schema, config.monitor, ranker.weighting.trained)
+    monitor = Monitor(stream.schema, config.monitor, ranker.trained)
     progress = checkpoint.restore(ranker, learner, world)  # every rank, the same files
     report.begin(progress, stream.steps, config.epochs)
     try:
@@ -113,7 +113,7 @@ def validate(ranker: Ranker, valid: InOrder, world: World) -> dict[str, Any] | N
         return None
     ranker.eval()
     device = next(ranker.parameters()).device
-    evaluation = Evaluation(valid.schema)
+    evaluation = Evaluation(valid.schema, ranker.trained)
     with closing(valid.batches()) as batches:
         for batch in batches:
             predictions = ranker.predict(batch.to(device))

@@ -34,9 +34,9 @@ class Monitor:
             direction(self.path)
         except KeyError as error:
             raise ConfigError(f"train.monitor: {error.args[0]}") from None
-        known = (*self.schema.target_names, "mean")
+        known = (*(self.trained or self.schema.target_names), "mean")
         if self.path.split(".")[0] not in known:
-            raise ConfigError(f"train.monitor is `{self.path}`, which begins with none of: {', '.join(known)}.")
+            raise ConfigError(f"train.monitor is `{self.path}`, which begins with none that is trained: {', '.join(known)}.")
 
     @property
     def name(self) -> str:

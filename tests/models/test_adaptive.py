@@ -60,6 +60,7 @@ class Toy(nn.Module):
         self.x = nn.Parameter(torch.zeros(2, dtype=torch.float64))
         self.y = nn.Parameter(torch.zeros(3, dtype=torch.float64))
         self.weighting = Weighting()
+        self.trained = Weighting.trained
 
     def table_sets(self) -> dict:
         return {}

@@ -106,7 +106,14 @@ def test_the_fused_score_is_the_weighted_sum():
 
 
 def test_wrong_fusion_weights_are_refused():
-    with pytest.raises(ValueError, match="fusion weights name gift; the targets are: click, goods_bag, order, stay"):
-        fused_score({}, tiny_schema(), {"gift": 1.0})
-    with pytest.raises(ValueError, match="all fusion weights are 0"):
-        fused_score({}, tiny_schema(), {"click": 0.0})
+    predictions = {"click": torch.ones(2), "stay": torch.ones(2)}
+    for name in ("gift", "order"):  # the latter is a target, but this ranker does not learn it
+        with pytest.raises(ValueError, match=f"fusion weights name {name}; predicted are: click, stay"):
+            fused_score(predictions, tiny_schema(), {name: 1.0})
+    with pytest.raises(ValueError, match=r"all fusion weights of what is predicted \(click, stay\) are 0"):
+        fused_score(predictions, tiny_schema(), {"click": 0.0})
+
+
+def test_what_is_not_predicted_is_left_out_of_the_score():
+    predictions = {"order": torch.tensor([0.1, 0.3]), "stay": torch.tensor([math.e - 1, 0.0])}
+    assert fused_score(predictions, tiny_schema()).tolist() == pytest.approx([0.1 + 0.1, 0.3])

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -327,7 +326,7 @@ class Scripted(nn.Module):
         super().__init__()
         self.quality = nn.Parameter(torch.zeros(()))
         self.qualities, self.steps, self.taken = qualities, steps, 0
-        self.weighting = SimpleNamespace(trained=("click",))
+        self.trained = ("click",)
 
     def predict(self, batch):
         noise_N = torch.rand(batch.candidates, generator=torch.Generator().manual_seed(0))
@@ -390,6 +389,8 @@ def test_the_default_monitor_is_the_mean_auc_of_trained_binary_targets(tiny_sche
         "rows": 9,
     }
     assert Monitor(schema).value(metrics) == pytest.approx(0.7)
+    with pytest.raises(ConfigError, match=r"`order[.]auc`, which begins with none that is trained: click, stay, mean"):
+        Monitor(schema, "order.auc", ("click", "stay"))
     metrics["targets"]["click"] = table(None)
     assert Monitor(schema).value(metrics) == pytest.approx(0.6)
     metrics["targets"]["goods_bag"] = table(None)
@@ -404,7 +405,10 @@ def test_calibration_is_better_nearer_to_one(tiny_schema):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("click.acc", "no metric `click.acc`"), ("buy.auc", "begins with none of: click, goods_bag, order, stay, mean")],
+    [
+        ("click.acc", "no metric `click.acc`"),
+        ("buy.auc", "begins with none that is trained: click, goods_bag, order, stay, mean"),
+    ],
 )
 def test_an_unknown_monitor_is_refused_before_training(path, message, prepared, tmp_path):
     with pytest.raises(ConfigError, match=message):
