@@ -67,9 +67,9 @@ class DisentangledConfig:
     encoder: of a history; `heads`, `blocks` and `dropout` are the Transformer's.
     prototypes: pooled from the entries, or parameters that start normal (Table III's w/o P).
     disentangle: False gives one vector a history, and no losses.
-    correlation: weight of the distance correlation (lambda_1); 0 for none. At 0.1 and with auxiliary targets of weights from 0.5 on, as the
-        adaptive learner finds them, intentions can collapse in the first steps to one direction for all users, where this
-        loss is small and InfoNCE stays at its start.
+    correlation: weight of the distance correlation (lambda_1); 0 for none. At 0.1, with auxiliary targets weighted by 0.5 and
+        more, as the adaptive learner does, intentions can collapse in the first steps to one direction for all users: this
+        loss is small there, and InfoNCE stays at its start.
     alignment: what brings the consistent intentions of two histories together.
     alignment_weight: of `alignment` and `specific` (lambda_2); 0 for none.
     temperature: of InfoNCE.
