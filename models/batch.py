@@ -3,7 +3,7 @@
 # R feeds, N candidates of all feeds together, L longest history of the batch, W preference windows
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -82,3 +82,65 @@ class FeedBatch:
 
     def to(self, device: torch.device | str) -> "FeedBatch":
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def of_candidates(self, keep_N: Tensor) -> "FeedBatch":
+        """The candidates where `keep_N` (bool) is true and the feeds that have any, in the same order."""
+        feed_of_kept = self.feed_of_candidate_N[keep_N]
+        has_any_R = torch.zeros(self.feeds, dtype=torch.bool, device=keep_N.device)
+        has_any_R[feed_of_kept] = True
+        feeds = lambda tensors: {name: tensor[has_any_R] for name, tensor in tensors.items()}
+        candidates = lambda tensors: {name: tensor[keep_N] for name, tensor in tensors.items()}
+        return FeedBatch(
+            feed=feeds(self.feed),
+            candidate=candidates(self.candidate),
+            histories={
+                name: HistoryBatch(rows=feeds(history.rows), is_real_RL=history.is_real_RL[has_any_R])
+                for name, history in self.histories.items()
+            },
+            feed_of_candidate_N=(has_any_R.cumsum(0) - 1)[feed_of_kept],
+            level_N=self.level_N[keep_N],
+            user_R=self.user_R[has_any_R],
+            labels=candidates(self.labels),
+            stage_R=None if self.stage_R is None else self.stage_R[has_any_R],
+            preferences=feeds(self.preferences),
+            earlier_RW=None if self.earlier_RW is None else self.earlier_RW[has_any_R],
+        )
+
+
+def joined(batches: Sequence[FeedBatch]) -> FeedBatch:
+    """The feeds of several batches of one kind as one, one batch after the other; histories are padded to the longest.
+
+    Raises:
+        ValueError: no batch.
+    """
+    if not batches:
+        raise ValueError("`joined` needs at least one batch, got none.")
+    first, *others = batches
+    if not others:
+        return first
+    starts = torch.tensor([0, *(batch.feeds for batch in batches[:-1])]).cumsum(0).tolist()
+    each = lambda of: {name: torch.cat([of(batch)[name] for batch in batches]) for name in of(first)}
+    either = lambda of: None if of(first) is None else torch.cat([of(batch) for batch in batches])
+    return FeedBatch(
+        feed=each(lambda batch: batch.feed),
+        candidate=each(lambda batch: batch.candidate),
+        histories={name: _joined_histories([batch.histories[name] for batch in batches]) for name in first.histories},
+        feed_of_candidate_N=torch.cat(
+            [batch.feed_of_candidate_N + start for batch, start in zip(batches, starts, strict=True)]
+        ),
+        level_N=torch.cat([batch.level_N for batch in batches]),
+        user_R=torch.cat([batch.user_R for batch in batches]),
+        labels=each(lambda batch: batch.labels),
+        stage_R=either(lambda batch: batch.stage_R),
+        preferences=each(lambda batch: batch.preferences),
+        earlier_RW=either(lambda batch: batch.earlier_RW),
+    )
+
+
+def _joined_histories(histories: Sequence[HistoryBatch]) -> HistoryBatch:
+    longest = max(history.is_real_RL.shape[1] for history in histories)
+    padded = lambda tensor: torch.nn.functional.pad(tensor, (0, longest - tensor.shape[1]))
+    return HistoryBatch(
+        rows={field: torch.cat([padded(history.rows[field]) for history in histories]) for field in histories[0].rows},
+        is_real_RL=torch.cat([padded(history.is_real_RL) for history in histories]),
+    )

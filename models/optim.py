@@ -96,8 +96,8 @@ class OptimiserConfig:
 class TableOptimiser(Protocol):
     """State beside one table set's `weight`."""
 
-    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor) -> None:
-        """One step on the rows `ids_U` (different from each other) of `weight`, in place."""
+    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor, scale: float = 1.0) -> None:
+        """One step on the rows `ids_U` (different from each other) of `weight`, in place, with the rate times `scale`."""
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that a checkpoint holds; `load` copies them back."""
@@ -112,7 +112,7 @@ class LazyAdam:
         self.second = torch.full_like(weight, 0)
         self.steps = torch.full((len(weight),), 0, dtype=torch.int32, device=weight.device)
 
-    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor) -> None:
+    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor, scale: float = 1.0) -> None:
         beta1, beta2 = self.config.beta1, self.config.beta2
         # index_select, index_copy_ and index_add_ move whole rows; indexing with [] takes several times as long on a CPU
         steps_U = self.steps.index_select(0, ids_U) + 1
@@ -126,7 +126,7 @@ class LazyAdam:
         correction1_U1 = -torch.expm1(steps_U1 * math.log(beta1)) if beta1 else torch.ones_like(steps_U1)
         correction2_U1 = -torch.expm1(steps_U1 * math.log(beta2)) if beta2 else torch.ones_like(steps_U1)
         root_UD = second_UD.div_(correction2_U1).sqrt_().add_(self.config.eps)
-        weight.index_add_(0, ids_U, first_UD.mul_(self.config.rate / correction1_U1).div_(root_UD), alpha=-1)
+        weight.index_add_(0, ids_U, first_UD.mul_(scale * self.config.rate / correction1_U1).div_(root_UD), alpha=-1)
 
     def state(self) -> dict[str, Tensor]:
         return {"first": self.first, "second": self.second, "steps": self.steps}
@@ -137,10 +137,10 @@ class RowwiseAdagrad:
         self.config = config
         self.sums = torch.full((len(weight),), 0, dtype=weight.dtype, device=weight.device)
 
-    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor) -> None:
+    def update(self, weight: Tensor, ids_U: Tensor, gradient_UD: Tensor, scale: float = 1.0) -> None:
         sums_U = self.sums.index_select(0, ids_U).add_(gradient_UD.square().mean(1))
         self.sums.index_copy_(0, ids_U, sums_U)
-        rate_U1 = (self.config.rate / (sums_U.sqrt() + self.config.eps)).unsqueeze(1)
+        rate_U1 = (scale * self.config.rate / (sums_U.sqrt() + self.config.eps)).unsqueeze(1)
         weight.index_add_(0, ids_U, gradient_UD * rate_U1, alpha=-1)
 
     def state(self) -> dict[str, Tensor]:
@@ -156,23 +156,34 @@ class Optimisers:
     Args:
         dense: parameters outside tables; a parameter whose `grad` is None is left alone.
         tables: matrices by the name of their table set.
+        beside: of a ranker that has the same tables; their optimisers are one and the same, and it keeps their state.
     """
 
-    def __init__(self, config: OptimiserConfig, dense: list[nn.Parameter], tables: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        config: OptimiserConfig,
+        dense: list[nn.Parameter],
+        tables: Mapping[str, Tensor],
+        beside: "Optimisers | None" = None,
+    ) -> None:
         self.config = config
+        self.keeps_tables = beside is None
         self.dense_parameters = dense
         self.dense = dense_optimiser(config.dense, dense)
         self.weights = dict(tables)
-        self.tables: dict[str, TableOptimiser] = {
-            name: TABLE_OPTIMISERS[config.tables.kind](config.tables, weight) for name, weight in tables.items()
-        }
+        self.tables: dict[str, TableOptimiser] = (
+            {name: TABLE_OPTIMISERS[config.tables.kind](config.tables, weight) for name, weight in tables.items()}
+            if beside is None
+            else beside.tables
+        )
 
     @torch.no_grad()
-    def step(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    def step(self, rows: Mapping[str, tuple[Tensor, Tensor]], scale: float = 1.0, table_scale: float = 1.0) -> None:
         """One step.
 
         Args:
             rows: by table set, the different rows `ids_U` and their gradient [U, D].
+            scale, table_scale: what the rates of dense parameters and of tables are multiplied by.
         """
         if self.config.clip_norm is not None:
             rows = self._clipped(rows, self.config.clip_norm)
@@ -180,18 +191,21 @@ class Optimisers:
             for parameter in self.dense_parameters:
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter.sign(), alpha=self.config.dense.l1)
+        for group in self.dense.param_groups:
+            group["lr"] = scale * self.config.dense.rate
         self.dense.step()
         for name, (ids_U, gradient_UD) in rows.items():
             if len(ids_U):
-                self.tables[name].update(self.weights[name], ids_U, gradient_UD)
+                self.tables[name].update(self.weights[name], ids_U, gradient_UD, table_scale)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"dense": self.dense.state_dict(), "tables": {name: each.state() for name, each in self.tables.items()}}
+        tables = {name: each.state() for name, each in self.tables.items()} if self.keeps_tables else {}
+        return {"dense": self.dense.state_dict(), "tables": tables}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises: ValueError if the state belongs to other tables or another kind of optimiser."""
-        for name, each in self.tables.items():
+        for name, each in self.tables.items() if self.keeps_tables else ():
             found, wanted = state["tables"].get(name, {}), each.state()
             if {key: value.shape for key, value in found.items()} != {key: value.shape for key, value in wanted.items()}:
                 raise ValueError(

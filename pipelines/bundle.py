@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.config import ConfigError, from_dict, to_dict
+from models.leveled import Leveled, ranker_of
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
 from pipelines.prepare.encode import EncoderState
@@ -45,7 +46,7 @@ class Bundle:
     schema: Schema
     model: RankerConfig
     encoder: EncoderState
-    ranker: Ranker
+    ranker: Ranker | Leveled
     metrics: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -60,7 +61,7 @@ def save_bundle(
     schema: Schema,
     model: RankerConfig,
     encoder: EncoderState,
-    ranker: Ranker,
+    ranker: Ranker | Leveled,
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> Path:
@@ -105,7 +106,7 @@ def load_bundle(path: Path) -> Bundle:
                 f"{metadata.get(part)}). A bundle's files belong together; copy the whole folder from one source."
             )
     encoder.check(schema)
-    ranker = Ranker(schema, model, encoder.table_sizes)
+    ranker = ranker_of(schema, model, encoder.table_sizes)
     _check_weights(path, ranker, weights)
     ranker.load_state_dict(weights)
     return Bundle(
@@ -144,7 +145,7 @@ def _parts(schema: Mapping[str, Any], model: Mapping[str, Any], encoder: Encoder
     return {"schema": fingerprint(schema), "config": fingerprint(model), "encoder": encoder.fingerprint}
 
 
-def _check_weights(path: Path, ranker: Ranker, weights: Mapping[str, torch.Tensor]) -> None:
+def _check_weights(path: Path, ranker: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     expected = ranker.state_dict()
     wrong = [f"{name} is missing" for name in expected if name not in weights]
     wrong += [f"{name} is not known" for name in weights if name not in expected]

@@ -72,7 +72,7 @@ class Contestant:
         ranker = Ranker(schema, config, table_sizes(schema))
         learner = build_learner(ranker, schema, config.learner, OptimiserConfig(), Solo())
         assert isinstance(learner, Joint)
-        self.dense = sum(parameter.numel() for parameter in learner.dense)
+        self.dense = sum(parameter.numel() for parameter in learner.workers.dense)
         self.step: Step = lambda index: learner.step(batches[index % len(batches)], index / 1000)
         with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_flops}) as counter:
             self.step(0)

@@ -1,34 +1,60 @@
-"""Learner slot: a batch -> one optimisation step.
+"""Learner slot: joint batches -> optimisation steps.
 
-A filling is built as `Filling(ranker, schema, config, optimiser, world)` and has
+A filling is built as `Filling(ranker, schema, config, optimiser, world)`, or, where it trains a ranker a level
+(`models.leveled`), as `Filling(ranker, schema, config, optimiser, world, span)`, and has
 
     step(batch | None, progress) -> {name: (loss sum, count)} over all workers,
     told() -> {name: number} worth following beside the losses, of the last step and over all workers,
-    state_dict() / load_state_dict(state): everything but the ranker's weights.
+    state_dict() / load_state_dict(state): everything but the ranker's weights,
+    at_rest: whether the ranker can be validated and saved now; it always can at the end of an epoch,
+    scheduled: whether it has planned the whole training, which then is not to be stopped early.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Discriminator
+from typing_extensions import TypeIs
 
 from models.learners.adaptive import Adaptive, AdaptiveConfig
+from models.learners.cmlir import Cmlir, CmlirConfig
 from models.learners.joint import Joint, JointConfig
+from models.learners.span import Span
 from models.learners.world import World
 from models.optim import OptimiserConfig
 from models.schema import Schema
 
 if TYPE_CHECKING:
+    from models.leveled import Leveled
     from models.ranker import Ranker
 
-LearnerConfig = Annotated[JointConfig | AdaptiveConfig, Discriminator("kind")]
-Learner = Joint | Adaptive
+LeveledConfig = CmlirConfig
+LearnerConfig = Annotated[JointConfig | AdaptiveConfig | LeveledConfig, Discriminator("kind")]
+Learner = Joint | Adaptive | Cmlir
 
 LEARNERS: dict[str, Callable[..., Learner]] = {"joint": Joint, "adaptive": Adaptive}
+LEVELED: dict[str, Callable[..., Learner]] = {"cmlir": Cmlir}
+
+
+def is_leveled(config: LearnerConfig) -> TypeIs[LeveledConfig]:
+    """Whether the learner trains a ranker a level, and so plans the whole training."""
+    return config.kind in LEVELED
 
 
 def build_learner(
-    ranker: "Ranker", schema: Schema, learner_config: LearnerConfig, optimiser_config: OptimiserConfig, world: World
+    ranker: "Ranker | Leveled",
+    schema: Schema,
+    learner_config: LearnerConfig,
+    optimiser_config: OptimiserConfig,
+    world: World,
+    span: Span | None = None,
 ) -> Learner:
-    """Trains `ranker`, which must already lie on its device; optimiser state is made beside it."""
-    return LEARNERS[learner_config.kind](ranker, schema, learner_config, optimiser_config, world)
+    """Trains `ranker` (`models.leveled.ranker_of`), which must already lie on its device; optimiser state is made beside it.
+
+    Args:
+        span: of the training; only learners that train a ranker a level want it.
+    """
+    if not is_leveled(learner_config):
+        return LEARNERS[learner_config.kind](ranker, schema, learner_config, optimiser_config, world)
+    assert span is not None, f"the learner `{learner_config.kind}` plans the whole training, so it wants its span"
+    return LEVELED[learner_config.kind](ranker, schema, learner_config, optimiser_config, world, span)

@@ -92,13 +92,15 @@ class Adaptive:
         ConfigError: `primary` is no target or is not trained; a weighting that needs one worker, and several.
     """
 
+    scheduled = False
+    at_rest = True
+
     def __init__(
         self, ranker: "Ranker", schema: Schema, config: AdaptiveConfig, optimiser: OptimiserConfig, world: World
     ) -> None:
         self.workers = Workers(ranker, schema, world)
         self.dense = self.workers.dense
-        weights = {name: tables.weight.detach() for name, tables in self.workers.tables.items()}
-        self.optimisers = Optimisers(optimiser, self.dense, weights)
+        self.optimisers = Optimisers(optimiser, self.dense, self.workers.table_weights())
         self.mode = config.mode
         self.look_ahead_rate = optimiser.dense.rate
         primary = _primary(config.primary, schema, ranker.trained)

@@ -27,6 +27,10 @@ Totals = dict[str, tuple[float, float]]
 """Loss sum and count by name, over all workers."""
 
 
+Rows = dict[str, tuple[Tensor, Tensor]]
+"""By table set, different rows [U] and their gradient [U, D]."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Share:
     """One worker's forward pass; empty for a worker that has run out of data.
@@ -68,6 +72,10 @@ class Workers:
         self.dense = [parameter for parameter in ranker.parameters() if id(parameter) not in of_tables]
         self.names = (*schema.target_names, *ranker.penalties)
         self.dtype = torch.promote_types(self.dense[0].dtype, torch.float32)  # of compared rows, as under autocast
+
+    def table_weights(self) -> dict[str, Tensor]:
+        """Matrices by the name of their table set."""
+        return {name: tables.weight.detach() for name, tables in self.tables.items()}
 
     def forward(self, batch: FeedBatch | None, progress: float) -> Share:
         """Raises: ValueError if the batch lacks labels of a target."""
@@ -159,10 +167,68 @@ class Workers:
         return {name: float(losses[name].detach()) for name in together.names}, gradient_MW
 
 
+def gradients(workers: Workers, batch: FeedBatch | None, progress: float) -> tuple[Totals, Rows | None]:
+    """Those of the weighted sum of all targets' mean losses, of penalties and of `together` losses, over all workers: of dense
+    parameters in their `grad`, of table rows returned.
+
+    Args:
+        batch, progress: as a learner's `step` has them.
+
+    Returns:
+        Totals as a learner's `step` returns them; no rows where no worker had anything to learn from.
+
+    Raises:
+        FloatingPointError: a loss is not finite; on every worker alike.
+        ValueError: the batch lacks labels of a target.
+    """
+    share = workers.forward(batch, progress)
+    totals, compared_MW = workers.totals(share)
+    for parameter in workers.dense:
+        parameter.grad = None
+    if batch is not None:
+        roots: list[Tensor] = [_objective(share, totals)]
+        slopes: list[Tensor | None] = [None]
+        if share.compared is not None and compared_MW is not None:
+            roots.append(share.compared.rows_MW)
+            slopes.append(compared_MW.to(share.compared.rows_MW.dtype))
+        torch.autograd.backward(roots, slopes)
+    if not any(count > 0 for _, count in totals.values()):
+        return totals, None
+    # zeros for what nothing leads to, so that weight decay reaches it with any number of workers
+    own = [torch.zeros_like(each) if each.grad is None else each.grad for each in workers.dense]
+    for parameter, gradient in zip(workers.dense, workers.sum_dense(own), strict=True):
+        parameter.grad = gradient
+    rows = {}
+    for name, tables in workers.tables.items():
+        gathered = share.gathered.get(tables)
+        rows[name] = workers.sum_rows(tables, gathered, None if gathered is None else gathered.rows_UD.grad)
+    return totals, rows
+
+
+def added(totals: Totals, more: Totals) -> Totals:
+    """The totals of two steps as if they were of one."""
+    both = dict(totals)
+    for name, (total, count) in more.items():
+        past_total, past_count = both.get(name, (0.0, 0.0))
+        both[name] = (past_total + total, past_count + count)
+    return both
+
+
 def part_of_mean(share: Share, totals: Totals, name: str, weight: float | Tensor) -> Tensor:
     """What this worker's rows add to a loss's mean over all workers, times its weight, one number or [N]."""
     loss = (weight * share.losses_N[name]).sum() if isinstance(weight, Tensor) else weight * share.sums[name][0]
     return loss / (totals[name][1] or 1.0)
+
+
+def _objective(share: Share, totals: Totals) -> Tensor:
+    """This worker's part of the loss."""
+    assert share.weights is not None
+    terms = []
+    for name in share.sums:
+        weight = share.weights.targets.get(name, 1.0)
+        if isinstance(weight, Tensor) or weight != 0:
+            terms.append(part_of_mean(share, totals, name, weight))
+    return torch.stack(terms).sum()
 
 
 def _refuse_non_finite(totals: Mapping[str, tuple[float, float]]) -> None:

@@ -12,8 +12,9 @@ import torch
 
 from models.config import ConfigError, config, from_dict, overlaid
 from models.layers.tables import TableSet
+from models.leveled import ranker_of
 from models.metrics import value_of
-from models.ranker import Ranker, RankerConfig
+from models.ranker import RankerConfig
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.evaluate.activity import ENTRIES_PREFIX, IMPRESSIONS
@@ -202,10 +203,10 @@ def parameters_of(system: System, table_sizes: Mapping[str, int]) -> Parameters:
     """
     try:
         with torch.device("meta"):
-            ranker = Ranker(system.schema, system.model, table_sizes)
+            ranker = ranker_of(system.schema, system.model, table_sizes)
     except ValueError as error:
         raise ConfigError(f"compare.systems.{system.label}: {error}") from None
-    tables = sum(module.weight.numel() for module in ranker.modules() if isinstance(module, TableSet))
+    tables = sum(module.weight.numel() for module in ranker.modules() if isinstance(module, TableSet))  # each once
     return Parameters(dense=sum(parameter.numel() for parameter in ranker.parameters()) - tables, tables=tables)
 
 

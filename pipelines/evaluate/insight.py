@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.layers.graph import depths
+from models.leveled import Leveled
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from pipelines.batches import to_batch
@@ -67,7 +68,7 @@ def sampled_feeds(files: Sequence[Path], *, candidates: int = CANDIDATES, users:
 # -- rankers -------------------------------------------------------------------------------------------------------
 
 
-def insight_of(ranker: Ranker, schema: Schema, feeds: pa.Table, batch_feeds: int = 1024) -> dict[str, Any]:
+def insight_of(ranker: Ranker | Leveled, schema: Schema, feeds: pa.Table, batch_feeds: int = 1024) -> dict[str, Any]:
     """What a ranker shows on feeds.
 
     Returns:
@@ -208,7 +209,7 @@ def _projected(vector_UT: NDArray) -> NDArray:
 # -- curriculum ----------------------------------------------------------------------------------------------------
 
 
-def curriculum_of(ranker: Ranker, schema: Schema, history: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def curriculum_of(ranker: Ranker | Leveled, schema: Schema, history: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """How likely a coupling with a curriculum showed labels to children while it was trained.
 
     Args:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from models.leveled import Leveled
 from models.metrics import Evaluation
 from models.ranker import Ranker
 from models.schema import Schema
@@ -22,7 +23,7 @@ from pipelines.prepare.arrays import flat, is_list, lengths
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")
 
 
-def score(ranker: Ranker, schema: Schema, files: Iterable[Path], batch_feeds: int = 1024) -> pa.Table:
+def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch_feeds: int = 1024) -> pa.Table:
     """Predictions for every candidate of encoded feed files, in the files' order.
 
     Streams: at most `batch_feeds` feeds are in memory as tensors, on the ranker's own device.

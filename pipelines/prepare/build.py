@@ -172,7 +172,11 @@ def _run(plan: Plan) -> dict[str, Any]:
         if not quantiles[-1]:
             print(f"  warning: no positive label of `{name}` on training days", flush=True)
     state.save(plan.output / "encoder")
-    step("encode", [_file_item(file) for split in SPLITS for file in files[split]], EncodeFile(plan))
+    items = {split: [_file_item(file) for file in files[split]] for split in SPLITS}
+    encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan))
+    for split in SPLITS:
+        by_level = [encoded[item.name]["candidates_by_level"] for item in items[split]]
+        splits[split]["candidates_by_level"] = [sum(counts) for counts in zip(*by_level, strict=True)]
 
     return {
         "splits": splits,

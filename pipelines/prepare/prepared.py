@@ -22,7 +22,7 @@ class Prepared:
     Attributes:
         schema: what it is used with, which may differ in weights and the like from what it was prepared for.
         manifest: holds at least `fingerprint` and, by split, `splits` with `files`, `feeds`, `candidates`,
-            `largest_feed`.
+            `largest_feed` and, in the order of the schema's level names, `candidates_by_level`.
         fingerprint: equal for equal logs, schema and configuration.
     """
 

@@ -313,7 +313,7 @@ class EncodeFile:
         plan = self.plan
         state = EncoderState.load(plan.output / "encoder")
         output = plan.output / "feeds" / file.parent.name / file.name
-        feeds = 0
+        feeds, of_level_C = 0, np.zeros(len(plan.schema.levels.names), np.int64)
         with atomic(output) as draft, pq.ParquetFile(file) as source:
             writer = None
             for group in range(source.num_row_groups):
@@ -324,9 +324,10 @@ class EncodeFile:
                     )
                 writer.write_table(table, row_group_size=plan.config.row_group_feeds)
                 feeds += len(table)
+                of_level_C += np.bincount(table["level"].combine_chunks().flatten().to_numpy(), minlength=len(of_level_C))
             if writer is not None:
                 writer.close()
-        return {"feeds": feeds}
+        return {"feeds": feeds, "candidates_by_level": of_level_C.tolist()}
 
 
 def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from models.config import ConfigError, to_dict
 from models.learners.world import Solo
-from models.ranker import Ranker, RankerConfig
+from models.leveled import ranker_of
+from models.ranker import RankerConfig
 from models.schema import Schema
 from pipelines.bundle import fingerprint, provenance, save_bundle
 from pipelines.prepare.prepared import Prepared
@@ -147,7 +148,7 @@ def _finished(output: Path) -> Path | None:
 
 
 def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, path: Path) -> None:
-    ranker = Ranker(run.schema, run.model, prepared.encoder.table_sizes)
+    ranker = ranker_of(run.schema, run.model, prepared.encoder.table_sizes)
     ranker.load_state_dict(load_file(checkpoint / "best.safetensors"))
     assert progress.best_epoch is not None
     best = progress.history[progress.best_epoch]

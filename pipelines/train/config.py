@@ -20,7 +20,8 @@ class TrainConfig:
         seed: of weights, data order and dropout.
         monitor: the validation metric that decides the best epoch, as `target.metric` or `mean.metric` (`mean.gauc_feed`,
             `click.log_loss`); None takes the mean AUC over binary targets that are trained for.
-        patience: epochs without a better `monitor` before training stops.
+        patience: epochs without a better `monitor` before training stops. Learners that plan the whole training (cmlir,
+            finetune) are not stopped.
         workers: 0 trains in this process, without Ray; from 1 on Ray Train starts that many.
         cpus_per_worker: logical CPUs that Ray reserves for a worker.
         threads: PyTorch threads of a worker.
@@ -29,7 +30,7 @@ class TrainConfig:
         reader: `thread` reads and decodes in each worker, one window ahead; `ray_data` does it in Ray Data tasks, on any
             node of the cluster (needs `workers` >= 1). The order of feeds is the same.
         checkpoint_every_steps: besides the checkpoint after every epoch; None for none. One writes weights and optimiser
-            states, three times the tables, so large tables want few.
+            states, three times the tables, so large tables want few. With cmlir and finetune it waits for the end of a round.
         max_failures: how often Ray Train starts lost workers again before it gives up.
         timeout_seconds: how long a worker waits for the others before it takes them for lost.
     """

@@ -13,6 +13,7 @@ import torch
 
 from models.batch import FeedBatch
 from models.learners.world import World
+from models.leveled import Leveled
 from models.metrics import Evaluation
 from models.ranker import Ranker
 from pipelines.train.checkpoint import Checkpoints, Progress
@@ -25,7 +26,13 @@ STRETCHES = 10  # of an epoch, over which what a learner tells is averaged
 
 
 class Learner(Protocol):
-    """What the loop asks of a filling of the learner slot."""
+    """What the loop asks of a filling of the learner slot (`models.learners`)."""
+
+    @property
+    def at_rest(self) -> bool: ...
+
+    @property
+    def scheduled(self) -> bool: ...
 
     def step(self, batch: FeedBatch | None, progress: float) -> Mapping[str, tuple[float, float]]: ...
     def told(self) -> Mapping[str, float]: ...
@@ -44,7 +51,7 @@ class Reports(Protocol):
 
 def fit(
     learner: Learner,
-    ranker: Ranker,
+    ranker: Ranker | Leveled,
     stream: Stream,
     valid: InOrder,
     config: TrainConfig,
@@ -60,7 +67,7 @@ def fit(
         while progress.stopped is None:
             train_epoch(learner, ranker, stream, config, report, checkpoint, world, progress)  # every rank, as many steps
             metrics = validate(ranker, valid, world)  # every rank its part; the merged result on all
-            better = close_epoch(progress, metrics, monitor, config)
+            better = close_epoch(progress, metrics, monitor, config, may_stop=not learner.scheduled)
             checkpoint.save(ranker, learner, progress, world, best=better)  # every rank takes part, rank 0 writes
             report.epoch(progress)
     finally:
@@ -70,7 +77,7 @@ def fit(
 
 def train_epoch(
     learner: Learner,
-    ranker: Ranker,
+    ranker: Ranker | Leveled,
     stream: Stream,
     config: TrainConfig,
     report: Reports,
@@ -82,6 +89,7 @@ def train_epoch(
     ranker.train()
     device = next(ranker.parameters()).device
     before = time.perf_counter()
+    is_due = False  # a checkpoint
     with closing(stream.epoch(progress.epoch, progress.step)) as batches:
         for batch in batches:
             epochs = progress.epoch + progress.step / stream.steps
@@ -98,16 +106,17 @@ def train_epoch(
             report.step(progress)
             if is_last:
                 break
-            if config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0:
+            is_due |= config.checkpoint_every_steps is not None and progress.step % config.checkpoint_every_steps == 0
+            if is_due and learner.at_rest:
                 checkpoint.save(ranker, learner, progress, world)
-                before = time.perf_counter()
+                is_due, before = False, time.perf_counter()
     candidates = torch.tensor(progress.candidates, dtype=torch.float64, device=device)
     world.sum_(candidates)
     progress.candidates = candidates.item()
 
 
 @torch.no_grad()
-def validate(ranker: Ranker, valid: InOrder, world: World) -> dict[str, Any] | None:
+def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str, Any] | None:
     """Metrics of the validation split, the same on every rank; None if the split is empty."""
     if not valid.groups:
         return None
@@ -134,8 +143,14 @@ def validate(ranker: Ranker, valid: InOrder, world: World) -> dict[str, Any] | N
     return from_rank_0(merged.result(), world)
 
 
-def close_epoch(progress: Progress, metrics: dict[str, Any] | None, monitor: Monitor, config: TrainConfig) -> bool:
-    """Adds the epoch to the history and decides whether it was the best (returned) and whether it was the last."""
+def close_epoch(
+    progress: Progress, metrics: dict[str, Any] | None, monitor: Monitor, config: TrainConfig, *, may_stop: bool = True
+) -> bool:
+    """Adds the epoch to the history and decides whether it was the best (returned) and whether it was the last.
+
+    Args:
+        may_stop: whether a training that gets no better is over before its last epoch.
+    """
     value = monitor.value(metrics) if metrics is not None else None
     best = progress.history[progress.best_epoch]["monitor"] if progress.best_epoch is not None else None
     better = value is None or best is None or monitor.is_better(value, best)  # without validation, the last is the best
@@ -159,7 +174,7 @@ def close_epoch(progress: Progress, metrics: dict[str, Any] | None, monitor: Mon
     stale = progress.epoch - 1 - (progress.best_epoch or 0)
     if progress.total_steps == config.max_steps:
         progress.stopped = f"stopped after train.max_steps={config.max_steps}"
-    elif stale >= config.patience:
+    elif may_stop and stale >= config.patience:
         progress.stopped = f"stopped early: no better {monitor.name} for {stale} epochs"
     elif progress.epoch == config.epochs:
         progress.stopped = "all epochs done"

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.learners import build_learner
+from models.config import ConfigError
+from models.learners import build_learner, is_leveled
+from models.learners.span import Span
 from models.learners.world import World
+from models.leveled import Leveled, ranker_of
 from models.ranker import Outcome, Ranker, RankerConfig
 from models.schema import Schema
 from pipelines.prepare.prepared import Prepared
@@ -61,12 +64,14 @@ def work(
     torch.set_num_threads(config.threads)
     try:
         torch.manual_seed(config.seed)  # the same weights on every rank
-        ranker = Ranker(schema, run.model, prepared.encoder.table_sizes)
+        ranker = ranker_of(schema, run.model, prepared.encoder.table_sizes)
         ranker.losses.fit({name: torch.from_numpy(values) for name, values in prepared.encoder.label_quantiles.items()})
         ranker.to(device)
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
-            train_in_bf16(ranker, device)
-        learner = build_learner(ranker, schema, run.model.learner, config.optimiser, world)
+            for each in ranker.rankers if isinstance(ranker, Leveled) else [ranker]:
+                train_in_bf16(each, device)
+        span = span_of(run, prepared, plan) if is_leveled(run.model.learner) else None
+        learner = build_learner(ranker, schema, run.model.learner, config.optimiser, world, span)
         _seed(config.seed, world.rank)  # other dropout on every rank
         stream = Stream(plan, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
         valid = InOrder(
@@ -93,6 +98,26 @@ def plan_of(run: Run, prepared: Prepared, *, rank: int, size: int) -> Plan:
         window_groups=run.config.shuffle_row_groups,
         rank=rank,
         size=size,
+    )
+
+
+def span_of(run: Run, prepared: Prepared, plan: Plan) -> Span:
+    """What a learner that plans the whole training is told of it.
+
+    Raises:
+        ConfigError: the data were prepared before candidates were counted by level.
+    """
+    counts = prepared.manifest["splits"]["train"].get("candidates_by_level")
+    if counts is None:
+        raise ConfigError(
+            f"the learner `{run.model.learner.kind}` wants to know how many training candidates each level has, and the "
+            f"manifest of {prepared.path} does not count them. Prepare again, into another folder or with the old one deleted."
+        )
+    return Span(
+        epochs=run.config.epochs,
+        steps=plan.steps,
+        max_steps=run.config.max_steps,
+        candidates_of_level=tuple(counts) or (0,) * len(run.schema.levels.names),
     )
 
 

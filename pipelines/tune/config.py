@@ -11,8 +11,9 @@ import torch
 from pydantic import Discriminator
 
 from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
+from models.leveled import ranker_of
 from models.metrics import direction
-from models.ranker import Ranker, RankerConfig
+from models.ranker import RankerConfig
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.train import TrainConfig
@@ -177,7 +178,7 @@ def checked(
     try:
         model, train = configs(spelling, values, config)
         with torch.device("meta"):  # shapes are checked, no memory is taken
-            Ranker(schema, model, dict.fromkeys(schema.tables, 2))
+            ranker_of(schema, model, dict.fromkeys(schema.tables, 2))
         Monitor(schema, train.monitor)
     except ValueError as error:
         shown = ", ".join(f"{path} = {value!r}" for path, value in values.items())

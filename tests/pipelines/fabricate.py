@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,17 +35,19 @@ def fabricate(
     Feed ids count up from 0 through all files, and `user_id` is the feed id, so batches can be told apart.
     """
     schema = schema or tiny_schema()
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, Any]] = {}
     first = 0
     for split, files in {"train": train_files, "valid": valid_files, "test": ()}.items():
         folder = path / "feeds" / split
         folder.mkdir(parents=True)
+        by_level_C = np.zeros(len(schema.levels.names), np.int64)
         for number, feeds in enumerate(files):
             batch = random_batch(schema, sizes, feeds=feeds, seed=seed + 1000 * first + number, most_candidates=6)
             table = feed_table(_learnable(batch, schema, seed + first), schema, first)
             pq.write_table(table, folder / f"bucket-{number:05d}.parquet", row_group_size=row_group_feeds)
             first += feeds
-        counts[split] = {"files": len(files), "feeds": sum(files)}
+            by_level_C += np.bincount(batch.level_N.numpy(), minlength=len(by_level_C))
+        counts[split] = {"files": len(files), "feeds": sum(files), "candidates_by_level": by_level_C.tolist()}
     _encoder(schema, sizes).save(path / "encoder")
     (path / "schema.json").write_text(json.dumps(schema.to_dict()))
     fingerprint = f"fabricated-{seed}-{train_files}-{valid_files}"

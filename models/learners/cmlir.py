@@ -1,0 +1,315 @@
+"""Curriculum multi-level training (Yu et al. 2023, "Curriculum multi-level learning for imbalanced live-stream
+recommendation", CMLIR, Sec. 4, Algorithm 1): weights shared by all levels and a part of each level's own, whatever the ranker.
+
+    # C levels, W shared weights, V_c those of level c, D_c its training candidates
+
+Training is cut into N rounds (the paper's iterations). In round i = 1..N, with a = step_size (1 - (i / N)^eta):
+
+1. Every level, starting at W, takes optimiser steps on a share of its candidates of the round, which is
+   (D_min / D_c)^(i / N): all of them at first, as many of each level at last (Eq. 3). It ends at W_c (Eq. 1).
+2. W <- W + a / C sum_c (W_c - W) (Eq. 2, as Nichol et al. 2018, Reptile).
+3. k times, with g_c the gradient of level c's loss at W + V_c: b_c = |g_c| / sum_c' |g_c'|, and an optimiser step on V_c of
+   rate (1 - a) b_c (Eq. 5 to 7).
+
+Level c predicts with W + V_c, which is what its ranker holds at the end of every round ("at rest"); V_c starts at 0.
+
+A round's last k joint batches are those of 3., its others those of 1., so every feed is read once an epoch. Sample sizes become
+numbers of steps in `learners.pools`. Rounds never reach over an epoch's end, so that validation finds the ranker at rest.
+
+What the paper leaves open. Steps are the optimiser's (its experiments say Adam): each level keeps one for 1. and one for 3.,
+which live as long as the training; (1 - a) b_c multiplies the rate, and weight decay of 3. pulls at W + V_c. A level's own
+part with `specific: all` is a copy of everything, tables included. With `dense` there is one copy of the tables, which no level
+owns: every step of 1. moves its rows at a times the rate, and 3. leaves them alone. V_c learns from the level's candidates as
+they come in the joint batches.
+
+Variants (Table 3): `shared: false` trains one model a level, from the start, with no adaptor, since nothing is to be balanced
+with. `specific: none` is Reptile; all of a round is 1. `hardness: false` sets b_c to 1, which also makes steps C times as long
+in the mean. `adaptor: false` sets both a and 1 - a to 1. `sampling`: `natural` (all candidates: MLIR), `over` (levels
+repeated up to the largest), `under` (cut down to the smallest).
+
+With several workers every step is that of the joint batch. `inner: local` sums nothing over workers in 1.: each worker goes
+its own way from W, on its own candidates and with optimisers that start anew, and 2. takes the mean of their ways weighted by
+how many candidates they kept; so workers talk once a round instead of once a step.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from models.batch import FeedBatch
+from models.config import ConfigError, config
+from models.learners.pools import Pools
+from models.learners.share import Rows, Totals, Workers, added, gradients
+from models.learners.span import Span, least_filled
+from models.learners.world import Solo, World
+from models.optim import OptimiserConfig, Optimisers
+from models.schema import Schema
+
+if TYPE_CHECKING:
+    from models.leveled import Leveled
+
+Sampling = Literal["curriculum", "natural", "over", "under"]
+
+
+@config
+class CmlirConfig:
+    """Attributes:
+    rounds_per_epoch: the paper's 25 iterations are 5 in each of 5 epochs. Fewer where an epoch has no k + 1 batches for each.
+    eta: exponent of the adaptor.
+    step_size: of Reptile at the start, which the adaptor anneals.
+    specific_steps: k; a round has one step of 1. at least.
+    specific: what levels have of their own: everything, all but embedding tables, or nothing.
+    shared: whether there are shared weights.
+    sampling: how many of a level's candidates shared weights learn from.
+    hardness: whether b_c depends on the gradients.
+    adaptor: whether a falls over the rounds.
+    inner: whether workers sum gradients in every step of 1., or their ways once a round.
+    """
+
+    kind: Literal["cmlir"] = "cmlir"
+    rounds_per_epoch: int = 5
+    eta: float = 1.0
+    step_size: float = 1.0
+    specific_steps: int = 4
+    specific: Literal["all", "dense", "none"] = "all"
+    shared: bool = True
+    sampling: Sampling = "curriculum"
+    hardness: bool = True
+    adaptor: bool = True
+    inner: Literal["synchronous", "local"] = "synchronous"
+
+    def __post_init__(self) -> None:
+        if min(self.rounds_per_epoch, self.specific_steps) < 1 or not self.eta > 0 or not 0 < self.step_size <= 1:
+            raise ValueError(
+                "cmlir needs rounds_per_epoch >= 1, specific_steps >= 1, eta > 0 and 0 < step_size <= 1, got "
+                f"rounds_per_epoch={self.rounds_per_epoch}, specific_steps={self.specific_steps}, eta={self.eta}, "
+                f"step_size={self.step_size}."
+            )
+        if not self.shared and self.specific != "all":
+            raise ValueError(
+                f"cmlir without shared weights has one whole model a level, so it needs specific: all, got {self.specific}."
+            )
+        if self.inner == "local" and self.specific == "dense":
+            raise ValueError(
+                "cmlir with inner: local needs specific: all or none, got dense: tables that all levels share are moved by "
+                "every step, so every step has to be that of all workers."
+            )
+
+
+class Cmlir:
+    """Trains the rankers of all levels; see the head of this file.
+
+    Attributes:
+        at_rest: every level's ranker holds W + V_c.
+
+    Raises:
+        ConfigError: a weighting that needs one worker, and several; the training data have no candidates.
+    """
+
+    scheduled = True
+
+    def __init__(
+        self, ranker: "Leveled", schema: Schema, config: CmlirConfig, optimiser: OptimiserConfig, world: World, span: Span
+    ) -> None:
+        if not least_filled(span.candidates_of_level):
+            raise ConfigError("cmlir divides candidates by level, but the training data have none.")
+        self.config, self.optimiser, self.world, self.span = config, optimiser, world, span
+        self.names = schema.levels.names
+        has_own, ties_tables = config.specific != "none", config.specific == "dense"
+        self.rounds = span.rounds(config.rounds_per_epoch, least=1 + (config.specific_steps if has_own else 0))
+        self.workers = [Workers(each, schema, world) for each in ranker.rankers]
+        is_local = config.inner == "local"
+        self.inner_workers = [Workers(each, schema, Solo()) for each in ranker.rankers] if is_local else self.workers
+        self.inner = self._inner_optimisers()
+        self.own = [
+            Optimisers(optimiser, each.dense, {} if ties_tables else each.table_weights())
+            for each in (self.workers if has_own else ())
+        ]
+        self.parts = [_part(each, tables=not ties_tables) for each in self.workers]
+        self.shared = [part.clone() for part in self.parts[0]]
+        self.differences: list[list[Tensor]] = []  # V_c while shared weights are trained
+        self.at_rest = True
+        self.pools = Pools(len(self.names), Solo() if is_local else world, self.shared[0].device)
+        self.kept = 0  # candidates of this round that this worker has trained shared weights on
+        self.steps = 0
+        self.round = 0  # places in `rounds`, so one less than i
+        self._told: dict[str, float] = {}
+
+    def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
+        """Takes in one joint batch; all workers take part. It need not bring about a step of the optimisers.
+
+        Args, Raises: as `joint.Joint.step`; and ValueError if the training is over.
+
+        Returns:
+            Totals as `joint.Joint.step`, of all steps that were made; empty without any.
+        """
+        if self.round == len(self.rounds):
+            raise ValueError(f"cmlir was to train for {self.steps} joint batches, and has had them.")
+        now = self.rounds[self.round]
+        first_own = now.end - self._own_steps(now.end - now.start)
+        if self.steps < first_own:
+            if self.steps == now.start:
+                self._leave_rest()
+            totals = self._shared_step(batch, progress, is_last=self.steps == first_own - 1)
+            if self.steps == first_own - 1:
+                self._reptile()
+        else:
+            totals = self._own_step(batch, progress)
+        self.steps += 1
+        if self.steps == now.end:
+            self.round += 1
+            self._told |= {f"norm.{name}": norm for name, norm in zip(self.names, self._norms(), strict=True)}
+        return totals
+
+    def told(self) -> dict[str, float]:
+        """`alpha` (a) of the last Reptile step; by level `hardness.<level>` (b_c) of the last step on V_c, and `norm.<level>`
+        (|V_c|) at the end of the last round.
+        """
+        return dict(self._told)
+
+    def alpha(self, round: int) -> float:
+        """Step size a of the shared weights in round i = 1..N."""
+        return self.config.step_size * (1 - (round / len(self.rounds)) ** self.config.eta) if self.config.adaptor else 1.0
+
+    def kept_of_level(self, round: int) -> list[float]:
+        """Share of its candidates that a level keeps in round i, 0 being before the first."""
+        exponents = {"curriculum": round / len(self.rounds), "under": 1.0, "natural": 0.0, "over": 0.0}
+        least, exponent = least_filled(self.span.candidates_of_level), exponents[self.config.sampling]
+        return [(least / count) ** exponent if count else 1.0 for count in self.span.candidates_of_level]
+
+    def repeats_of_level(self) -> list[float]:
+        """How often a level's candidates count."""
+        counts = self.span.candidates_of_level
+        return [max(counts) / count if self.config.sampling == "over" and count else 1.0 for count in counts]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of shared weights, optimisers and place; W + V_c are saved with the ranker.
+
+        Raises:
+            ValueError: not at rest.
+        """
+        if not self.at_rest:
+            raise ValueError("cmlir can be saved only at rest, and shared weights are being trained.")
+        return {
+            "steps": self.steps,
+            "round": self.round,
+            "shared": self.shared,
+            # those of local loops start anew in every round
+            "inner": [each.state_dict() for each in self.inner] if self.config.inner == "synchronous" else [],
+            "own": [each.state_dict() for each in self.own],
+            "told": self._told,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps, self.round, self._told = state["steps"], state["round"], dict(state["told"])
+        for mine, saved in zip(self.shared, state["shared"], strict=True):
+            mine.copy_(saved)
+        for mine, saved in zip(
+            [*(self.inner if state["inner"] else ()), *self.own], [*state["inner"], *state["own"]], strict=True
+        ):
+            mine.load_state_dict(saved)
+
+    def _own_steps(self, length: int) -> int:
+        """Joint batches of a round that are spent on V_c."""
+        if not self.config.shared:
+            return length
+        return min(self.config.specific_steps, length - 1) if self.own else 0
+
+    def _inner_optimisers(self) -> list[Optimisers]:
+        """One a level; tables that there are only once have one optimiser."""
+        made: list[Optimisers] = []
+        for workers in self.inner_workers:
+            beside = made[0] if made and self.config.specific == "dense" else None
+            made.append(Optimisers(self.optimiser, workers.dense, workers.table_weights(), beside))
+        return made
+
+    @torch.no_grad()
+    def _leave_rest(self) -> None:
+        """All levels start at W."""
+        self.at_rest = False
+        for part in self.parts:
+            if self.own:
+                self.differences.append([mine - shared for mine, shared in zip(part, self.shared, strict=True)])
+            for mine, shared in zip(part, self.shared, strict=True):
+                mine.copy_(shared)
+        if self.config.inner == "local":
+            self.inner = self._inner_optimisers()
+
+    def _shared_step(self, batch: FeedBatch | None, progress: float, *, is_last: bool) -> Totals:
+        """Steps of the levels that are due; in a round's last, of all that have any candidates left."""
+        round = self.round + 1
+        due = self.pools.add(batch, self.kept_of_level(round), self.repeats_of_level(), progress)
+        totals: Totals = {}
+        for level in self.pools.left() if is_last else due:
+            pooled = self.pools.take(level)
+            self.kept += 0 if pooled is None else pooled.candidates
+            found, rows = gradients(self.inner_workers[level], pooled, progress)
+            totals = added(totals, found)
+            if rows is not None:
+                self.inner[level].step(rows, table_scale=self.alpha(round) if self.config.specific == "dense" else 1.0)
+        return totals
+
+    @torch.no_grad()
+    def _reptile(self) -> None:
+        """Eq. 2; every level then holds W + V_c again."""
+        alpha = self.alpha(self.round + 1)
+        share = self._share_of_round()
+        for place, shared in enumerate(self.shared):
+            way = torch.stack([part[place] - shared for part in self.parts]).mean(0) * share
+            if self.config.inner == "local":
+                self.world.sum_(way)
+            shared.add_(way, alpha=alpha)
+            for level, part in enumerate(self.parts):
+                part[place].copy_(shared + self.differences[level][place] if self.own else shared)
+        self.differences, self.kept, self.at_rest = [], 0, True
+        self._told["alpha"] = alpha
+
+    def _share_of_round(self) -> float:
+        """What this worker's way counts among those of all."""
+        if self.config.inner == "synchronous":
+            return 1.0
+        kept = torch.tensor(self.kept, dtype=torch.float64, device=self.shared[0].device)
+        self.world.sum_(kept)
+        return self.kept / max(1.0, kept.item())
+
+    def _own_step(self, batch: FeedBatch | None, progress: float) -> Totals:
+        """Eq. 5 to 7. A level that no worker has candidates of is left alone."""
+        totals: Totals = {}
+        rows_of_level: dict[int, Rows] = {}
+        norms = [0.0] * len(self.names)
+        for level, workers in enumerate(self.workers):
+            found, rows = gradients(workers, _of_level(batch, level), progress)
+            totals = added(totals, found)
+            if rows is not None:
+                rows_of_level[level] = rows if self.config.specific == "all" else {}
+                of_rows = [gradient_UD for _, gradient_UD in rows_of_level[level].values()]
+                norms[level] = float(
+                    get_total_norm([*(each.grad for each in workers.dense if each.grad is not None), *of_rows])
+                )
+        alpha = self.alpha(self.round + 1)
+        scale = 1 - alpha if self.config.adaptor and self.config.shared else 1.0
+        for level, rows in rows_of_level.items():
+            hardness = norms[level] / (sum(norms) or 1.0) if self.config.hardness else 1.0
+            self.own[level].step(rows, scale * hardness, scale * hardness)
+            self._told[f"hardness.{self.names[level]}"] = hardness
+        return totals
+
+    @torch.no_grad()
+    def _norms(self) -> list[float]:
+        """|V_c| by level."""
+        away = ([mine - shared for mine, shared in zip(part, self.shared, strict=True)] for part in self.parts)
+        return [float(get_total_norm(differences)) for differences in away]
+
+
+def _part(workers: Workers, *, tables: bool) -> list[Tensor]:
+    """What is to be shared or a level's own of its ranker."""
+    return [*(parameter.detach() for parameter in workers.dense), *(workers.table_weights().values() if tables else ())]
+
+
+def _of_level(batch: FeedBatch | None, level: int) -> FeedBatch | None:
+    if batch is None:
+        return None
+    of_level_N = batch.level_N == level
+    return batch.of_candidates(of_level_N) if of_level_N.any() else None
