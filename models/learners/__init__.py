@@ -18,6 +18,7 @@ from typing_extensions import TypeIs
 
 from models.learners.adaptive import Adaptive, AdaptiveConfig
 from models.learners.cmlir import Cmlir, CmlirConfig
+from models.learners.finetune import Finetune, FinetuneConfig
 from models.learners.joint import Joint, JointConfig
 from models.learners.span import Span
 from models.learners.world import World
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from models.leveled import Leveled
     from models.ranker import Ranker
 
-LeveledConfig = CmlirConfig
+LeveledConfig = CmlirConfig | FinetuneConfig
 LearnerConfig = Annotated[JointConfig | AdaptiveConfig | LeveledConfig, Discriminator("kind")]
-Learner = Joint | Adaptive | Cmlir
+Learner = Joint | Adaptive | Cmlir | Finetune
 
 LEARNERS: dict[str, Callable[..., Learner]] = {"joint": Joint, "adaptive": Adaptive}
-LEVELED: dict[str, Callable[..., Learner]] = {"cmlir": Cmlir}
+LEVELED: dict[str, Callable[..., Learner]] = {"cmlir": Cmlir, "finetune": Finetune}
 
 
 def is_leveled(config: LearnerConfig) -> TypeIs[LeveledConfig]:

@@ -40,7 +40,7 @@ from torch.nn.utils import get_total_norm
 
 from models.batch import FeedBatch
 from models.config import ConfigError, config
-from models.learners.pools import Pools
+from models.learners.pools import Pools, keeps
 from models.learners.share import Rows, Totals, Workers, added, gradients
 from models.learners.span import Span, least_filled
 from models.learners.world import Solo, World
@@ -240,7 +240,8 @@ class Cmlir:
     def _shared_step(self, batch: FeedBatch | None, progress: float, *, is_last: bool) -> Totals:
         """Steps of the levels that are due; in a round's last, of all that have any candidates left."""
         round = self.round + 1
-        due = self.pools.add(batch, self.kept_of_level(round), self.repeats_of_level(), progress)
+        keep_N = None if batch is None else keeps(batch, self.kept_of_level(round), progress)
+        due = self.pools.add(batch, keep_N, self.repeats_of_level())
         totals: Totals = {}
         for level in self.pools.left() if is_last else due:
             pooled = self.pools.take(level)

@@ -22,58 +22,67 @@ NEARLY = 1 - 1e-9  # of a step's worth, so that fractions that sum to 1 are not 
 
 
 class Pools:
-    """One pool a level.
+    """Pools that all workers fill together, one a level or otherwise.
 
     Args:
-        world: the workers that fill pools together; all of them then find the same levels due.
+        world: the workers; all of them then find the same pools due.
         device: where workers exchange counts.
     """
 
-    def __init__(self, levels: int, world: World, device: torch.device) -> None:
+    def __init__(self, pools: int, world: World, device: torch.device) -> None:
         self.world = world
         self.device = device
-        self.waiting: list[list[FeedBatch]] = [[] for _ in range(levels)]
-        self.worth = [0.0] * levels
+        self.waiting: list[list[FeedBatch]] = [[] for _ in range(pools)]
+        self.worth = [0.0] * pools
 
-    def add(self, batch: FeedBatch | None, kept: Sequence[float], repeats: Sequence[float], progress: float) -> list[int]:
+    def add(
+        self,
+        batch: FeedBatch | None,
+        keep_N: Tensor | None,
+        repeats: Sequence[float] | None = None,
+        pool_N: Tensor | None = None,
+    ) -> list[int]:
         """Takes in this worker's share of a joint batch.
 
         Args:
-            kept: share of its candidates that a level keeps, drawn anew at every progress.
-            repeats: how often each of them counts, for over-sampling: a step of few candidates that are repeated is the
-                step of them alone, so they are not copied but sooner due.
+            keep_N: the candidates to take, bool; None without a batch.
+            repeats: how often each candidate of a pool counts, for over-sampling: a step of few candidates that are repeated
+                is the step of them alone, so they are not copied but sooner due. None for once.
+            pool_N: the pool of every candidate, int64; None for its level.
 
         Returns:
-            Levels that are due.
+            Pools that are due.
         """
-        levels = len(self.waiting)
-        counts = torch.zeros(2, levels, dtype=torch.float64, device=self.device)
+        pools = len(self.waiting)
+        counts = torch.zeros(2, pools, dtype=torch.float64, device=self.device)
         if batch is not None:
-            keep_N = keeps(batch, kept, progress)
-            counts[0] = torch.bincount(batch.level_N, minlength=levels)
-            counts[1] = torch.bincount(batch.level_N[keep_N], minlength=levels)
-            for level in range(levels):
-                own_N = keep_N & (batch.level_N == level)
+            assert keep_N is not None
+            pool_N = batch.level_N if pool_N is None else pool_N
+            counts[0] = torch.bincount(pool_N, minlength=pools)
+            counts[1] = torch.bincount(pool_N[keep_N], minlength=pools)
+            for pool in range(pools):
+                own_N = keep_N & (pool_N == pool)
                 if own_N.any():
-                    self.waiting[level].append(batch.of_candidates(own_N))
+                    self.waiting[pool].append(batch.of_candidates(own_N))
         self.world.sum_(counts)
-        all_of_level, kept_of_level = counts.tolist()
-        largest = max(all_of_level)
-        for level, (candidates, times) in enumerate(zip(kept_of_level, repeats, strict=True)):
-            self.worth[level] += times * candidates / largest if largest else 0.0
-        return [level for level, worth in enumerate(self.worth) if worth >= NEARLY]
+        there, kept = counts.tolist()
+        largest = max(there)
+        for pool, candidates in enumerate(kept):
+            times = 1.0 if repeats is None else repeats[pool]
+            self.worth[pool] += times * candidates / largest if largest else 0.0
+        return [pool for pool, worth in enumerate(self.worth) if worth >= NEARLY]
 
     def left(self) -> list[int]:
-        """Levels with candidates that were not worth a step."""
+        """Pools with any candidates."""
         return [level for level, worth in enumerate(self.worth) if worth > 0]
 
-    def take(self, level: int) -> FeedBatch | None:
+    def take(self, pool: int) -> FeedBatch | None:
         """Empties a pool; None if nothing of it lies with this worker."""
-        waiting, self.waiting[level], self.worth[level] = self.waiting[level], [], 0.0
+        waiting, self.waiting[pool], self.worth[pool] = self.waiting[pool], [], 0.0
         return joined(waiting) if waiting else None
 
 
 def keeps(batch: FeedBatch, kept: Sequence[float], progress: float) -> Tensor:
-    """Whether each candidate is kept [N], by a draw of its own against the share of its level."""
+    """Whether each candidate is kept [N], by a draw of its own against the share that its level keeps."""
     share_N = torch.tensor(kept, dtype=torch.float64, device=batch.level_N.device)[batch.level_N]
     return uniform_N(batch, progress, SALT) < share_N
