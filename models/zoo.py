@@ -33,12 +33,16 @@ from models.interests.hgn import HgnConfig
 from models.interests.minet import MinetConfig
 from models.interests.pooling import PoolingConfig
 from models.learners.adaptive import AdaptiveConfig
+from models.learners.cmlir import CmlirConfig
+from models.learners.finetune import FinetuneConfig
 from models.ranker import RankerConfig
 from models.weightings.fixed import FixedConfig
 from models.weightings.stage import StageConfig
 
 # DBMTL, Sec. 3.1: shared and specific layers of the vanilla MTL that it is compared with
 SHARED_BOTTOM = SharedBottomConfig(hidden=(256, 128, 64), towers=(64, 32))
+# Ma et al. 2018 with 8 experts as there, of the size in the CMLIR paper
+MMOE = MmoeConfig(experts=8, hidden=(128, 64), towers=(32,))
 # PIMM, Sec. 3.2: a tower a target over shared embeddings, which that paper calls shared-bottom; sizes of its own data
 TOWERS = SingleConfig(hidden=(256, 128, 64))
 # Tang et al. 2020 with 2 extraction levels; the STAN paper leaves sizes open and takes the same backbone for its rows
@@ -63,8 +67,7 @@ ZOO: dict[str, RankerConfig] = {
     "single": RankerConfig(fusion=TOWERS),
     # vanilla MTL of the DBMTL paper, MLP shared of the STAN paper
     "shared_bottom": RankerConfig(fusion=SHARED_BOTTOM),
-    # Ma et al. 2018 with 8 experts as there, of the size in the CMLIR paper
-    "mmoe": RankerConfig(fusion=MmoeConfig(experts=8, hidden=(128, 64), towers=(32,))),
+    "mmoe": RankerConfig(fusion=MMOE),
     "ple": RankerConfig(fusion=PLE),
     # Ma et al. 2018 (ESMM), Sec. 3.1: 360-200-80
     "esmm": RankerConfig(embedding_width=18, fusion=SingleConfig(hidden=(360, 200, 80)), coupling=EsmmConfig()),
@@ -85,6 +88,21 @@ ZOO: dict[str, RankerConfig] = {
     "stan": RankerConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
     # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
     "star": RankerConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
+    # -- CMLIR, Sec. 5.1 and 5.3: on MMoE and PLE, with experts as there; k = 4, eta = 1; 5 rounds an epoch, 25 in 5 epochs
+    "mmoe_cmlir": RankerConfig(fusion=MMOE, learner=CmlirConfig()),
+    "mmoe_cmlir_dense": RankerConfig(fusion=MMOE, learner=CmlirConfig(specific="dense")),
+    "ple_cmlir": RankerConfig(fusion=PLE, learner=CmlirConfig()),
+    "mmoe_finetune": RankerConfig(fusion=MMOE, learner=FinetuneConfig()),
+    "mmoe_finetune_balanced": RankerConfig(fusion=MMOE, learner=FinetuneConfig(sampling="balanced")),
+    "ple_finetune": RankerConfig(fusion=PLE, learner=FinetuneConfig()),
+    # Table 3, on MMoE; MLIR is without the curriculum
+    "cmlir_without_shared": RankerConfig(fusion=MMOE, learner=CmlirConfig(shared=False)),
+    "cmlir_without_specific": RankerConfig(fusion=MMOE, learner=CmlirConfig(specific="none")),
+    "cmlir_without_hardness": RankerConfig(fusion=MMOE, learner=CmlirConfig(hardness=False)),
+    "cmlir_without_adaptor": RankerConfig(fusion=MMOE, learner=CmlirConfig(adaptor=False)),
+    "mlir": RankerConfig(fusion=MMOE, learner=CmlirConfig(sampling="natural")),
+    "mlir_over": RankerConfig(fusion=MMOE, learner=CmlirConfig(sampling="over")),
+    "mlir_under": RankerConfig(fusion=MMOE, learner=CmlirConfig(sampling="under")),
     # -- eLiveRec, Sec. V-B: the baselines of its Table II, d = 128, 8 heads; towers as in the row `din`; ETA attends to all of
     # its short sequences, as there
     # over the channels alone

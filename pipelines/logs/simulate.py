@@ -45,6 +45,7 @@ from pipelines.logs.world import (
     DAY_MS,
     DEVICES,
     EPOCH_MS,
+    LEVEL_SHARES,
     LEVELS,
     SLOT_MS,
     SLOTS_A_DAY,
@@ -68,17 +69,22 @@ class SimulateConfig:
         users: the size of the world; about 35 impressions per user and day.
         days: days in the log, from 2025-06-02 on (UTC).
         seed: another seed, another world.
+        level_shares: how shows are divided among tail, medium and head streamers, who are 80, 16 and 4 in a hundred; about,
+            for who is live decides too.
     """
 
     kind: Literal["simulate"] = "simulate"
     users: int = 2000
     days: int = 8
     seed: int = 0
+    level_shares: tuple[float, float, float] = LEVEL_SHARES
 
     def __post_init__(self) -> None:
         for name, least in (("users", 20), ("days", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; a simulated world needs at least {least}.")
+        if min(self.level_shares) <= 0 or abs(sum(self.level_shares) - 1) > 1e-6:
+            raise ValueError(f"level_shares is {list(self.level_shares)}; it needs positive shares that sum to 1.")
 
 
 @dataclass
@@ -114,7 +120,7 @@ def begin(world: World, seed: int) -> Life:
 
 def simulate(source: SimulateConfig, logs: Path, truth: Path) -> None:
     """Writes the logs of a world into the folder `logs` and what is true about them into `truth`."""
-    world = make_world(source.users, source.seed)
+    world = make_world(source.users, source.seed, source.level_shares)
     streamers = world.streamers
     write(world.users.table(), logs / "users.parquet")
     write(streamers.table(), logs / "streamers.parquet")

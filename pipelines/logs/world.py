@@ -9,6 +9,7 @@ so what a user buys says something about what they watch; the other two parts me
 Legend: U users, S streamers, P products, R rooms, T ten-minute slots.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +34,8 @@ SHARED, OWN = 6, 4  # width of the shared part, and of each of the two that are 
 SHELF = 12  # products a streamer sells
 PRICE_BANDS = 5
 
-# By level: share of the platform's draws, chances of a first and a second room on a day, mean log of their slots.
-_AIM = np.array([0.2, 0.3, 0.5])
+LEVEL_SHARES = (0.2, 0.3, 0.5)
+# By level: chances of a first and a second room on a day, mean log of their slots.
 _LENGTH = np.array([2.2, 2.6, 3.4])
 _SESSIONS = np.array([[0.6, 0.1], [0.75, 0.25], [0.95, 0.8]])
 _TRAFFIC = np.array([3, 2, 1, 1, 1, 2, 4, 6, 7, 7, 8, 9, 11, 10, 8, 8, 8, 9, 11, 14, 17, 18, 14, 8], dtype=np.float64)
@@ -132,12 +133,16 @@ class World:
     products: Products
 
 
-def make_world(users: int, seed: int) -> World:
-    """Draws everyone. The number of streamers and products follows from the number of users."""
+def make_world(users: int, seed: int, level_shares: Sequence[float] = LEVEL_SHARES) -> World:
+    """Draws everyone. The number of streamers and products follows from the number of users.
+
+    Args:
+        level_shares: share of the platform's draws that the streamers of each level have together.
+    """
     rng = np.random.default_rng([seed, 0])
     centre_CK = _normal(rng, len(CATEGORIES), SHARED)
     products = _products(rng, max(300, users // 2), centre_CK)
-    streamers = _streamers(rng, max(200, users // 8), centre_CK, products)
+    streamers = _streamers(rng, max(200, users // 8), centre_CK, products, level_shares)
     return World(users=_users(rng, users, centre_CK), streamers=streamers, products=products)
 
 
@@ -194,7 +199,9 @@ def _products(rng: np.random.Generator, count: int, centre_CK: np.ndarray) -> Pr
     )
 
 
-def _streamers(rng: np.random.Generator, count: int, centre_CK: np.ndarray, products: Products) -> Streamers:
+def _streamers(
+    rng: np.random.Generator, count: int, centre_CK: np.ndarray, products: Products, level_shares: Sequence[float]
+) -> Streamers:
     head, medium = max(3, round(0.04 * count)), max(8, round(0.16 * count))
     level = np.zeros(count, dtype=np.int8)
     order = rng.permutation(count)
@@ -214,7 +221,7 @@ def _streamers(rng: np.random.Generator, count: int, centre_CK: np.ndarray, prod
         id_S=np.arange(count, dtype=np.int64) + 2_001,
         level_S=level,
         fans_S=fans.astype(np.int64),
-        weight_S=_AIM[level] * pull / of_level[level],
+        weight_S=np.array(level_shares)[level] * pull / of_level[level],
         category_S=category,
         shared_SK=_around(rng, centre_CK[category]),
         live_SK=_normal(rng, count, OWN),
