@@ -1,0 +1,516 @@
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from models.batch import FeedBatch
+from models.config import ConfigError, from_dict
+from models.interests.pooling import PoolingConfig
+from models.learners import build_learner
+from models.learners.cmlir import Cmlir, CmlirConfig
+from models.learners.joint import Joint, JointConfig
+from models.learners.pools import keeps
+from models.learners.span import Span
+from models.learners.world import Solo
+from models.leveled import Leveled
+from models.optim import AdagradConfig, OptimiserConfig
+from models.ranker import Outcome, RankerConfig
+from models.schema import Levels
+from models.slots import Weights
+from tests.models.helpers import Threads, double, replaced, take
+from tests.samples import TABLE_SIZES, full_schema, random_batch, tiny_schema
+
+# -- Algorithm 1, by hand ----------------------------------------------------------------------------------------------
+
+RATE = 0.1
+EPS = 1e-10
+
+
+class Line(nn.Module):
+    """y = slope x + start: two parameters, loss (y - label)^2 / 2, so gradients are (error x, error)."""
+
+    penalties: tuple[str, ...] = ()
+    together = None
+    weighting = SimpleNamespace(needs_one_worker=False)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
+
+    def table_sets(self):
+        return {}
+
+    def for_training(self, batch):
+        return batch
+
+    def gather(self, batch):
+        return {}
+
+    def outcome(self, batch, gathered, progress):
+        outputs = {"y": self.p[0] * batch.candidate["x"] + self.p[1]}
+        return Outcome(outputs=outputs, weights=Weights(targets={"y": 1.0}), penalties={}, compared=None)
+
+    def losses(self, outputs, labels):
+        return {"y": (outputs["y"] - labels["y"]) ** 2 / 2}
+
+
+LINES = SimpleNamespace(target_names=("y",), levels=Levels(names=("small", "large"), shares=(0.5, 0.5)))
+POINTS = {0: (1.0, 3.0), 1: (2.0, 1.0)}  # x and label of each level's candidates
+
+
+def two_points() -> FeedBatch:
+    """One feed with a candidate of each level."""
+    x, y = zip(*POINTS.values(), strict=True)
+    return FeedBatch(
+        feed={},
+        candidate={"x": torch.tensor(x, dtype=torch.float64)},
+        histories={},
+        feed_of_candidate_N=torch.zeros(2, dtype=torch.int64),
+        level_N=torch.tensor([0, 1]),
+        user_R=torch.ones(1, dtype=torch.int64),
+        labels={"y": torch.tensor(y, dtype=torch.float64)},
+    )
+
+
+def adagrad(p, g, sums):
+    """A step of Adagrad on a list of numbers, written out; `sums` is its state."""
+    for place, slope in enumerate(g):
+        sums[place] += slope * slope
+        p[place] -= RATE * slope / (math.sqrt(sums[place]) + EPS)
+
+
+def slope_at(level, p):
+    x, y = POINTS[level]
+    error = p[0] * x + p[1] - y
+    return [error * x, error]
+
+
+def test_algorithm_1_step_by_step():
+    """Two iterations of two steps of each level from W and one of each level's own; all levels are of one size, so Eq. 3 keeps
+    everything. Every intermediate is compared with numbers that a page of arithmetic gives.
+    """
+    rankers = [Line(), Line()]
+    optimiser = OptimiserConfig(dense=AdagradConfig(rate=RATE, eps=EPS))
+    learner = Cmlir(
+        SimpleNamespace(rankers=rankers),
+        LINES,
+        CmlirConfig(rounds_per_epoch=2, specific_steps=1),
+        optimiser,
+        Solo(),
+        Span(epochs=1, steps=6, candidates_of_level=(6, 6)),
+    )
+    assert [(each.start, each.end) for each in learner.rounds] == [(0, 3), (3, 6)]
+    shared, own = [1.0, 0.5], [[0.0, 0.0], [0.0, 0.0]]
+    inner_sums, own_sums = [[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]
+    held = lambda: [each.p.tolist() for each in rankers]
+    first_slopes = [slope_at(level, shared) for level in (0, 1)]
+    assert first_slopes == [[-1.5, -1.5], [3.0, 1.5]]  # y(1) = 1.5 against 3; y(2) = 2.5 against 1
+    for i, alpha in ((1, 0.5), (2, 0.0)):  # a = 1 - i / N
+        assert learner.alpha(i) == alpha
+        level_weights = [list(shared), list(shared)]
+        for _ in range(2):  # Eq. 1
+            learner.step(two_points())
+            for level in (0, 1):
+                adagrad(level_weights[level], slope_at(level, level_weights[level]), inner_sums[level])
+            if learner.steps % 3 == 1:
+                assert held() == [pytest.approx(each, abs=1e-12) for each in level_weights]
+                assert not learner.at_rest
+        if i == 1:  # the first steps of Adagrad are of length RATE, whatever the slope
+            assert level_weights[0][0] > 1.1 and level_weights[1][0] < 0.9
+        way = [sum(each[place] - shared[place] for each in level_weights) / 2 for place in (0, 1)]
+        shared = [shared[place] + alpha * way[place] for place in (0, 1)]  # Eq. 2
+        assert learner.shared[0].tolist() == pytest.approx(shared, abs=1e-12)
+        assert learner.at_rest and learner.told()["alpha"] == alpha
+        together = [[shared[place] + own[level][place] for place in (0, 1)] for level in (0, 1)]
+        assert held() == [pytest.approx(each, abs=1e-12) for each in together]
+
+        learner.step(two_points())
+        slopes = [slope_at(level, together[level]) for level in (0, 1)]
+        norms = [math.hypot(*slope) for slope in slopes]
+        for level, name in enumerate(LINES.levels.names):
+            hardness = norms[level] / sum(norms)  # Eq. 5
+            step = [0.0, 0.0]
+            adagrad(step, slopes[level], own_sums[level])
+            for place in (0, 1):  # Eq. 7
+                own[level][place] += (1 - alpha) * hardness * step[place]
+            assert learner.told()[f"hardness.{name}"] == pytest.approx(hardness, abs=1e-12)
+            assert learner.told()[f"norm.{name}"] == pytest.approx(math.hypot(*own[level]), abs=1e-12)
+        together = [[shared[place] + own[level][place] for place in (0, 1)] for level in (0, 1)]
+        assert held() == [pytest.approx(each, abs=1e-12) for each in together]
+        assert learner.shared[0].tolist() == pytest.approx(shared, abs=1e-12)
+    # in the first iteration both own steps are RATE long in each place times a half of the hardness: by hand to the end
+    assert own_sums[0][0] > 0 and learner.alpha(2) == 0
+    with pytest.raises(ValueError, match="cmlir was to train for 6 joint batches, and has had them"):
+        learner.step(two_points())
+
+
+# -- Eq. 3 -------------------------------------------------------------------------------------------------------------
+
+
+def some_batch(schema, seed: int, feeds: int = 8) -> FeedBatch:
+    return double(random_batch(schema, TABLE_SIZES, feeds=feeds, seed=seed))
+
+
+SMALL = RankerConfig(embedding_width=4, interest=PoolingConfig())
+
+
+def leveled(schema, learner: CmlirConfig, *, seed: int = 0) -> Leveled:
+    torch.manual_seed(seed)
+    config = dataclasses.replace(SMALL, learner=learner)
+    ranker = Leveled(schema, config, TABLE_SIZES, tied=learner.specific == "dense").double()
+    with torch.no_grad():
+        for each in ranker.rankers[0].table_sets().values():
+            each.weight.normal_()
+        for other in ranker.rankers[1:]:
+            other.load_state_dict(ranker.rankers[0].state_dict())
+    return ranker
+
+
+def made(config: CmlirConfig, schema, world=None, *, ranker=None, counts=(10, 30, 90), epochs=1, steps=12, **span):
+    ranker = ranker or leveled(schema, config)
+    found = Span(epochs=epochs, steps=steps, candidates_of_level=counts, **span)
+    return ranker, build_learner(ranker, schema, config, OptimiserConfig(), world or Solo(), found)
+
+
+def test_sampled_shares_follow_eq_3():
+    """|D_min| / |D_c| are 1, 1/3, 1/9: nothing is left out at i = 0, square roots at N / 2, all of it at N."""
+    _, learner = made(CmlirConfig(rounds_per_epoch=4, specific_steps=1), tiny_schema())
+    assert len(learner.rounds) == 4
+    assert learner.kept_of_level(0) == [1, 1, 1]
+    assert learner.kept_of_level(2) == pytest.approx([1, 3**-0.5, 1 / 3])
+    assert learner.kept_of_level(4) == pytest.approx([1, 1 / 3, 1 / 9])
+    assert made(CmlirConfig(sampling="under"), tiny_schema())[1].kept_of_level(0) == pytest.approx([1, 1 / 3, 1 / 9])
+    assert made(CmlirConfig(sampling="natural"), tiny_schema())[1].kept_of_level(4) == [1, 1, 1]
+    over = made(CmlirConfig(sampling="over"), tiny_schema())[1]
+    assert over.kept_of_level(4) == [1, 1, 1] and over.repeats_of_level() == pytest.approx([9, 3, 1])
+    smallest_in_the_middle = made(CmlirConfig(), tiny_schema(), counts=(10, 5, 0))[1]
+    assert smallest_in_the_middle.kept_of_level(len(smallest_in_the_middle.rounds)) == pytest.approx([0.5, 1, 1])
+
+
+def test_draws_keep_the_shares_of_eq_3_and_are_drawn_anew():
+    schema = tiny_schema()
+    batch = random_batch(schema, TABLE_SIZES, feeds=9000, seed=1)
+    batch = replaced(batch, user_R=torch.arange(9000))
+    first, second = (keeps(batch, [1.0, 3**-0.5, 1 / 9], progress) for progress in (0.25, 0.5))
+    for level, share in enumerate([1.0, 3**-0.5, 1 / 9]):
+        of_level = batch.level_N == level
+        deviation = math.sqrt(share * (1 - share) / int(of_level.sum()))
+        assert first[of_level].double().mean().item() == pytest.approx(share, abs=4.5 * deviation)
+    assert (first != second).any() and torch.equal(first, keeps(batch, [1.0, 3**-0.5, 1 / 9], 0.25))
+
+
+def with_levels(schema, seed: int, counts=(1, 3, 9)) -> FeedBatch:
+    """Thirteen feeds of one candidate each, levels in the ratio of the training data."""
+    batch = double(random_batch(schema, TABLE_SIZES, feeds=sum(counts), seed=seed, most_candidates=1))
+    return replaced(batch, level_N=torch.repeat_interleave(torch.arange(3), torch.tensor(counts)))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"), [("natural", [1.2, 4, 12]), ("over", [12, 12, 12]), ("under", [1.2, 1.4, 1.4])]
+)
+def test_levels_take_as_many_steps_as_their_samples_are_worth(sampling, expected, monkeypatch):
+    """12 joint batches of 1, 3 and 9 candidates in one round: the largest level takes 12 steps, one with a third takes 4, and
+    one with a ninth one and, at the round's end, one for what is left.
+    """
+    _, learner = made(CmlirConfig(rounds_per_epoch=1, specific="none", sampling=sampling), tiny_schema())
+    taken, steps = [0.0, 0.0, 0.0], [0, 0, 0]
+    for level, optimisers in enumerate(learner.inner):
+        plain = optimisers.step
+
+        def counted(*args, level=level, plain=plain, **kwargs):
+            steps[level] += 1
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(optimisers, "step", counted)
+    plain_take = learner.pools.take
+
+    def take(level):
+        taken[level] += learner.pools.worth[level]
+        return plain_take(level)
+
+    monkeypatch.setattr(learner.pools, "take", take)
+    for seed in range(12):
+        learner.step(with_levels(tiny_schema(), seed), seed / 12)
+    if sampling == "under":  # by chance: each level keeps 12 in the mean, of 108 that are worth 12 steps
+        assert taken[0] == pytest.approx(12 / 9)
+        assert all(worth == pytest.approx(12 / 9, abs=4.5 * math.sqrt(12) / 9) for worth in taken)
+    else:
+        assert taken == pytest.approx([12 / 9 if sampling == "natural" else 12, 4 if sampling == "natural" else 12, 12])
+        assert steps == [math.ceil(worth - 1e-9) for worth in taken]
+    assert all(count <= math.ceil(worth - 1e-9) for count, worth in zip(steps, taken, strict=True))
+
+
+# -- variants ----------------------------------------------------------------------------------------------------------
+
+
+def test_alpha_1_and_one_level_is_joint_training():
+    schema = dataclasses.replace(tiny_schema(), levels=Levels(names=("all",), shares=(1.0,)))
+    config = CmlirConfig(adaptor=False, specific="none")
+    ranker, learner = made(config, schema, counts=(100,))
+    plain = leveled(schema, config).rankers[0]
+    joint = Joint(plain, schema, JointConfig(), OptimiserConfig(), Solo())
+    for seed in range(12):
+        batch = replaced(some_batch(schema, seed), level_N=torch.zeros(some_batch(schema, seed).candidates, dtype=torch.int64))
+        mine, theirs = learner.step(batch, seed / 12), joint.step(batch, seed / 12)
+        assert mine.keys() == theirs.keys() and all(mine[name] == pytest.approx(theirs[name], rel=1e-12) for name in mine)
+    for name, value in plain.state_dict().items():
+        assert_close(
+            ranker.rankers[0].state_dict()[name], value, rtol=1e-12, atol=1e-13, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_without_specific_parts_it_is_reptile():
+    """Against Reptile in loops: a Joint learner a level, put back to W at the start of a round; every level in every batch is
+    as large as the largest, so that it takes a step a batch.
+    """
+    schema = tiny_schema()
+    config = CmlirConfig(rounds_per_epoch=3, specific="none", sampling="over", eta=0.5)
+    ranker, learner = made(config, schema, counts=(9, 9, 9))
+    copies = leveled(schema, config).rankers
+    joints = [Joint(each, schema, JointConfig(), OptimiserConfig(), Solo()) for each in copies]
+    shared = {name: value.clone() for name, value in copies[0].state_dict().items()}
+    for round in (1, 2, 3):
+        for each in copies:
+            each.load_state_dict(shared)
+        for place in range(4):
+            step = 4 * (round - 1) + place
+            batch = with_levels(schema, step, counts=(4, 4, 4))
+            learner.step(batch, step / 12)
+            for level, joint in enumerate(joints):
+                joint.step(batch.of_candidates(batch.level_N == level), step / 12)
+        alpha = 1 - (round / 3) ** 0.5
+        ends = [each.state_dict() for each in copies]
+        shared = {
+            name: value + alpha / 3 * sum(end[name] - value for end in ends) if value.is_floating_point() else value
+            for name, value in shared.items()
+        }
+    for each in ranker.rankers:
+        for name, value in shared.items():
+            assert_close(each.state_dict()[name], value, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_without_shared_weights_it_is_one_model_a_level():
+    schema = tiny_schema()
+    config = CmlirConfig(shared=False, hardness=False)
+    ranker, learner = made(config, schema)
+    apart = leveled(schema, config).rankers
+    joints = [Joint(each, schema, JointConfig(), OptimiserConfig(), Solo()) for each in apart]
+    for seed in range(12):
+        batch = some_batch(schema, seed)
+        learner.step(batch, seed / 12)
+        assert learner.at_rest
+        for level, joint in enumerate(joints):
+            if (batch.level_N == level).any():
+                joint.step(batch.of_candidates(batch.level_N == level), seed / 12)
+    for mine, theirs in zip(ranker.rankers, apart, strict=True):
+        for name, value in theirs.state_dict().items():
+            assert_close(mine.state_dict()[name], value, rtol=1e-12, atol=1e-13, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_without_adaptor_both_step_sizes_are_1():
+    _, learner = made(CmlirConfig(adaptor=False, step_size=0.5), tiny_schema())
+    assert [learner.alpha(i) for i in (1, 2)] == [1, 1]
+    _, annealed = made(CmlirConfig(step_size=0.5, eta=2.0, rounds_per_epoch=2, specific_steps=1), tiny_schema())
+    assert [annealed.alpha(i) for i in (1, 2)] == [0.5 * 0.75, 0.0]
+
+
+def test_with_dense_parts_tables_move_by_every_level_at_alpha_and_rest_in_specific_steps():
+    """One round: a table row moves in the inner steps by alpha times what its own lazy Adam says, and not in the last batch."""
+    schema = tiny_schema()
+    config = CmlirConfig(rounds_per_epoch=2, specific="dense", specific_steps=2, sampling="natural")
+    ranker, learner = made(config, schema, steps=8, counts=(4, 4, 4))
+    (tables,) = {id(each): each for one in ranker.rankers for each in one.table_sets().values()}.values()
+    assert len(learner.parts[0]) == len(learner.workers[0].dense)  # no tables among what is levels' own
+    twin = leveled(schema, config)
+    joint = Joint(twin.rankers[0], schema, JointConfig(), OptimiserConfig(), Solo())
+    batch = with_levels(schema, 0, counts=(4, 4, 4))
+    before = tables.weight.detach().clone()
+    learner.step(batch)
+    first = batch.of_candidates(batch.level_N == 0)
+    joint.step(first)
+    (other,) = {id(each): each for each in twin.rankers[0].table_sets().values()}.values()
+    only_first = (other.weight != before).any(1)
+    for level in (1, 2):
+        part = batch.of_candidates(batch.level_N == level)
+        for gathered in ranker.rankers[level].gather(part).values():
+            only_first[gathered.ids_U] = False
+    assert only_first.any()
+    moved, full = (tables.weight - before)[only_first], (other.weight - before)[only_first]
+    assert_close(moved, 0.5 * full, rtol=1e-9, atol=1e-12)  # alpha of round 1 of 2
+    learner.step(batch)
+    before = tables.weight.detach().clone()
+    own = [
+        each.dense_0.clone() if hasattr(each, "dense_0") else [p.clone() for p in each.parameters()] for each in ranker.rankers
+    ]
+    learner.step(batch)
+    learner.step(batch)
+    assert torch.equal(tables.weight, before)
+    assert all(
+        any(not torch.equal(a, b) for a, b in zip(were, each.parameters(), strict=True))
+        for were, each in zip(own, ranker.rankers, strict=True)
+    )
+
+
+def test_levels_without_candidates_stay_what_the_shared_weights_are():
+    schema = tiny_schema()
+    _, learner = made(CmlirConfig(rounds_per_epoch=2, specific_steps=2), schema, counts=(0, 30, 60))
+    for seed in range(12):
+        batch = with_levels(schema, seed, counts=(0, 3, 6))
+        learner.step(batch, seed / 12)
+    assert learner.told()["norm.tail"] == 0 < learner.told()["norm.medium"]
+    for mine, shared in zip(learner.parts[0], learner.shared, strict=True):
+        assert torch.equal(mine, shared)
+
+
+# -- rounds ------------------------------------------------------------------------------------------------------------
+
+
+def test_rounds_end_with_epochs_and_are_fewer_in_short_ones():
+    span = Span(epochs=2, steps=12, max_steps=17, candidates_of_level=(1,))
+    assert span.total == 17
+    assert [(each.start, each.end) for each in span.rounds(5, least=4)] == [(0, 4), (4, 8), (8, 12), (12, 17)]
+    assert [(each.start, each.end) for each in span.rounds(2)] == [(0, 6), (6, 12), (12, 14), (14, 17)]
+    assert [(each.start, each.end) for each in Span(epochs=1, steps=2, candidates_of_level=(1,)).rounds(5, least=5)] == [(0, 2)]
+
+
+def test_a_round_that_is_too_short_has_fewer_specific_steps():
+    _, learner = made(CmlirConfig(specific_steps=4), tiny_schema(), steps=3)
+    rests = []
+    for seed in range(3):
+        learner.step(some_batch(tiny_schema(), seed))
+        rests.append(learner.at_rest)
+    assert rests == [True, True, True]  # one inner step, then two of the levels' own
+    _, learner = made(CmlirConfig(specific_steps=1), tiny_schema(), steps=3)
+    learner.step(some_batch(tiny_schema(), 0))
+    assert len(learner.rounds) == 1 and not learner.at_rest
+
+
+# -- workers -----------------------------------------------------------------------------------------------------------
+
+CASES = {
+    "all": CmlirConfig(rounds_per_epoch=2, specific_steps=2),
+    "dense": CmlirConfig(rounds_per_epoch=2, specific_steps=2, specific="dense", hardness=False),
+    "none": CmlirConfig(rounds_per_epoch=2, specific="none", sampling="over"),
+    "without shared": CmlirConfig(shared=False),
+}
+
+
+def shares(schema, seed: int):
+    """A joint batch and what each of two workers has of it: in one batch nothing, in others not every level."""
+    joint = some_batch(schema, seed, feeds=7)
+    if seed == 3:
+        return joint, [None, joint]
+    return joint, [take(joint, [0, 2, 3]), take(joint, [1, 4, 5, 6])]
+
+
+@pytest.mark.parametrize("config", CASES.values(), ids=CASES)
+def test_two_workers_train_what_one_would_on_the_joint_batch(config):
+    schema = full_schema()
+    batches = [shares(schema, seed) for seed in range(12)]
+
+    rankers = [leveled(schema, config) for _ in range(2)]  # made here, for threads share a generator
+
+    def train(world, mine, ranker=None):
+        ranker, learner = made(config, schema, world, ranker=ranker)
+        totals = [learner.step(batch, place / 12) for place, batch in enumerate(mine)]
+        return ranker.state_dict(), totals, learner.told()
+
+    weights, totals, told = train(Solo(), [joint for joint, _ in batches])
+    workers = Threads(2).run(lambda world: train(world, [parts[world.rank] for _, parts in batches], rankers[world.rank]))
+    for found, found_totals, found_told in workers:
+        for name, value in weights.items():
+            assert_close(found[name], value, rtol=1e-9, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+        assert found_told == pytest.approx(told, rel=1e-8, abs=1e-10)
+        for mine, theirs in zip(totals, found_totals, strict=True):
+            assert mine.keys() == theirs.keys()
+            assert all(theirs[name] == pytest.approx(mine[name], rel=1e-9) for name in mine)
+
+
+def test_local_loops_go_their_own_way_and_meet_at_the_end_of_the_round():
+    """Against two trainings apart that are averaged by hand, each with as much say as it has candidates."""
+    schema = tiny_schema()
+    config = CmlirConfig(rounds_per_epoch=1, specific="none", sampling="natural", adaptor=False, inner="local")
+    batches = [shares(schema, seed)[1] for seed in (0, 1, 2)]
+
+    rankers = [leveled(schema, config) for _ in range(2)]
+
+    def train(world):
+        ranker, learner = made(config, schema, world, ranker=rankers[world.rank], steps=3, counts=(9, 9, 9))
+        for place, parts in enumerate(batches):
+            learner.step(parts[world.rank], place / 3)
+        return ranker.state_dict()
+
+    together = Threads(2).run(train)
+    alone = []
+    for rank in (0, 1):
+        ranker, learner = made(config, schema, steps=3, counts=(9, 9, 9))
+        for place, parts in enumerate(batches):
+            learner.step(parts[rank], place / 3)
+        alone.append((ranker.state_dict(), sum(parts[rank].candidates for parts in batches)))
+    start = leveled(schema, config).state_dict()
+    everyone = sum(count for _, count in alone)
+    for name, value in start.items():
+        if value.is_floating_point():
+            expected = value + sum(count / everyone * (end[name] - value) for end, count in alone)
+            for found in together:
+                assert_close(found[name], expected, rtol=1e-9, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", CASES.values(), ids=CASES)
+def test_a_stopped_training_goes_on_as_if_undisturbed(config, tmp_path):
+    schema = tiny_schema()
+    batches = [some_batch(schema, seed) for seed in range(12)]
+    whole, undisturbed = made(config, schema)
+    for place, batch in enumerate(batches):
+        undisturbed.step(batch, place / 12)
+    first, learner = made(config, schema)
+    for place, batch in enumerate(batches[:6]):
+        learner.step(batch, place / 12)
+    assert learner.at_rest
+    torch.save({"ranker": first.state_dict(), "learner": learner.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second, learner = made(config, schema)
+    second.load_state_dict(state["ranker"])
+    learner.load_state_dict(state["learner"])
+    for place, batch in enumerate(batches[6:], 6):
+        learner.step(batch, place / 12)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
+    assert learner.told() == undisturbed.told()
+
+
+def test_it_cannot_be_saved_while_shared_weights_are_trained():
+    _, learner = made(CmlirConfig(rounds_per_epoch=1), tiny_schema())
+    learner.step(some_batch(tiny_schema(), 0))
+    with pytest.raises(ValueError, match="cmlir can be saved only at rest"):
+        learner.state_dict()
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spelling", "message"),
+    [
+        ({"eta": 0}, r"eta > 0 and 0 < step_size <= 1, got rounds_per_epoch=5, specific_steps=4, eta=0"),
+        ({"step_size": 1.5}, "step_size=1.5"),
+        ({"specific_steps": 0}, "specific_steps=0"),
+        ({"shared": False, "specific": "dense"}, "one whole model a level, so it needs specific: all, got dense"),
+        ({"inner": "local", "specific": "dense"}, "inner: local needs specific: all or none, got dense"),
+    ],
+)
+def test_settings_that_cannot_be(spelling, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(CmlirConfig, spelling)
+
+
+def test_training_data_without_candidates_are_refused():
+    with pytest.raises(ConfigError, match="cmlir divides candidates by level, but the training data have none"):
+        made(CmlirConfig(), tiny_schema(), counts=(0, 0, 0))
