@@ -7,7 +7,8 @@ A filling is built as `Filling(ranker, schema, config, optimiser, world)`, or, w
     told() -> {name: number} worth following beside the losses, of the last step and over all workers,
     state_dict() / load_state_dict(state): everything but the ranker's weights,
     at_rest: whether the ranker can be validated and saved now; it always can at the end of an epoch,
-    scheduled: whether it has planned the whole training, which then is not to be stopped early.
+    scheduled: whether it has planned the whole training, which then is not to be stopped early,
+    is_itself: whether the ranker is of the kind by now that it is to be in the end, so that an epoch can have been the best.
 """
 
 from collections.abc import Callable

@@ -94,6 +94,7 @@ class Adaptive:
 
     scheduled = False
     at_rest = True
+    is_itself = True
 
     def __init__(
         self, ranker: "Ranker", schema: Schema, config: AdaptiveConfig, optimiser: OptimiserConfig, world: World

@@ -109,6 +109,7 @@ class Cmlir:
     """
 
     scheduled = True
+    is_itself = True
 
     def __init__(
         self, ranker: "Leveled", schema: Schema, config: CmlirConfig, optimiser: OptimiserConfig, world: World, span: Span

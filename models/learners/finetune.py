@@ -59,6 +59,7 @@ class Finetune:
 
     Attributes:
         at_rest: every level's ranker is what it would predict with now, and no candidates wait.
+        is_itself: levels have learnt something of their own; an epoch before that is none of a fine-tuned ranker.
 
     Raises:
         ConfigError: a weighting that needs one worker, and several; the training data have no candidates.
@@ -89,6 +90,10 @@ class Finetune:
         self.steps = 0
         self.round = 0
         self._told: dict[str, float] = {}
+
+    @property
+    def is_itself(self) -> bool:
+        return self.steps > self.switch or self.round == len(self.rounds)
 
     @property
     def at_rest(self) -> bool:

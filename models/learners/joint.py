@@ -33,6 +33,7 @@ class Joint:
 
     scheduled = False
     at_rest = True
+    is_itself = True
 
     def __init__(self, ranker: "Ranker", schema: Schema, config: JointConfig, optimiser: OptimiserConfig, world: World) -> None:
         self.workers = Workers(ranker, schema, world)

@@ -34,6 +34,9 @@ class Learner(Protocol):
     @property
     def scheduled(self) -> bool: ...
 
+    @property
+    def is_itself(self) -> bool: ...
+
     def step(self, batch: FeedBatch | None, progress: float) -> Mapping[str, tuple[float, float]]: ...
     def told(self) -> Mapping[str, float]: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -67,7 +70,7 @@ def fit(
         while progress.stopped is None:
             train_epoch(learner, ranker, stream, config, report, checkpoint, world, progress)  # every rank, as many steps
             metrics = validate(ranker, valid, world)  # every rank its part; the merged result on all
-            better = close_epoch(progress, metrics, monitor, config, may_stop=not learner.scheduled)
+            better = close_epoch(progress, metrics, monitor, config, learner)
             checkpoint.save(ranker, learner, progress, world, best=better)  # every rank takes part, rank 0 writes
             report.epoch(progress)
     finally:
@@ -144,16 +147,13 @@ def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str
 
 
 def close_epoch(
-    progress: Progress, metrics: dict[str, Any] | None, monitor: Monitor, config: TrainConfig, *, may_stop: bool = True
+    progress: Progress, metrics: dict[str, Any] | None, monitor: Monitor, config: TrainConfig, learner: Learner
 ) -> bool:
-    """Adds the epoch to the history and decides whether it was the best (returned) and whether it was the last.
-
-    Args:
-        may_stop: whether a training that gets no better is over before its last epoch.
-    """
+    """Adds the epoch to the history and decides whether it was the best (returned) and whether it was the last."""
     value = monitor.value(metrics) if metrics is not None else None
     best = progress.history[progress.best_epoch]["monitor"] if progress.best_epoch is not None else None
-    better = value is None or best is None or monitor.is_better(value, best)  # without validation, the last is the best
+    # without validation, the last is the best
+    better = learner.is_itself and (value is None or best is None or monitor.is_better(value, best))
     progress.history.append(
         {
             "epoch": progress.epoch,
@@ -174,7 +174,7 @@ def close_epoch(
     stale = progress.epoch - 1 - (progress.best_epoch or 0)
     if progress.total_steps == config.max_steps:
         progress.stopped = f"stopped after train.max_steps={config.max_steps}"
-    elif may_stop and stale >= config.patience:
+    elif not learner.scheduled and stale >= config.patience:
         progress.stopped = f"stopped early: no better {monitor.name} for {stale} epochs"
     elif progress.epoch == config.epochs:
         progress.stopped = "all epochs done"
