@@ -22,7 +22,7 @@ def shaken(system: str = "mmoe", *, tied: bool = False, schema=None) -> Leveled:
     ranker = Leveled(schema or full_schema(), resolve({"system": system}), TABLE_SIZES, tied=tied).eval()
     with torch.no_grad():
         for parameter in ranker.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return ranker
 
 
@@ -30,10 +30,8 @@ def naive_part(batch: FeedBatch, keep: list[int]) -> FeedBatch:
     """Candidates by place, with tensors put together feed by feed and candidate by candidate."""
     feeds = list(dict.fromkeys(int(batch.feed_of_candidate_N[n]) for n in keep))
     chosen = take(batch, feeds)
-    place = {
-        n: i for i, n in enumerate(n for feed in feeds for n in range(batch.candidates) if batch.feed_of_candidate_N[n] == feed)
-    }
-    rows = torch.tensor([place[n] for n in keep])
+    in_chosen = [n for feed in feeds for n in range(batch.candidates) if batch.feed_of_candidate_N[n] == feed]
+    rows = torch.tensor([in_chosen.index(n) for n in keep])
     return replaced(
         chosen,
         candidate={name: values[rows] for name, values in chosen.candidate.items()},
@@ -73,10 +71,8 @@ def test_a_part_of_a_batch_is_its_candidates_and_their_feeds():
 
 
 def test_batches_are_joined_one_after_the_other_with_histories_of_one_length():
-    batches = [
-        random_batch(full_schema(), TABLE_SIZES, feeds=count, seed=count, history=length)
-        for count, length in ((3, 2), (2, 0), (4, 5))
-    ]
+    made = lambda feeds, length: random_batch(full_schema(), TABLE_SIZES, feeds=feeds, seed=feeds, history=length)
+    batches = [made(3, 2), made(2, 0), made(4, 5)]
     whole = joined(batches)
     assert (whole.feeds, whole.candidates) == (9, sum(batch.candidates for batch in batches))
     assert {history.is_real_RL.shape[1] for history in whole.histories.values()} == {5}
@@ -164,8 +160,8 @@ def test_insight_is_that_of_each_candidates_level():
     for name, preferences in found.preferences.items():
         for feed in range(batch.feeds):
             levels = set(batch.level_N[batch.feed_of_candidate_N == feed].tolist())
-            mean = sum(float(whole[level].preferences[name][feed]) for level in levels) / len(levels)
-            assert float(preferences[feed]) == pytest.approx(mean, rel=1e-4)
+            mean = sum(whole[level].preferences[name][feed].item() for level in levels) / len(levels)
+            assert preferences[feed].item() == pytest.approx(mean, rel=1e-4)
 
 
 def test_the_learner_decides_whether_levels_have_rankers():
