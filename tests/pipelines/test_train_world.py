@@ -11,7 +11,9 @@ import torch.multiprocessing as multiprocessing
 from torch.testing import assert_close
 
 from models.learners import build_learner
+from models.learners.span import Span
 from models.learners.world import Solo
+from models.leveled import ranker_of
 from models.optim import AdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker
 from models.zoo import ZOO
@@ -36,10 +38,12 @@ def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, t
     prepared = Prepared.open(data)
     torch.manual_seed(0)
     config = smaller(ZOO[system])
-    ranker = Ranker(prepared.schema, config, prepared.encoder.table_sizes).double()
-    learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], world)
+    ranker = ranker_of(prepared.schema, config, prepared.encoder.table_sizes).double()
     groups = row_groups(prepared.files("train"))
     plan = Plan(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=world.rank, size=world.size)
+    counts = tuple(prepared.manifest["splits"]["train"]["candidates_by_level"])
+    span = Span(epochs=1, steps=plan.steps, candidates_of_level=counts)
+    learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], world, span)
     losses, had_data = [], []
     for batch in Stream(plan, prepared.schema, preferences=True).epoch(0):
         had_data.append(batch is not None)
