@@ -1,7 +1,7 @@
 """Curriculum multi-level training (Yu et al. 2023, "Curriculum multi-level learning for imbalanced live-stream
 recommendation", CMLIR, Sec. 4, Algorithm 1): weights shared by all levels and a part of each level's own, whatever the ranker.
 
-    # C levels, W shared weights, V_c those of level c, D_c its training candidates
+    # C levels, W shared weights, V_c those of level c, D_c its training candidates, U rows of a table, D width
 
 Training is cut into N rounds (the paper's iterations). In round i = 1..N, with a = step_size (1 - (i / N)^eta):
 
@@ -130,7 +130,12 @@ class Cmlir:
         ]
         self.parts = [_part(each, tables=not ties_tables) for each in self.workers]
         self.shared = [part.clone() for part in self.parts[0]]
-        self.differences: list[list[Tensor]] = []  # V_c while shared weights are trained
+        # V_c while shared weights are trained, and the rows [U] that it is of
+        self.differences: list[list[tuple[Tensor | None, Tensor]]] = []
+        # Large tables hardly change in a round, so work on them is work on rows: those that steps of 1. have moved in this
+        # round, and by level those that steps on V_c ever have. Every other row of a level's is that of W.
+        self.moved = self._no_rows(ties_tables)
+        self.own_rows = [self._no_rows(ties_tables) for _ in self.own]
         self.at_rest = True
         self.pools = Pools(len(self.names), Solo() if is_local else world, self.shared[0].device)
         self.kept = 0  # candidates of this round that this worker has trained shared weights on
@@ -200,6 +205,7 @@ class Cmlir:
             # those of local loops start anew in every round
             "inner": [each.state_dict() for each in self.inner] if self.config.inner == "synchronous" else [],
             "own": [each.state_dict() for each in self.own],
+            "own_rows": self.own_rows,
             "told": self._told,
         }
 
@@ -211,6 +217,9 @@ class Cmlir:
             [*(self.inner if state["inner"] else ()), *self.own], [*state["inner"], *state["own"]], strict=True
         ):
             mine.load_state_dict(saved)
+        for own_rows, saved in zip(self.own_rows, state["own_rows"], strict=True):
+            for name, is_own in own_rows.items():
+                is_own.copy_(saved[name])
 
     def _own_steps(self, length: int) -> int:
         """Joint batches of a round that are spent on V_c."""
@@ -226,15 +235,23 @@ class Cmlir:
             made.append(Optimisers(self.optimiser, workers.dense, workers.table_weights(), beside))
         return made
 
+    def _no_rows(self, ties_tables: bool) -> dict[str, Tensor]:
+        """By table of which levels have copies, for every row whether it is meant: none yet."""
+        tables = {} if ties_tables else self.workers[0].table_weights()
+        return {name: torch.zeros(len(weight), dtype=torch.bool, device=weight.device) for name, weight in tables.items()}
+
     @torch.no_grad()
     def _leave_rest(self) -> None:
         """All levels start at W."""
         self.at_rest = False
-        for part in self.parts:
-            if self.own:
-                self.differences.append([mine - shared for mine, shared in zip(part, self.shared, strict=True)])
-            for mine, shared in zip(part, self.shared, strict=True):
-                mine.copy_(shared)
+        for part, own_rows in zip(self.parts, self.own_rows, strict=bool(self.own)):
+            ids = self._ids(own_rows)
+            differences = []
+            for ids_U, mine, shared in zip(ids, part, self.shared, strict=True):
+                start = _taken(shared, ids_U)
+                differences.append((ids_U, _taken(mine, ids_U) - start))
+                _put(mine, ids_U, start)
+            self.differences.append(differences)
         if self.config.inner == "local":
             self.inner = self._inner_optimisers()
 
@@ -250,6 +267,7 @@ class Cmlir:
             found, rows = gradients(self.inner_workers[level], pooled, progress)
             totals = added(totals, found)
             if rows is not None:
+                _mark(self.moved, rows)
                 self.inner[level].step(rows, table_scale=self.alpha(round) if self.config.specific == "dense" else 1.0)
         return totals
 
@@ -258,13 +276,24 @@ class Cmlir:
         """Eq. 2; every level then holds W + V_c again."""
         alpha = self.alpha(self.round + 1)
         share = self._share_of_round()
-        for place, shared in enumerate(self.shared):
-            way = torch.stack([part[place] - shared for part in self.parts]).mean(0) * share
-            if self.config.inner == "local":
+        is_local = self.config.inner == "local"
+        for is_moved in self.moved.values() if is_local else ():
+            workers_that_moved = is_moved.int()
+            self.world.sum_(workers_that_moved)
+            is_moved.copy_(workers_that_moved > 0)
+        for place, (ids_U, shared) in enumerate(zip(self._ids(self.moved), self.shared, strict=True)):
+            start = _taken(shared, ids_U)
+            way = torch.stack([_taken(part[place], ids_U) - start for part in self.parts]).mean(0) * share
+            if is_local:
                 self.world.sum_(way)
-            shared.add_(way, alpha=alpha)
-            for level, part in enumerate(self.parts):
-                part[place].copy_(shared + self.differences[level][place] if self.own else shared)
+            reached = start.add(way, alpha=alpha)
+            for weights in (shared, *(part[place] for part in self.parts)):
+                _put(weights, ids_U, reached)
+            for part, differences in zip(self.parts, self.differences, strict=bool(self.own)):
+                own_U, difference = differences[place]
+                _put(part[place], own_U, _taken(shared, own_U) + difference)
+        for is_moved in self.moved.values():
+            is_moved.fill_(False)
         self.differences, self.kept, self.at_rest = [], 0, True
         self._told["alpha"] = alpha
 
@@ -293,6 +322,7 @@ class Cmlir:
         alpha = self.alpha(self.round + 1)
         scale = 1 - alpha if self.config.adaptor and self.config.shared else 1.0
         for level, rows in rows_of_level.items():
+            _mark(self.own_rows[level], rows)
             hardness = norms[level] / (sum(norms) or 1.0) if self.config.hardness else 1.0
             self.own[level].step(rows, scale * hardness, scale * hardness)
             self._told[f"hardness.{self.names[level]}"] = hardness
@@ -301,8 +331,17 @@ class Cmlir:
     @torch.no_grad()
     def _norms(self) -> list[float]:
         """|V_c| by level."""
-        away = ([mine - shared for mine, shared in zip(part, self.shared, strict=True)] for part in self.parts)
-        return [float(get_total_norm(differences)) for differences in away]
+        norms = [0.0] * len(self.parts)
+        for level, (part, own_rows) in enumerate(zip(self.parts, self.own_rows, strict=bool(self.own))):
+            places = zip(self._ids(own_rows), part, self.shared, strict=True)
+            norms[level] = float(
+                get_total_norm([_taken(mine, ids_U) - _taken(shared, ids_U) for ids_U, mine, shared in places])
+            )
+        return norms
+
+    def _ids(self, rows: dict[str, Tensor]) -> list[Tensor | None]:
+        """By place in `shared`: the rows [U] that are meant of a table; None, which is all, of other parameters."""
+        return [*(None for _ in self.workers[0].dense), *(is_meant.nonzero().squeeze(1) for is_meant in rows.values())]
 
 
 def _part(workers: Workers, *, tables: bool) -> list[Tensor]:
@@ -315,3 +354,23 @@ def _of_level(batch: FeedBatch | None, level: int) -> FeedBatch | None:
         return None
     of_level_N = batch.level_N == level
     return batch.of_candidates(of_level_N) if of_level_N.any() else None
+
+
+def _taken(weights: Tensor, ids_U: Tensor | None) -> Tensor:
+    """The rows, as a copy; without `ids_U` the weights themselves."""
+    return weights if ids_U is None else weights.index_select(0, ids_U)
+
+
+def _put(weights: Tensor, ids_U: Tensor | None, values: Tensor) -> None:
+    """Replaces what `_taken` gives."""
+    if ids_U is None:
+        weights.copy_(values)
+    else:
+        weights.index_copy_(0, ids_U, values)
+
+
+def _mark(rows: dict[str, Tensor], touched: Rows) -> None:
+    """Says of the touched rows that they are meant, in the tables that are there."""
+    for name, is_meant in rows.items():
+        if name in touched:
+            is_meant.index_fill_(0, touched[name][0], True)
