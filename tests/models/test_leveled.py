@@ -7,13 +7,18 @@ from torch.testing import assert_close
 
 from models.batch import FeedBatch, joined
 from models.config import ConfigError
+from models.learners import build_learner, is_leveled
 from models.learners.cmlir import CmlirConfig
+from models.learners.joint import JointConfig
+from models.learners.span import Span
+from models.learners.world import Solo
 from models.leveled import Leveled, ranker_of
+from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.ranker import Ranker
 from models.schema import Levels
 from models.zoo import ZOO, resolve
 from tests.models.helpers import replaced, take
-from tests.samples import TABLE_SIZES, full_schema, random_batch, tiny_schema
+from tests.samples import TABLE_SIZES, full_schema, random_batch, smaller, tiny_schema
 
 
 def shaken(system: str = "mmoe", *, tied: bool = False, schema=None) -> Leveled:
@@ -174,3 +179,30 @@ def test_the_learner_decides_whether_levels_have_rankers():
     one_level = dataclasses.replace(tiny_schema(), levels=Levels(names=("all",), shares=(1.0,)))
     with pytest.raises(ConfigError, match=r"kind: cmlir.* learns weights for each level, but the schema has only `all`"):
         ranker_of(one_level, ZOO["mmoe_cmlir"], TABLE_SIZES)
+
+
+LEVELED = [name for name, config in ZOO.items() if is_leveled(config.learner)]
+
+
+def test_leveled_rows_of_the_zoo_are_rankers_that_have_their_contract_tested():
+    for name in LEVELED:
+        assert dataclasses.replace(ZOO[name], learner=JointConfig()) in (ZOO["mmoe"], ZOO["ple"])
+
+
+@pytest.mark.parametrize("name", LEVELED)
+def test_every_leveled_row_learns_rows_by_heart(name):
+    """Each level's rows by the level's ranker, within a training of 60 joint batches."""
+    schema, config = full_schema(), smaller(ZOO[name])
+    torch.manual_seed(0)
+    ranker = ranker_of(schema, config, TABLE_SIZES)
+    batch = random_batch(schema, TABLE_SIZES, feeds=12, seed=3, most_candidates=1)
+    batch = replaced(batch, level_N=torch.arange(12) % 3)
+    optimiser = OptimiserConfig(dense=AdamConfig(rate=0.03), tables=LazyAdamConfig(rate=0.03))
+    span = Span(epochs=2, steps=30, candidates_of_level=(240, 240, 240))
+    learner = build_learner(ranker, schema, config.learner, optimiser, Solo(), span)
+    first = last = learner.step(batch)
+    for step in range(1, 60):
+        last = learner.step(batch, step / 30) or last  # nothing is told of batches that only wait
+    assert learner.at_rest and learner.is_itself
+    for target in ranker.trained:
+        assert last[target][0] / last[target][1] < 0.25 * first[target][0] / first[target][1] + 1e-3, target
