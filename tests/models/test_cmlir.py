@@ -366,6 +366,27 @@ def test_levels_without_candidates_stay_what_the_shared_weights_are():
         assert torch.equal(mine, shared)
 
 
+def test_what_levels_have_of_their_own_outlives_shared_steps():
+    """Of tables too, where W + V_c is put together from the rows that steps have touched."""
+    schema = tiny_schema()
+    _, learner = made(CmlirConfig(rounds_per_epoch=3, specific_steps=2), schema)
+    away = lambda: [[mine - shared for mine, shared in zip(part, learner.shared, strict=True)] for part in learner.parts]
+    steps = iter(range(12))
+    for seed in [next(steps) for _ in range(learner.rounds[0].end)]:
+        learner.step(some_batch(schema, seed))
+    before, shared = away(), [each.clone() for each in learner.shared]
+    dense = len(learner.workers[0].dense)
+    assert all(any(each.any() for each in part[dense:]) for part in before)
+    for seed in steps:
+        learner.step(some_batch(schema, seed))
+        if learner.at_rest:
+            break
+    assert all(not torch.equal(mine, were) for mine, were in zip(learner.shared[dense:], shared[dense:], strict=True))
+    for part, were in zip(away(), before, strict=True):
+        for place, (mine, each) in enumerate(zip(part, were, strict=True)):
+            assert_close(mine, each, rtol=0, atol=1e-14, msg=lambda text, place=place: f"{place}: {text}")
+
+
 # -- rounds ------------------------------------------------------------------------------------------------------------
 
 
