@@ -20,7 +20,7 @@ from models.learners import is_leveled
 from models.losses import Losses
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
-from models.slots import Insight
+from models.slots import Insight, Together
 
 
 class Leveled(nn.Module):
@@ -58,6 +58,14 @@ class Leveled(nn.Module):
     @property
     def first(self) -> Ranker:
         return self.rankers[0]
+
+    @property
+    def penalties(self) -> tuple[str, ...]:
+        return self.first.penalties
+
+    @property
+    def together(self) -> Together | None:
+        return self.first.together
 
     @property
     def losses(self) -> Losses:

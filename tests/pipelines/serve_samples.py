@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from models.ranker import Ranker, RankerConfig
+from models.leveled import ranker_of
+from models.ranker import RankerConfig
 from models.schema import Schema
 from pipelines.bundle import save_bundle
 from pipelines.feeds import TABLES
@@ -37,7 +39,9 @@ def write_prepared(folder: Path, schema: Schema, *, feeds: int = 6, seed: int = 
         pq.write_table(table, folder / "snapshot" / what / "part-0.parquet")
     state.save(folder / "encoder")
     (folder / "schema.json").write_text(json.dumps(schema.to_dict()))
-    splits = {split: {"files": 2, "feeds": feeds} for split in SPLITS}
+    levels = encode(features, schema, state)["level"].combine_chunks().flatten().to_numpy()
+    by_level = np.bincount(levels, minlength=len(schema.levels.names)).tolist()
+    splits = {split: {"files": 2, "feeds": feeds, "candidates_by_level": by_level} for split in SPLITS}
     (folder / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": "abc", "splits": splits}))
     return folder
 
@@ -104,7 +108,7 @@ def write_bundle(
     """A ranker with random weights, large enough for every input to matter; broken: all of them NaN."""
     torch.manual_seed(seed)
     model = model or RankerConfig()
-    ranker = Ranker(schema, model, encoder.table_sizes)
+    ranker = ranker_of(schema, model, encoder.table_sizes)
     with torch.no_grad():
         for weights in ranker.parameters():
             weights.fill_(float("nan")) if broken else weights.add_(0.1 * torch.randn_like(weights))

@@ -22,7 +22,7 @@ from pipelines.serve.parity import check_parity
 from pipelines.serve.request import RankRequest
 from pipelines.serve.store import Store, build_store
 from pipelines.train import TrainConfig, train
-from tests.pipelines.serve_samples import NOW, write_prepared
+from tests.pipelines.serve_samples import NOW, write_bundle, write_prepared
 from tests.pipelines.test_encode import random_feeds
 from tests.samples import full_schema
 
@@ -109,3 +109,19 @@ def test_the_stage_of_a_stored_user_matters_to_a_system_that_reads_it(prepared, 
         assert all(answer.status_code == 200 for answer in asked), asked[1].text
         said[name] = [answer.json()["ranked"] for answer in asked]
     assert said["ple"][0] == said["ple"][1] and said["ple_stage"][0] != said["ple_stage"][1]
+
+
+def test_one_answer_holds_predictions_of_every_level(prepared, store, tmp_path):
+    """Rankers of levels that know nothing of each other: each candidate is answered by that of its level."""
+    bundle_path = write_bundle(tmp_path / "bundle", prepared.schema, prepared.encoder, model=resolve({"system": "mmoe_cmlir"}))
+    bundle = load_bundle(bundle_path)
+    features = assemble(RankRequest.model_validate(BODY), Wanted.by(bundle.schema), store).features
+    batch = to_batch(encode(features, bundle.schema, bundle.encoder), bundle.schema)
+    assert len(batch.level_N.unique()) > 1
+    answer = served(bundle_path, store).post("/rank", json=BODY)
+    ranked = {item["room_id"]: item["predictions"]["click"] for item in answer.json()["ranked"]}
+    with torch.inference_mode():
+        by_level = [each.predict(batch)["click"] for each in bundle.ranker.rankers]
+    for place, (room, level) in enumerate(zip((11, 12, 99), batch.level_N.tolist(), strict=True)):
+        assert ranked[room] == pytest.approx(by_level[level][place].item(), rel=1e-5)
+        assert all(abs(ranked[room] - other[place].item()) > 1e-3 for n, other in enumerate(by_level) if n != level)
