@@ -4,6 +4,7 @@
     python -m jobs.bench step      training steps against deepctr-torch and torch-rechub, and across vocabulary sizes
     python -m jobs.bench interests every interest grouped by feed against flat; din, bst and dien against their peers
     python -m jobs.bench systems   training steps of every system of the zoo against shared_bottom
+    python -m jobs.bench levels    learners with weights of each level against joint training: time and memory
     python -m jobs.bench serve     parts of an answer of the endpoint
 
 Each has options of its own: python -m jobs.bench NAME --help
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 
 from jobs import screen
 
-BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "serve")}
+BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "levels", "serve")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ process. A ratio is taken within a turn; shown are median (smallest - largest). 
 import argparse
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -165,10 +165,20 @@ def table_sizes(schema: Schema) -> dict[str, int]:
     return {table: _rows(encoding) for table, (encoding, _) in schema.tables.items()}
 
 
-def random_feeds(schema: Schema, seed: int, feeds: int = FEEDS, candidates: int = CANDIDATES) -> FeedBatch:
-    """Rows and numbers drawn uniformly, full histories, labels along the target graph, preferences of users with a past."""
+def random_feeds(
+    schema: Schema,
+    seed: int,
+    feeds: int = FEEDS,
+    candidates: int = CANDIDATES,
+    sizes: Mapping[str, int] | None = None,
+) -> FeedBatch:
+    """Rows and numbers drawn uniformly, full histories, labels along the target graph, preferences of users with a past.
+
+    Args:
+        sizes: rows by table, if not those of `table_sizes`.
+    """
     drawn = torch.Generator().manual_seed(seed)
-    sizes = table_sizes(schema)
+    sizes = sizes or table_sizes(schema)
     rows = lambda table, *shape: torch.randint(1, sizes[table], shape, generator=drawn)
     count = feeds * candidates
 
