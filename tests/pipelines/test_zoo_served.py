@@ -115,10 +115,17 @@ def test_one_answer_holds_predictions_of_every_level(prepared, store, tmp_path):
     """Rankers of levels that know nothing of each other: each candidate is answered by that of its level."""
     bundle_path = write_bundle(tmp_path / "bundle", prepared.schema, prepared.encoder, model=resolve({"system": "mmoe_cmlir"}))
     bundle = load_bundle(bundle_path)
-    features = assemble(RankRequest.model_validate(BODY), Wanted.by(bundle.schema), store).features
+    levels = bundle.encoder.level.levels.tolist()
+    owner = f"{bundle.schema.levels.of}_id"
+    rooms = [
+        {"room_id": room, "features": {owner: int(bundle.encoder.level.owners.values[levels.index(level) - 1])}}
+        for room, level in ((11, 2), (12, 1), (99, 2))
+    ]
+    body = {**BODY, "candidates": rooms}
+    features = assemble(RankRequest.model_validate(body), Wanted.by(bundle.schema), store).features
     batch = to_batch(encode(features, bundle.schema, bundle.encoder), bundle.schema)
-    assert len(batch.level_N.unique()) > 1
-    answer = served(bundle_path, store).post("/rank", json=BODY)
+    assert batch.level_N.tolist() == [2, 1, 2]
+    answer = served(bundle_path, store).post("/rank", json=body)
     ranked = {item["room_id"]: item["predictions"]["click"] for item in answer.json()["ranked"]}
     with torch.inference_mode():
         by_level = [each.predict(batch)["click"] for each in bundle.ranker.rankers]
