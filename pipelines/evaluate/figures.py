@@ -367,6 +367,31 @@ def weights_and_cosines(told: Sequence[Mapping[str, float | None]], targets: Seq
         return svg(figure)
 
 
+def parts_of_levels(told: Sequence[Mapping[str, float | None]], levels: Sequence[str]) -> str:
+    """How far every level's weights are from the common ones over training, beside its hardness where there is one.
+
+    Args:
+        told: records of `progress` (in epochs), `norm.<level>`, `hardness.<level>` and `alpha`; what is missing leaves a gap.
+    """
+    x = [record["progress"] for record in told]
+    panels = {"norm": "Distance of a level's weights from the common ones"}
+    if any(f"hardness.{name}" in record for record in told for name in levels):
+        panels["hardness"] = "Hardness of the levels, and step size of common weights"
+    course = lambda what: [value if (value := record.get(what)) is not None else float("nan") for record in told]
+    with drawing(len(panels), (4.8 * len(panels), 2.9)) as (figure, every):
+        for axes, (what, title) in zip(every, panels.items(), strict=True):
+            for i, name in enumerate(levels):
+                axes.plot(x, course(f"{what}.{name}"), color=MODEL_COLOURS[i % len(MODEL_COLOURS)], linewidth=1.4, label=name)
+            if what == "hardness":
+                axes.plot(x, course("alpha"), color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label="step size")
+            axes.set_title(title)
+            axes.set_xlabel("epochs trained")
+            axes.set_xlim(0, x[-1])
+            axes.set_ylim(bottom=0)
+            _legend(axes)
+        return svg(figure)
+
+
 # -- parts ---------------------------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,7 @@ def _html(
         inside=sections.targets_and_gates(models, schema, reference),
         funnel=_funnel(racing, reference),
         weights=sections.weights(models, schema),
+        levels=sections.levels(models, schema),
         curriculum=sections.curriculum(models, colour),
         explanations=EXPLANATIONS,
         schema=schema,

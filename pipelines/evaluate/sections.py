@@ -1,5 +1,5 @@
-"""The report's sections on life-cycle stages, on targets and gates, on loss weights and the curriculum: figures with a
-sentence each.
+"""The report's sections on life-cycle stages, on targets and gates, on loss weights, parts of levels and the curriculum:
+figures with a sentence each.
 
 A figure is there only if it has something to show.
 """
@@ -252,11 +252,11 @@ def weights(models: Sequence["Entry"], schema: Schema) -> list[Group]:
     """What an adaptive learner told while it trained: `told` of the epochs' records, of those that have some."""
     groups = []
     for entry in models:
-        told = [record for epoch in entry.history for record in epoch.get("told") or ()]
+        told = _told(entry, "weight.")
         if not told:
             continue
-        last = _values(told, "weight", schema, lambda values: values[-1])
-        mean = _values(told, "cosine", schema, lambda values: sum(values) / len(values))
+        last = _values(told, "weight", schema.target_names, lambda values: values[-1])
+        mean = _values(told, "cosine", schema.target_names, lambda values: sum(values) / len(values))
         sentences = []
         if last:
             primary = [name for name in schema.target_names if name not in last]
@@ -271,11 +271,46 @@ def weights(models: Sequence["Entry"], schema: Schema) -> list[Group]:
     return groups
 
 
+# -- parts of levels -----------------------------------------------------------------------------------------------
+
+
+def levels(models: Sequence["Entry"], schema: Schema) -> list[Group]:
+    """What a learner with weights of each level told while it trained."""
+    names = schema.levels.names
+    groups = []
+    for entry in models:
+        told = _told(entry, "norm.")
+        if not told:
+            continue
+        last = _values(told, "norm", names, lambda values: values[-1])
+        mean = _values(told, "hardness", names, lambda values: sum(values) / len(values))
+        far = max(last, key=last.__getitem__)
+        near = min(last, key=last.__getitem__)
+        text = f"At the end the weights of {far} are farthest from the common ones ({last[far]:.2f}), those of {near} nearest "
+        sentences = [text + f"({last[near]:.2f})."]
+        if mean:
+            hard = max(mean, key=mean.__getitem__)
+            sentences.append(f"Over all of training {hard} was the hardest, with {mean[hard]:.0%} of all gradients' length.")
+        alt = f"distances from the common weights and hardness of the levels of {entry.name}"
+        panel = Panel(figure=figures.parts_of_levels(told, names), alt=alt, text=" ".join(sentences))
+        groups.append(Group(title=entry.name, columns=[[panel]]))
+    return groups
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _told(entry: "Entry", what: str) -> list[Mapping[str, float | None]]:
+    """What a learner told over all epochs; nothing if none of it begins so."""
+    told = [record for epoch in entry.history for record in epoch.get("told") or ()]
+    return told if any(name.startswith(what) for record in told for name in record) else []
+
+
 def _values(
-    told: Sequence[Mapping[str, float | None]], what: str, schema: Schema, of: Callable[[list[float]], float]
+    told: Sequence[Mapping[str, float | None]], what: str, names: Sequence[str], of: Callable[[list[float]], float]
 ) -> dict[str, float]:
-    """By target, one number of the course of its weight or cosine; only targets that have one."""
-    courses = {name: [record.get(f"{what}.{name}") for record in told] for name in schema.target_names}
+    """By target or level, one number of the course of its `what`; only those that have one."""
+    courses = {name: [record.get(f"{what}.{name}") for record in told] for name in names}
     known = {name: [value for value in course if value is not None] for name, course in courses.items()}
     return {name: of(values) for name, values in known.items() if values}
 
@@ -285,9 +320,6 @@ def _extremes(values: Mapping[str, float], most: str, of: str) -> str:
     high, low = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
     text = f"{high} {most} ({values[high]:.2f})"
     return text if high == low else f"{text}, {of}{low} least ({values[low]:.2f})"
-
-
-# -- parts ---------------------------------------------------------------------------------------------------------
 
 
 def _unbroken(day: str) -> str:
