@@ -1,13 +1,15 @@
 """Pictures of a comparison as self-contained SVG data URLs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pipelines.compare.table import Compared
 from pipelines.compare.words import arrow, shown
-from pipelines.evaluate.figures import INK, drawing, svg
+from pipelines.evaluate.figures import INK, MODEL_COLOURS, drawing, svg
 
 DOT, BEST = "#7da7d4", "#2563a8"
 LINES: tuple[Any, ...] = (("#9aa5b1", (0, (1, 1.5))), ("#647382", (0, (6, 2))))  # of the floors
+LEVELS = MODEL_COLOURS
 REACH = 0.6  # lines farther from the dots than this share of their range are told at the edge instead of drawn
 
 
@@ -57,4 +59,35 @@ def dots(compared: Compared, path: str, title: str) -> str:
                 axes.annotate(text, ha=side, va="top", fontsize=8, color="#52606b", annotation_clip=False, **where)
         if drawn:
             figure.legend(loc="outside right upper", fontsize=8)
+        return svg(figure)
+
+
+def by_level(compared: Compared, target: str, levels: Sequence[str]) -> str:
+    """A line a system: the mean AUC of every level, with the deviation over seeds, and what Gini makes of them.
+
+    The columns of the comparison must hold the target's AUC by every one of the levels.
+    """
+    paths = [f"{target}.auc_by_level.{level}" for level in levels]
+    rows = [row for row in compared.systems if all(row.scores[path].mean is not None for path in paths)]
+    gini = f"{target}.gini"
+    with drawing(1, (6.4, 1.15 + 0.3 * len(rows))) as (figure, (axes,)):
+        for place, row in enumerate(rows):
+            means = [row.scores[path].mean or 0.0 for path in paths]
+            axes.plot([min(means), max(means)], [place, place], color="#d9dee3", linewidth=3, zorder=1)
+            for i, path in enumerate(paths):
+                score = row.scores[path]
+                label = levels[i] if place == 0 else None
+                error = {"xerr": score.std, "elinewidth": 1.0} if score.std is not None else {}
+                axes.errorbar(score.mean, place, fmt="o", markersize=5, color=LEVELS[i % len(LEVELS)], label=label, **error)
+            if gini in row.scores and row.scores[gini].mean is not None:
+                axes.text(1.01, place, shown(row.scores[gini].mean), transform=axes.get_yaxis_transform(), va="center")
+        if gini in compared.columns:
+            axes.text(1.01, -0.9, "Gini ↓", transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_title(f"{target} · AUC by level")
+        axes.set_xlabel("mean over seeds, with their deviation")
+        figure.legend(loc="outside right upper", fontsize=8)
         return svg(figure)

@@ -145,12 +145,24 @@ def html(compared: Compared, schema: Schema) -> str:
             for path in compared.columns
             if any(row.scores[path].by_seed for row in compared.systems)
         ],
+        by_level=[(target, figures.by_level(compared, target, schema.levels.names)) for target in _leveled(compared, schema)],
         cost_heads=COST_HEADS,
         costs=[(row, _costs(row)) for row in compared.systems],
         rated=[row for row in compared.systems if row.rates],
         shown=shown,
         settings={row.label: json.dumps(row.settings, indent=2) for row in compared.systems},
     )
+
+
+def _leveled(compared: Compared, schema: Schema) -> list[str]:
+    """Targets whose AUC of every level is among the columns, and known of a system."""
+    found = []
+    for target in schema.target_names:
+        paths = [f"{target}.auc_by_level.{level}" for level in schema.levels.names]
+        is_there = lambda row, paths=paths: all(row.scores[path].mean is not None for path in paths)
+        if set(paths) <= set(compared.columns) and any(is_there(row) for row in compared.systems):
+            found.append(target)
+    return found
 
 
 def _groups(targets: list[str]) -> list[tuple[str, int]]:

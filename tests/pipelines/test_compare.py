@@ -1,5 +1,6 @@
 """Comparisons: what may be configured, which cells run, what the table says, and the whole way on small data."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipelines.compare.execute import InProcess, OnRay, carry_out, listing, over
 from pipelines.compare.table import compared
 from pipelines.compare.write import html, markdown, parts_of, write_table
 from pipelines.evaluate import EvaluateConfig, evaluate_table, score
+from pipelines.evaluate.figures import MODEL_COLOURS
 from pipelines.train import TrainConfig, train
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.test_evaluate import write_world
@@ -65,8 +67,12 @@ class Canned:
             def make():
                 metrics: dict = {"targets": {}, "mean": {}}
                 for path, value in canned.of(unit).items():
-                    target, metric = path.split(".")
-                    metrics["targets"].setdefault(target, {})[metric] = value
+                    target, metric, *part = path.split(".")
+                    table = metrics["targets"].setdefault(target, {})
+                    if part:
+                        table.setdefault(metric, {})[part[0]] = value
+                    else:
+                        table[metric] = value
                 kept = {"seconds": 2.0, "candidates_per_second": 100.0 * (1 + unit.seed), "epochs": 2, "best_epoch": 1}
                 return {
                     "metrics": metrics,
@@ -448,6 +454,23 @@ def test_the_pages_show_these_numbers(table, prepared, tmp_path):
     b = next(row for row in plain["rows"] if row["label"] == "b")["scores"]["click.auc"]
     assert b["mean"] == pytest.approx(0.72) and b["significant"] is True and b["by_seed"]["2"] == 0.74
     assert plain["claims"][0]["verdict"] == "holds" and plain["claims"][0]["text"] == str(table.claims[0])
+
+
+def test_levels_are_drawn_side_by_side_where_all_are_columns(prepared, tmp_path):
+    levels = prepared.schema.levels.names
+    paths = [f"click.auc_by_level.{level}" for level in levels]
+    drawn = {}
+    for columns in ([*paths, "click.gini"], paths[:2]):
+        comparison = planned(compare(seeds=[0, 1], metrics=columns), prepared, tmp_path / str(len(columns)))
+        of = lambda cell: {**{path: 0.6 + 0.1 * place for place, path in enumerate(paths)}, "click.gini": 0.0321}
+        carry_out(comparison, Canned(of), lambda line: None)
+        drawn[len(columns)] = html(compared(comparison, "x"), prepared.schema)
+    assert drawn[4].count("click by level and system") == 1 and "by level and system" not in drawn[2]
+    start = drawn[4].rindex("base64,", 0, drawn[4].index('" alt="click by level and system"')) + len("base64,")
+    svg = base64.b64decode(drawn[4][start : drawn[4].index('"', start)]).decode()
+    assert all(colour in svg for colour in MODEL_COLOURS[:3]) and MODEL_COLOURS[3] not in svg
+    # letters are outlines in an SVG of these figures, so text shows as a comment
+    assert all(f"<!-- {level} -->" in svg for level in levels) and svg.count("<!-- .0321 -->") == 2
 
 
 def test_one_seed_has_no_deviation_and_says_so(prepared, tmp_path):
