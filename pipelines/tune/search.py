@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from models.config import ConfigError, to_dict
 from pipelines.prepare.prepared import Prepared
-from pipelines.train.checkpoint import write_text
 from pipelines.train.monitor import Monitor
 from pipelines.tune.config import Choice, TuneConfig, check_space, configs, schema_of
+from pipelines.tune.folder import claim, note, say_where_to_watch, write_json
 from pipelines.tune.picture import draw
 
 Status = Literal["done", "stopped", "refused", "failed"]
-IDENTITY, RESULT = "identity.json", "search.json"
+RESULT = "search.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def search(
     mode = "min" if monitor.is_better(0.0, 1.0) else "max"
     if resume is False:
         shutil.rmtree(output, ignore_errors=True)
-    _claim(output, _identity(experiment_spelling, prepared, config))
+    claim(output, _identity(experiment_spelling, prepared, config))
     finished = _finished(output, monitor.name)
     if finished is not None:
         say(f"Already searched: {finished.table}. For a new search give another output folder or resume=False.")
@@ -114,7 +114,7 @@ def search(
 
     from pipelines.tune.ray_tune import Job, run_trials  # only here is Ray needed
 
-    _say_where_to_watch(output, config, say)
+    say_where_to_watch(f"Searching with {config.trials} trials.", output / "trials", config, say)
     job = Job(
         spelling=experiment_spelling,
         prepared=prepared_path,
@@ -142,9 +142,9 @@ def search(
     draw(output / "search.png", trials, config, monitor.name, mode)
     best = done[0]
     bundle = job.trials / best.id / "bundle"
-    _note(bundle, {"trial": best.number, "trials": len(trials), "metric": monitor.name, "values": best.values})
+    note(bundle, "search", {"trial": best.number, "trials": len(trials), "metric": monitor.name, "values": best.values})
     result = SearchResult(trials=trials, best=best, bundle_path=bundle, metric=monitor.name, folder=output, fresh=True)
-    _write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number})
+    write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number})
     spelled = ", ".join(f"{path} = {value}" for path, value in best.values.items())
     say(f"Best of {len(trials)} trials: trial {best.number}, {monitor.name} {best.score:.4f} with {spelled}")
     say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
@@ -164,21 +164,6 @@ def _identity(spelling: Mapping[str, Any], prepared: Prepared, config: TuneConfi
     }
 
 
-def _claim(output: Path, identity: dict[str, Any]) -> None:
-    """Notes what is searched in the folder, and refuses anything else from then on."""
-    output.mkdir(parents=True, exist_ok=True)
-    file = output / IDENTITY
-    if file.exists():
-        before = json.loads(file.read_text())
-        if before != identity:
-            parts = ", ".join(part for part in identity if before.get(part) != identity[part])
-            raise ConfigError(
-                f"{output} holds another search ({parts} differ). Search into another folder, or throw the old one away "
-                "with resume=False."
-            )
-    _write_json(file, identity)
-
-
 def _finished(output: Path, metric: str) -> SearchResult | None:
     if not (output / RESULT).exists():
         return None
@@ -187,12 +172,6 @@ def _finished(output: Path, metric: str) -> SearchResult | None:
     best = next(trial for trial in trials if trial.number == found["best"])
     bundle = output / "trials" / best.id / "bundle"
     return SearchResult(trials=trials, best=best, bundle_path=bundle, metric=metric, folder=output, fresh=False)
-
-
-def _note(bundle: Path, search: dict[str, Any]) -> None:
-    """Adds to a bundle's provenance which search it won."""
-    file = bundle / "provenance.json"
-    _write_json(file, {**json.loads(file.read_text()), "search": search})
 
 
 def _most_epochs(spelling: Mapping[str, Any], config: TuneConfig) -> int:
@@ -230,19 +209,6 @@ def _trial(
     )
 
 
-def _say_where_to_watch(output: Path, config: TuneConfig, say: Callable[[str], None]) -> None:
-    import ray
-
-    if not ray.is_initialized():
-        raise ConfigError("a search needs Ray: call it inside `pipelines.cluster.connected(...)`, as jobs.tune does.")
-    cpus = ray.cluster_resources().get("CPU", 0)
-    if config.cpus_per_trial > cpus:
-        raise ConfigError(f"tune.cpus_per_trial is {config.cpus_per_trial:g}, but the cluster has {cpus:g} CPUs.")
-    url = ray._private.worker.get_dashboard_url()
-    dashboard = f" · Ray dashboard: http://{url}" if url else ""
-    say(f"Searching with {config.trials} trials. Watch: tensorboard --logdir {output / 'trials'}{dashboard}")
-
-
 # -- what is left --------------------------------------------------------------------------------------------------
 
 
@@ -271,7 +237,3 @@ def _spelled(value: Any, config: TuneConfig, path: str) -> str:
     if isinstance(config.space[path], Choice):
         return value if isinstance(value, str) else json.dumps(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1) + "\n")

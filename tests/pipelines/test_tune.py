@@ -15,8 +15,9 @@ from pipelines.train import TrainConfig, train
 from pipelines.train.monitor import Monitor
 from pipelines.tune import TuneConfig, latest, register
 from pipelines.tune.config import MOST_CHECKED, check_space, checked, configs
+from pipelines.tune.folder import claim
 from pipelines.tune.picture import draw
-from pipelines.tune.search import Trial, _claim, _trial, _write_tables, search
+from pipelines.tune.search import Trial, _trial, _write_tables, search
 from tests.pipelines.fabricate import fabricate
 from tests.samples import TABLE_SIZES, full_schema
 
@@ -172,10 +173,10 @@ def test_another_kind_replaces_a_section():
 
 
 def test_a_folder_belongs_to_one_search(tmp_path):
-    _claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
-    _claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
+    claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
+    claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
     with pytest.raises(ConfigError, match=r"holds another search \(tune differ\)"):
-        _claim(tmp_path, {"data": "a", "tune": {"trials": 4}})
+        claim(tmp_path, {"data": "a", "tune": {"trials": 4}})
 
 
 def test_no_validation_feeds(tmp_path):

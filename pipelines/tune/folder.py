@@ -1,0 +1,55 @@
+"""What all searches do alike with the folder they are left in, and where they may be watched."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from models.config import ConfigError
+from pipelines.train.checkpoint import write_text
+from pipelines.tune.config import TuneConfig
+
+IDENTITY = "identity.json"
+
+
+def claim(output: Path, identity: Mapping[str, Any]) -> None:
+    """Notes what is searched in the folder, and refuses anything else from then on."""
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / IDENTITY
+    if file.exists():
+        before = json.loads(file.read_text())
+        if before != identity:
+            parts = ", ".join(part for part in identity if before.get(part) != identity[part])
+            raise ConfigError(
+                f"{output} holds another search ({parts} differ). Search into another folder, or throw the old one away "
+                "with resume=False."
+            )
+    write_json(file, identity)
+
+
+def note(bundle: Path, key: str, search: Mapping[str, Any]) -> None:
+    """Adds to a bundle's provenance which search it won."""
+    file = bundle / "provenance.json"
+    write_json(file, {**json.loads(file.read_text()), key: search})
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def say_where_to_watch(what: str, curves: Path, config: TuneConfig, say: Callable[[str], None]) -> None:
+    """Says what is going to be searched and where its curves are.
+
+    Raises:
+        ConfigError: Ray is not up, or too small for a trial.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        raise ConfigError("a search needs Ray: call it inside `pipelines.cluster.connected(...)`, as jobs.tune does.")
+    cpus = ray.cluster_resources().get("CPU", 0)
+    if config.cpus_per_trial > cpus:
+        raise ConfigError(f"tune.cpus_per_trial is {config.cpus_per_trial:g}, but the cluster has {cpus:g} CPUs.")
+    url = ray._private.worker.get_dashboard_url()
+    dashboard = f" · Ray dashboard: http://{url}" if url else ""
+    say(f"{what} Watch: tensorboard --logdir {curves}{dashboard}")
