@@ -210,7 +210,26 @@ def differences(rows: Sequence[str], columns: Sequence[str], by_group: Mapping[s
 
 
 def target_graph(names: Sequence[str], notes: Mapping[str, str], edges: Mapping[tuple[str, str], float | None]) -> str:
-    """Targets from left to right, children to the right of all their parents.
+    """Targets from left to right, children to the right of all their parents; as of `draw_graph`."""
+    with drawing(1, size_of_graph(names, list(edges))) as (figure, (axes,)):
+        draw_graph(axes, names, notes, edges)
+        return svg(figure)
+
+
+ACROSS, DOWN, BOX_WIDTH, BOX_HEIGHT = 2.75, 0.62, 1.62, 0.44  # inches: steps of a graph's grid, size of a target's box
+
+
+def size_of_graph(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> tuple[float, float]:
+    """Width and height in inches in which boxes have the size of their text."""
+    at = _places(names, edges)[0].values()
+    columns, rows = max(column for column, _ in at), [row for _, row in at]
+    return columns * ACROSS + BOX_WIDTH + 0.3, (max(rows) - min(rows) + 1) * DOWN + 0.2
+
+
+def draw_graph(
+    axes: Any, names: Sequence[str], notes: Mapping[str, str], edges: Mapping[tuple[str, str], float | None]
+) -> None:
+    """Targets from left to right, children to the right of all their parents, on axes of `size_of_graph`.
 
     Args:
         notes: what stands under a target's name.
@@ -220,56 +239,53 @@ def target_graph(names: Sequence[str], notes: Mapping[str, str], edges: Mapping[
     from matplotlib.path import Path
 
     place, ways = _places(names, list(edges))
-    across, down, width, height = 2.75, 0.62, 1.62, 0.44  # inches: steps of the grid, size of a box
-    at = {spot: (column * across, row * down) for spot, (column, row) in place.items()}
+    at = {spot: (column * ACROSS, row * DOWN) for spot, (column, row) in place.items()}
     right, low, high = max(x for x, _ in at.values()), min(y for _, y in at.values()), max(y for _, y in at.values())
     most = max([abs(value) for value in edges.values() if value is not None], default=0.0)
-    with drawing(1, (right + width + 0.3, high - low + down + 0.2)) as (figure, (axes,)):
-        axes.set_xlim(-width / 2 - 0.12, right + width / 2 + 0.12)
-        axes.set_ylim(high + 0.4, low - 0.4)
-        axes.axis("off")
-        for (parent, child), value in edges.items():
-            x, y = at[parent]
-            points, codes = [(x + width / 2, y)], [Path.MOVETO]
-            for spot in ways[parent, child]:
-                (x, y), (last_x, last_y) = at[spot], points[-1]
-                middle = (last_x + x - width / 2) / 2
-                points += [(middle, last_y), (middle, y), (x - width / 2, y)]
-                codes += [Path.CURVE4] * 3
-                if spot != child:
-                    points.append((x + width / 2, y))
-                    codes.append(Path.LINETO)
-            line = 0.9 + 3.1 * abs(value) / most if value is not None and most else 1.1
-            arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 9 + line, "linewidth": line}
-            arrow["color"] = "#c2344d" if value is not None and value < 0 else "#7b8fa6"
-            axes.add_patch(FancyArrowPatch(path=Path(points, codes), shrinkA=0, shrinkB=0, zorder=1, **arrow))
-            if value is not None:
-                if len(ways[parent, child]) > 1:  # on the way past other targets
-                    x, y = at[ways[parent, child][0]]
-                else:
-                    # on the curve where edges are far from each other: nearer to the end with fewer of them
-                    out, into = (sum(pair[end] == name for pair in edges) for end, name in enumerate((parent, child)))
-                    (px, py), (cx, cy) = (points[0], points[-1]) if out >= into else (points[-1], points[0])
-                    x, y = px + 0.616 * (cx - px), py + 0.718 * (cy - py)
-                white = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
-                axes.text(x, y, f"{value:.3g}", fontsize=8, ha="center", va="center", zorder=3, bbox=white)
-        for name in names:
-            x, y = at[name]
-            box = FancyBboxPatch(
-                (x - width / 2, y - height / 2),
-                width,
-                height,
-                boxstyle="round,pad=0,rounding_size=0.07",
-                facecolor="#eef3f9",
-                edgecolor="#2563a8",
-                linewidth=1,
-                zorder=2,
-            )
-            axes.add_patch(box)
-            note = notes.get(name, "")
-            axes.text(x, y - (0.085 if note else 0), name, ha="center", va="center", weight="bold", fontsize=9, zorder=3)
-            axes.text(x, y + 0.1, note, ha="center", va="center", fontsize=8, color="#5b6770", zorder=3)
-        return svg(figure)
+    axes.set_xlim(-BOX_WIDTH / 2 - 0.12, right + BOX_WIDTH / 2 + 0.12)
+    axes.set_ylim(high + 0.4, low - 0.4)
+    axes.axis("off")
+    for (parent, child), value in edges.items():
+        x, y = at[parent]
+        points, codes = [(x + BOX_WIDTH / 2, y)], [Path.MOVETO]
+        for spot in ways[parent, child]:
+            (x, y), (last_x, last_y) = at[spot], points[-1]
+            middle = (last_x + x - BOX_WIDTH / 2) / 2
+            points += [(middle, last_y), (middle, y), (x - BOX_WIDTH / 2, y)]
+            codes += [Path.CURVE4] * 3
+            if spot != child:
+                points.append((x + BOX_WIDTH / 2, y))
+                codes.append(Path.LINETO)
+        line = 0.9 + 3.1 * abs(value) / most if value is not None and most else 1.1
+        arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 9 + line, "linewidth": line}
+        arrow["color"] = "#c2344d" if value is not None and value < 0 else "#7b8fa6"
+        axes.add_patch(FancyArrowPatch(path=Path(points, codes), shrinkA=0, shrinkB=0, zorder=1, **arrow))
+        if value is not None:
+            if len(ways[parent, child]) > 1:  # on the way past other targets
+                x, y = at[ways[parent, child][0]]
+            else:
+                # on the curve where edges are far from each other: nearer to the end with fewer of them
+                out, into = (sum(pair[end] == name for pair in edges) for end, name in enumerate((parent, child)))
+                (px, py), (cx, cy) = (points[0], points[-1]) if out >= into else (points[-1], points[0])
+                x, y = px + 0.616 * (cx - px), py + 0.718 * (cy - py)
+            white = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
+            axes.text(x, y, f"{value:.3g}", fontsize=8, ha="center", va="center", zorder=3, bbox=white)
+    for name in names:
+        x, y = at[name]
+        box = FancyBboxPatch(
+            (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2),
+            BOX_WIDTH,
+            BOX_HEIGHT,
+            boxstyle="round,pad=0,rounding_size=0.07",
+            facecolor="#eef3f9",
+            edgecolor="#2563a8",
+            linewidth=1,
+            zorder=2,
+        )
+        axes.add_patch(box)
+        note = notes.get(name, "")
+        axes.text(x, y - (0.085 if note else 0), name, ha="center", va="center", weight="bold", fontsize=9, zorder=3)
+        axes.text(x, y + 0.1, note, ha="center", va="center", fontsize=8, color="#5b6770", zorder=3)
 
 
 def user_points(title: str, points: Sequence[Mapping[str, Any]]) -> str:
