@@ -19,6 +19,7 @@ from models.zoo import resolve
 from pipelines.train import TrainConfig
 from pipelines.train.config import EXECUTION
 from pipelines.train.monitor import Monitor
+from pipelines.tune.graphs import StructureConfig
 
 MOST_CHECKED = 50  # combinations of choices that are tried out before a search starts; of more, as many at random
 
@@ -106,6 +107,9 @@ class TuneConfig:
         cpus_per_trial: logical CPUs (and PyTorch threads) of a trial.
         gpus_per_trial: GPUs of a trial.
         seed: of the searcher.
+        structure: search for the graph of targets in the place of settings; of the rest only `metric` (several: their mean
+            counts, those to be small with a minus; None: the mean AUC of the binary targets searched), `max_concurrent`,
+            `cpus_per_trial` and `gpus_per_trial` matter to it.
     """
 
     trials: int = 8
@@ -118,8 +122,14 @@ class TuneConfig:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     seed: int = 0
+    structure: StructureConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.structure is not None and self.space:
+            raise ValueError(
+                "tune searches settings (`space`) or the graph of targets (`structure`), one after the other. "
+                "Set tune.space or tune.structure to null."
+            )
         for name, least in (("trials", 1), ("grace_epochs", 1), ("reduction", 2), ("max_concurrent", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"tune.{name} must be at least {least}, got {getattr(self, name)}.")
