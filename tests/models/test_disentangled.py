@@ -202,7 +202,9 @@ def test_rows_without_entries_are_left_out_of_their_history(alignment):
     assert rows_MW.grad[1, 6:12].any() and rows_MW.grad[5, :6].any()
     of = [rows_MW[[row for row in range(9) if rows_MW[row, 12 + each]], 6 * each : 6 * each + 6] for each in range(2)]
     both = rows_MW[[0, 2, 3, 6, 7, 8]]
-    assert_close(found["correlation"], 0.1 * sum(distance_correlation(each[:, :3], each[:, 3:]) for each in of))
+    assert_close(
+        found["correlation"], losses.config.correlation * sum(distance_correlation(each[:, :3], each[:, 3:]) for each in of)
+    )
     expected = IntentLosses(losses.config, 2)(Compared(users_M=compared.users_M[:6], rows_MW=both))
     assert_close(found["alignment"], expected["alignment"])
     assert_close(found["specific"], expected["specific"])

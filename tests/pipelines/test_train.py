@@ -342,6 +342,8 @@ class Scripted(nn.Module):
         class Learner:
             step = staticmethod(self.step)
             told = state_dict = staticmethod(dict)
+            at_rest = is_itself = True
+            scheduled = False
 
         return Learner()
 
