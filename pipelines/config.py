@@ -15,6 +15,7 @@ from models.zoo import resolve
 from pipelines.cluster import RayConfig, output_folder
 from pipelines.compare import CompareConfig
 from pipelines.compare.config import columns_of, systems_of
+from pipelines.compare.curves import varied_of
 from pipelines.evaluate import EvaluateConfig
 from pipelines.logs import LogsConfig
 from pipelines.prepare import PrepareConfig
@@ -51,7 +52,7 @@ class Experiment:
             raise ValueError(f"name is {self.name!r}; it names a folder, so it must be one word.")
         resolve(self.model)  # a wrong model is told before any work is done
         if self.compare is not None:
-            systems_of(self.compare, self.schema)
+            varied_of(self.compare, self.schema, systems_of(self.compare, self.schema))
             columns_of(self.compare, self.schema)
 
     @cached_property

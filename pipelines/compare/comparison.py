@@ -20,6 +20,7 @@ from pipelines.compare.cells import (
     result_of,
 )
 from pipelines.compare.config import CompareConfig, Parameters, System, columns_of, parameters_of, systems_of
+from pipelines.compare.curves import varied_of
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.prepare.prepared import Prepared
 from pipelines.train import TrainConfig
@@ -41,6 +42,8 @@ class Comparison:
 
     Attributes:
         systems, columns, floors: rows and columns of the table.
+        curves: with their systems.
+        every: the rows' systems, then those that only curves have.
         parameters: by label.
         results: of finished units, by folder.
         failures: the first line of the error of failed units, by folder.
@@ -67,10 +70,15 @@ class Comparison:
         self.prepared = prepared
         self.columns = columns_of(compare, schema)
         self.systems = systems_of(compare, schema)
+        self.curves = varied_of(compare, schema, self.systems)
+        labelled = {system.label: system for system in self.systems}
+        for varied in self.curves:
+            labelled |= {system.label: system for system in varied.systems}
+        self.every = tuple(labelled.values())
         self.parameters: dict[str, Parameters] = {
-            system.label: parameters_of(system, prepared.encoder.table_sizes) for system in self.systems
+            label: parameters_of(system, prepared.encoder.table_sizes) for label, system in labelled.items()
         }
-        for system in self.systems:
+        for system in self.every:
             Monitor(system.schema, train.monitor)
         self._check(prepared, evaluate)
         self.table = Table(
@@ -82,7 +90,7 @@ class Comparison:
         )
         names = [name for name in evaluate.baselines if name != "truth" or truth is not None]
         self.floors = [Floor(table=self.table, name=name, folder=self.output / "baselines" / name) for name in names]
-        known = [*(system.label for system in self.systems), *names]
+        known = [*labelled, *names]
         if unknown := [name for name in only if name not in known]:
             raise ConfigError(f"--only: `{unknown[0]}` is no row of the table. Rows: {', '.join(known)}.")
         self.only = frozenset(only)
@@ -156,13 +164,14 @@ class Comparison:
         return [self.cell(system, self.rate_of(system), seed) for seed in self.config.seeds] if self.has_rate(system) else []
 
     def units(self) -> list[Unit]:
-        """All units that are known by now, in the order in which they are to run: seed by seed, so that rows grow alike."""
-        trials = [cell for system in self.systems for cell in self.trials(system)]
-        rows = sorted(
-            (cell for system in self.systems for cell in self.cells(system)),
-            key=lambda cell: self.config.seeds.index(cell.seed),
-        )
-        every: list[Unit] = [*self.floors, *trials, *rows]
+        """All units that are known by now, in the order in which they are to run: the table first, and seed by seed, so that
+        rows grow alike."""
+        trials = [cell for system in self.every for cell in self.trials(system)]
+        rows = [cell for system in self.systems for cell in self.cells(system)]
+        beside = [cell for system in self.every[len(self.systems) :] for cell in self.cells(system)]
+        for cells in (rows, beside):
+            cells.sort(key=lambda cell: self.config.seeds.index(cell.seed))
+        every: list[Unit] = [*self.floors, *trials, *rows, *beside]
         return list({unit.folder: unit for unit in every}.values())
 
     def waiting(self) -> list[Unit]:
@@ -176,12 +185,12 @@ class Comparison:
     def count(self) -> tuple[int, int]:
         """Finished units and all units, those included whose rate is still to be chosen."""
         units = self.units()
-        unknown = sum(self._unknown(system) for system in self.systems)
+        unknown = sum(self._unknown(system) for system in self.every)
         return sum(unit.folder in self.results for unit in units), len(units) + unknown
 
     def left(self) -> int:
         """Units still to be run in this run."""
-        unknown = sum(self._unknown(system) for system in self.systems if self._wanted(system.label))
+        unknown = sum(self._unknown(system) for system in self.every if self._wanted(system.label))
         return len(self.waiting()) + unknown
 
     # -- what is there -----------------------------------------------------------------------------------------
@@ -235,7 +244,7 @@ class Comparison:
     def _known(self) -> Iterator[Unit]:
         """Every unit of the configuration that may have a folder, whatever the rate will be."""
         yield from self.floors
-        for system in self.systems:
+        for system in self.every:
             seeds: Sequence[int] = list(dict.fromkeys((*self.config.seeds_of_rates, *self.config.seeds)))
             for rate in self.rates():
                 yield from (self.cell(system, rate, seed) for seed in seeds)

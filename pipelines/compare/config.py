@@ -1,7 +1,8 @@
 """What a comparison may be told: which systems, over which seeds, by which metrics, and which orderings are claimed."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from models.config import ConfigError, config, from_dict, overlaid
+from models.config import ConfigError, config, from_dict, overlaid, replaced
 from models.layers.tables import TableSet
 from models.leveled import ranker_of
 from models.metrics import value_of
@@ -47,6 +48,46 @@ class Claim:
 
 
 @config
+class Curve:
+    """One setting of a system varied, all else as it is: a picture of the metrics over its values.
+
+    Each value is a system of its own, trained over the same seeds and kept out of the table. The system's own value is among
+    them, and a value that makes a row of the table anew takes that row's cells.
+
+    Attributes:
+        of: the system's label.
+        axis: the setting, as path in an experiment: `model.learner.specific_steps`.
+        values: numbers, words or lists of them.
+        title: what the axis is called; empty means its path.
+        symbol: its name in labels (`mmoe_cmlir[k=8]`); empty means the path's last part.
+        metrics: as in `CompareConfig.metrics`; none means those of the table that are no single level's, stage's or history's.
+    """
+
+    of: str
+    axis: str
+    values: tuple[Any, ...]
+    title: str = ""
+    symbol: str = ""
+    metrics: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.axis.startswith("model.") or self.axis in ("model.", "model.system"):
+            raise ValueError(
+                f"a curve's axis is a setting of the system's model, such as model.learner.specific_steps, got {self.axis!r}. "
+                "Another row of the zoo is a system of its own, and what is in `train` is alike for all."
+            )
+        if not self.values:
+            raise ValueError(f"a curve over {self.axis} needs at least one value.")
+
+    @property
+    def name(self) -> str:
+        return self.title or self.axis.removeprefix("model.")
+
+    def label(self, value: Any) -> str:
+        return f"{self.of}[{self.symbol or self.axis.rpartition('.')[2]}={spelled(value)}]"
+
+
+@config
 class CompareConfig:
     """Systems x seeds on one prepared table. All else (epochs, early stopping, batch; split, floors) is the experiment's.
 
@@ -64,6 +105,7 @@ class CompareConfig:
             `click.auc_by_activity.low`, `click.auc_by_history.channels.1-5`, `fused.poor@3`); none means the AUC of every
             binary target and the squared error, after its transform, of every value.
         claims: orderings to be tested.
+        curves: settings of single systems to be varied.
         max_concurrent: cells at a time; None leaves it to Ray's logical CPUs.
         cpus_per_cell: logical CPUs that a cell holds; `train.threads` are its PyTorch threads.
         gpus_per_cell: GPUs that a cell holds; may be a part of one.
@@ -77,6 +119,7 @@ class CompareConfig:
     base: str = ""
     metrics: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    curves: tuple[Curve, ...] = ()
     max_concurrent: int | None = None
     cpus_per_cell: float = 1.0
     gpus_per_cell: float = 0.0
@@ -111,23 +154,10 @@ class CompareConfig:
         return self.base or next(iter(self.systems))
 
     def _check_labels(self) -> None:
-        folders: dict[str, str] = {}
-        for label in self.systems:
-            folder = folder_of(label)
-            if not folder:
-                raise ValueError(f"compare.systems: {label!r} is no label; it needs a letter or digit.")
-            if "," in label:
-                raise ValueError(f"compare.systems: {label!r} holds a comma, which divides labels in --only; leave it out.")
-            if label in FLOORS:
-                raise ValueError(f"compare.systems: `{label}` is the name of a baseline; give the system another label.")
-            if folder in folders:
-                raise ValueError(
-                    f"compare.systems: `{folders[folder]}` and `{label}` would share the folder `{folder}`; "
-                    "make the labels differ in more than signs."
-                )
-            folders[folder] = label
+        check_labels(self.systems)
         named = [("base", self.base)] if self.base else []
         named += [("claims", label) for claim in self.claims for label in (claim.better, *claim.than)]
+        named += [("curves", curve.of) for curve in self.curves]
         for where, label in named:
             if label not in self.systems:
                 raise ValueError(f"compare.{where}: `{label}` is not among the systems: {', '.join(self.systems)}.")
@@ -147,6 +177,37 @@ def folder_of(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+]+", "-", label).strip("-.")
 
 
+def check_labels(labels: Iterable[str], where: str = "systems") -> None:
+    """
+    Raises:
+        ValueError: a label that cannot be one, or two whose folders would be one.
+    """
+    folders: dict[str, str] = {}
+    for label in labels:
+        folder = folder_of(label)
+        if not folder:
+            raise ValueError(f"compare.{where}: {label!r} is no label; it needs a letter or digit.")
+        if "," in label:
+            raise ValueError(f"compare.{where}: {label!r} holds a comma, which divides labels in --only; leave it out.")
+        if label in FLOORS:
+            raise ValueError(f"compare.{where}: `{label}` is the name of a baseline; give the system another label.")
+        if folder in folders:
+            raise ValueError(
+                f"compare.{where}: `{folders[folder]}` and `{label}` would share the folder `{folder}`; "
+                "make the labels differ in more than signs."
+            )
+        folders[folder] = label
+
+
+def spelled(value: Any) -> str:
+    """A curve's value in a label or at an axis: `0.001`, `natural`, `128-64`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple):
+        return "-".join(map(spelled, value))
+    return f"{value:.12g}" if isinstance(value, float) else json.dumps(value)
+
+
 def systems_of(compare: CompareConfig, schema: Schema) -> tuple[System, ...]:
     """The rows in their order.
 
@@ -154,31 +215,40 @@ def systems_of(compare: CompareConfig, schema: Schema) -> tuple[System, ...]:
         ConfigError: a spelling that does not fit, with the system's label.
     """
     found = []
-    for label, spelling in compare.systems.items():
-        own = {key: value for key, value in spelling.items() if key != "targets"}
+    for label in compare.systems:
         try:
-            system = System(
-                label=label,
-                model=resolve(overlaid(compare.common, own)),
-                schema=_with_targets(schema, spelling.get("targets") or {}),
-            )
+            found.append(system_of(compare, schema, label))
         except ConfigError as error:
             raise ConfigError(f"compare.systems.{label}: {error}") from None
-        found.append(system)
     return tuple(found)
+
+
+def system_of(compare: CompareConfig, schema: Schema, of: str, varied: Curve | None = None, value: Any = None) -> System:
+    """A row, or the system that a curve makes of it.
+
+    Raises:
+        ConfigError: a spelling that does not fit.
+    """
+    spelling = compare.systems[of]
+    model = overlaid(compare.common, {key: setting for key, setting in spelling.items() if key != "targets"})
+    if varied is not None:
+        model = replaced(model, varied.axis.removeprefix("model."), value)
+    label = of if varied is None else varied.label(value)
+    return System(label=label, model=resolve(model), schema=_with_targets(schema, spelling.get("targets") or {}))
 
 
 def columns_of(compare: CompareConfig, schema: Schema) -> tuple[str, ...]:
     """The table's metrics, as `target.metric`.
 
     Raises:
-        ConfigError: a metric, of the table or of a claim, that an evaluation of this schema does not give.
+        ConfigError: a metric, of the table, a claim or a curve, that an evaluation of this schema does not give.
     """
     columns = compare.metrics or tuple(
         f"{target.name}.{'auc' if target.is_binary else 'mse_transformed'}" for target in schema.targets
     )
     result = _blank_result(schema)
-    for where, paths in (("metrics", columns), *(("claims", claim.metrics) for claim in compare.claims)):
+    asked = [("metrics", columns), *(("claims", claim.metrics) for claim in compare.claims)]
+    for where, paths in (*asked, *(("curves", curve.metrics) for curve in compare.curves)):
         for path in paths:
             try:
                 value_of(result, path)

@@ -118,8 +118,10 @@ def overview(comparison: Comparison) -> str:
     config = comparison.config
     rows, seeds, tried = len(comparison.systems), len(config.seeds), len(comparison.rates())
     parts = [f"{rows * seeds} cells ({rows} system{'s' if rows > 1 else ''} x {seeds} seed{'s' if seeds > 1 else ''})"]
+    if beside := len(comparison.every) - rows:
+        parts.append(f"{beside * seeds} for {beside} more value{'s' if beside > 1 else ''} of curves")
     if tried > 1:
-        trials = rows * tried * len(config.seeds_of_rates)
+        trials = len(comparison.every) * tried * len(config.seeds_of_rates)
         parts.append(f"{trials} to choose among {tried} learning rates (those of the chosen one stay)")
     if comparison.floors:
         parts.append(", ".join(floor.name for floor in comparison.floors))
@@ -136,9 +138,9 @@ def overview(comparison: Comparison) -> str:
 
 def listing(comparison: Comparison) -> str:
     """Systems with their parameters, then every unit with its state, one a line."""
-    width = max(len(system.label) for system in comparison.systems)
+    width = max(len(system.label) for system in comparison.every)
     lines = ["", f"{'system':<{width}}  {'dense parameters':>16}  {'in tables':>12}  {'rate':<20}  seeds done"]
-    for system in comparison.systems:
+    for system in comparison.every:
         counted, cells = comparison.parameters[system.label], comparison.cells(system)
         rate = comparison.rate_of(system) if cells else None
         told = "as in train.optimiser" if cells and rate is None else f"{rate:g}" if rate is not None else "to be chosen"
@@ -165,8 +167,9 @@ def _headline(comparison: Comparison, unit: Unit) -> str:
     by_target: dict[str, str] = {}
     for path in comparison.columns:
         target, metric = head(path, comparison.table.schema)
-        if target in (*result["metrics"]["targets"], "mean") and len(by_target) < TARGETS_TOLD:
-            by_target.setdefault(target, f"{target} {metric} {shown(value_of(result['metrics'], path))}")
+        known = target in (*result["metrics"]["targets"], "mean") and target not in by_target
+        if known and len(by_target) < TARGETS_TOLD:
+            by_target[target] = f"{target} {metric} {shown(value_of(result['metrics'], path))}"
     return " · ".join([*by_target.values(), _duration(result["took_seconds"])])
 
 

@@ -62,15 +62,19 @@ def words_of(comparison: Comparison, rows: Sequence["Row"]) -> dict[str, str]:
     return words | {row.label: row.note for row in rows if row.note}
 
 
-def warnings_of(comparison: Comparison, rows: Sequence["Row"]) -> list[str]:
-    """What failed or is not there, floors above systems, rates at the end of their list, code that changed."""
+def warnings_of(comparison: Comparison, rows: Sequence["Row"], beside: Sequence["Row"]) -> list[str]:
+    """What failed or is not there, floors above systems, rates at the end of their list, code that changed.
+
+    Args:
+        beside: systems of curves that are no rows of the table.
+    """
     found = []
-    for row in rows:
+    for row in (*rows, *beside):
         found += [f"{f'{row.label} {cell}'.strip()} failed: {error}" for cell, error in row.failures.items()]
     systems = [row for row in rows if row.role == "system"]
     short = [
         f"{row.label} {len(row.seeds)}"
-        for row in systems
+        for row in (*systems, *beside)
         if len(row.seeds) + len(row.failures) < row.expected and not (row.failures and row.rate is None)
     ]
     if short:
@@ -83,7 +87,7 @@ def warnings_of(comparison: Comparison, rows: Sequence["Row"]) -> list[str]:
             if value is not None and best is not None and merit(value, path) > merit(best, path):
                 found.append(f"{floor.label} is better than every system on {path}: {shown(value)} against {shown(best)}")
     rates = comparison.config.rates
-    ends = [row.label for row in systems if len(rates) > 2 and row.rate in (min(rates), max(rates))]
+    ends = [row.label for row in (*systems, *beside) if len(rates) > 2 and row.rate in (min(rates), max(rates))]
     if ends:
         found.append(f"the chosen learning rate lies at the end of the list for {', '.join(ends)}: a wider list may do better")
     if len(commits := _commits(comparison)) > 1:

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from models.config import to_dict
-from models.metrics import value_of
 from pipelines.compare.cells import Floor
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import Claim, Parameters, System
+from pipelines.compare.curves import Drawn, drawn_of
 from pipelines.compare.notes import about_of, warnings_of, words_of
+from pipelines.compare.scores import Score, metrics_of, score_of, value_in
 from pipelines.compare.statistics import (
     Paired,
     Verdict,
@@ -23,33 +24,6 @@ from pipelines.compare.statistics import (
 from pipelines.compare.words import p_shown, percent, spread_shown
 
 Role = Literal["system", "floor", "truth"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A row's values of one metric.
-
-    Attributes:
-        by_seed: the values of a system's seeds; a floor has only the one in `mean`.
-        std: over seeds (n - 1); None for one.
-        relaimpr: of the mean, against the base row's.
-        against: the best other system, which the row was tested against.
-        test: of the row against it.
-        place: 1 for the best system, 2 for the second; else None.
-    """
-
-    mean: float | None = None
-    std: float | None = None
-    by_seed: dict[int, float] = field(default_factory=dict)
-    relaimpr: float | None = None
-    against: str | None = None
-    test: Paired | None = None
-    place: int | None = None
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether it is above every other system, and the difference to the next is no chance."""
-        return self.place == 1 and self.test is not None and self.test.is_significant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +116,10 @@ class Compared:
         warnings: what a reader must not miss.
         columns: metrics as `target.metric`.
         base: label of the row that RelaImpr and costs refer to.
-        missing: rows' cells that are not there, failed or not run.
+        beside: systems of curves that are no rows of the table.
+        by_level: AUC of every level and `gini`, by target and system; of targets with one of these among the columns.
+        failed: cells that failed, those of curves included.
+        missing: cells that are not there, failed or not run, those of curves included.
     """
 
     name: str
@@ -152,7 +129,10 @@ class Compared:
     columns: tuple[str, ...]
     base: str
     rows: list[Row]
+    beside: list[Row]
+    by_level: dict[str, dict[str, dict[str, Score]]]
     claims: list[Tested]
+    curves: list[Drawn]
     failed: int
     missing: int
 
@@ -174,22 +154,26 @@ class Compared:
 
 def compared(comparison: Comparison, name: str) -> Compared:
     """Everything that the finished cells say."""
-    rows = [_system_row(comparison, system) for system in comparison.systems]
-    base = next(row for row in rows if row.label == comparison.config.base_label)
-    rows = [replace(row, cost=_relative(row.cost, base.cost)) for row in rows]
+    every = [_system_row(comparison, system) for system in comparison.every]
+    base = next(row for row in every if row.label == comparison.config.base_label)
+    every = [replace(row, cost=_relative(row.cost, base.cost)) for row in every]
+    rows, beside = every[: len(comparison.systems)], every[len(comparison.systems) :]
     rows += [_floor_row(comparison, floor) for floor in comparison.floors]
     rows = _placed(rows, comparison.columns, base)
     return Compared(
         name=name,
         about=about_of(comparison, name),
-        words=words_of(comparison, rows),
-        warnings=warnings_of(comparison, rows),
+        words=words_of(comparison, [*rows, *beside]),
+        warnings=warnings_of(comparison, rows, beside),
         columns=comparison.columns,
         base=base.label,
         rows=rows,
+        beside=beside,
+        by_level=_by_level(comparison),
         claims=[tested for claim in comparison.config.claims for tested in _tested(claim, comparison)],
-        failed=sum(len(row.failures) for row in rows),
-        missing=sum(row.expected - len(row.seeds) for row in rows if row.role == "system"),
+        curves=drawn_of(comparison),
+        failed=sum(len(row.failures) for row in [*rows, *beside]),
+        missing=sum(row.expected - len(row.seeds) for row in every),
     )
 
 
@@ -199,7 +183,7 @@ def compared(comparison: Comparison, name: str) -> Compared:
 def _system_row(comparison: Comparison, system: System) -> Row:
     cells = comparison.cells(system)
     results = {cell.seed: comparison.results[cell.folder] for cell in cells if cell.folder in comparison.results}
-    metrics = {seed: result["metrics"] for seed, result in results.items()}
+    metrics = metrics_of(comparison, system)
     failures = {
         cell.name.removeprefix(system.label).strip(): comparison.failures[cell.folder]
         for cell in cells or comparison.trials(system)
@@ -219,7 +203,7 @@ def _system_row(comparison: Comparison, system: System) -> Row:
         failures=failures,
         rate=comparison.rate_of(system) if cells else None,
         rates={rate: score for rate, score in tried.items() if rate is not None},
-        scores={path: _score(metrics, path) for path in comparison.columns},
+        scores={path: score_of(metrics, path) for path in comparison.columns},
         cost=_cost(comparison.parameters[system.label], [result["training"] for result in results.values()]),
         settings={"model": to_dict(system.model)} | ({"targets": changed} if changed else {}),
     )
@@ -250,24 +234,23 @@ def _floor_row(comparison: Comparison, floor: Floor) -> Row:
         label=floor.name,
         role="truth" if floor.name == "truth" else "floor",
         failures={} if error is None else {"": error},
-        scores={path: Score(mean=None if metrics is None else _value(metrics, path)) for path in comparison.columns},
+        scores={path: Score(mean=None if metrics is None else value_in(metrics, path)) for path in comparison.columns},
         note="not run yet" if result is None else result.get("left_out") or result["note"],
     )
 
 
-def _score(metrics: Mapping[int, Mapping[str, Any]], path: str) -> Score:
-    """Values of the seeds in which the metric is defined."""
-    by_seed = {seed: value for seed, result in metrics.items() if (value := _value(result, path)) is not None}
-    mean, std = spread(list(by_seed.values())) if by_seed else (None, None)
-    return Score(mean=mean, std=std, by_seed=by_seed)
-
-
-def _value(metrics: Mapping[str, Any], path: str) -> float | None:
-    """None also where a row has no predictions of the target (the truth of values)."""
-    try:
-        return value_of(metrics, path)
-    except KeyError:
-        return None
+def _by_level(comparison: Comparison) -> dict[str, dict[str, dict[str, Score]]]:
+    schema = comparison.table.schema
+    metrics = {system.label: metrics_of(comparison, system) for system in comparison.systems}
+    found = {}
+    for target in schema.targets:
+        asks = (f"{target.name}.gini", f"{target.name}.auc_by_level.")
+        if target.is_binary and any(path.startswith(asks) for path in comparison.columns):
+            paths = {level: f"{asks[1]}{level}" for level in schema.levels.names} | {"gini": asks[0]}
+            found[target.name] = {
+                label: {name: score_of(own, path) for name, path in paths.items()} for label, own in metrics.items()
+            }
+    return found
 
 
 def _placed(rows: list[Row], columns: tuple[str, ...], base: Row) -> list[Row]:
@@ -298,21 +281,14 @@ def _placed(rows: list[Row], columns: tuple[str, ...], base: Row) -> list[Row]:
 
 def _tested(claim: Claim, comparison: Comparison) -> list[Tested]:
     """A claim taken apart: one test a metric and system."""
-    metrics = {
-        system.label: {
-            cell.seed: comparison.results[cell.folder]["metrics"]
-            for cell in comparison.cells(system)
-            if cell.folder in comparison.results
-        }
-        for system in comparison.systems
-    }
+    metrics = {system.label: metrics_of(comparison, system) for system in comparison.systems}
     truth = next((comparison.results.get(floor.folder) for floor in comparison.floors if floor.name == "truth"), None)
     found = []
     for path in claim.metrics or comparison.columns:
-        first = _score(metrics[claim.better], path).by_seed
-        ceiling = _value(truth["metrics"], path) if truth is not None and "metrics" in truth else None
+        first = score_of(metrics[claim.better], path).by_seed
+        ceiling = value_in(truth["metrics"], path) if truth is not None and "metrics" in truth else None
         for label in claim.than:
-            second = _score(metrics[label], path).by_seed
+            second = score_of(metrics[label], path).by_seed
             shared = sorted(first.keys() & second.keys())
             means = [spread([values[seed] for seed in shared])[0] for values in (first, second)] if shared else None
             test = paired(first, second, path)

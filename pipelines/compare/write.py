@@ -3,10 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.schema import Schema
 from pipelines.compare import figures
-from pipelines.compare.table import Compared, Row, Score, Tested
+from pipelines.compare.curves import Drawn
+from pipelines.compare.scores import Score
+from pipelines.compare.table import Compared, Row, Tested
 from pipelines.compare.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
 from pipelines.evaluate.page import page
 from pipelines.train.checkpoint import write_text
@@ -68,6 +71,13 @@ def markdown(compared: Compared, schema: Schema) -> str:
         lines += _grid(["", *heads], [[row.label, *(_cell(row.scores[path]) for path in part)] for row in compared.rows])
     if compared.claims:
         lines += ["**Claims**", "", *(f"- {_escaped(str(claim))}" for claim in compared.claims), ""]
+    for curve in compared.curves:
+        values = [f"**{value}**" if place == curve.own else value for place, value in enumerate(curve.values)]
+        rows = [
+            [" ".join(head(path, schema)) + arrow(path), *(_cell(score) for score in scores)]
+            for path, scores in curve.scores.items()
+        ]
+        lines += _grid([f"{curve.title}, {curve.of}", *values], rows)
     costs = [[row.label, *_costs(row)] for row in compared.systems]
     lines += _grid(["cost", *COST_HEADS], costs)
     lines += [f"- {_escaped(term)}: {_escaped(text)}" for term, text in compared.words.items()]
@@ -145,24 +155,39 @@ def html(compared: Compared, schema: Schema) -> str:
             for path in compared.columns
             if any(row.scores[path].by_seed for row in compared.systems)
         ],
-        by_level=[(target, figures.by_level(compared, target, schema.levels.names)) for target in _leveled(compared, schema)],
+        by_level=_by_level(compared, schema),
+        curves=[_curve(curve, schema) for curve in compared.curves],
         cost_heads=COST_HEADS,
         costs=[(row, _costs(row)) for row in compared.systems],
-        rated=[row for row in compared.systems if row.rates],
+        rated=[row for row in [*compared.systems, *compared.beside] if row.rates],
         shown=shown,
         settings={row.label: json.dumps(row.settings, indent=2) for row in compared.systems},
     )
 
 
-def _leveled(compared: Compared, schema: Schema) -> list[str]:
-    """Targets whose AUC of every level is among the columns, and known of a system."""
-    found = []
-    for target in schema.target_names:
-        paths = [f"{target}.auc_by_level.{level}" for level in schema.levels.names]
-        is_there = lambda row, paths=paths: all(row.scores[path].mean is not None for path in paths)
-        if set(paths) <= set(compared.columns) and any(is_there(row) for row in compared.systems):
-            found.append(target)
-    return found
+def _by_level(compared: Compared, schema: Schema) -> list[tuple[str, str]]:
+    """Targets that have a picture of their levels, with the picture."""
+    names = schema.levels.names
+    is_known = lambda scores: any(all(own[name].mean is not None for name in names) for own in scores.values())
+    return [
+        (target, figures.by_level(scores, target, names)) for target, scores in compared.by_level.items() if is_known(scores)
+    ]
+
+
+def _curve(curve: Drawn, schema: Schema) -> dict[str, Any]:
+    """What the page shows of a curve: its pictures, and its numbers as a table."""
+    return {
+        "curve": curve,
+        "figures": [
+            (path, figures.over_values(curve, path, " ".join(head(path, schema))))
+            for path, scores in curve.scores.items()
+            if any(score.mean is not None for score in scores)
+        ],
+        "rows": [
+            (" ".join(head(path, schema)) + arrow(path), [_view(score, path) for score in scores])
+            for path, scores in curve.scores.items()
+        ],
+    }
 
 
 def _groups(targets: list[str]) -> list[tuple[str, int]]:

@@ -456,21 +456,49 @@ def test_the_pages_show_these_numbers(table, prepared, tmp_path):
     assert plain["claims"][0]["verdict"] == "holds" and plain["claims"][0]["text"] == str(table.claims[0])
 
 
-def test_levels_are_drawn_side_by_side_where_all_are_columns(prepared, tmp_path):
+def svg_of(page: str, alt: str) -> str:
+    """The picture of that description; letters are outlines in it, so text shows as a comment."""
+    assert page.count(f'alt="{alt}"') == 1
+    start = page.rindex("base64,", 0, page.index(f'alt="{alt}"')) + len("base64,")
+    return base64.b64decode(page[start : page.index('"', start)]).decode()
+
+
+@pytest.mark.parametrize("asked", ["click.gini", "click.auc_by_level.head"])
+def test_levels_are_drawn_side_by_side_where_one_or_gini_is_asked_for(prepared, tmp_path, asked):
     levels = prepared.schema.levels.names
-    paths = [f"click.auc_by_level.{level}" for level in levels]
+    of = lambda cell: {
+        **{f"click.auc_by_level.{level}": 0.6 + 0.1 * place + 0.01 * cell.seed for place, level in enumerate(levels)},
+        "click.gini": 0.03 + 0.0042 * cell.seed,
+        "click.auc": 0.7,
+    }
     drawn = {}
-    for columns in ([*paths, "click.gini"], paths[:2]):
-        comparison = planned(compare(seeds=[0, 1], metrics=columns), prepared, tmp_path / str(len(columns)))
-        of = lambda cell: {**{path: 0.6 + 0.1 * place for place, path in enumerate(paths)}, "click.gini": 0.0321}
+    for columns in (["click.auc", asked], ["click.auc"]):
+        comparison = planned(compare(metrics=columns), prepared, tmp_path)
         carry_out(comparison, Canned(of), lambda line: None)
-        drawn[len(columns)] = html(compared(comparison, "x"), prepared.schema)
-    assert drawn[4].count("click by level and system") == 1 and "by level and system" not in drawn[2]
-    start = drawn[4].rindex("base64,", 0, drawn[4].index('" alt="click by level and system"')) + len("base64,")
-    svg = base64.b64decode(drawn[4][start : drawn[4].index('"', start)]).decode()
+        table = compared(comparison, "x")
+        drawn[len(columns)] = html(table, prepared.schema)
+        assert list(table.by_level) == (["click"] if len(columns) == 2 else [])
+    svg = svg_of(drawn[2], "click by level and system")
     assert all(colour in svg for colour in MODEL_COLOURS[:3]) and MODEL_COLOURS[3] not in svg
-    # letters are outlines in an SVG of these figures, so text shows as a comment
-    assert all(f"<!-- {level} -->" in svg for level in levels) and svg.count("<!-- .0321 -->") == 2
+    assert all(f"<!-- {level} -->" in svg for level in levels) and svg.count("<!-- .0321 -->") == 2  # mean of two seeds
+    assert "by level and system" not in drawn[1]
+
+
+def test_levels_and_gini_as_columns_and_claims(prepared, tmp_path):
+    """Gini is better when small: the claim's gain is above 0 for the smaller one."""
+    values = {"bottom": (0.60, 0.05), "mmoe": (0.64, 0.02)}
+    of = lambda cell: dict(
+        zip(("click.auc_by_level.tail", "click.gini"), [v + 0.001 * cell.seed for v in values[cell.label]], strict=True)
+    )
+    columns = ("click.auc_by_level.tail", "click.gini")
+    claims = [{"better": "mmoe", "than": ["bottom"]}]
+    comparison = planned(compare(metrics=columns, claims=claims), prepared, tmp_path)
+    carry_out(comparison, Canned(of), lambda line: None)
+    table = compared(comparison, "x")
+    assert [table.row("mmoe").scores[path].place for path in columns] == [1, 1]
+    assert [claim.test.mean for claim in table.claims] == pytest.approx([0.04, 0.03])
+    assert "|  | click AUC tail | click Gini ↓ |" in markdown(table, prepared.schema)
+    assert "by level and system" not in html(table, prepared.schema)  # two of the levels have no value
 
 
 def test_one_seed_has_no_deviation_and_says_so(prepared, tmp_path):

@@ -1,0 +1,124 @@
+"""Settings of systems varied: which systems a curve asks for, and what the metrics are over its values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.config import ConfigError, to_dict
+from models.schema import Schema
+from pipelines.compare.config import CompareConfig, Curve, System, check_labels, spelled, system_of
+from pipelines.compare.scores import Score, metrics_of, score_of
+
+if TYPE_CHECKING:
+    from pipelines.compare.comparison import Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Varied:
+    """A curve's systems, in the order of the axis.
+
+    Attributes:
+        values: of the axis; numbers from small to large, others as they are given, behind the system's own.
+        systems: of the values; rows of the table where they are the same.
+        own: place of the system that is varied.
+    """
+
+    curve: Curve
+    values: tuple[Any, ...]
+    systems: tuple[System, ...]
+    own: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A curve as numbers.
+
+    Attributes:
+        of: label of the system that is varied.
+        axis: path of the setting.
+        title: of the axis.
+        values: as the axis shows them.
+        labels: of the values' systems.
+        own: place of the system's own value.
+        scores: by metric, of every value.
+    """
+
+    of: str
+    axis: str
+    title: str
+    values: list[str]
+    labels: list[str]
+    own: int
+    scores: dict[str, list[Score]]
+
+
+def varied_of(compare: CompareConfig, schema: Schema, systems: Sequence[System]) -> tuple[Varied, ...]:
+    """The curves in their order. Values that make the same system, here or in the table, share it.
+
+    Args:
+        systems: rows of the table.
+
+    Raises:
+        ConfigError: a value that does not fit its axis, one that stands twice, labels that are too much alike.
+    """
+    known = list(systems)
+    curves = []
+    for curve in compare.curves:
+        own = next(system for system in systems if system.label == curve.of)
+        chosen: dict[str, tuple[Any, System]] = {own.label: (_setting(own, curve.axis), own)}
+        for value in curve.values:
+            try:
+                system = system_of(compare, schema, curve.of, curve, value)
+            except ConfigError as error:
+                raise ConfigError(f"compare.curves: {curve.label(value)}: {error}") from None
+            if system.model == own.model:
+                continue
+            same = (other for other in known if (other.model, other.schema) == (system.model, system.schema))
+            system = next(same, system)
+            if system.label in chosen:
+                raise ConfigError(f"compare.curves: {curve.axis} has the value {spelled(value)} twice.")
+            chosen[system.label] = value, system
+            known += [system] if system not in known else []
+        points = list(chosen.values())
+        if all(isinstance(value, int | float) for value, _ in points):
+            points.sort(key=lambda point: point[0])
+        curves.append(
+            Varied(
+                curve=curve,
+                values=tuple(value for value, _ in points),
+                systems=tuple(system for _, system in points),
+                own=[system.label for _, system in points].index(own.label),
+            )
+        )
+    try:
+        check_labels([system.label for system in known], "curves")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return tuple(curves)
+
+
+def drawn_of(comparison: "Comparison") -> list[Drawn]:
+    """What the finished cells say of the curves."""
+    of_all = [path for path in comparison.columns if path.count(".") == 1] or list(comparison.columns)
+    found = []
+    for varied in comparison.curves:
+        metrics = [metrics_of(comparison, system) for system in varied.systems]
+        found.append(
+            Drawn(
+                of=varied.curve.of,
+                axis=varied.curve.axis,
+                title=varied.curve.name,
+                values=[spelled(value) for value in varied.values],
+                labels=[system.label for system in varied.systems],
+                own=varied.own,
+                scores={path: [score_of(each, path) for each in metrics] for path in varied.curve.metrics or of_all},
+            )
+        )
+    return found
+
+
+def _setting(system: System, axis: str) -> Any:
+    here: Any = to_dict(system.model)
+    for part in axis.split(".")[1:]:
+        here = here.get(part) if isinstance(here, dict) else None
+    return here
