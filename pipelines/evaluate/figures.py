@@ -53,6 +53,7 @@ def group_bars(
     ceiling: str | None = None,
     from_zero: bool = False,
     named: bool = False,
+    notes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
     """A group of bars for every level and every stage, a bar for every entry; `ceiling` as a dash over the group.
 
@@ -61,6 +62,7 @@ def group_bars(
         colour: of the entries that get bars.
         ceiling: the entry that is no contestant.
         named: below the groups' names stands what candidates are divided by.
+        notes: below a group's name, by what candidates are divided by and group.
     """
     groups = [(by, name) for by, entries in values.items() for name in next(iter(entries.values()))]
     place = {group: i + 0.5 * list(values).index(group[0]) for i, group in enumerate(groups)}
@@ -84,7 +86,9 @@ def group_bars(
             low, high = min([*known, 0.5]), max(known)
             margin = 0.06 * (high - low + 0.01)
             axes.set_ylim(low - margin if low < 0.5 else 0.5, high + margin)
-        axes.set_xticks(list(place.values()), [name for _, name in groups])
+        below = [(notes or {}).get(by, {}).get(name) for by, name in groups]
+        names = [name if note is None else f"{name}\n{note}" for (_, name), note in zip(groups, below, strict=True)]
+        axes.set_xticks(list(place.values()), names)
         axes.set_xlim(-0.65, max(place.values()) + 0.65)
         if named:
             for by in values:

@@ -209,7 +209,11 @@ def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: M
             else "gAUC over no feed: none has both classes",
             f"NDCG over {first['ranked_feeds']:.0%} of the feeds" if first["auc"] is not None else "",
             *(
-                f"rows by {by}: " + ", ".join(f"{group} {rows:,}" for group, rows in first[f"rows_by_{by}"].items())
+                f"positives by {by}: "
+                + ", ".join(
+                    f"{group} {first[f'positives_by_{by}'][group]:,} of {rows:,}"
+                    for group, rows in first[f"rows_by_{by}"].items()
+                )
                 for by in ("level", "stage")
                 if f"rows_by_{by}" in first
             ),
@@ -235,6 +239,11 @@ def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: M
             {entry.name: colour[entry.name] for entry in racing},
             ceiling="truth" if truth and target.is_binary else None,
             from_zero=not target.is_binary,
+            notes={
+                by: {group: f"{positives:,} pos." for group, positives in first[f"positives_by_{by}"].items()}
+                for by in groups
+                if f"positives_by_{by}" in first
+            },
         ),
         "calibration": figures.calibration(
             "Calibration",
