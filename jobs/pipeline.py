@@ -1,7 +1,7 @@
 """The whole way: logs, preparation, search, training of the best settings, report, bundle, endpoint, one ranking.
 
-Every stage that is finished already is skipped, so a killed run goes on where it was. Without `tune.space` there is no
-search. Everything that was started is stopped at the end.
+Every stage that is finished already is skipped, so a killed run goes on where it was. Without `tune.space` and
+`tune.structure` there is no search. Everything that was started is stopped at the end.
 """
 
 import time
@@ -34,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         _title("1/5 Prepare")
         prepare_stage(experiment)
         trained = None
-        if experiment.tune.space:
+        if experiment.tune.space or experiment.tune.structure:
             _title("2/5 Search")
             found = search_stage(experiment)
-            experiment = with_best(experiment, found.best.values)
+            experiment = with_best(experiment, found)
             trained = found.bundle_path
         _title("3/5 Train")
         if trained is not None and experiment.train.workers == 0:
-            print("The best trial was trained to its end with these settings and this seed; its bundle is taken.")
+            print("The search trained its winner to the end with these settings; its bundle is taken.")
         else:
             trained = train_stage(experiment).bundle_path
         bundle = register_stage(experiment, trained)

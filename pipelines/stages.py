@@ -31,8 +31,12 @@ from pipelines.prepare.deciding import differences
 from pipelines.prepare.prepared import Prepared
 from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
-from pipelines.tune import SearchResult, search
+from pipelines.tune import SearchResult, StructureResult, search, search_structure
+from pipelines.tune.folder import left_over
 from pipelines.tune.registry import latest, register
+from pipelines.tune.search import RESULT, plan_of
+from pipelines.tune.structure.search import RESULT as STRUCTURE
+from pipelines.tune.structure.search import plan_of as plan_of_structure
 
 
 def logs_of(experiment: Experiment) -> CanonicalLogs:
@@ -79,15 +83,44 @@ def train_stage(experiment: Experiment, *, restart: bool = False) -> TrainResult
     )
 
 
-def search_stage(experiment: Experiment) -> SearchResult:
-    prepared = prepared_of(experiment)
-    return search(to_dict(experiment), prepared.path, experiment.tune, experiment.folder / "search")
+def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool = False) -> list[str]:
+    """What a search is going to do, in lines, once it has been checked.
+
+    Args:
+        resume: insist that there is a search to go on with.
+        restart: an earlier one is going to be thrown away.
+
+    Raises:
+        ConfigError: a space, targets or metrics that the experiment does not allow; `resume` without an earlier search.
+    """
+    folder, spelling, path = experiment.folder / "search", to_dict(experiment), prepared_of(experiment).path
+    is_structure = experiment.tune.structure is not None
+    before = left_over(folder, STRUCTURE if is_structure else RESULT)
+    if resume and (restart or not before):
+        raise ConfigError(
+            "--resume goes on with the search that is there and --restart throws it away; give one of them."
+            if restart
+            else f"there is no search at {folder} to go on with. Start one without --resume."
+        )
+    plan = (plan_of_structure if is_structure else plan_of)(spelling, path, experiment.tune, folder)
+    if before:
+        plan.append(f"{before} {'It is thrown away.' if restart else 'Going on with it; for a new one say --restart.'}")
+    return plan
 
 
-def with_best(experiment: Experiment, settings: dict[str, Any]) -> Experiment:
-    """The experiment with a search's best settings (value by path) in place."""
+def search_stage(experiment: Experiment, *, restart: bool = False) -> SearchResult | StructureResult:
+    """Searches settings or the graph of targets; goes on with what was begun before, unless told to restart."""
+    way = search if experiment.tune.structure is None else search_structure
+    folder = experiment.folder / "search"
+    return way(to_dict(experiment), prepared_of(experiment).path, experiment.tune, folder, resume=not restart)
+
+
+def with_best(experiment: Experiment, found: SearchResult | StructureResult) -> Experiment:
+    """The experiment with what a search has found in place: the best settings, or the graph of targets."""
+    if isinstance(found, StructureResult):
+        return replace(experiment, schema=found.schema)
     changes: dict[str, Any] = {}
-    for path, value in settings.items():
+    for path, value in found.best.values.items():
         changes = replaced(changes, path, value)
     return from_dict(Experiment, overlaid(to_dict(experiment), changes))
 

@@ -1,7 +1,10 @@
-"""Search over an experiment's model and training with Ray Tune; the winner becomes a registered bundle."""
+"""Search over an experiment's model and training, or over its graph of targets, with Ray Tune; the winner becomes a
+registered bundle."""
 
 from pipelines.tune.config import TuneConfig
 from pipelines.tune.registry import latest, register
 from pipelines.tune.search import SearchResult, Trial, search
+from pipelines.tune.structure.result import StructureResult
+from pipelines.tune.structure.search import search_structure
 
-__all__ = ["SearchResult", "Trial", "TuneConfig", "latest", "register", "search"]
+__all__ = ["SearchResult", "StructureResult", "Trial", "TuneConfig", "latest", "register", "search", "search_structure"]

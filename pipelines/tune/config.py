@@ -1,6 +1,7 @@
 """What the search may be told: where to look, how long, how many at a time."""
 
 import itertools
+import json
 import math
 import random
 from collections.abc import Iterator, Mapping
@@ -11,15 +12,16 @@ import torch
 from pydantic import Discriminator
 
 from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
-from models.leveled import ranker_of
+from models.learners import is_leveled
+from models.leveled import Leveled, ranker_of
 from models.metrics import direction
-from models.ranker import RankerConfig
+from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.train import TrainConfig
 from pipelines.train.config import EXECUTION
 from pipelines.train.monitor import Monitor
-from pipelines.tune.graphs import StructureConfig
+from pipelines.tune.structure.graphs import StructureConfig
 
 MOST_CHECKED = 50  # combinations of choices that are tried out before a search starts; of more, as many at random
 
@@ -34,6 +36,9 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("a choice needs at least one value.")
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(value if isinstance(value, str) else json.dumps(value) for value in self.values)
 
     def ends(self) -> tuple[Any, ...]:
         return self.values
@@ -51,6 +56,9 @@ class Uniform:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"uniform needs low < high, got {self.low} and {self.high}.")
 
+    def __str__(self) -> str:
+        return f"from {self.low:g} to {self.high:g}"
+
     def ends(self) -> tuple[Any, ...]:
         return (self.low, self.high)
 
@@ -66,6 +74,9 @@ class LogUniform:
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high < math.inf:
             raise ValueError(f"loguniform needs 0 < low < high, got {self.low} and {self.high}.")
+
+    def __str__(self) -> str:
+        return f"from {self.low:g} to {self.high:g}, on a log scale"
 
     def ends(self) -> tuple[Any, ...]:
         return (self.low, self.high)
@@ -84,6 +95,9 @@ class Int:
         if not self.low < self.high or (self.log and self.low < 1):
             raise ValueError(f"int needs low < high, and low >= 1 with log, got {self.low} and {self.high}.")
 
+    def __str__(self) -> str:
+        return f"whole, from {self.low} to {self.high}" + (", on a log scale" if self.log else "")
+
     def ends(self) -> tuple[Any, ...]:
         return (self.low, self.high)
 
@@ -99,10 +113,15 @@ class TuneConfig:
         trials: configurations tried.
         space: what varies, by path in the experiment, for example
             `train.optimiser.dense.rate: {type: loguniform, low: 1e-4, high: 1e-2}`.
-        metric: validation metric to search by, `target.metric` or `mean.metric`; None takes what training monitors.
+        metric: validation metric to search by, `target.metric` or `mean.metric`; None takes what training monitors. Of
+            several, the first decides which epoch of a trial is its best and which trial wins; what cannot be bettered in
+            one without losing in another is marked in the table (the Pareto front).
         searcher: `optuna` learns from finished trials (TPE), `random` does not.
-        grace_epochs: no trial is stopped before so many epochs (ASHA).
-        reduction: at every rung one in so many trials goes on. Rungs are at grace_epochs * reduction ** k.
+        scheduler: `asha` stops trials that are behind; `none` trains all to their end. None takes asha, or none where there are
+            several metrics: one of them alone would stop trials that are good at the others. Learners that plan the whole
+            training (cmlir, finetune) want none.
+        grace_epochs: asha stops no trial before so many epochs.
+        reduction: of asha; at every rung one in so many trials goes on. Rungs are at grace_epochs * reduction ** k.
         max_concurrent: trials at a time.
         cpus_per_trial: logical CPUs (and PyTorch threads) of a trial.
         gpus_per_trial: GPUs of a trial.
@@ -114,8 +133,9 @@ class TuneConfig:
 
     trials: int = 8
     space: dict[str, Dimension] = default(default_factory=dict)
-    metric: str | None = None
+    metric: str | tuple[str, ...] | None = None
     searcher: Literal["optuna", "random"] = "optuna"
+    scheduler: Literal["asha", "none"] | None = None
     grace_epochs: int = 1
     reduction: int = 3
     max_concurrent: int = 2
@@ -145,15 +165,32 @@ class TuneConfig:
                 )
             if section == "train" and rest.split(".")[0] in EXECUTION | {"device", "precision", "monitor"}:
                 raise ValueError(f"tune.space: `{path}` says how a trial is run or judged, not what is trained.")
-        if self.metric is not None:
+        if self.metric == () or len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"tune.metric names one metric or several different ones, got {list(self.metrics)}.")
+        for metric in self.metrics:
             try:
-                way = direction(self.metric)
+                way = direction(metric)
             except KeyError as error:
                 raise ValueError(f"tune.metric: {error.args[0]}") from None
             if way == "one":
-                raise ValueError(
-                    f"tune.metric: `{self.metric}` is neither to be large nor small; search by a log_loss or an auc."
-                )
+                raise ValueError(f"tune.metric: `{metric}` is neither to be large nor small; search by a log_loss or an auc.")
+        if len(self.metrics) > 1 and self.scheduler == "asha":
+            raise ValueError(
+                "tune.scheduler `asha` compares trials by one metric and would give up those that are good at the others; with "
+                f"the {len(self.metrics)} of tune.metric set it to none."
+            )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics that are named; none where what training monitors is taken."""
+        if self.metric is None:
+            return ()
+        return (self.metric,) if isinstance(self.metric, str) else self.metric
+
+    @property
+    def scheduler_taken(self) -> Literal["asha", "none"]:
+        """What `scheduler` comes to."""
+        return self.scheduler or ("none" if len(self.metrics) > 1 else "asha")
 
 
 def configs(spelling: Mapping[str, Any], values: Mapping[str, Any], config: TuneConfig) -> tuple[RankerConfig, TrainConfig]:
@@ -165,8 +202,8 @@ def configs(spelling: Mapping[str, Any], values: Mapping[str, Any], config: Tune
     changed: dict[str, Any] = {"model": spelling.get("model") or {"system": "mmoe"}, "train": spelling.get("train") or {}}
     for path, value in values.items():
         changed = replaced(changed, path, value)
-    if config.metric is not None:
-        changed = replaced(changed, "train.monitor", config.metric)
+    if config.metrics:
+        changed = replaced(changed, "train.monitor", config.metrics[0])
     train = overlaid(to_dict(TrainConfig()), changed["train"])
     run = {"workers": 0, "reader": "thread", "threads": max(1, int(config.cpus_per_trial))}
     return resolve(changed["model"]), from_dict(TrainConfig, {**train, **run}, where="train")
@@ -187,28 +224,41 @@ def checked(
     """
     try:
         model, train = configs(spelling, values, config)
-        with torch.device("meta"):  # shapes are checked, no memory is taken
-            ranker_of(schema, model, dict.fromkeys(schema.tables, 2))
-        Monitor(schema, train.monitor)
+        ranker = ranker_of_meta(schema, model)
+        for metric in config.metrics:
+            if metric.split(".")[0] not in (*ranker.trained, "mean"):
+                raise ConfigError(
+                    f"tune.metric: `{metric}` begins with none that is trained: {', '.join((*ranker.trained, 'mean'))}."
+                )
+        Monitor(schema, train.monitor, tuple(ranker.trained))
     except ValueError as error:
         shown = ", ".join(f"{path} = {value!r}" for path, value in values.items())
         raise ConfigError(f"tune.space, with {shown}: {error}" if shown else str(error)) from None
     return model, train
 
 
-def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> None:
+def ranker_of_meta(schema: Schema, model: RankerConfig) -> Ranker | Leveled:
+    """The ranker of a configuration without weights: shapes are checked, no memory is taken."""
+    with torch.device("meta"):
+        return ranker_of(schema, model, dict.fromkeys(schema.tables, 2))
+
+
+def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> int:
     """Tries out what a search could sample, so that a wrong path or value is told before it starts.
 
     Every choice with every other, up to `MOST_CHECKED` combinations, each with all ranges at their low and high ends; a
     ranker of the schema is built from every one. Values that are refused together, but not each of them always, may be
     searched over (`floor` and `alpha` of pimm): a trial that draws such a combination is refused when its turn comes.
 
+    Returns:
+        combinations that were tried.
+
     Raises:
         ConfigError: naming the path, the value and what is wrong.
     """
     if not config.space:
         raise ConfigError("tune.space is empty, so there is nothing to search. Name a path, or run jobs.train instead.")
-    _check_grace(checked(spelling, {}, config, schema)[1], config)
+    checked(spelling, {}, config, schema)
     tried: set[Places] = set()
     accepted: set[tuple[int, int]] = set()  # dimension and place among its ends
     refused: dict[tuple[int, int], ConfigError] = {}
@@ -217,12 +267,12 @@ def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema)
         tried.add(places)
         values = {path: item.ends()[place] for (path, item), place in zip(config.space.items(), places, strict=True)}
         try:
-            _, train = checked(spelling, values, config, schema)
+            model, train = checked(spelling, values, config, schema)
         except ConfigError as error:
             for end in enumerate(places):
                 refused.setdefault(end, error)
         else:
-            _check_grace(train, config)
+            _check_scheduler(model, train, config)
             accepted.update(enumerate(places))
 
     for places in _combinations(config):
@@ -235,6 +285,7 @@ def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema)
                 try_out(places)
         if end not in accepted:
             raise error
+    return len(tried)
 
 
 Places = tuple[int, ...]
@@ -262,6 +313,13 @@ def _with_end(end: tuple[int, int], config: TuneConfig, rng: random.Random) -> P
     return tuple(drawn)
 
 
-def _check_grace(train: TrainConfig, config: TuneConfig) -> None:
+def _check_scheduler(model: RankerConfig, train: TrainConfig, config: TuneConfig) -> None:
+    if config.scheduler_taken == "none":
+        return
     if train.epochs < config.grace_epochs:
         raise ConfigError(f"tune.grace_epochs is {config.grace_epochs}, but trials have only train.epochs={train.epochs}.")
+    if is_leveled(model.learner):
+        raise ConfigError(
+            f"the learner `{model.learner.kind}` plans its whole training, so trials cannot be judged before its end, as "
+            "tune.scheduler `asha` does. Set tune.scheduler to none."
+        )

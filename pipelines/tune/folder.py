@@ -53,3 +53,22 @@ def say_where_to_watch(what: str, curves: Path, config: TuneConfig, say: Callabl
     url = ray._private.worker.get_dashboard_url()
     dashboard = f" · Ray dashboard: http://{url}" if url else ""
     say(f"{what} Watch: tensorboard --logdir {curves}{dashboard}")
+
+
+def left_over(output: Path, result: str) -> str:
+    """What an earlier search left in the folder, in words; empty without any.
+
+    Args:
+        result: file that only a finished search leaves in its folder.
+    """
+    if not (output / IDENTITY).exists():
+        return ""
+    if (output / result).exists():
+        return f"{output} holds a finished search."
+    histories = [json.loads(file.read_text()) for file in output.glob("trials/*/history.json")]
+    epochs = sum(len(history) for history in histories)
+    over = sum(1 for _ in output.glob("trials/*/bundle"))
+    return (
+        f"{output} holds a search that was stopped: {over} trainings are done and {len(histories) - over} begun, {epochs} "
+        "epochs in all."
+    )

@@ -1,26 +1,31 @@
-"""A search as a picture: the metric over the trials, and against every parameter."""
+"""A search as a picture: the metric over the trials, and against every parameter; of two metrics, trials in their plane with
+the Pareto front.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig
+from pipelines.tune.objectives import Objectives
 
 if TYPE_CHECKING:
     from pipelines.tune.search import Trial
 
 COLOURS = {"done": "#2563a8", "stopped": "#b8c4cf"}
+FRONT = "#d97706"
 COLUMNS = 3
 
 
-def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, metric: str, mode: str) -> None:
-    """Writes a PNG; trials without any finished epoch are left out."""
+def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, objectives: Objectives) -> None:
+    """Writes a PNG; trials without any finished epoch are left out. Of more than two metrics the first two are drawn."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = sorted((trial for trial in trials if trial.score is not None), key=lambda trial: trial.number)
-    panels = 1 + len(config.space)
+    metric, *others = objectives.names
+    panels = 1 + bool(others) + len(config.space)
     rows = -(-panels // COLUMNS)
     style: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     with matplotlib.rc_context(style):
@@ -29,13 +34,15 @@ def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, metric: str,
         grid = figure.subplots(rows, min(panels, COLUMNS), squeeze=False).flat
         first = next(grid)
         _scatter(first, shown, [trial.number for trial in shown])
-        pick = max if mode == "max" else min
+        pick = max if objectives.modes[0] == "max" else min
         scores = [trial.score for trial in shown if trial.score is not None]
         best = [pick(scores[: i + 1]) for i in range(len(scores))]
         first.step([trial.number for trial in shown], best, where="post", color="#d97706", linewidth=1.3, label="best so far")
         first.set(xlabel="trial", ylabel=metric)
         first.xaxis.get_major_locator().set_params(integer=True)
         first.legend(frameon=False, fontsize=8)
+        if others:
+            _plane(next(grid), shown, metric, others[0])
         for axes, (name, dimension) in zip(grid, config.space.items(), strict=False):
             values = [trial.values[name] for trial in shown]
             if isinstance(dimension, Choice):
@@ -62,3 +69,23 @@ def _scatter(axes: Any, trials: Sequence["Trial"], x: Sequence[float]) -> None:
         if here:
             label = status if status == "done" else "stopped early"
             axes.scatter(*zip(*here, strict=True), s=28, color=colour, edgecolor="white", linewidth=0.6, label=label)
+
+
+def _plane(axes: Any, trials: Sequence["Trial"], first: str, second: str) -> None:
+    """Trials by two metrics; those of the front are joined and numbered."""
+    for trial in trials:
+        axes.scatter(
+            trial.scores[second],
+            trial.scores[first],
+            s=34 if trial.front else 22,
+            color=FRONT if trial.front else COLOURS["done" if trial.status == "done" else "stopped"],
+            edgecolor="white",
+            linewidth=0.6,
+            zorder=3 if trial.front else 2,
+        )
+    front = sorted((trial.scores[second], trial.scores[first], trial.number) for trial in trials if trial.front)
+    axes.plot([x for x, _, _ in front], [y for _, y, _ in front], color=FRONT, linewidth=1.2, label="Pareto front")
+    for x, y, number in front:
+        axes.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=second, ylabel=first)
+    axes.legend(frameon=False, fontsize=8)

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
@@ -25,6 +25,7 @@ from pipelines.prepare.prepared import Prepared
 from pipelines.train import train
 from pipelines.train.checkpoint import write_text
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, checked, schema_of
+from pipelines.tune.objectives import Objectives
 
 OBJECTIVE, EPOCH = "objective", "epoch"
 EXPERIMENT = "search"
@@ -37,8 +38,7 @@ class Job:
     """What every trial needs, by value; data by path.
 
     Attributes:
-        mode: whether the objective is to be large or small.
-        metric: what the objective is called.
+        objectives: what trials are judged by.
     """
 
     spelling: Mapping[str, Any]
@@ -46,8 +46,7 @@ class Job:
     folder: Path
     config: TuneConfig
     epochs: int
-    metric: str
-    mode: str
+    objectives: Objectives
 
     @property
     def trials(self) -> Path:
@@ -98,17 +97,10 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
             trainable,
             param_space={path: _domain(dimension) for path, dimension in config.space.items()},
             tune_config=tune.TuneConfig(
-                metric=OBJECTIVE,
-                mode=job.mode,
                 num_samples=config.trials,
                 max_concurrent_trials=config.max_concurrent if config.searcher != "random" else None,  # it limits itself
-                search_alg=_searcher(config, job.mode),
-                scheduler=ASHAScheduler(
-                    time_attr=EPOCH,
-                    grace_period=config.grace_epochs,
-                    reduction_factor=config.reduction,
-                    max_t=max(job.epochs, config.grace_epochs) + 1,  # one more: who reaches the last epoch ends by itself
-                ),
+                search_alg=_searcher(config, job.objectives),
+                scheduler=_scheduler(config, job),
                 trial_dirname_creator=lambda trial: trial.trial_id,
                 reuse_actors=True,
             ),
@@ -180,11 +172,18 @@ def _trial(sampled: dict[str, Any], job: Job) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / REFUSED, str(error))
         return
-    told = []
+    told: list[int] = []
+    best: list[Mapping[str, Any]] = []
 
     def tell(record: Mapping[str, Any]) -> None:
         told.append(record["epoch"])
-        tune.report({OBJECTIVE: record["monitor"], EPOCH: record["epoch"] + 1})
+        best.append(
+            record if not best or job.objectives.monitor.is_better(record["monitor"], best[-1]["monitor"]) else best[-1]
+        )
+        # asha compares trials of one age; a searcher that sees them at their end is told of the epoch that the bundle is of
+        shown = record if job.config.scheduler_taken == "asha" else best[-1]
+        scores = job.objectives.scores(shown).values()
+        tune.report({**dict(zip(names_of(job.objectives), scores, strict=True)), EPOCH: record["epoch"] + 1})
 
     result = train(prepared, model, train_config, output=folder, on_epoch=tell)
     if result.history[-1]["epoch"] not in told:  # the training was over, but Tune had not heard of its end
@@ -203,10 +202,30 @@ def _domain(dimension: Choice | Uniform | LogUniform | Int) -> Any:
             return tune.lograndint(low, high + 1) if log else tune.randint(low, high + 1)
 
 
-def _searcher(config: TuneConfig, mode: str) -> Any:
+def names_of(objectives: Objectives) -> list[str]:
+    """What Ray Tune knows the metrics by."""
+    return [OBJECTIVE, *(f"{OBJECTIVE}_{place}" for place in range(2, len(objectives.names) + 1))]
+
+
+def _searcher(config: TuneConfig, objectives: Objectives) -> Any:
     if config.searcher == "random":
         return BasicVariantGenerator(random_state=config.seed, max_concurrent=config.max_concurrent)
-    return OptunaSearch(metric=OBJECTIVE, mode=mode, seed=config.seed)
+    if len(objectives.names) == 1:
+        return OptunaSearch(metric=OBJECTIVE, mode=objectives.modes[0], seed=config.seed)
+    return OptunaSearch(metric=names_of(objectives), mode=list(objectives.modes), seed=config.seed)
+
+
+def _scheduler(config: TuneConfig, job: Job) -> TrialScheduler:
+    if config.scheduler_taken == "none":
+        return FIFOScheduler()
+    return ASHAScheduler(
+        metric=OBJECTIVE,
+        mode=job.objectives.modes[0],
+        time_attr=EPOCH,
+        grace_period=config.grace_epochs,
+        reduction_factor=config.reduction,
+        max_t=max(job.epochs, config.grace_epochs) + 1,  # one more: who reaches the last epoch ends by itself
+    )
 
 
 class Lines(TrialProgressCallback):
@@ -224,11 +243,14 @@ class Lines(TrialProgressCallback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         value = result[OBJECTIVE]
-        better = self.best is None or (value > self.best if self.job.mode == "max" else value < self.best)
+        better = self.best is None or self.job.objectives.monitor.is_better(value, self.best)
         self.best = value if better else self.best
         spelled = ", ".join(f"{path.rsplit('.', 1)[-1]} {short(v)}" for path, v in self._values(trial).items())
         mark = " (best so far)" if better else ""
-        self.say(f"{self._name(trial)} · epoch {result[EPOCH]} · {self.job.metric} {value:.4f}{mark} · {spelled}")
+        names = self.job.objectives.names
+        first, *others = (f"{name} {result[key]:.4f}" for name, key in zip(names, names_of(self.job.objectives), strict=True))
+        scores = " · ".join([first + mark, *others])
+        self.say(f"{self._name(trial)} · epoch {result[EPOCH]} · {scores} · {spelled}")
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         over = sum(other is trial or other.is_finished() for other in trials)

@@ -5,15 +5,16 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from models.config import ConfigError, to_dict
 from pipelines.prepare.prepared import Prepared
 from pipelines.train.monitor import Monitor
-from pipelines.tune.config import Choice, TuneConfig, check_space, configs, schema_of
+from pipelines.tune.config import Choice, TuneConfig, check_space, configs, ranker_of_meta, schema_of
 from pipelines.tune.folder import claim, note, say_where_to_watch, write_json
+from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.picture import draw
 
 Status = Literal["done", "stopped", "refused", "failed"]
@@ -29,7 +30,9 @@ class Trial:
         status: `done`, `stopped` early because others were better, `refused` because the values do not go together, or
             `failed`.
         values: what was sampled, by path.
-        score: the metric of its best epoch; None if no epoch was finished.
+        score: the first metric in its best epoch, which is the one of the bundle; None if no epoch was finished.
+        scores: all metrics in that epoch, by name.
+        front: no other trial that was trained to its end is as good in all metrics and better in one (the Pareto front).
         best_epoch: counted from 1.
         seconds: of training steps.
         reason: of a refusal or a failure, in one line.
@@ -43,6 +46,8 @@ class Trial:
     best_epoch: int | None
     epochs: int
     seconds: float
+    scores: dict[str, float] = field(default_factory=dict)
+    front: bool = False
     reason: str = ""
 
 
@@ -52,7 +57,8 @@ class SearchResult:
 
     Attributes:
         trials: the best first; refused and failed ones last.
-        best: the best that was trained to its end.
+        best: the best that was trained to its end, by the first metric.
+        metric: the first one.
         bundle_path: its bundle, in the trial's folder.
         fresh: False if the search had been finished before.
     """
@@ -65,12 +71,48 @@ class SearchResult:
     fresh: bool
 
     @property
+    def front(self) -> list[Trial]:
+        """Trials that none is better than in all metrics, the best by the first metric first."""
+        return [trial for trial in self.trials if trial.front]
+
+    @property
     def table(self) -> Path:
         return self.folder / "search.csv"
 
     @property
     def picture(self) -> Path:
         return self.folder / "search.png"
+
+
+def plan_of(experiment_spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path) -> list[str]:
+    """What `search` is going to do with these, in lines.
+
+    Raises:
+        ConfigError: as `search`, of what can be known before it starts.
+    """
+    prepared, objectives, tried = _checked(experiment_spelling, Path(prepared_path).resolve(), config)
+    largest = {"max": "large", "min": "small"}
+    wanted = ", ".join(f"{name} ({largest[mode]})" for name, mode in zip(objectives.names, objectives.modes, strict=True))
+    ends = {"asha": "stops trials that are behind (asha)", "none": "trains all trials to their end"}[config.scheduler_taken]
+    width = max(map(len, config.space))
+    return [
+        f"Search: {config.trials} trials of at most {_most_epochs(experiment_spelling, config)} epochs on {prepared.path}, "
+        f"{config.max_concurrent} at a time; {config.searcher}, {ends}.",
+        f"By validation metrics: {wanted}",
+        *(f"  {path:<{width}}  {dimension}" for path, dimension in config.space.items()),
+        f"Checked: {tried} combinations of ends build rankers. Results: {output}",
+    ]
+
+
+def _checked(spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig) -> tuple[Prepared, Objectives, int]:
+    """The data, what is searched by, and how many combinations of values were tried out."""
+    prepared = Prepared.open(prepared_path, schema=schema_of(spelling))
+    if not prepared.files("valid"):
+        raise ConfigError(f"`{prepared_path}` has no validation feeds to search by; set prepare.valid_days to 1 or more.")
+    tried = check_space(spelling, config, prepared.schema)
+    model, train = configs(spelling, {}, config)
+    trained = ranker_of_meta(prepared.schema, model).trained
+    return prepared, objectives_of(config, Monitor(prepared.schema, train.monitor, trained)), tried
 
 
 def search(
@@ -98,16 +140,11 @@ def search(
             no validation feeds, or every trial failed.
     """
     output, prepared_path = Path(output).resolve(), Path(prepared_path).resolve()
-    prepared = Prepared.open(prepared_path, schema=schema_of(experiment_spelling))
-    if not prepared.files("valid"):
-        raise ConfigError(f"`{prepared_path}` has no validation feeds to search by; set prepare.valid_days to 1 or more.")
-    check_space(experiment_spelling, config, prepared.schema)
-    monitor = Monitor(prepared.schema, configs(experiment_spelling, {}, config)[1].monitor)
-    mode = "min" if monitor.is_better(0.0, 1.0) else "max"
+    prepared, objectives, _ = _checked(experiment_spelling, prepared_path, config)
     if resume is False:
         shutil.rmtree(output, ignore_errors=True)
     claim(output, _identity(experiment_spelling, prepared, config))
-    finished = _finished(output, monitor.name)
+    finished = _finished(output, objectives.names[0])
     if finished is not None:
         say(f"Already searched: {finished.table}. For a new search give another output folder or resume=False.")
         return finished
@@ -121,17 +158,14 @@ def search(
         folder=output,
         config=config,
         epochs=_most_epochs(experiment_spelling, config),
-        metric=monitor.name,
-        mode=mode,
+        objectives=objectives,
     )
     trials = [
-        _trial(ended.number, ended.id, ended.values, ended.failure, job.trials / ended.id, monitor, ended.refusal)
+        _trial(ended.number, ended.id, ended.values, ended.failure, job.trials / ended.id, objectives, ended.refusal)
         for ended in sorted(run_trials(job, say), key=lambda ended: ended.number)
     ]
-    worst = -math.inf if mode == "max" else math.inf
-    trials.sort(key=lambda trial: worst if trial.score is None else trial.score, reverse=mode == "max")
-    trials.sort(key=lambda trial: trial.status in ("refused", "failed"))
-    _write_tables(output, trials, config, monitor.name)
+    trials = _with_front(_sorted(trials, objectives), objectives)
+    _write_tables(output, trials, config, objectives)
     for trial in trials:
         if trial.reason:
             say(f"trial {trial.number} {'failed' if trial.status == 'failed' else 'was refused'}: {trial.reason}")
@@ -139,14 +173,21 @@ def search(
     if not done:
         reasons = dict.fromkeys(trial.reason for trial in trials if trial.reason)
         raise ConfigError(f"no trial of {len(trials)} was trained to its end: {'; '.join(reasons) or 'see ' + str(job.trials)}")
-    draw(output / "search.png", trials, config, monitor.name, mode)
+    draw(output / "search.png", trials, config, objectives)
     best = done[0]
     bundle = job.trials / best.id / "bundle"
-    note(bundle, "search", {"trial": best.number, "trials": len(trials), "metric": monitor.name, "values": best.values})
-    result = SearchResult(trials=trials, best=best, bundle_path=bundle, metric=monitor.name, folder=output, fresh=True)
+    won = {"trial": best.number, "trials": len(trials), "metric": objectives.names[0]}
+    note(bundle, "search", {**won, "values": best.values, "scores": best.scores})
+    result = SearchResult(trials=trials, best=best, bundle_path=bundle, metric=objectives.names[0], folder=output, fresh=True)
     write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number})
     spelled = ", ".join(f"{path} = {value}" for path, value in best.values.items())
-    say(f"Best of {len(trials)} trials: trial {best.number}, {monitor.name} {best.score:.4f} with {spelled}")
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in best.scores.items())
+    say(f"Best of {len(trials)} trials: trial {best.number}, {scores} with {spelled}")
+    if len(objectives.names) > 1:
+        front = ", ".join(
+            f"{trial.number} ({' / '.join(f'{value:.4f}' for value in trial.scores.values())})" for trial in result.front
+        )
+        say(f"It wins by {objectives.names[0]}; none is better in all of {', '.join(objectives.names)} than: {front}")
     say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
     return result
 
@@ -174,6 +215,19 @@ def _finished(output: Path, metric: str) -> SearchResult | None:
     return SearchResult(trials=trials, best=best, bundle_path=bundle, metric=metric, folder=output, fresh=False)
 
 
+def _sorted(trials: list[Trial], objectives: Objectives) -> list[Trial]:
+    """The best first, refused and failed ones last."""
+    sign = -1 if objectives.modes[0] == "max" else 1
+    merit = lambda trial: math.inf if trial.score is None else sign * trial.score
+    return sorted(trials, key=lambda trial: (trial.status in ("refused", "failed"), merit(trial)))
+
+
+def _with_front(trials: list[Trial], objectives: Objectives) -> list[Trial]:
+    done = [trial for trial in trials if trial.status == "done" and trial.scores]
+    front = {done[place].number for place in objectives.front([trial.scores for trial in done])}
+    return [replace(trial, front=trial.number in front) for trial in trials]
+
+
 def _most_epochs(spelling: Mapping[str, Any], config: TuneConfig) -> int:
     at_ends = config.space["train.epochs"].ends() if "train.epochs" in config.space else ()
     return max([int(value) for value in at_ends] or [configs(spelling, {}, config)[1].epochs])
@@ -185,23 +239,23 @@ def _trial(
     values: dict[str, Any],
     failure: str | None,
     folder: Path,
-    monitor: Monitor,
+    objectives: Objectives,
     refusal: str | None = None,
 ) -> Trial:
     """Reads from a trial's training folder what it has reached."""
     file = folder / "history.json"
     history: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
-    best: dict[str, Any] | None = None
-    for record in history:
-        if best is None or monitor.is_better(record["monitor"], best["monitor"]):
-            best = record
     done = (folder / "bundle").is_dir()
+    best = objectives.best(history)
+    if done:  # which knows best what it is of
+        best = history[json.loads((folder / "bundle" / "provenance.json").read_text())["best_epoch"] - 1]
     return Trial(
         number=number,
         id=id,
         status="failed" if failure else "refused" if refusal else "done" if done else "stopped",
         values=values,
         score=best["monitor"] if best else None,
+        scores=objectives.scores(best) if best else {},
         best_epoch=best["epoch"] + 1 if best else None,
         epochs=len(history),
         seconds=round(sum(record["seconds"] for record in history), 1),
@@ -212,13 +266,25 @@ def _trial(
 # -- what is left --------------------------------------------------------------------------------------------------
 
 
-def _write_tables(output: Path, trials: Sequence[Trial], config: TuneConfig, metric: str) -> None:
-    heads = ["trial", "status", metric, "best_epoch", "epochs", "seconds", *config.space, "reason"]
+def _write_tables(output: Path, trials: Sequence[Trial], config: TuneConfig, objectives: Objectives) -> None:
+    several = len(objectives.names) > 1
+    heads = [
+        "trial",
+        "status",
+        *objectives.names,
+        *(["front"] if several else []),
+        "best_epoch",
+        "epochs",
+        "seconds",
+        *config.space,
+        "reason",
+    ]
     rows = [
         [
             trial.number,
             trial.status,
-            "" if trial.score is None else f"{trial.score:.6f}",
+            *(f"{trial.scores[name]:.6f}" if name in trial.scores else "" for name in objectives.names),
+            *([("yes" if trial.front else "")] if several else []),
             trial.best_epoch or "",
             trial.epochs,
             trial.seconds,

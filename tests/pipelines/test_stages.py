@@ -1,13 +1,21 @@
 """What stages decide between a search and a training, and between prepared tables and a changed experiment."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from models.config import overlaid
+import pytest
+
+from models.config import ConfigError, from_dict, overlaid
 from models.schema import Schema
-from pipelines.config import load_experiment
+from pipelines.config import Experiment, load_experiment
 from pipelines.prepare.deciding import differences, unreadable
-from pipelines.stages import with_best
-from tests.samples import full_schema
+from pipelines.stages import search_plan, with_best
+from pipelines.tune import SearchResult, StructureResult, Trial
+from pipelines.tune.folder import claim
+from pipelines.tune.structure.graphs import EMPTY, Tried
+from pipelines.tune.structure.problem import with_parents
+from tests.pipelines.fabricate import fabricate
+from tests.samples import full_schema, tiny_schema
 
 QUICKSTART = Path(__file__).parents[2] / "jobs" / "configs" / "quickstart.yaml"
 
@@ -15,10 +23,61 @@ QUICKSTART = Path(__file__).parents[2] / "jobs" / "configs" / "quickstart.yaml"
 def test_the_best_settings_replace_a_section_of_another_kind_whole():
     experiment = load_experiment(QUICKSTART)
     values = {"train.optimiser.dense.kind": "adagrad", "train.optimiser.dense.rate": 0.02, "model.system": "ple"}
-    best = with_best(experiment, values)
+    trial = Trial(number=1, id="a", status="done", values=values, score=0.7, best_epoch=1, epochs=1, seconds=1.0)
+    found = SearchResult(trials=[trial], best=trial, bundle_path=Path(), metric="click.auc", folder=Path(), fresh=True)
+    best = with_best(experiment, found)
     assert best.train.optimiser.dense.kind == "adagrad" and best.train.optimiser.dense.rate == 0.02
     assert best.ranker.fusion.kind == "ple"
     assert best.schema == experiment.schema and best.train.batch_feeds == experiment.train.batch_feeds
+
+
+def test_a_found_graph_is_the_schema_to_go_on_with():
+    experiment = load_experiment(QUICKSTART)
+    schema = with_parents(experiment.schema, {"order": ("click",)})
+    graph = Tried(number=1, graph=EMPTY, round=0, change="start", scores=(0.7,))
+    found = StructureResult(
+        found=graph,
+        schema=schema,
+        tried=(graph,),
+        steps=(),
+        tolerance=0.0,
+        final=(),
+        final_seeds=(0,),
+        final_error=None,
+        final_tolerance=0.0,
+        over_budget=False,
+        bundle_path=Path(),
+        metric="auc",
+        folder=Path(),
+        fresh=True,
+    )
+    best = with_best(experiment, found)
+    assert best.schema.parents("order") == ("click",) and replace(best, schema=experiment.schema) == experiment
+
+
+SPACE = {"space": {"train.epochs": {"type": "int", "low": 1, "high": 2}}}
+STRUCTURE = {"structure": {"targets": ["click", "order"]}}
+
+
+@pytest.mark.parametrize(("tune", "result"), [(SPACE, "search.json"), (STRUCTURE, "structure.json")])
+def test_going_on_and_starting_anew_are_said_and_insisted_upon(tmp_path, tune, result):
+    fabricate(tmp_path / "x" / "prepared")
+    model = {"system": "dbmtl", "embedding_width": 4}
+    spelling = {"name": "x", "output": str(tmp_path), "schema": tiny_schema().to_dict(), "logs": {"kind": "simulate"}}
+    experiment = from_dict(Experiment, {**spelling, "model": model, "tune": tune})
+    fresh = search_plan(experiment)
+    assert "2 targets" in fresh[0] if tune == STRUCTURE else "8 trials" in fresh[0]
+    with pytest.raises(ConfigError, match=r"there is no search at .* to go on with. Start one without --resume"):
+        search_plan(experiment, resume=True)
+    claim(tmp_path / "x" / "search", {"data": "a"})
+    assert search_plan(experiment)[:-1] == search_plan(experiment, resume=True)[:-1] == fresh
+    told = search_plan(experiment)[-1]
+    assert "a search that was stopped: 0 trainings" in told and told.endswith("Going on with it; for a new one say --restart.")
+    assert search_plan(experiment, restart=True)[-1].endswith("It is thrown away.")
+    (tmp_path / "x" / "search" / result).touch()
+    assert "holds a finished search. Going on" in search_plan(experiment)[-1]
+    with pytest.raises(ConfigError, match=r"--resume goes on .* --restart throws it away; give one of them"):
+        search_plan(experiment, resume=True, restart=True)
 
 
 def changed(schema: Schema, place: int = 0, /, **of_target) -> Schema:

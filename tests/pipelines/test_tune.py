@@ -3,8 +3,10 @@
 import csv
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.config import ConfigError, from_dict
@@ -15,9 +17,10 @@ from pipelines.train import TrainConfig, train
 from pipelines.train.monitor import Monitor
 from pipelines.tune import TuneConfig, latest, register
 from pipelines.tune.config import MOST_CHECKED, check_space, checked, configs
-from pipelines.tune.folder import claim
+from pipelines.tune.folder import claim, left_over
+from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.picture import draw
-from pipelines.tune.search import Trial, _trial, _write_tables, search
+from pipelines.tune.search import Trial, _sorted, _trial, _with_front, _write_tables, plan_of, search
 from tests.pipelines.fabricate import fabricate
 from tests.samples import TABLE_SIZES, full_schema
 
@@ -77,6 +80,10 @@ def test_what_the_experiment_does_not_allow_is_told_before_the_search(tiny_schem
         ({"metric": "click.calibration"}, "neither to be large nor small"),
         ({"trails": 3}, r"`tune\.trails` is not a known key\. Known here: trials"),
         ({"reduction": 1}, "reduction must be at least 2, got 1"),
+        ({"metric": []}, r"names one metric or several different ones, got \[\]"),
+        ({"metric": ["click.auc", "click.auc"]}, "several different ones"),
+        ({"metric": ["click.auc", "click.uac"]}, r"tune\.metric: no metric `click\.uac`"),
+        ({"metric": ["click.auc", "click.gini"], "scheduler": "asha"}, "would give up those that are good at the others"),
     ],
 )
 def test_a_wrong_search_cannot_be_configured(spelling, message):
@@ -150,6 +157,26 @@ def test_more_grace_than_epochs_is_refused(tiny_schema):
         check_space({"train": {"epochs": 2}}, tune({RATE: choice(0.1)}, grace_epochs=5), tiny_schema)
 
 
+@pytest.mark.parametrize("learner", ["cmlir", "finetune"])
+def test_what_plans_its_whole_training_cannot_be_judged_before_its_end(tiny_schema, learner):
+    spelling = {"model": {"system": f"mmoe_{learner}"}}
+    with pytest.raises(ConfigError, match=rf"learner `{learner}` plans its whole training.*tune\.scheduler to none"):
+        check_space(spelling, tune({RATE: choice(0.1)}), tiny_schema)
+    # also where it is one of the values
+    with pytest.raises(ConfigError, match=rf"`{learner}` plans its whole training"):
+        check_space({}, tune({"model.system": choice("mmoe", f"mmoe_{learner}")}), tiny_schema)
+    assert check_space(spelling, tune({RATE: choice(0.1)}, scheduler="none"), tiny_schema) == 1
+
+
+def test_several_metrics_take_no_scheduler(tiny_schema):
+    config = tune({RATE: choice(0.1)}, metric=["click.auc", "click.gini"])
+    assert config.scheduler_taken == "none" and tune({RATE: choice(0.1)}).scheduler_taken == "asha"
+    assert check_space({"model": {"system": "mmoe_cmlir"}}, config, tiny_schema) == 1
+    assert configs({}, {}, config)[1].monitor == "click.auc"
+    with pytest.raises(ConfigError, match=r"`follow\.auc` begins with none that is trained: click, goods_bag, order, stay"):
+        check_space({}, tune({RATE: choice(0.1)}, metric=["click.auc", "follow.auc"]), tiny_schema)
+
+
 def test_many_choices_are_sampled(tiny_schema):
     space = {f"model.{name}": choice(*range(4, 12)) for name in ("embedding_width", "fusion.experts")}
     space["model.fusion.hidden"] = choice([8], [8, 4], [4])
@@ -185,16 +212,85 @@ def test_no_validation_feeds(tmp_path):
         search({}, tmp_path / "data", tune({RATE: choice(0.1)}), tmp_path / "out")
 
 
+def test_the_plan_says_what_is_searched_and_by_what(trained, tmp_path):
+    prepared, _ = trained
+    config = tune(
+        {RATE: {"type": "loguniform", "low": 0.001, "high": 0.1}, "model.system": choice("mmoe", "ple")},
+        metric=["click.auc", "click.gini"],
+        trials=5,
+    )
+    lines = plan_of({"train": {"epochs": 3}}, prepared.path, config, tmp_path)
+    assert "5 trials of at most 3 epochs" in lines[0] and "trains all trials to their end" in lines[0]
+    assert lines[1] == "By validation metrics: click.auc (large), click.gini (small)"
+    assert lines[2:4] == [f"  {RATE}  from 0.001 to 0.1, on a log scale", f"  {'model.system':<{len(RATE)}}  one of mmoe, ple"]
+    assert "4 combinations of ends build rankers" in lines[4] and str(tmp_path) in lines[4]
+    with pytest.raises(ConfigError, match="begins with none that is trained"):
+        plan_of({}, prepared.path, tune({RATE: choice(0.1)}, metric="follow.auc"), tmp_path)
+
+
+def test_what_an_earlier_search_left_is_counted(tmp_path):
+    assert left_over(tmp_path, "result.json") == ""
+    claim(tmp_path, {"data": "a"})
+    for name, epochs in (("one", 3), ("two", 2)):
+        (tmp_path / "trials" / name).mkdir(parents=True)
+        (tmp_path / "trials" / name / "history.json").write_text(json.dumps([{}] * epochs))
+    (tmp_path / "trials" / "one" / "bundle").mkdir()
+    told = left_over(tmp_path, "result.json")
+    assert told == f"{tmp_path} holds a search that was stopped: 1 trainings are done and 1 begun, 5 epochs in all."
+    (tmp_path / "result.json").touch()
+    assert left_over(tmp_path, "result.json") == f"{tmp_path} holds a finished search."
+
+
+# -- what it goes by -----------------------------------------------------------------------------------------------
+
+
+def by(schema, *metrics) -> Objectives:
+    config = tune({RATE: choice(0.1)}, metric=list(metrics))
+    return objectives_of(config, Monitor(schema, config.metrics[0]))
+
+
+def test_the_front_is_what_none_betters_in_all(tiny_schema):
+    objectives = by(tiny_schema, "click.auc", "click.gini")
+    assert objectives.names == ("click.auc", "click.gini") and objectives.modes == ("max", "min")
+    points = [(0.70, 0.03), (0.72, 0.05), (0.71, 0.05), (0.72, 0.05), (0.69, 0.04), (0.68, 0.02)]
+    scores = [dict(zip(objectives.names, point, strict=True)) for point in points]
+    # the third is as fair as the second and worse; the fifth is worse than the first in both; equal ones both stay
+    assert objectives.front(scores) == [0, 1, 3, 5]
+    assert objectives.front([]) == []
+
+
+def test_the_front_against_trying_every_pair(tiny_schema):
+    objectives = by(tiny_schema, "click.auc", "click.gini", "order.log_loss")
+    points = np.random.default_rng(0).integers(0, 6, (80, 3))
+    beats = lambda a, b: a[0] >= b[0] and a[1] <= b[1] and a[2] <= b[2] and tuple(a) != tuple(b)
+    expected = [i for i, mine in enumerate(points) if not any(beats(other, mine) for other in points)]
+    scores = [dict(zip(objectives.names, point.tolist(), strict=True)) for point in points]
+    assert objectives.front(scores) == expected and 0 < len(expected) < 80
+
+
+def test_other_metrics_are_those_of_the_best_epoch(tiny_schema):
+    objectives = by(tiny_schema, "click.auc", "click.gini")
+    record = lambda auc, gini: {"monitor": auc, "metrics": {"targets": {"click": {"auc": auc, "gini": gini}}, "mean": {}}}
+    best = objectives.best([record(0.6, 0.01), record(0.7, 0.05), record(0.7, 0.02)])
+    assert objectives.scores(best) == {"click.auc": 0.7, "click.gini": 0.05}  # the earliest of equal ones
+    with pytest.raises(ConfigError, match=r"`click\.gini` is not defined on the validation split .*a Gini two levels"):
+        objectives.scores(record(0.6, None))
+
+
 # -- what a search leaves ------------------------------------------------------------------------------------------
 
 
 def test_a_trial_is_read_from_its_folder(trained, tiny_schema):
     _, result = trained
-    monitor = Monitor(tiny_schema)
+    monitor = objectives_of(tune({RATE: choice(0.1)}), Monitor(tiny_schema))
     trial = _trial(3, "abc", {RATE: 0.1}, None, result.bundle_path.parent, monitor)
     assert (trial.status, trial.epochs) == ("done", 2)
     assert trial.score == max(record["monitor"] for record in result.history)
     assert trial.best_epoch == result.best_metrics["epoch"] + 1
+    assert trial.scores == {"auc": trial.score}
+    both = _trial(3, "abc", {RATE: 0.1}, None, result.bundle_path.parent, by(tiny_schema, "click.auc", "click.gini"))
+    best = result.history[trial.best_epoch - 1]["metrics"]["targets"]["click"]
+    assert both.scores["click.gini"] == best["gini"]
     missing = _trial(4, "def", {RATE: 0.1}, "ValueError: no", Path("nowhere"), monitor)
     assert (missing.status, missing.score, missing.reason) == ("failed", None, "ValueError: no")
     refused = _trial(5, "ghi", {RATE: 0.1}, None, Path("nowhere"), monitor, "floor > alpha")
@@ -210,6 +306,7 @@ def some_trials():
             status="failed" if score is None else ("done", "stopped")[i % 2],
             values={RATE: rate, "model.system": system},
             score=score,
+            scores={} if score is None else {"click.auc": score, "click.gini": 0.05 - 0.01 * i},
             best_epoch=None if score is None else 2,
             epochs=3,
             seconds=1.5,
@@ -219,9 +316,9 @@ def some_trials():
     ]
 
 
-def test_tables_hold_every_trial(tmp_path):
+def test_tables_hold_every_trial(tiny_schema, tmp_path):
     config = tune({RATE: {"type": "loguniform", "low": 1e-4, "high": 1}, "model.system": choice("mmoe", "ple")})
-    _write_tables(tmp_path, some_trials(), config, "click.auc")
+    _write_tables(tmp_path, some_trials(), config, by(tiny_schema, "click.auc"))
     rows = list(csv.DictReader((tmp_path / "search.csv").open()))
     assert [row["click.auc"] for row in rows] == ["0.710000", "0.740000", ""]
     assert [row[RATE] for row in rows] == ["0.001", "0.01", "0.1"]
@@ -231,15 +328,32 @@ def test_tables_hold_every_trial(tmp_path):
     assert len(lines) == 5 and r"ValueError: a \| b" in lines[4]
 
 
-def test_the_picture_has_a_panel_for_every_parameter(tmp_path):
+def test_of_several_metrics_the_table_marks_the_front(tiny_schema, tmp_path):
+    """Of the two that were trained to their end, both are on it: one is better, the other fairer. The stopped one is not."""
+    objectives = by(tiny_schema, "click.auc", "click.gini")
+    trials = [replace(some_trials()[0], number=number) for number in (1, 2, 3)]
+    trials[1] = replace(trials[1], score=0.69, scores={"click.auc": 0.69, "click.gini": 0.01})
+    trials[2] = replace(trials[2], status="stopped", score=0.9, scores={"click.auc": 0.9, "click.gini": 0.0})
+    trials = _with_front(_sorted([*trials, some_trials()[2]], objectives), objectives)
+    assert [(trial.number, trial.front) for trial in trials] == [(3, False), (1, True), (2, True), (3, False)]
+    _write_tables(tmp_path, trials, tune({RATE: choice(0.1), "model.system": choice("mmoe")}), objectives)
+    rows = list(csv.DictReader((tmp_path / "search.csv").open()))
+    assert [row["front"] for row in rows] == ["", "yes", "yes", ""]
+    assert [row["click.gini"] for row in rows] == ["0.000000", "0.050000", "0.010000", ""]
+
+
+def test_the_picture_has_a_panel_for_every_parameter_and_one_for_two_metrics(tiny_schema, tmp_path):
     import matplotlib.image
 
+    one, two = by(tiny_schema, "click.auc"), by(tiny_schema, "click.auc", "click.gini")
+    rates, systems = {RATE: choice(0.001, 0.01, 0.1)}, {"model.system": choice("mmoe", "ple")}
     sizes = []
-    for space in ({RATE: choice(0.001, 0.01, 0.1)}, {RATE: choice(0.001, 0.01, 0.1), "model.system": choice("mmoe", "ple")}):
-        draw(tmp_path / "search.png", some_trials(), tune(space), "click.auc", "max")
+    for space, objectives in ((rates, one), ({**rates, **systems}, one), (rates, two)):
+        trials = _with_front(some_trials(), objectives)
+        draw(tmp_path / "search.png", trials, tune(space), objectives)
         sizes.append(matplotlib.image.imread(tmp_path / "search.png").shape)
     assert sizes[1][1] == pytest.approx(1.5 * sizes[0][1], rel=0.01)  # three panels beside each other, not two
-    assert sizes[0][0] == sizes[1][0]
+    assert sizes[0][0] == sizes[1][0] and sizes[2] == sizes[1]
 
 
 # -- registry ------------------------------------------------------------------------------------------------------

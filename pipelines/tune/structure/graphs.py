@@ -28,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.config import config
+from models.config import ConfigError, config
 
 Edge = tuple[str, str]
 Graph = frozenset[Edge]
@@ -196,13 +196,13 @@ class StructureSearch:
         """Searches; from the graph without edges, target by target, if `start` is None.
 
         Raises:
-            ValueError: the first graph cannot be scored.
+            ConfigError: the first graph cannot be scored.
         """
         first = EMPTY if start is None else start
         self._try({first: "start"})
         self.found = self.tried[first]
         if not self.found.scores:
-            raise ValueError(f"the first graph ({spelled(first)}) cannot be scored, so there is nothing to improve.")
+            raise ConfigError(f"the first graph ({spelled(first)}) cannot be scored, so there is nothing to improve.")
         self._take(self.found, taken=False)
         if start is None:
             for place, name in enumerate(self.order[1:], 1):

@@ -1,0 +1,253 @@
+"""What a structure search is about: which targets, in which order, from which graph; what a graph scores."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+
+from models.config import ConfigError, to_dict
+from models.metrics import direction, value_of
+from models.ranker import RankerConfig
+from models.schema import Schema
+from pipelines.feeds import LABEL_PREFIX
+from pipelines.prepare.prepared import Prepared
+from pipelines.train import TrainConfig
+from pipelines.train.config import EXECUTION
+from pipelines.train.report import HISTORY
+from pipelines.tune.config import TuneConfig, checked, configs, ranker_of_meta, schema_of
+from pipelines.tune.structure.graphs import EMPTY, Graph, StructureConfig, graph_of, parents_of, spelled
+
+Seeded = tuple[Graph, int]
+"""One training: a graph and its seed."""
+
+"""One training: a graph and its seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What all trainings of a search share, by value; data by path.
+
+    Attributes:
+        schema: what the experiment trains for; the parents of the searched targets are replaced.
+        names: the searched targets, in the schema's order.
+    """
+
+    spelling: Mapping[str, Any]
+    prepared: Path
+    fingerprint: str
+    folder: Path
+    schema: Schema
+    names: tuple[str, ...]
+    config: TuneConfig
+
+    @property
+    def structure(self) -> StructureConfig:
+        assert self.config.structure is not None
+        return self.config.structure
+
+    def bundled(self) -> list[Path]:
+        """Metrics of all finished trainings."""
+        return list(self.folder.glob("trials/*/bundle/metrics.json"))
+
+    def schema_with(self, graph: Graph) -> Schema:
+        return with_parents(self.schema, parents_of(graph, self.names))
+
+    def folder_of(self, graph: Graph, seed: int) -> Path:
+        return self.folder / "trials" / f"{key_of(graph)}-seed-{seed}"
+
+    def settings(self, seed: int) -> tuple[RankerConfig, TrainConfig]:
+        """What a training monitors is the score where that is one metric, else what the experiment says."""
+        config = self.config if len(self.config.metrics) == 1 else replace(self.config, metric=None)
+        return configs(self.spelling, {"train.seed": seed}, config)
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Metrics whose mean is the score."""
+        binary = tuple(f"{name}.auc" for name in self.names if self.schema.target(name).is_binary)
+        return self.config.metrics or binary
+
+    @property
+    def metric(self) -> str:
+        """What the score is called."""
+        paths = [path if direction(path) == "max" else f"-{path}" for path in self.paths]
+        return paths[0] if len(paths) == 1 else f"mean of {', '.join(paths)}"
+
+    def score(self, graph: Graph, seed: int) -> float | None:
+        """Of the best epoch of a finished training, larger is better; None if it is not finished.
+
+        Raises:
+            ConfigError: the validation split does not define it.
+        """
+        file = self.folder_of(graph, seed) / "bundle" / "metrics.json"
+        if not file.exists():
+            return None
+        metrics = json.loads(file.read_text())
+        values = []
+        for path in self.paths:
+            try:
+                value = value_of(metrics, path)
+            except KeyError as error:
+                raise ConfigError(f"tune.metric: {error.args[0]}") from None
+            if value is None:
+                raise ConfigError(
+                    f"tune.metric: {path} is not defined on the validation split (an AUC needs positives and negatives). "
+                    "Use more validation days, other metrics, or leave the target out of structure.targets."
+                )
+            values.append(value if direction(path) == "max" else -value)
+        return sum(values) / len(values)
+
+    def seconds(self, graph: Graph, seed: int) -> float:
+        file = self.folder_of(graph, seed) / HISTORY
+        return sum(record["seconds"] for record in json.loads(file.read_text())) if file.exists() else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posed:
+    """A search as it begins; without a `start`, target by target."""
+
+    problem: Problem
+    order: tuple[str, ...]
+    start: Graph | None
+    reference: Graph | None
+
+
+def posed_of(spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path) -> Posed:
+    if config.structure is None:
+        raise ConfigError("tune.structure is not set, so there is no graph to search; `structure: {}` takes all defaults.")
+    prepared_path = Path(prepared_path).resolve()
+    prepared = Prepared.open(prepared_path, schema=schema_of(spelling))
+    if not prepared.files("valid"):
+        raise ConfigError(f"`{prepared_path}` has no validation feeds to search by; set prepare.valid_days to 1 or more.")
+    problem = Problem(
+        spelling=spelling,
+        prepared=prepared_path,
+        fingerprint=prepared.fingerprint,
+        folder=Path(output).resolve(),
+        schema=prepared.schema,
+        names=_names(prepared.schema, config.structure),
+        config=config,
+    )
+    start = None if config.structure.start == "empty" else _graph("start", problem)
+    reference = _graph("reference", problem)
+    _check(problem, [graph for graph in (start, reference) if graph is not None])
+    return Posed(problem=problem, order=order_of(prepared, config.structure, problem.names), start=start, reference=reference)
+
+
+def with_parents(schema: Schema, parents: Mapping[str, Sequence[str]]) -> Schema:
+    """The schema with other parents of the targets that are named."""
+    targets = [replace(target, parents=tuple(parents.get(target.name, target.parents))) for target in schema.targets]
+    return replace(schema, targets=tuple(targets))
+
+
+def order_of(prepared: Prepared, structure: StructureConfig, names: Sequence[str]) -> tuple[str, ...]:
+    """In which targets get their turn."""
+    if structure.order == "listed":
+        return structure.targets
+    binary = [name for name in names if prepared.schema.target(name).is_binary]
+    uneven = {name: abs(share - 0.5) for name, share in shares_of(prepared, binary).items()}
+    return (*sorted(binary, key=uneven.__getitem__), *(name for name in names if name not in uneven))
+
+
+def shares_of(prepared: Prepared, names: Sequence[str]) -> dict[str, float]:
+    """Positives among the candidates of the training split, by target."""
+    positives, rows = dict.fromkeys(names, 0.0), 0
+    for file in prepared.files("train"):
+        for batch in pq.ParquetFile(file).iter_batches(columns=[LABEL_PREFIX + name for name in names]):
+            labels = {name: batch.column(LABEL_PREFIX + name).flatten().to_numpy() for name in names}
+            rows += len(labels[names[0]])
+            for name, label_N in labels.items():
+                positives[name] += float((label_N > 0).sum())
+    return {name: count / rows for name, count in positives.items()}
+
+
+def _names(schema: Schema, structure: StructureConfig) -> tuple[str, ...]:
+    for name in structure.targets:
+        if name not in schema.target_names:
+            raise ConfigError(
+                f"structure.targets names `{name}`, which is not a target. Targets: {', '.join(schema.target_names)}."
+            )
+    wanted = structure.targets or tuple(target.name for target in schema.targets if target.loss_weight > 0)
+    if len(wanted) < 2:
+        raise ConfigError(f"a graph needs two targets that are trained for, there is {', '.join(wanted) or 'none'}.")
+    return tuple(name for name in schema.target_names if name in wanted)
+
+
+def _graph(which: Literal["start", "reference"], problem: Problem) -> Graph | None:
+    given = getattr(problem.structure, which)
+    match given:
+        case None:
+            return None
+        case "empty":
+            return EMPTY
+        case "schema":
+            given = {name: problem.schema.parents(name) for name in problem.names}
+    unknown = sorted({*given, *(parent for above in given.values() for parent in above)} - set(problem.names))
+    if unknown:
+        raise ConfigError(
+            f"structure.{which} has `{unknown[0]}` in its graph, which is not searched. Searched: {', '.join(problem.names)}."
+        )
+    return graph_of(given)
+
+
+def _check(problem: Problem, graphs: Sequence[Graph]) -> None:
+    """Refuses what no graph could make good, before anything is trained."""
+    model, _ = problem.settings(0)
+    coupling = model.coupling
+    if coupling.kind == "independent":
+        raise ConfigError(
+            "the model's coupling is `independent`, so the graph of targets changes nothing. Take a system that has one: "
+            "model.system=dbmtl, esmm, aitm or pimm."
+        )
+    if coupling.kind == "dbmtl" and (coupling.parents is not None or coupling.root is not None):
+        raise ConfigError(
+            "model.coupling has a graph of its own, so the schema's, which is searched, changes nothing. Leave out "
+            "model.coupling.parents and root (system dbmtl)."
+        )
+    if not problem.paths:
+        raise ConfigError(
+            "none of the searched targets is binary, so there is no AUC to search by. Set tune.metric, to "
+            f"{problem.names[0]}.mse_transformed say."
+        )
+    for graph in (EMPTY, *graphs):
+        refused = refusal(problem, graph)
+        if refused is not None:
+            raise ConfigError(refused if graph == EMPTY else f"the graph {spelled(graph)} cannot be trained: {refused}")
+
+
+def refusal(problem: Problem, graph: Graph) -> str | None:
+    """Why no ranker can have the graph; None if one can."""
+    schema = problem.schema_with(graph)
+    try:
+        model, _ = checked(problem.spelling, {}, problem.config, schema)
+    except ConfigError as error:
+        return str(error)
+    trained = ranker_of_meta(schema, model).trained
+    missing = [name for name in problem.names if name not in trained]
+    if missing:
+        return (
+            f"`{missing[0]}` is not trained for, so its place in the graph shows in no score. Give it a loss_weight above 0, "
+            "or leave it out of structure.targets."
+        )
+    return None
+
+
+def identity(problem: Problem) -> dict[str, Any]:
+    """What all scores in a folder have in common; how the search chooses among graphs is no part of it."""
+    model, train = problem.settings(0)
+    return {
+        "data": problem.fingerprint,
+        "schema": problem.schema_with(EMPTY).to_dict(),
+        "targets": list(problem.names),
+        "model": to_dict(model),
+        "train": {name: value for name, value in to_dict(train).items() if name not in {*EXECUTION, "seed"}},
+    }
+
+
+def key_of(graph: Graph) -> str:
+    """A folder's name."""
+    return hashlib.blake2b(spelled(graph).encode(), digest_size=5).hexdigest()

@@ -1,0 +1,187 @@
+"""What a finished structure search leaves, in memory and on disk."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.config import to_dict
+from models.schema import Schema, Target
+from pipelines.tune.structure.graphs import Graph, Step, StructureConfig, StructureSearch, Tried, parents_of, spelled
+from pipelines.tune.structure.problem import Problem, key_of
+from pipelines.tune.structure.trainings import Trainings, spread, told_score
+
+TABLE, PICTURE, TARGETS = "structure.csv", "structure.png", "targets.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A graph of the last comparison.
+
+    Attributes:
+        roles: `found`, `first`, `reference`: one graph may be several.
+        scores: by the final seeds.
+        difference: of the found graph's mean from this one's.
+    """
+
+    roles: tuple[str, ...]
+    graph: Graph
+    scores: tuple[float, ...]
+    difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureResult:
+    """What a finished search leaves.
+
+    Attributes:
+        found: the graph that stands at the end.
+        schema: the experiment's, with this graph.
+        tried: all graphs, by number; `found` is one of them.
+        steps: what every round came to.
+        tolerance: of the search at its end; smaller differences are ties.
+        final: the found graph beside the first one and the reference.
+        final_seeds: of the comparison.
+        final_error: standard error of its differences; None where nothing is known of chance.
+        final_tolerance: smaller ones of them are ties.
+        over_budget: there was no budget for more graphs.
+        bundle_path: of the found graph, the best of its seeds.
+        fresh: False if nothing was left to be trained.
+    """
+
+    found: Tried
+    schema: Schema
+    tried: tuple[Tried, ...]
+    steps: tuple[Step, ...]
+    tolerance: float
+    final: tuple[Compared, ...]
+    final_seeds: tuple[int, ...]
+    final_error: float | None
+    final_tolerance: float
+    over_budget: bool
+    bundle_path: Path
+    metric: str
+    folder: Path
+    fresh: bool
+
+    @property
+    def table(self) -> Path:
+        return self.folder / TABLE
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / PICTURE
+
+
+def write_table(problem: Problem, search: StructureSearch, trainings: Trainings, result: StructureResult | None = None) -> None:
+    """`structure.csv` and `.md`: every graph tried so far; at the end also what was found."""
+    structure = problem.structure
+    heads = ["graph", "round", "change", "taken", "score", "spread", "gain", "edges"]
+    heads += [f"seed {seed}" for seed in structure.seeds]
+    heads += ["parents", "seconds", "folder", "reason"]
+    by_number = {each.number: each for each in search.tried.values()}
+    taken = {step.number for step in search.steps if step.taken}
+    rows = []
+    for each in search.tried.values():
+        stood = by_number[search.steps[each.round - 1].number] if each.round else None
+        gain = each.score - stood.score if stood is not None and each.scores else None
+        seconds = sum(problem.seconds(each.graph, seed) for seed in structure.seeds)
+        rows.append(
+            [
+                each.number,
+                each.round,
+                each.change,
+                "yes" if each.number in taken else "",
+                f"{each.score:.6f}" if each.scores else "",
+                f"{spread(each.scores):.6f}" if len(each.scores) > 1 else "",
+                "" if gain is None else f"{gain:+.6f}",
+                len(each.graph),
+                *(f"{score:.6f}" for score in each.scores or ()),
+                *([""] * (len(structure.seeds) - len(each.scores))),
+                spelled(each.graph),
+                f"{seconds:.1f}",
+                f"trials/{key_of(each.graph)}-*",
+                trainings.failures.get(each.graph, ""),
+            ]
+        )
+    with (problem.folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([heads, *rows])
+    line = lambda cells: "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    text = [f"Score: {problem.metric}, on the validation split.", ""]
+    text += map(line, [heads, ["---"] * len(heads), *rows])
+    if result is not None:
+        text += [
+            "",
+            *(f"{each}  " for each in summary(result, with_yaml=False)),
+            "",
+            "```yaml",
+            targets_yaml(result.schema),
+            "```",
+        ]
+    (problem.folder / "structure.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def summary(result: StructureResult, *, with_yaml: bool = True) -> list[str]:
+    """What was found and how it compares, in lines."""
+    found = result.found
+    ended = "the budget is used up" if result.over_budget else f"nothing is better by more than {result.tolerance:.4f}"
+    lines = [f"Found after {len(result.tried)} graphs ({ended}): {spelled(found.graph)} · {told_score(found.scores)}"]
+    seeds = ", ".join(map(str, result.final_seeds))
+    for each in result.final:
+        line = f"With seeds {seeds}, {' and '.join(each.roles)} ({spelled(each.graph)}): {told_score(each.scores)}"
+        if "found" not in each.roles:
+            error = "" if result.final_error is None else f" ± {result.final_error:.4f} (standard error)"
+            line += f" · found - {each.roles[-1]} = {each.difference:+.4f}{error}: {_verdict(each, result)}"
+        lines.append(line)
+    if with_yaml:
+        lines.append(f"For schema.targets (also in {result.folder / TARGETS}):")
+        lines += targets_yaml(result.schema).splitlines()
+    return lines
+
+
+def _verdict(each: Compared, result: StructureResult) -> str:
+    tolerance = result.final_tolerance
+    if abs(each.difference) <= tolerance:
+        return f"equal within {tolerance:.4f}"
+    return f"{'better' if each.difference > 0 else 'worse'} by more than {tolerance:.4f}"
+
+
+def targets_yaml(schema: Schema) -> str:
+    """`schema.targets` as YAML, a line a target, without what is default."""
+    lines = ["targets:"]
+    defaults = to_dict(Target(name="x", action="x"))
+    for target in schema.targets:
+        spelling = {
+            name: value for name, value in to_dict(target).items() if name in ("name", "action") or value != defaults[name]
+        }
+        flow = yaml.safe_dump(spelling, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+        lines.append(f"  - {flow.strip()}")
+    return "\n".join(lines) + "\n"
+
+
+def spelled_result(result: StructureResult, structure: StructureConfig, names: Sequence[str]) -> dict[str, Any]:
+    parents = lambda graph: {name: list(above) for name, above in parents_of(graph, names).items()}
+    return {
+        "search": to_dict(structure),
+        "metric": result.metric,
+        "found": result.found.number,
+        "parents": parents(result.found.graph),
+        "tolerance": result.tolerance,
+        "over_budget": result.over_budget,
+        "tried": [
+            {"number": each.number, "round": each.round, "change": each.change, "scores": list(each.scores)}
+            | {"parents": parents(each.graph)}
+            for each in result.tried
+        ],
+        "rounds": [asdict(step) for step in result.steps],
+        "final": [
+            {"roles": list(each.roles), "parents": parents(each.graph), "scores": list(each.scores)}
+            | {"difference": each.difference}
+            for each in result.final
+        ],
+        "final_seeds": list(result.final_seeds),
+        "final_error": result.final_error,
+    }
