@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from jobs import bench, screen
-from models.config import ConfigError
+from models.config import ConfigError, to_dict
 from pipelines.cluster import RayConfig, output_folder
 from pipelines.config import load_experiment, load_spelling
+from pipelines.tune.config import check_space
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
@@ -22,6 +23,13 @@ def test_shipped_experiments_are_valid(file):
     experiment = load_experiment(file)
     assert experiment.name == file.stem
     assert experiment.schema.targets and experiment.ranker
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_shipped_searches_build_rankers(file):
+    experiment = load_experiment(file)
+    if experiment.tune.space:
+        assert check_space(to_dict(experiment), experiment.tune, experiment.schema) > 0
 
 
 def test_set_changes_one_value_read_as_yaml():
