@@ -12,6 +12,7 @@
 A stage that is finished says so and does nothing; one that was killed goes on.
 """
 
+import json
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipelines.compare.table import Compared, compared
 from pipelines.compare.write import write_table
 from pipelines.config import Experiment
 from pipelines.evaluate import evaluate
+from pipelines.evaluate.report import Searched
 from pipelines.logs import CanonicalLogs, SimulateConfig, materialise
 from pipelines.prepare import prepare
 from pipelines.prepare.deciding import differences
@@ -35,6 +37,7 @@ from pipelines.tune import SearchResult, StructureResult, search, search_structu
 from pipelines.tune.folder import left_over
 from pipelines.tune.registry import latest, register
 from pipelines.tune.search import RESULT, plan_of
+from pipelines.tune.structure.result import PICTURE, TABLE
 from pipelines.tune.structure.search import RESULT as STRUCTURE
 from pipelines.tune.structure.search import plan_of as plan_of_structure
 
@@ -125,6 +128,16 @@ def with_best(experiment: Experiment, found: SearchResult | StructureResult) -> 
     return from_dict(Experiment, overlaid(to_dict(experiment), changes))
 
 
+def searched_of(experiment: Experiment) -> Searched | None:
+    """What the report shows of the experiment's search; None without a finished one."""
+    folder = experiment.folder / "search"
+    for result, table, picture in ((RESULT, "search.csv", "search.png"), (STRUCTURE, TABLE, PICTURE)):
+        if (folder / result).exists():
+            summary = json.loads((folder / result).read_text())["summary"]
+            return Searched(summary=summary, picture=folder / picture, table=folder / table)
+    return None
+
+
 def registry_of(experiment: Experiment) -> Path:
     return experiment.folder / "bundles"
 
@@ -148,6 +161,7 @@ def evaluate_stage(experiment: Experiment, bundles: list[Bundle]) -> Path:
         experiment.folder / "report",
         truth=truth_of(experiment),
         run=experiment.name,
+        searched=searched_of(experiment),
     )
 
 

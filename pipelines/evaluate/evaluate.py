@@ -19,7 +19,7 @@ from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.exposure import new_rooms_of, split_exposure
 from pipelines.evaluate.insight import curriculum_of, insight_of, sampled_feeds
 from pipelines.evaluate.life_cycle import stage_course
-from pipelines.evaluate.report import Entry, write_report
+from pipelines.evaluate.report import Entry, Searched, write_report
 from pipelines.evaluate.score import evaluate_table, score
 from pipelines.prepare.prepared import Prepared
 
@@ -35,6 +35,7 @@ def evaluate(
     *,
     names: Sequence[str] | None = None,
     run: str = "Evaluation",
+    searched: Searched | None = None,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> Path:
     """Evaluates bundles and the configured baselines on one split.
@@ -44,6 +45,7 @@ def evaluate(
         truth: folder with a simulator's truth (`impressions.parquet`); None for real logs.
         names: of the bundles in the report; by default those of their folders.
         run: title of the report.
+        searched: the search that the bundles come from; None for none.
 
     Returns:
         path of `report.html`; `metrics.json` lies beside it.
@@ -115,6 +117,7 @@ def evaluate(
         settings=settings,
         stages=stage_course(prepared, split, truth),
         exposure=split_exposure(prepared, split, new_rooms),
+        searched=searched,
     )
     say(f"Report: {path}")
     return path

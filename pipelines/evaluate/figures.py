@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from models.layers.graph import depths
@@ -438,6 +439,11 @@ def svg(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def png(file: Path) -> str:
+    """A picture that lies on disk as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
 def _cells(

@@ -1,5 +1,6 @@
 """The report folder: `report.html`, self-contained, and `metrics.json` with all numbers."""
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -54,6 +55,21 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """A search that came before what is reported.
+
+    Attributes:
+        summary: what it came to, in lines.
+        picture: a PNG.
+        table: everything that was tried, as CSV with heads.
+    """
+
+    summary: Sequence[str]
+    picture: Path
+    table: Path
+
+
 def write_report(
     folder: Path,
     entries: Sequence[Entry],
@@ -64,6 +80,7 @@ def write_report(
     settings: Mapping[str, Any] | None = None,
     stages: Mapping[str, Any] | None = None,
     exposure: Mapping[str, Any] | None = None,
+    searched: Searched | None = None,
 ) -> Path:
     """Writes `report.html` and `metrics.json` into the folder (made if needed).
 
@@ -74,6 +91,7 @@ def write_report(
         settings: of the evaluation, shown at the end.
         stages: how users move through them, as `life_cycle.stage_course` gives it.
         exposure: what the split's own order does for those of little exposure, as `exposure.split_exposure` gives it.
+        searched: the search before it; None for none.
 
     Returns:
         path of `report.html`.
@@ -89,10 +107,12 @@ def write_report(
         "settings": settings["settings"],
         "stages": stages,
         "exposure": exposure,
+        "search": None if searched is None else list(searched.summary),
         "entries": [asdict(entry) for entry in entries],
     }
     (folder / "metrics.json").write_text(json.dumps(everything, indent=1, allow_nan=False), encoding="utf-8")
-    (folder / "report.html").write_text(_html(entries, schema, about, left_out, settings, stages, exposure), encoding="utf-8")
+    text = _html(entries, schema, about, left_out, settings, stages, exposure, searched)
+    (folder / "report.html").write_text(text, encoding="utf-8")
     return folder / "report.html"
 
 
@@ -153,6 +173,7 @@ def _html(
     settings: Mapping[str, Mapping[str, Any]],
     stages: Mapping[str, Any] | None,
     exposure: Mapping[str, Any] | None,
+    searched: Searched | None,
 ) -> str:
     colour = figures.colours({entry.name: entry.role for entry in entries})
     models = [entry for entry in entries if entry.role == "model"]
@@ -187,10 +208,18 @@ def _html(
         weights=sections.weights(models, schema),
         levels=sections.levels(models, schema),
         curriculum=sections.curriculum(models, colour),
+        searched=None if searched is None else _searched(searched),
         explanations=EXPLANATIONS,
         schema=schema,
         settings={name: json.dumps(values, indent=2) for name, values in settings.items() if values},
     )
+
+
+def _searched(searched: Searched) -> dict[str, Any]:
+    """What the page shows of a search."""
+    with searched.table.open(newline="", encoding="utf-8") as file:
+        heads, *rows = csv.reader(file)
+    return {"summary": searched.summary, "picture": figures.png(searched.picture), "heads": heads, "rows": rows}
 
 
 def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: Mapping[str, str]) -> dict[str, Any]:

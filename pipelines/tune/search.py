@@ -179,17 +179,26 @@ def search(
     won = {"trial": best.number, "trials": len(trials), "metric": objectives.names[0]}
     note(bundle, "search", {**won, "values": best.values, "scores": best.scores})
     result = SearchResult(trials=trials, best=best, bundle_path=bundle, metric=objectives.names[0], folder=output, fresh=True)
-    write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number})
+    told = _summary(result, objectives)
+    write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number, "summary": told})
+    for line in told:
+        say(line)
+    say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
+    return result
+
+
+def _summary(result: SearchResult, objectives: Objectives) -> list[str]:
+    """Who won, and of several metrics who else is on the front, in lines."""
+    best = result.best
     spelled = ", ".join(f"{path} = {value}" for path, value in best.values.items())
     scores = ", ".join(f"{name} {value:.4f}" for name, value in best.scores.items())
-    say(f"Best of {len(trials)} trials: trial {best.number}, {scores} with {spelled}")
+    told = [f"Best of {len(result.trials)} trials: trial {best.number}, {scores} with {spelled}"]
     if len(objectives.names) > 1:
         front = ", ".join(
             f"{trial.number} ({' / '.join(f'{value:.4f}' for value in trial.scores.values())})" for trial in result.front
         )
-        say(f"It wins by {objectives.names[0]}; none is better in all of {', '.join(objectives.names)} than: {front}")
-    say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
-    return result
+        told.append(f"It wins by {objectives.names[0]}; none is better in all of {', '.join(objectives.names)} than: {front}")
+    return told
 
 
 def _identity(spelling: Mapping[str, Any], prepared: Prepared, config: TuneConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Scoring, baselines and the report on a small world in which it is known what decides a click."""
 
+import base64
 import html.parser
 import json
 import re
@@ -21,7 +22,7 @@ from pipelines.bundle import Bundle, load_bundle, save_bundle
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
 from pipelines.evaluate.evaluate import bundle_names
-from pipelines.evaluate.report import Entry, write_report
+from pipelines.evaluate.report import Entry, Searched, write_report
 from pipelines.evaluate.tables import Column, number, table
 from pipelines.feeds import TABLES
 from pipelines.prepare.derive import Clock
@@ -329,6 +330,20 @@ def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_p
     assert len(page.links) == 2 * 3 + 1 + 1 + 2 + text.count('alt="gates by level"')
     assert 'id="inside"' in text and 'id="stages"' not in text and 'id="curriculum"' not in text
     assert "Report: " in said[-1] and any("truth" in line for line in said)
+
+
+def test_the_search_before_it_is_shown_with_all_its_trials(world, tmp_path):
+    scored = truth(world, "test", world.path.parent / "truth").table
+    entries = [Entry(name="x", role="model", result=evaluate_table(scored, world.schema))]
+    (tmp_path / "search.csv").write_text('trial,click.auc,reason\n2,0.71,\n1,,"a <b>, c"\n')
+    (tmp_path / "search.png").write_bytes(b"\x89PNG picture")
+    found = Searched(summary=["Best of 2: trial 2"], picture=tmp_path / "search.png", table=tmp_path / "search.csv")
+    text = write_report(tmp_path, entries, world.schema, about={"Run": "r"}, left_out={}, searched=found).read_text()
+    assert "<h2>Search</h2>" in text and "Best of 2: trial 2" in text and "all that was tried (2)" in text
+    assert "<td>2</td><td>0.71</td><td></td>" in text and "a &lt;b&gt;, c" in text
+    assert 'src="data:image/png;base64,' + base64.b64encode(b"\x89PNG picture").decode() in text
+    assert json.loads((tmp_path / "metrics.json").read_text())["search"] == ["Best of 2: trial 2"]
+    assert "<h2>Search</h2>" not in write_report(tmp_path, entries, world.schema, about={"Run": "r"}, left_out={}).read_text()
 
 
 def test_alarms_stand_on_top(world, tmp_path):

@@ -9,7 +9,7 @@ from models.config import ConfigError, from_dict, overlaid
 from models.schema import Schema
 from pipelines.config import Experiment, load_experiment
 from pipelines.prepare.deciding import differences, unreadable
-from pipelines.stages import search_plan, with_best
+from pipelines.stages import search_plan, searched_of, with_best
 from pipelines.tune import SearchResult, StructureResult, Trial
 from pipelines.tune.folder import claim
 from pipelines.tune.structure.graphs import EMPTY, Tried
@@ -53,6 +53,17 @@ def test_a_found_graph_is_the_schema_to_go_on_with():
     )
     best = with_best(experiment, found)
     assert best.schema.parents("order") == ("click",) and replace(best, schema=experiment.schema) == experiment
+
+
+def test_a_finished_search_is_reported(tmp_path):
+    spelling = {"name": "x", "output": str(tmp_path), "schema": tiny_schema().to_dict(), "logs": {"kind": "simulate"}}
+    experiment = from_dict(Experiment, spelling)
+    assert searched_of(experiment) is None
+    folder = tmp_path / "x" / "search"
+    folder.mkdir(parents=True)
+    (folder / "structure.json").write_text('{"summary": ["Found"]}')
+    found = searched_of(experiment)
+    assert (found.summary, found.table.name, found.picture.name) == (["Found"], "structure.csv", "structure.png")
 
 
 SPACE = {"space": {"train.epochs": {"type": "int", "low": 1, "high": 2}}}

@@ -184,4 +184,5 @@ def spelled_result(result: StructureResult, structure: StructureConfig, names: S
         ],
         "final_seeds": list(result.final_seeds),
         "final_error": result.final_error,
+        "summary": summary(result, with_yaml=False),
     }
