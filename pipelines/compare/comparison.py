@@ -108,12 +108,13 @@ class Comparison:
             dense, tables = replace(optimiser.dense, rate=rate), replace(optimiser.tables, rate=rate)
             optimiser = replace(optimiser, dense=dense, tables=tables)
         device = self.train.device if self.config.gpus_per_cell else "cpu"
+        train = replace(self.train, epochs=system.epochs or self.train.epochs, seed=seed, optimiser=optimiser)
         return Cell(
             table=self.table,
             system=system,
             rate=rate,
             seed=seed,
-            train=replace(self.train, seed=seed, optimiser=optimiser, workers=0, reader="thread", device=device),
+            train=replace(train, workers=0, reader="thread", device=device),
             parameters=self.parameters[system.label],
             folder=cell_folder(self.output, system, rate, seed),
         )

@@ -23,6 +23,7 @@ from pipelines.evaluate.score import KEYS, evaluate_table
 from pipelines.feeds import LABEL_PREFIX, STAGE
 
 FLOORS = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
+TARGETS, EPOCHS = "targets", "epochs"  # what a row may say beside its model
 OF_A_ROW = ("loss_weight", "parents", "transform", "bins")  # what a row may change of a target: nothing that decides a label
 
 
@@ -56,7 +57,7 @@ class Curve:
 
     Attributes:
         of: the system's label.
-        axis: the setting, as path in an experiment: `model.learner.specific_steps`.
+        axis: the setting, as path in an experiment (`model.learner.specific_steps`), or `epochs` of a row that says its own.
         values: numbers, words or lists of them.
         title: what the axis is called; empty means its path.
         symbol: its name in labels (`mmoe_cmlir[k=8]`); empty means the path's last part.
@@ -71,10 +72,10 @@ class Curve:
     metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.axis.startswith("model.") or self.axis in ("model.", "model.system"):
+        if self.axis != EPOCHS and (not self.axis.startswith("model.") or self.axis in ("model.", "model.system")):
             raise ValueError(
-                f"a curve's axis is a setting of the system's model, such as model.learner.specific_steps, got {self.axis!r}. "
-                "Another row of the zoo is a system of its own, and what is in `train` is alike for all."
+                "a curve's axis is a setting of the system's model, such as model.learner.specific_steps, or epochs, got "
+                f"{self.axis!r}. Another row of the zoo is a system of its own, and what is in `train` is alike for all."
             )
         if not self.values:
             raise ValueError(f"a curve over {self.axis} needs at least one value.")
@@ -89,11 +90,12 @@ class Curve:
 
 @config
 class CompareConfig:
-    """Systems x seeds on one prepared table. All else (epochs, early stopping, batch; split, floors) is the experiment's.
+    """Systems x seeds on one prepared table. All else (early stopping, batch; split, floors) is the experiment's.
 
     Attributes:
         systems: rows of the table by label, spelled as `model:`; `targets` may change, by name, a target's loss_weight,
-            parents, transform or bins for this row.
+            parents, transform or bins for this row, and `epochs` how long it is trained, for learners that plan their whole
+            training need another length than those that are stopped early.
         common: laid over every system's row of the zoo, so that all are alike in it (widths, say); what a system says
             itself stands.
         seeds: of weights, data order and dropout; one training each.
@@ -135,8 +137,10 @@ class CompareConfig:
             raise ValueError(f"compare.seeds must not be negative, got {list(self.seeds)} and {list(self.seeds_of_rates)}.")
         if not all(rate > 0 for rate in self.rates):
             raise ValueError(f"compare.rates must be above 0, got {list(self.rates)}.")
-        if "system" in self.common or "targets" in self.common:
-            raise ValueError("compare.common is what all systems share; `system` and `targets` belong to a row of `systems`.")
+        if {"system", TARGETS, EPOCHS} & self.common.keys():
+            raise ValueError(
+                "compare.common is what all systems share; `system`, `targets` and `epochs` belong to a row of `systems`."
+            )
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ValueError(f"compare.max_concurrent must be at least 1, got {self.max_concurrent}.")
         if self.cpus_per_cell <= 0 or self.gpus_per_cell < 0:
@@ -165,11 +169,16 @@ class CompareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A row of the table, resolved: the ranker and the schema it is trained for."""
+    """A row of the table, resolved: the ranker and the schema it is trained for.
+
+    Attributes:
+        epochs: how long it is trained at most; None as the experiment says.
+    """
 
     label: str
     model: RankerConfig
     schema: Schema
+    epochs: int | None = None
 
 
 def folder_of(label: str) -> str:
@@ -230,11 +239,19 @@ def system_of(compare: CompareConfig, schema: Schema, of: str, varied: Curve | N
         ConfigError: a spelling that does not fit.
     """
     spelling = compare.systems[of]
-    model = overlaid(compare.common, {key: setting for key, setting in spelling.items() if key != "targets"})
-    if varied is not None:
+    model = overlaid(compare.common, {key: setting for key, setting in spelling.items() if key not in (TARGETS, EPOCHS)})
+    epochs = spelling.get(EPOCHS)
+    if varied is not None and varied.axis == EPOCHS:
+        if epochs is None:
+            raise ConfigError(f"a curve over epochs needs a row that says its own; give `{of}` epochs.")
+        epochs = value
+    elif varied is not None:
         model = replaced(model, varied.axis.removeprefix("model."), value)
+    if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
+        raise ConfigError(f"epochs must be a whole number of at least 1, got {epochs!r}.")
     label = of if varied is None else varied.label(value)
-    return System(label=label, model=resolve(model), schema=_with_targets(schema, spelling.get("targets") or {}))
+    targets = _with_targets(schema, spelling.get(TARGETS) or {})
+    return System(label=label, model=resolve(model), schema=targets, epochs=epochs)
 
 
 def columns_of(compare: CompareConfig, schema: Schema) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError, to_dict
 from models.schema import Schema
-from pipelines.compare.config import CompareConfig, Curve, System, check_labels, spelled, system_of
+from pipelines.compare.config import EPOCHS, CompareConfig, Curve, System, check_labels, spelled, system_of
 from pipelines.compare.scores import Score, metrics_of, score_of
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ def varied_of(compare: CompareConfig, schema: Schema, systems: Sequence[System])
                 system = system_of(compare, schema, curve.of, curve, value)
             except ConfigError as error:
                 raise ConfigError(f"compare.curves: {curve.label(value)}: {error}") from None
-            if system.model == own.model:
+            if (system.model, system.epochs) == (own.model, own.epochs):
                 continue
-            same = (other for other in known if (other.model, other.schema) == (system.model, system.schema))
+            alike = lambda other: (other.model, other.schema, other.epochs)
+            same = (other for other in known if alike(other) == alike(system))  # used at once
             system = next(same, system)
             if system.label in chosen:
                 raise ConfigError(f"compare.curves: {curve.axis} has the value {spelled(value)} twice.")
@@ -118,6 +119,8 @@ def drawn_of(comparison: "Comparison") -> list[Drawn]:
 
 
 def _setting(system: System, axis: str) -> Any:
+    if axis == EPOCHS:
+        return system.epochs
     here: Any = to_dict(system.model)
     for part in axis.split(".")[1:]:
         here = here.get(part) if isinstance(here, dict) else None

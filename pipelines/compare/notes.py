@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from models.learners import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import SIGNIFICANT, merit
 from pipelines.compare.words import MISSING, shown
@@ -116,10 +117,17 @@ def _stopping(comparison: Comparison) -> str:
     train = comparison.train
     if not comparison.prepared.files("valid"):
         return f"none, for there is no validation split: {train.epochs} epochs, {train.batch_feeds} feeds a step"
+    longer: dict[int, list[str]] = {}
+    for system in comparison.every:
+        if system.epochs is not None:
+            longer.setdefault(system.epochs, []).append(system.label)
+    own = "".join(f" ({epochs} for {', '.join(labels)})" for epochs, labels in longer.items())
+    has_planned = any(is_leveled(system.model.learner) for system in comparison.every)
+    planned = ", but never for what plans its whole training" if has_planned else ""
     return (
         f"alike for all: after {train.patience} epoch{'s' if train.patience > 1 else ''} without a better "
-        f"{Monitor(comparison.table.schema, train.monitor).name} on the validation split, at most {train.epochs}; the best "
-        f"epoch's weights are scored; {train.batch_feeds} feeds a step"
+        f"{Monitor(comparison.table.schema, train.monitor).name} on the validation split{planned}, at most "
+        f"{train.epochs}{own}; the best epoch's weights are scored; {train.batch_feeds} feeds a step"
     )
 
 

@@ -55,7 +55,7 @@ class Row:
         failures: first lines of errors, by cell.
         rates: validation score by rate, where several were tried; None for one that failed.
         note: what a floor is, or why it is not there.
-        settings: of the ranker, and what the row changes of targets.
+        settings: of the ranker, and what the row changes of targets and epochs.
     """
 
     label: str
@@ -205,7 +205,9 @@ def _system_row(comparison: Comparison, system: System) -> Row:
         rates={rate: score for rate, score in tried.items() if rate is not None},
         scores={path: score_of(metrics, path) for path in comparison.columns},
         cost=_cost(comparison.parameters[system.label], [result["training"] for result in results.values()]),
-        settings={"model": to_dict(system.model)} | ({"targets": changed} if changed else {}),
+        settings={"model": to_dict(system.model)}
+        | ({"targets": changed} if changed else {})
+        | ({"epochs": system.epochs} if system.epochs is not None else {}),
     )
 
 

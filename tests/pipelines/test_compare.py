@@ -109,7 +109,7 @@ def ran(comparison, executor) -> list[str]:
         ({"claims": [{"better": "mmoe", "than": ["ple"]}]}, r"compare\.claims: `ple` is not among the systems"),
         ({"claims": [{"better": "mmoe", "than": ["mmoe"]}]}, "`mmoe` is better than itself"),
         ({"claims": [{"better": "mmoe", "than": []}]}, "needs at least one system in `than`"),
-        ({"common": {"system": "mmoe"}}, "`system` and `targets` belong to a row"),
+        ({"common": {"system": "mmoe"}}, "`system`, `targets` and `epochs` belong to a row"),
         ({"max_concurrent": 0}, r"max_concurrent must be at least 1, got 0"),
         ({"cpus_per_cell": 0}, r"needs cpus_per_cell > 0 and gpus_per_cell >= 0, got 0 and 0"),
         ({"sytems": {}}, r"`compare\.sytems` is not a known key\. Known here: systems, common"),
@@ -248,6 +248,24 @@ def test_other_settings_are_refused_and_replaced_alone(prepared, tmp_path):
         longer.begin()
     faster = planned(compare(systems=systems), prepared, tmp_path, train=replace(TRAIN, threads=2, timeout_seconds=9))
     assert faster.count() == (4, 4)
+
+
+def test_a_row_may_be_trained_for_its_own_number_of_epochs(prepared, tmp_path):
+    systems = compare().systems
+    config = compare(systems={"bottom": systems["bottom"], "mmoe": {**systems["mmoe"], "epochs": 7}})
+    comparison = planned(config, prepared, tmp_path)
+    assert [cell.train.epochs for cell in comparison.units() if isinstance(cell, Cell)] == [2, 7, 2, 7]
+    ran(comparison, Canned(lambda cell: {"click.auc": 0.6}))
+    table = compared(comparison, "x")
+    assert "at most 2 (7 for mmoe); the best epoch" in table.words["Early stopping"]
+    assert table.row("mmoe").settings["epochs"] == 7 and "epochs" not in table.row("bottom").settings
+    for wrong in (0, 2.5, "many"):
+        with pytest.raises(
+            ConfigError, match=rf"compare\.systems\.x: epochs must be a whole number of at least 1, got {wrong!r}"
+        ):
+            planned(compare(systems={"x": {"system": "mmoe", "epochs": wrong}}), prepared, tmp_path)
+    with pytest.raises(ConfigError, match="`system`, `targets` and `epochs` belong to a row"):
+        compare(common={"epochs": 3})
 
 
 def test_a_begun_cell_of_other_settings_is_refused(prepared, tmp_path):

@@ -68,12 +68,30 @@ def test_a_value_that_is_a_row_of_the_table_or_of_another_curve_is_not_made_twic
     assert [system.label for system in second.systems] == ["cmlir[k=2]", "cmlir", "fast"] and second.own == 2
 
 
+def test_a_curve_may_be_over_how_long_a_row_is_trained(tiny_schema):
+    systems = {"mmoe": {"system": "mmoe", **SMALL}, "cmlir": {**CMLIR, "epochs": 10}}
+    (curve,) = varied(
+        compare({"of": "cmlir", "axis": "epochs", "symbol": "N", "values": [20, 5, 10]}, systems=systems), tiny_schema
+    )
+    assert curve.values == (5, 10, 20) and curve.own == 1
+    assert [(system.label, system.epochs) for system in curve.systems] == [
+        ("cmlir[N=5]", 5),
+        ("cmlir", 10),
+        ("cmlir[N=20]", 20),
+    ]
+    assert len({system.model for system in curve.systems}) == 1
+
+
 @pytest.mark.parametrize(
     ("curve", "message"),
     [
         ({"of": "ple"}, r"compare\.curves: `ple` is not among the systems: mmoe, cmlir"),
         ({"axis": "train.epochs"}, r"axis is a setting of the system's model, .* got 'train\.epochs'\. .* alike for all"),
         ({"axis": "model.system"}, r"got 'model\.system'\. Another row of the zoo is a system of its own"),
+        (
+            {"axis": "epochs"},
+            r"compare\.curves: cmlir\[k=8\]: a curve over epochs needs a row that says its own; give `cmlir` epochs",
+        ),
         ({"values": []}, r"a curve over model\.learner\.specific_steps needs at least one value"),
         ({"values": [2, 2]}, r"compare\.curves: model\.learner\.specific_steps has the value 2 twice"),
         ({"values": [0]}, r"compare\.curves: cmlir\[k=0\]: .*cmlir needs rounds_per_epoch >= 1, specific_steps >= 1"),
