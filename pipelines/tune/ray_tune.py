@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,8 @@ class Lines(TrialProgressCallback):
         value = result[OBJECTIVE]
         better = self.best is None or self.job.objectives.monitor.is_better(value, self.best)
         self.best = value if better else self.best
-        spelled = ", ".join(f"{path.rsplit('.', 1)[-1]} {short(v)}" for path, v in self._values(trial).items())
+        names_of_paths = short_names(list(self.job.config.space))
+        spelled = ", ".join(f"{names_of_paths[path]} {short(v)}" for path, v in self._values(trial).items())
         mark = " (best so far)" if better else ""
         names = self.job.objectives.names
         first, *others = (f"{name} {result[key]:.4f}" for name, key in zip(names, names_of(self.job.objectives), strict=True))
@@ -270,6 +271,21 @@ class Lines(TrialProgressCallback):
 
     def _values(self, trial: Any) -> dict[str, Any]:
         return sampled_values(trial.config, self.job.config)
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """The last parts of paths, as many as tell them apart.
+
+    >>> short_names(["train.optimiser.dense.rate", "train.optimiser.tables.rate", "train.epochs"]).values()
+    dict_values(['dense.rate', 'tables.rate', 'epochs'])
+    """
+    found = {}
+    for path in paths:
+        parts = path.split(".")
+        suffixes = (".".join(parts[-count:]) for count in range(1, len(parts)))
+        alike = lambda suffix: sum(f".{other}".endswith(f".{suffix}") for other in paths)
+        found[path] = next((suffix for suffix in suffixes if alike(suffix) == 1), path)
+    return found
 
 
 def short(value: Any) -> str:
