@@ -243,6 +243,8 @@ class Lines(TrialProgressCallback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         value = result[OBJECTIVE]
+        if self.best is None:
+            self.best = self._best_before(trial.trial_id, result[EPOCH])
         better = self.best is None or self.job.objectives.monitor.is_better(value, self.best)
         self.best = value if better else self.best
         names_of_paths = short_names(list(self.job.config.space))
@@ -265,6 +267,15 @@ class Lines(TrialProgressCallback):
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         number_of(trial.trial_id, self.job)
+
+    def _best_before(self, id: str, epoch: int) -> float | None:
+        """What a search that goes on had reached before the first epoch that it tells of."""
+        histories = {file.parent.name: json.loads(file.read_text()) for file in self.job.trials.glob("*/history.json")}
+        records = [
+            record for name, history in histories.items() for record in history if (name, record["epoch"] + 1) != (id, epoch)
+        ]
+        best = self.job.objectives.best(records)
+        return None if best is None else best["monitor"]
 
     def _name(self, trial: Any) -> str:
         return f"trial {number_of(trial.trial_id, self.job)}"

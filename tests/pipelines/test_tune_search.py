@@ -163,12 +163,17 @@ def test_a_killed_search_goes_on(data, tmp_path):
         path.parent.name: len(json.loads(path.read_text())) for path in (tmp_path / "out").glob("trials/*/history.json")
     }
     assert sorted(histories.values())[1] == 25 and len(histories) == 2
+    files = (tmp_path / "out").glob("trials/*/history.json")
+    reached = max(record["monitor"] for path in files for record in json.loads(path.read_text()))
 
     second = start()
     assert second.wait(timeout=150) == 0, log.read_text()
     said = log.read_text()
     assert "Going on with the search" in said and "BEST" in said
     assert "trial 1 · epoch" not in said  # finished before
+    marked = [line for line in said.splitlines() if "(best so far)" in line]
+    score = lambda line: float(line.split("auc ")[1].split()[0])
+    assert all(score(line) >= round(reached, 4) for line in marked)  # what was reached before the kill counts
     assert "trial 2 · epoch 1 ·" not in said and "trial 2 · epoch 25 ·" in said  # not from its beginning
     rows = (tmp_path / "out" / "search.csv").read_text().splitlines()
     assert len(rows) == 3 and all(",done," in row for row in rows[1:])
