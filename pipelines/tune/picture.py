@@ -20,6 +20,7 @@ COLUMNS = 3
 def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, objectives: Objectives) -> None:
     """Writes a PNG; trials without any finished epoch are left out. Of more than two metrics the first two are drawn."""
     import matplotlib
+    from matplotlib import ticker
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -52,6 +53,11 @@ def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, objectives: 
                 axes.set_xlim(-0.5, len(names) - 0.5)
             elif isinstance(dimension, LogUniform) or (isinstance(dimension, Int) and dimension.log):
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.xaxis.set_minor_locator(ticker.NullLocator())
+            elif isinstance(dimension, Int):
+                axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
             _scatter(axes, shown, values)
             axes.set(xlabel=name, ylabel=metric)
         for axes in figure.axes:
