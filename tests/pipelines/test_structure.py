@@ -497,7 +497,7 @@ def test_scores_of_several_metrics(trained, data, tmp_path):
 @pytest.mark.timeout(300)
 def test_a_small_search_on_ray(local_ray, data, tmp_path):
     """Scores are those of the bundles, every graph is trained with its own parents, and nothing is trained again."""
-    config = tune(targets=["click", "order"], order="listed", seeds=[0, 1], min_gain=None, metric=None)
+    config = tune(targets=["click", "order"], order="listed", seeds=[0, 1], min_gain=None)
     config = replace(
         config, structure=replace(config.structure, vary=False, reference={"order": ("click",)}), metric="click.auc"
     )
