@@ -53,7 +53,7 @@ def words_of(comparison: Comparison, rows: Sequence["Row"]) -> dict[str, str]:
         )
     words["%"] = (
         f"RelaImpr against {config.base_label}: (v − .5) / (base − .5) − 1 for AUC and gAUC, v / base − 1 for NDCG and "
-        "precision, 1 − v / base for errors, so that + is better"
+        "precision, 1 − v / base for errors, so that + is better; none for Gini"
     )
     words["Learning rate"] = _rates(comparison, rows)
     words["Early stopping"] = _stopping(comparison)

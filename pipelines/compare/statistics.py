@@ -46,11 +46,12 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 def relative_improvement(value: float, base: float, path: str) -> float | None:
     """RelaImpr (STAN, Eq. 15, 16): (v - .5) / (base - .5) - 1 of areas under a curve, which guess at .5; v / base - 1 of other
-    metrics that are to be large; 1 - v / base of errors. None for metrics that are best at one, or a base no better than that.
+    metrics that are to be large; 1 - v / base of errors. None for metrics that are best at one, for Gini, which is near 0 for
+    all that is good, and for a base no better than a guess.
     """
     way, metric = direction(path), path.split(".")[1]
     guess = 0.5 if metric.startswith(("auc", "gauc")) else 0.0
-    if way == "one" or not base > guess:
+    if way == "one" or metric == "gini" or not base > guess:
         return None
     return (value - guess) / (base - guess) - 1 if way == "max" else 1 - value / base
 

@@ -21,6 +21,7 @@ from pipelines.compare.words import p_shown, percent, shown, spread_shown
         ("stay.mse_transformed", 2.0, 2.5, 0.2),  # a fifth less error
         ("stay.mae", 3.0, 2.0, -0.5),
         ("click.calibration", 1.1, 1.2, None),
+        ("click.gini", 0.03, 0.05, None),
         ("click.auc", 0.7, 0.5, None),  # the base only guesses
     ],
 )
