@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.config import ConfigError
+from models.learners.cmlir import CmlirConfig
 from pipelines.train import train
 from pipelines.train.ray_data import ray_data
 from pipelines.train.ray_train import check_cluster
@@ -57,6 +58,19 @@ def test_two_workers_give_what_one_process_gives(local_ray, prepared, tmp_path):
     said.clear()
     again = train(prepared, MODEL, config, output=tmp_path / "two", say=said.append)
     assert not again.fresh and said[0].startswith("Already trained")
+
+
+def test_two_workers_train_levels_as_one_process_does(local_ray, prepared, tmp_path):
+    """Rounds, samples, Reptile's steps and hardness are those of the joint batches."""
+    model = replace(MODEL, learner=CmlirConfig(rounds_per_epoch=2, specific_steps=2))
+    alone = train(prepared, model, CONFIG, output=tmp_path / "alone", say=lambda line: None)
+    two = train(prepared, model, replace(CONFIG, workers=2), output=tmp_path / "two", say=lambda line: None)
+    first, second = (load_file(result.bundle_path / "weights.safetensors") for result in (alone, two))
+    assert first.keys() == second.keys() and any(name.startswith("levels.2.") for name in first)
+    for name, values in first.items():
+        torch.testing.assert_close(second[name], values, atol=1e-5, rtol=0)
+    for mine, theirs in zip(two.history, alone.history, strict=True):
+        assert mine["told"][-1] == pytest.approx(theirs["told"][-1], rel=1e-3)
 
 
 def test_what_on_epoch_raises_ends_the_training_and_what_fails_is_told(local_ray, prepared, tmp_path):
