@@ -13,8 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     experiment = screen.experiment_of(args)
-    report = evaluate_stage(experiment, [bundle_of(experiment, path) for path in args.bundle or [None]])
-    print(f"Report: {report}")
+    evaluate_stage(experiment, [bundle_of(experiment, path) for path in args.bundle or [None]])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,13 +133,17 @@ def calibration(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], c
         return svg(figure)
 
 
-def learning_curves(history: Sequence[Mapping[str, Any]], targets: Sequence[str], best_epoch: int | None) -> str:
-    """Training loss of every target, relative to its first epoch, and validation AUC of every binary one, by epoch.
+def learning_curves(
+    history: Sequence[Mapping[str, Any]], targets: Sequence[str], trained: Collection[str], best_epoch: int | None
+) -> str:
+    """Training loss of every trained target, relative to its first epoch, and validation AUC of every binary one, by epoch.
 
     Losses that parts add are dashed, those of one part (`part.target`) as their sum.
 
     Args:
         history: records of epochs: `epoch` (from 0), `losses` by target, `metrics` (as `Evaluation.result`, or None).
+        targets: all of the schema, which decide colours.
+        trained: those that are shown.
         best_epoch: counted from 1; marked.
     """
     epochs = [record["epoch"] + 1 for record in history]
@@ -149,7 +153,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], targets: Sequence[str]
         style = {"marker": "o", "markersize": 3, "linewidth": 1.4}
         relative = lambda values: [value / values[0] if values[0] else float("nan") for value in values]
         for name in targets:
-            if name not in history[0]["losses"]:
+            if name not in history[0]["losses"] or name not in trained:
                 continue
             losses = [record["losses"].get(name, float("nan")) for record in history]
             left.plot(epochs, relative(losses), color=colour[name], label=name, **style)

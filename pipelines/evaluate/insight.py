@@ -73,7 +73,8 @@ def insight_of(ranker: Ranker | Leveled, schema: Schema, feeds: pa.Table, batch_
 
     Returns:
         `candidates`, `feeds`, `users` of the sample; and only where there is something to show:
-        `gates` by target: `experts` (names), `mean` weights, `by_level` and `by_stage` (weights by group, None where empty);
+        `gates` by target that is trained for: `experts` (names), `mean` weights, `by_level` and `by_stage` (weights by group,
+        None where empty);
         `edges`: list of `parent`, `child`, `mean` of what is carried, with `carries` saying what that is;
         `preferences`: see `preferences_of`.
     """
@@ -89,7 +90,7 @@ def insight_of(ranker: Ranker | Leveled, schema: Schema, feeds: pa.Table, batch_
             for first in range(0, feeds.num_rows, batch_feeds):
                 batch = to_batch(feeds.slice(first, batch_feeds), schema)
                 shown = ranker.insight(batch.to(device))
-                _append(gates, shown.gates)
+                _append(gates, {name: gate for name, gate in shown.gates.items() if name in ranker.trained})
                 _append(edges, shown.edges)
                 _append(preferences, shown.preferences)
                 level.append(batch.level_N.numpy())

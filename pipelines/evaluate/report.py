@@ -181,7 +181,7 @@ def _html(
     reference = (models or list(entries))[0].result
     predicted = {name for entry in racing for name in entry.result["targets"]}
     curves = {
-        entry.name: figures.learning_curves(entry.history, schema.target_names, _best_epoch(entry))
+        entry.name: figures.learning_curves(entry.history, schema.target_names, entry.result["targets"], _best_epoch(entry))
         for entry in models
         if entry.history
     }

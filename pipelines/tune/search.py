@@ -190,7 +190,9 @@ def search(
 def _summary(result: SearchResult, objectives: Objectives) -> list[str]:
     """Who won, and of several metrics who else is on the front, in lines."""
     best = result.best
-    spelled = ", ".join(f"{path} = {value}" for path, value in best.values.items())
+    spelled = ", ".join(
+        f"{path} = {f'{value:.4g}' if isinstance(value, float) else value}" for path, value in best.values.items()
+    )
     scores = ", ".join(f"{name} {value:.4f}" for name, value in best.scores.items())
     told = [f"Best of {len(result.trials)} trials: trial {best.number}, {scores} with {spelled}"]
     if len(objectives.names) > 1:

@@ -145,14 +145,15 @@ class FakeRanker(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.fusion = SimpleNamespace(expert_names={"click": ("a", "b", "c")})
+        self.trained = ("click",)
+        self.fusion = SimpleNamespace(expert_names={"click": ("a", "b", "c"), "order": ("a", "b", "c")})
         self.coupling = SimpleNamespace(carries="the level")
 
     def insight(self, batch):
         level_NE = torch.nn.functional.one_hot(batch.level_N, 3).float()
         user_R = batch.user_R / 40
         return Insight(
-            gates={"click": level_NE},
+            gates={"click": level_NE, "order": level_NE},  # nobody trained the gate of order
             edges={("click", "order"): batch.level_N.float()},
             preferences={"click": user_R, "order": 1 - user_R},
         )
@@ -166,6 +167,7 @@ def test_insight_is_the_same_whatever_the_batch(staged):
     for found in (small, whole):
         assert found["edges"] == [{"parent": "click", "child": "order", "mean": pytest.approx(level.mean())}]
         assert found["carries"] == "the level"
+        assert list(found["gates"]) == ["click"]
         gate = found["gates"]["click"]
         assert gate["mean"] == pytest.approx([(level == i).mean() for i in range(3)])
         assert gate["by_level"]["medium"] == [0, 1, 0]
