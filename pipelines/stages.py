@@ -105,7 +105,7 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
             if restart
             else f"there is no search at {folder} to go on with. Start one without --resume."
         )
-    plan = (plan_of_structure if is_structure else plan_of)(spelling, path, experiment.tune, folder)
+    plan = (plan_of_structure if is_structure else plan_of)(spelling, path, experiment.tune, folder, resume=not restart)
     if before:
         plan.append(f"{before} {'It is thrown away.' if restart else 'Going on with it; for a new one say --restart.'}")
     return plan

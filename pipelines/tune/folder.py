@@ -14,17 +14,25 @@ IDENTITY = "identity.json"
 
 def claim(output: Path, identity: Mapping[str, Any]) -> None:
     """Notes what is searched in the folder, and refuses anything else from then on."""
+    refuse_another(output, identity)
     output.mkdir(parents=True, exist_ok=True)
-    file = output / IDENTITY
-    if file.exists():
-        before = json.loads(file.read_text())
-        if before != identity:
-            parts = ", ".join(part for part in identity if before.get(part) != identity[part])
-            raise ConfigError(
-                f"{output} holds another search ({parts} differ). Search into another folder, or throw the old one away "
-                "with resume=False."
-            )
-    write_json(file, identity)
+    write_json(output / IDENTITY, identity)
+
+
+def refuse_another(output: Path, identity: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: the folder holds a search of something else.
+    """
+    if not (output / IDENTITY).exists():
+        return
+    before, now = json.loads((output / IDENTITY).read_text()), json.loads(json.dumps(identity))
+    if before != now:
+        parts = ", ".join(part for part in now if before.get(part) != now[part])
+        raise ConfigError(
+            f"{output} holds another search ({parts} differ). Search into another folder (give the experiment another `name`), "
+            "or throw the old one away (--restart, resume=False)."
+        )
 
 
 def note(bundle: Path, key: str, search: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from models.config import ConfigError, to_dict
 from pipelines.prepare.prepared import Prepared
 from pipelines.train.monitor import Monitor
 from pipelines.tune.config import Choice, TuneConfig, check_space, configs, ranker_of_meta, schema_of
-from pipelines.tune.folder import claim, note, say_where_to_watch, write_json
+from pipelines.tune.folder import claim, note, refuse_another, say_where_to_watch, write_json
 from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.picture import draw
 
@@ -84,13 +84,17 @@ class SearchResult:
         return self.folder / "search.png"
 
 
-def plan_of(experiment_spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path) -> list[str]:
+def plan_of(
+    experiment_spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path, resume: bool = True
+) -> list[str]:
     """What `search` is going to do with these, in lines.
 
     Raises:
         ConfigError: as `search`, of what can be known before it starts.
     """
     prepared, objectives, tried = _checked(experiment_spelling, Path(prepared_path).resolve(), config)
+    if resume:
+        refuse_another(Path(output), _identity(experiment_spelling, prepared, config))
     largest = {"max": "large", "min": "small"}
     wanted = ", ".join(f"{name} ({largest[mode]})" for name, mode in zip(objectives.names, objectives.modes, strict=True))
     ends = {"asha": "stops trials that are behind (asha)", "none": "trains all trials to their end"}[config.scheduler_taken]

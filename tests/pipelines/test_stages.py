@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from models.config import ConfigError, from_dict, overlaid
+from models.config import ConfigError, from_dict, overlaid, to_dict
 from models.schema import Schema
 from pipelines.config import Experiment, load_experiment
+from pipelines.prepare import Prepared
 from pipelines.prepare.deciding import differences, unreadable
 from pipelines.stages import search_plan, searched_of, with_best
 from pipelines.tune import SearchResult, StructureResult, Trial
 from pipelines.tune.folder import claim
+from pipelines.tune.search import _identity as settings_identity
 from pipelines.tune.structure.graphs import EMPTY, Tried
-from pipelines.tune.structure.problem import with_parents
+from pipelines.tune.structure.problem import identity as structure_identity
+from pipelines.tune.structure.problem import posed_of, with_parents
 from tests.pipelines.fabricate import fabricate
 from tests.samples import full_schema, tiny_schema
 
@@ -70,6 +73,13 @@ SPACE = {"space": {"train.epochs": {"type": "int", "low": 1, "high": 2}}}
 STRUCTURE = {"structure": {"targets": ["click", "order"]}}
 
 
+def identity_of(experiment):
+    prepared, tune = experiment.folder / "prepared", experiment.tune
+    if tune.structure is None:
+        return settings_identity(to_dict(experiment), Prepared.open(prepared, schema=experiment.schema), tune)
+    return structure_identity(posed_of(to_dict(experiment), prepared, tune, experiment.folder / "search").problem)
+
+
 @pytest.mark.parametrize(("tune", "result"), [(SPACE, "search.json"), (STRUCTURE, "structure.json")])
 def test_going_on_and_starting_anew_are_said_and_insisted_upon(tmp_path, tune, result):
     fabricate(tmp_path / "x" / "prepared")
@@ -80,13 +90,17 @@ def test_going_on_and_starting_anew_are_said_and_insisted_upon(tmp_path, tune, r
     assert "2 targets" in fresh[0] if tune == STRUCTURE else "8 trials" in fresh[0]
     with pytest.raises(ConfigError, match=r"there is no search at .* to go on with. Start one without --resume"):
         search_plan(experiment, resume=True)
-    claim(tmp_path / "x" / "search", {"data": "a"})
+    claim(tmp_path / "x" / "search", identity_of(experiment))
     assert search_plan(experiment)[:-1] == search_plan(experiment, resume=True)[:-1] == fresh
     told = search_plan(experiment)[-1]
     assert "a search that was stopped: 0 trainings" in told and told.endswith("Going on with it; for a new one say --restart.")
     assert search_plan(experiment, restart=True)[-1].endswith("It is thrown away.")
     (tmp_path / "x" / "search" / result).touch()
     assert "holds a finished search. Going on" in search_plan(experiment)[-1]
+    (tmp_path / "x" / "search" / "identity.json").write_text('{"data": "a"}')
+    assert search_plan(experiment, restart=True)
+    with pytest.raises(ConfigError, match=r"holds another search \(data, schema"):
+        search_plan(experiment)
     with pytest.raises(ConfigError, match=r"--resume goes on .* --restart throws it away; give one of them"):
         search_plan(experiment, resume=True, restart=True)
 

@@ -202,7 +202,7 @@ def test_another_kind_replaces_a_section():
 def test_a_folder_belongs_to_one_search(tmp_path):
     claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
     claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
-    with pytest.raises(ConfigError, match=r"holds another search \(tune differ\)"):
+    with pytest.raises(ConfigError, match=r"holds another search \(tune differ\).*another `name`.*--restart"):
         claim(tmp_path, {"data": "a", "tune": {"trials": 4}})
 
 

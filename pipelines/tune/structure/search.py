@@ -15,7 +15,7 @@ import numpy as np
 from models.config import ConfigError
 from pipelines.train.checkpoint import write_text
 from pipelines.tune.config import TuneConfig
-from pipelines.tune.folder import claim, note, write_json
+from pipelines.tune.folder import claim, note, refuse_another, write_json
 from pipelines.tune.structure.graphs import SURE, Graph, Noise, Step, StructureSearch, spelled
 from pipelines.tune.structure.picture import draw
 from pipelines.tune.structure.problem import Problem, identity, posed_of
@@ -108,7 +108,9 @@ def search_structure(
     return result
 
 
-def plan_of(experiment_spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path) -> list[str]:
+def plan_of(
+    experiment_spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path, resume: bool = True
+) -> list[str]:
     """What `search_structure` would do, in lines.
 
     Raises:
@@ -116,6 +118,8 @@ def plan_of(experiment_spelling: Mapping[str, Any], prepared_path: Path, config:
     """
     posed = posed_of(experiment_spelling, prepared_path, config, output)
     problem, structure = posed.problem, posed.problem.structure
+    if resume:
+        refuse_another(problem.folder, identity(problem))
     have = len({key for key, _, _ in (path.parent.parent.name.partition("-") for path in problem.bundled())})
     if posed.start is None:
         what = "from no edges, target by target" + (", then local variations" if structure.vary else "")
