@@ -48,6 +48,7 @@ _STAGE = {
     "affinity": (0.6, 1.2, 1.0, 0.9),
     "familiar": (0.5, 0.6, 1.2, 1.5),
 }
+_WEIGHTS = ("affinity", "heat", "familiar")  # of the level that a world's contrast stretches; the others are offsets
 _BY_LEVEL = {name: np.array(values, dtype=np.float32) for name, values in _LEVEL.items()}
 _BY_STAGE = {name: np.array(values, dtype=np.float32) for name, values in _STAGE.items()}
 _STAY_DEVIATION = 1.15  # of the logarithm of the stay
@@ -215,13 +216,23 @@ def choose(
     )
 
 
+def by_level(contrast: float) -> dict[str, np.ndarray]:
+    """Offsets and weights by level; weights lie `contrast` times as far from their mean over levels as in `_LEVEL`."""
+    stretched = dict(_BY_LEVEL)
+    if contrast != 1:
+        for name in _WEIGHTS:
+            mean = _BY_LEVEL[name].mean()
+            stretched[name] = mean + np.float32(contrast) * (_BY_LEVEL[name] - mean)
+    return stretched
+
+
 def chances(world: World, rooms: Rooms, shown: Impressions) -> Chances:
     """The probabilities of everything that may follow an impression."""
     users, streamers, products = world.users, world.streamers, world.products
     user, stage, room = shown.user_N, shown.stage_N, shown.room_N
     state = shown.slot_N - rooms.first_slot_R[room]
     owner = rooms.streamer_R[room]
-    level = streamers.level_S[owner]
+    level, of_level = streamers.level_S[owner], by_level(world.level_contrast)
     product = rooms.product_RT[room, state]
     heat, mood = rooms.heat_RT[room, state], rooms.mood_RT[room, state]
 
@@ -234,15 +245,15 @@ def chances(world: World, rooms: Rooms, shown: Impressions) -> Chances:
     ios = users.device_U[user].astype(np.float32)
     following, mall = (shown.scene_N == 1).astype(np.float32), (shown.scene_N == 2).astype(np.float32)
     evening = np.log(traffic(shown.slot_N)).astype(np.float32)
-    familiar = shown.familiar_N * _BY_LEVEL["familiar"][level] * _BY_STAGE["familiar"][stage]
+    familiar = shown.familiar_N * of_level["familiar"][level] * _BY_STAGE["familiar"][stage]
 
     def start(name: str, constant: float) -> np.ndarray:
-        return np.float32(constant) + _BY_LEVEL[name][level] + _BY_STAGE[name][stage]
+        return np.float32(constant) + of_level[name][level] + _BY_STAGE[name][stage]
 
     logits = {
         "click": start("click", -2.45)
-        + _BY_LEVEL["affinity"][level] * _BY_STAGE["affinity"][stage] * suits
-        + _BY_LEVEL["heat"][level] * heat
+        + of_level["affinity"][level] * _BY_STAGE["affinity"][stage] * suits
+        + of_level["heat"][level] * heat
         + 0.25 * wanted
         + familiar
         + 0.55 * users.eager_U[user]

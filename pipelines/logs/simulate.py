@@ -71,6 +71,8 @@ class SimulateConfig:
         seed: another seed, another world.
         level_shares: how shows are divided among tail, medium and head streamers, who are 80, 16 and 4 in a hundred; about,
             for who is live decides too.
+        level_contrast: how differently users choose at each level, times as much as by default. At 0 they choose alike
+            everywhere; from about 2.5 on, what draws them to a small room leaves them cold at a large one, or keeps them away.
     """
 
     kind: Literal["simulate"] = "simulate"
@@ -78,6 +80,7 @@ class SimulateConfig:
     days: int = 8
     seed: int = 0
     level_shares: tuple[float, float, float] = LEVEL_SHARES
+    level_contrast: float = 1.0
 
     def __post_init__(self) -> None:
         for name, least in (("users", 20), ("days", 1), ("seed", 0)):
@@ -85,6 +88,8 @@ class SimulateConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; a simulated world needs at least {least}.")
         if min(self.level_shares) <= 0 or abs(sum(self.level_shares) - 1) > 1e-6:
             raise ValueError(f"level_shares is {list(self.level_shares)}; it needs positive shares that sum to 1.")
+        if not 0 <= self.level_contrast <= 10:
+            raise ValueError(f"level_contrast is {self.level_contrast}; it must lie between 0 and 10.")
 
 
 @dataclass
@@ -120,7 +125,7 @@ def begin(world: World, seed: int) -> Life:
 
 def simulate(source: SimulateConfig, logs: Path, truth: Path) -> None:
     """Writes the logs of a world into the folder `logs` and what is true about them into `truth`."""
-    world = make_world(source.users, source.seed, source.level_shares)
+    world = make_world(source.users, source.seed, source.level_shares, source.level_contrast)
     streamers = world.streamers
     write(world.users.table(), logs / "users.parquet")
     write(streamers.table(), logs / "streamers.parquet")

@@ -131,19 +131,22 @@ class World:
     users: Users
     streamers: Streamers
     products: Products
+    level_contrast: float
 
 
-def make_world(users: int, seed: int, level_shares: Sequence[float] = LEVEL_SHARES) -> World:
+def make_world(users: int, seed: int, level_shares: Sequence[float] = LEVEL_SHARES, level_contrast: float = 1.0) -> World:
     """Draws everyone. The number of streamers and products follows from the number of users.
 
     Args:
         level_shares: share of the platform's draws that the streamers of each level have together.
+        level_contrast: how differently users choose at each level (`behaviour.by_level`).
     """
     rng = np.random.default_rng([seed, 0])
     centre_CK = _normal(rng, len(CATEGORIES), SHARED)
     products = _products(rng, max(300, users // 2), centre_CK)
     streamers = _streamers(rng, max(200, users // 8), centre_CK, products, level_shares)
-    return World(users=_users(rng, users, centre_CK), streamers=streamers, products=products)
+    everyone = _users(rng, users, centre_CK)
+    return World(users=everyone, streamers=streamers, products=products, level_contrast=level_contrast)
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:

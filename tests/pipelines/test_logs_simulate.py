@@ -338,6 +338,24 @@ def test_a_lower_position_is_entered_less_by_a_known_factor(moment):
     np.testing.assert_allclose(odds(0) / odds(6), 7**0.45, rtol=1e-3)
 
 
+def test_a_contrast_stretches_what_levels_weigh_around_its_mean(moment):
+    default = behaviour.by_level(1.0)
+    assert default["affinity"].tolist() == pytest.approx([0.95, 0.8, 0.55])
+    far, alike = behaviour.by_level(4.0), behaviour.by_level(0.0)
+    assert far["affinity"].tolist() == pytest.approx([1.5, 0.9, -0.1], abs=1e-6)  # 23/30 + 4 (11/60, 1/30, -13/60)
+    assert far["heat"].tolist() == pytest.approx([-0.45, 0.35, 1.15], abs=1e-6)
+    assert alike["familiar"].tolist() == pytest.approx([0.55] * 3)
+    assert all(values["order"].tolist() == default["order"].tolist() for values in (far, alike))  # an offset
+
+    world, rooms, shown = moment
+    known = replace(shown, familiar_N=np.full(len(shown), 2.0, dtype=np.float32))
+    level_N = world.streamers.level_S[rooms.streamer_R[shown.room_N]]
+    for contrast, head_gains in ((1.0, True), (4.0, False)):
+        there = replace(world, level_contrast=contrast)
+        stranger, friend = (behaviour.chances(there, rooms, some).given_N["click"] for some in (shown, known))
+        assert (friend > stranger)[level_N == 0].all() and ((friend > stranger) == head_gains)[level_N == 2].all()
+
+
 def test_familiarity_raises_entering_and_lowers_following(moment):
     world, rooms, shown = moment
     known = replace(shown, familiar_N=np.full(len(shown), 2.0, dtype=np.float32))
