@@ -198,8 +198,11 @@ def compare_stage(experiment: Experiment, comparison: Comparison, *, run: bool =
         carry_out(comparison, OnRay(comparison.config), say=lambda line: print(line, flush=True))
     table = compared(comparison, experiment.name)
     path = write_table(comparison.output, table, experiment.schema)
-    for line in (*table.warnings, *map(str, table.claims)):
+    tested = [claim for claim in table.claims if claim.test is not None]
+    for line in (*table.warnings, *map(str, tested)):
         print(line)
+    if untested := len(table.claims) - len(tested):
+        print(f"{untested} claims are not tested yet: no seed of both systems is finished")
     print(f"Table: {path}")
     return table
 
