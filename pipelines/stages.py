@@ -34,7 +34,7 @@ from pipelines.prepare.prepared import Prepared
 from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
 from pipelines.tune import SearchResult, StructureResult, search, search_structure
-from pipelines.tune.folder import left_over
+from pipelines.tune.folder import GRAPH, SETTINGS, left_over
 from pipelines.tune.registry import latest, register
 from pipelines.tune.search import RESULT, plan_of
 from pipelines.tune.structure.result import PICTURE, TABLE
@@ -128,12 +128,14 @@ def with_best(experiment: Experiment, found: SearchResult | StructureResult) -> 
     return from_dict(Experiment, overlaid(to_dict(experiment), changes))
 
 
-def searched_of(experiment: Experiment) -> Searched | None:
-    """What the report shows of the experiment's search; None without a finished one."""
+def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> Searched | None:
+    """What the report shows of the experiment's search; None without a finished one, or where no bundle won one."""
+    if not any({SETTINGS, GRAPH} & bundle.provenance.keys() for bundle in bundles):
+        return None
     folder = experiment.folder / "search"
     for result, table, picture in ((RESULT, "search.csv", "search.png"), (STRUCTURE, TABLE, PICTURE)):
         if (folder / result).exists():
-            summary = json.loads((folder / result).read_text())["summary"]
+            summary = json.loads((folder / result).read_text()).get("summary", [])  # older searches have none
             return Searched(summary=summary, picture=folder / picture, table=folder / table)
     return None
 
@@ -161,7 +163,7 @@ def evaluate_stage(experiment: Experiment, bundles: list[Bundle]) -> Path:
         experiment.folder / "report",
         truth=truth_of(experiment),
         run=experiment.name,
-        searched=searched_of(experiment),
+        searched=searched_of(experiment, bundles),
     )
 
 

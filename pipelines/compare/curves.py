@@ -73,9 +73,7 @@ def varied_of(compare: CompareConfig, schema: Schema, systems: Sequence[System])
                 raise ConfigError(f"compare.curves: {curve.label(value)}: {error}") from None
             if (system.model, system.epochs) == (own.model, own.epochs):
                 continue
-            alike = lambda other: (other.model, other.schema, other.epochs)
-            same = (other for other in known if alike(other) == alike(system))  # used at once
-            system = next(same, system)
+            system = next((other for other in known if _is_alike(other, system)), system)
             if system.label in chosen:
                 raise ConfigError(f"compare.curves: {curve.axis} has the value {spelled(value)} twice.")
             chosen[system.label] = value, system
@@ -116,6 +114,11 @@ def drawn_of(comparison: "Comparison") -> list[Drawn]:
             )
         )
     return found
+
+
+def _is_alike(one: System, other: System) -> bool:
+    """Whether they are the same but for their labels."""
+    return (one.model, one.schema, one.epochs) == (other.model, other.schema, other.epochs)
 
 
 def _setting(system: System, axis: str) -> Any:

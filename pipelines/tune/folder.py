@@ -10,6 +10,7 @@ from pipelines.train.checkpoint import write_text
 from pipelines.tune.config import TuneConfig
 
 IDENTITY = "identity.json"
+SETTINGS, GRAPH = "search", "structure"  # keys under which a bundle's provenance says which search it won
 
 
 def claim(output: Path, identity: Mapping[str, Any]) -> None:

@@ -47,18 +47,7 @@ class Objectives:
             ConfigError: the validation split does not define one.
         """
         scores = {self.monitor.name: float(record["monitor"])}
-        for path in self.others:
-            try:
-                value = value_of(record["metrics"], path)
-            except KeyError as error:
-                raise ConfigError(f"tune.metric: {error.args[0]}") from None
-            if value is None:
-                raise ConfigError(
-                    f"tune.metric: `{path}` is not defined on the validation split (an AUC needs positives and negatives, a "
-                    "Gini two levels that have both). Use more validation days or another metric."
-                )
-            scores[path] = float(value)
-        return scores
+        return scores | {path: measured(record["metrics"], path) for path in self.others}
 
     def front(self, scores: Sequence[Mapping[str, float]]) -> list[int]:
         """Places of those that no other one dominates (as good in all metrics and better in one): the Pareto front."""
@@ -70,6 +59,24 @@ class Objectives:
             other != mine and all(theirs >= own for theirs, own in zip(other, mine, strict=True)) for other in merits
         )
         return [place for place, mine in enumerate(merits) if not dominated(mine)]
+
+
+def measured(metrics: Mapping[str, Any], path: str) -> float:
+    """A metric that a search goes by, of one evaluation.
+
+    Raises:
+        ConfigError: the validation split does not define it.
+    """
+    try:
+        value = value_of(metrics, path)
+    except KeyError as error:
+        raise ConfigError(f"tune.metric: {error.args[0]}") from None
+    if value is None:
+        raise ConfigError(
+            f"tune.metric: `{path}` is not defined on the validation split (an AUC needs positives and negatives, a Gini two "
+            "levels that have both). Use more validation days, another metric, or leave the target out."
+        )
+    return float(value)
 
 
 def objectives_of(config: TuneConfig, monitor: Monitor) -> Objectives:

@@ -27,7 +27,7 @@ from pipelines.train.checkpoint import write_text
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, checked, schema_of
 from pipelines.tune.objectives import Objectives
 
-OBJECTIVE, EPOCH = "objective", "epoch"
+OBJECTIVE, EPOCH, OF_EPOCH = "objective", "epoch", "scores_of_epoch"
 EXPERIMENT = "search"
 NUMBERS = "numbers.json"
 REFUSED = "refused.txt"  # in the folder of a trial whose values do not go together: why
@@ -182,8 +182,8 @@ def _trial(sampled: dict[str, Any], job: Job) -> None:
         )
         # asha compares trials of one age; a searcher that sees them at their end is told of the epoch that the bundle is of
         shown = record if job.config.scheduler_taken == "asha" else best[-1]
-        scores = job.objectives.scores(shown).values()
-        tune.report({**dict(zip(names_of(job.objectives), scores, strict=True)), EPOCH: record["epoch"] + 1})
+        scores = dict(zip(names_of(job.objectives), job.objectives.scores(shown).values(), strict=True))
+        tune.report({**scores, EPOCH: record["epoch"] + 1, OF_EPOCH: list(job.objectives.scores(record).values())})
 
     result = train(prepared, model, train_config, output=folder, on_epoch=tell)
     if result.history[-1]["epoch"] not in told:  # the training was over, but Tune had not heard of its end
@@ -242,7 +242,7 @@ class Lines(TrialProgressCallback):
         self.best: float | None = None
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        value = result[OBJECTIVE]
+        value = result[OF_EPOCH][0]
         if self.best is None:
             self.best = self._best_before(trial.trial_id, result[EPOCH])
         better = self.best is None or self.job.objectives.monitor.is_better(value, self.best)
@@ -251,7 +251,7 @@ class Lines(TrialProgressCallback):
         spelled = ", ".join(f"{names_of_paths[path]} {short(v)}" for path, v in self._values(trial).items())
         mark = " (best so far)" if better else ""
         names = self.job.objectives.names
-        first, *others = (f"{name} {result[key]:.4f}" for name, key in zip(names, names_of(self.job.objectives), strict=True))
+        first, *others = (f"{name} {score:.4f}" for name, score in zip(names, result[OF_EPOCH], strict=True))
         scores = " · ".join([first + mark, *others])
         self.say(f"{self._name(trial)} · epoch {result[EPOCH]} · {scores} · {spelled}")
 

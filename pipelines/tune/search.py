@@ -13,7 +13,7 @@ from models.config import ConfigError, to_dict
 from pipelines.prepare.prepared import Prepared
 from pipelines.train.monitor import Monitor
 from pipelines.tune.config import Choice, TuneConfig, check_space, configs, ranker_of_meta, schema_of
-from pipelines.tune.folder import claim, note, refuse_another, say_where_to_watch, write_json
+from pipelines.tune.folder import SETTINGS, claim, note, refuse_another, say_where_to_watch, write_json
 from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.picture import draw
 
@@ -150,7 +150,7 @@ def search(
     claim(output, _identity(experiment_spelling, prepared, config))
     finished = _finished(output, objectives.names[0])
     if finished is not None:
-        say(f"Already searched: {finished.table}. For a new search give another output folder or resume=False.")
+        say(f"Already searched: {finished.table}. For a new search give another output folder, or --restart (resume=False).")
         return finished
 
     from pipelines.tune.ray_tune import Job, run_trials  # only here is Ray needed
@@ -181,7 +181,7 @@ def search(
     best = done[0]
     bundle = job.trials / best.id / "bundle"
     won = {"trial": best.number, "trials": len(trials), "metric": objectives.names[0]}
-    note(bundle, "search", {**won, "values": best.values, "scores": best.scores})
+    note(bundle, SETTINGS, {**won, "values": best.values, "scores": best.scores})
     result = SearchResult(trials=trials, best=best, bundle_path=bundle, metric=objectives.names[0], folder=output, fresh=True)
     told = _summary(result, objectives)
     write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number, "summary": told})

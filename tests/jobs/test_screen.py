@@ -12,9 +12,12 @@ from models.config import ConfigError, to_dict
 from pipelines.cluster import RayConfig, output_folder
 from pipelines.config import load_experiment, load_spelling
 from pipelines.tune.config import check_space
+from pipelines.tune.structure.graphs import EMPTY
+from pipelines.tune.structure.problem import Problem, refusal
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+SEARCHES = [file for file in CONFIGS if {"space", "structure"} & load_spelling(file).get("tune", {}).keys()]
 QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.yaml"
 
 
@@ -25,11 +28,24 @@ def test_shipped_experiments_are_valid(file):
     assert experiment.schema.targets and experiment.ranker
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SEARCHES, ids=lambda file: file.stem)
 def test_shipped_searches_build_rankers(file):
     experiment = load_experiment(file)
-    if experiment.tune.space:
-        assert check_space(to_dict(experiment), experiment.tune, experiment.schema) > 0
+    tune = experiment.tune
+    if tune.structure is None:
+        assert check_space(to_dict(experiment), tune, experiment.schema) > 0
+        return
+    names = tuple(target.name for target in experiment.schema.targets if target.loss_weight > 0)
+    problem = Problem(
+        spelling=to_dict(experiment),
+        prepared=Path(),
+        fingerprint="",
+        folder=Path(),
+        schema=experiment.schema,
+        names=names,
+        config=tune,
+    )
+    assert len(names) == 4 and refusal(problem, EMPTY) is None
 
 
 def test_set_changes_one_value_read_as_yaml():

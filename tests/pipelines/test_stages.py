@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,12 +62,14 @@ def test_a_found_graph_is_the_schema_to_go_on_with():
 def test_a_finished_search_is_reported(tmp_path):
     spelling = {"name": "x", "output": str(tmp_path), "schema": tiny_schema().to_dict(), "logs": {"kind": "simulate"}}
     experiment = from_dict(Experiment, spelling)
-    assert searched_of(experiment) is None
+    winner, other = SimpleNamespace(provenance={"structure": {}}), SimpleNamespace(provenance={"seed": 0})
+    assert searched_of(experiment, [winner]) is None
     folder = tmp_path / "x" / "search"
     folder.mkdir(parents=True)
     (folder / "structure.json").write_text('{"summary": ["Found"]}')
-    found = searched_of(experiment)
+    found = searched_of(experiment, [other, winner])
     assert (found.summary, found.table.name, found.picture.name) == (["Found"], "structure.csv", "structure.png")
+    assert searched_of(experiment, [other]) is None  # it was trained otherwise
 
 
 SPACE = {"space": {"train.epochs": {"type": "int", "low": 1, "high": 2}}}

@@ -66,6 +66,27 @@ def test_a_search_finds_the_setting_that_learns(local_ray, data, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
+def test_a_search_by_two_metrics_tells_each_epoch_and_keeps_the_front(local_ray, data, tmp_path):
+    """Lines are of the epoch that is over; Tune, which sees trials at their end, hears of the best one, that of the bundle."""
+    spelling = {"model": MODEL, "train": {"epochs": 4, "patience": 4, "batch_feeds": 16}}
+    space = {RATE: {"type": "choice", "values": [0.003, 0.1]}}
+    said: list[str] = []
+    config = tune(space, trials=2, metric=["click.auc", "click.gini"], seed=1)
+    result = search(spelling, data, config, tmp_path / "out", say=said.append)
+    for trial in result.trials:
+        records = json.loads((tmp_path / "out" / "trials" / trial.id / "history.json").read_text())
+        own = [record["metrics"]["targets"]["click"] for record in records]
+        for epoch, metrics in enumerate(own, 1):
+            (line,) = [line for line in said if line.startswith(f"trial {trial.number} · epoch {epoch} ·")]
+            assert f"click.auc {metrics['auc']:.4f}" in line and f"click.gini {metrics['gini']:.4f}" in line
+        best = max(own, key=lambda metrics: metrics["auc"])
+        assert trial.scores == {"click.auc": best["auc"], "click.gini": best["gini"]}
+    assert len({record["auc"] for record in own}) > 1
+    assert result.front and result.best in result.front and "none is better in all of" in " ".join(said)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
 def test_failed_trials_are_told_and_sink_a_search_only_together(local_ray, data, tmp_path):
     """No model survives a learning rate of 1e30."""
     spelling = {"model": MODEL, "train": {"epochs": 1, "batch_feeds": 16}}

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
 from models.config import ConfigError, to_dict
-from models.metrics import direction, value_of
+from models.metrics import direction
 from models.ranker import RankerConfig
 from models.schema import Schema
 from pipelines.feeds import LABEL_PREFIX
@@ -20,11 +21,10 @@ from pipelines.train import TrainConfig
 from pipelines.train.config import EXECUTION
 from pipelines.train.report import HISTORY
 from pipelines.tune.config import TuneConfig, checked, configs, ranker_of_meta, schema_of
+from pipelines.tune.objectives import measured
 from pipelines.tune.structure.graphs import EMPTY, Graph, StructureConfig, graph_of, parents_of, spelled
 
 Seeded = tuple[Graph, int]
-"""One training: a graph and its seed."""
-
 """One training: a graph and its seed."""
 
 
@@ -87,19 +87,8 @@ class Problem:
         if not file.exists():
             return None
         metrics = json.loads(file.read_text())
-        values = []
-        for path in self.paths:
-            try:
-                value = value_of(metrics, path)
-            except KeyError as error:
-                raise ConfigError(f"tune.metric: {error.args[0]}") from None
-            if value is None:
-                raise ConfigError(
-                    f"tune.metric: {path} is not defined on the validation split (an AUC needs positives and negatives). "
-                    "Use more validation days, other metrics, or leave the target out of structure.targets."
-                )
-            values.append(value if direction(path) == "max" else -value)
-        return sum(values) / len(values)
+        values = {path: measured(metrics, path) for path in self.paths}
+        return fmean(value if direction(path) == "max" else -value for path, value in values.items())
 
     def seconds(self, graph: Graph, seed: int) -> float:
         file = self.folder_of(graph, seed) / HISTORY

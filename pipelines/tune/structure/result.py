@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import yaml
@@ -12,7 +13,7 @@ from models.config import to_dict
 from models.schema import Schema, Target
 from pipelines.tune.structure.graphs import Graph, Step, StructureConfig, StructureSearch, Tried, parents_of, spelled
 from pipelines.tune.structure.problem import Problem, key_of
-from pipelines.tune.structure.trainings import Trainings, spread, told_score
+from pipelines.tune.structure.trainings import Trainings, told_score
 
 TABLE, PICTURE, TARGETS = "structure.csv", "structure.png", "targets.yaml"
 
@@ -96,7 +97,7 @@ def write_table(problem: Problem, search: StructureSearch, trainings: Trainings,
                 each.change,
                 "yes" if each.number in taken else "",
                 f"{each.score:.6f}" if each.scores else "",
-                f"{spread(each.scores):.6f}" if len(each.scores) > 1 else "",
+                f"{stdev(each.scores):.6f}" if len(each.scores) > 1 else "",
                 "" if gain is None else f"{gain:+.6f}",
                 len(each.graph),
                 *(f"{score:.6f}" for score in each.scores or ()),

@@ -8,6 +8,7 @@ with another budget, tolerance, order or more seeds.
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from models.config import ConfigError
 from pipelines.train.checkpoint import write_text
 from pipelines.tune.config import TuneConfig
-from pipelines.tune.folder import claim, note, refuse_another, write_json
+from pipelines.tune.folder import GRAPH, claim, note, refuse_another, write_json
 from pipelines.tune.structure.graphs import SURE, Graph, Noise, Step, StructureSearch, spelled
 from pipelines.tune.structure.picture import draw
 from pipelines.tune.structure.problem import Problem, identity, posed_of
@@ -28,7 +29,7 @@ from pipelines.tune.structure.result import (
     targets_yaml,
     write_table,
 )
-from pipelines.tune.structure.trainings import Say, Trainings, mean
+from pipelines.tune.structure.trainings import Say, Trainings
 
 RESULT = "structure.json"
 
@@ -96,12 +97,12 @@ def search_structure(
         fresh=trainings.fresh,
     )
     if not trainings.fresh:
-        say(f"Already searched: {result.table}. For a new search give another output folder or resume=False.")
+        say(f"Already searched: {result.table}. For a new search give another output folder, or --restart (resume=False).")
     write_table(problem, search, trainings, result)
     write_json(problem.folder / RESULT, spelled_result(result, structure, problem.names))
     write_text(problem.folder / TARGETS, targets_yaml(result.schema))
     draw(result.picture, result, problem.names)
-    note(bundle, "structure", {"graph": spelled(found.graph), "graphs": len(search.tried), "metric": problem.metric})
+    note(bundle, GRAPH, {"graph": spelled(found.graph), "graphs": len(search.tried), "metric": problem.metric})
     for line in summary(result):
         say(line)
     say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
@@ -152,7 +153,7 @@ def _compared(
         )
     found_S = scores[search.found.graph]
     final = tuple(
-        Compared(roles=tuple(called), graph=graph, scores=scores[graph], difference=mean(found_S) - mean(scores[graph]))
+        Compared(roles=tuple(called), graph=graph, scores=scores[graph], difference=fmean(found_S) - fmean(scores[graph]))
         for graph, called in roles.items()
         if graph in scores
     )

@@ -1,8 +1,7 @@
 """Trainings of a structure search: graphs to scores, from folders of finished ones and from new ones on Ray."""
 
 from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
+from statistics import fmean, stdev
 
 from pipelines.tune.folder import say_where_to_watch
 from pipelines.tune.structure.graphs import Graph, spelled
@@ -96,14 +95,5 @@ class Trainings:
 def told_score(scores: Sequence[float]) -> str:
     """Mean and spread, `0.8123 ± 0.0011 (3 seeds)`."""
     if len(scores) < 2:
-        return f"{mean(scores):.4f}"
-    return f"{mean(scores):.4f} ± {spread(scores):.4f} ({len(scores)} seeds)"
-
-
-def spread(scores: Sequence[float]) -> float:
-    """Standard deviation over seeds."""
-    return float(np.std(scores, ddof=1))
-
-
-def mean(scores: Sequence[float]) -> float:
-    return sum(scores) / len(scores)
+        return f"{fmean(scores):.4f}"
+    return f"{fmean(scores):.4f} ± {stdev(scores):.4f} ({len(scores)} seeds)"
