@@ -24,6 +24,7 @@ from models.config import ConfigError
 from pipelines.prepare.prepared import Prepared
 from pipelines.train import train
 from pipelines.train.checkpoint import write_text
+from pipelines.train.report import HISTORY
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, checked, schema_of
 from pipelines.tune.objectives import Objectives
 
@@ -173,15 +174,14 @@ def _trial(sampled: dict[str, Any], job: Job) -> None:
         write_text(folder / REFUSED, str(error))
         return
     told: list[int] = []
-    best: list[Mapping[str, Any]] = []
+    best = job.objectives.best(history_of(folder))  # of the epochs before a kill
 
     def tell(record: Mapping[str, Any]) -> None:
         told.append(record["epoch"])
-        best.append(
-            record if not best or job.objectives.monitor.is_better(record["monitor"], best[-1]["monitor"]) else best[-1]
-        )
+        nonlocal best
+        best = record if best is None else job.objectives.best([best, record])
         # asha compares trials of one age; a searcher that sees them at their end is told of the epoch that the bundle is of
-        shown = record if job.config.scheduler_taken == "asha" else best[-1]
+        shown = record if job.config.scheduler_taken == "asha" or best is None else best
         scores = dict(zip(names_of(job.objectives), job.objectives.scores(shown).values(), strict=True))
         tune.report({**scores, EPOCH: record["epoch"] + 1, OF_EPOCH: list(job.objectives.scores(record).values())})
 
@@ -200,6 +200,12 @@ def _domain(dimension: Choice | Uniform | LogUniform | Int) -> Any:
             return tune.loguniform(low, high)
         case Int(low=low, high=high, log=log):
             return tune.lograndint(low, high + 1) if log else tune.randint(low, high + 1)
+
+
+def history_of(folder: Path) -> list[dict[str, Any]]:
+    """Records of the epochs that a trial's training has finished."""
+    file = folder / HISTORY
+    return json.loads(file.read_text()) if file.exists() else []
 
 
 def names_of(objectives: Objectives) -> list[str]:
@@ -270,9 +276,11 @@ class Lines(TrialProgressCallback):
 
     def _best_before(self, id: str, epoch: int) -> float | None:
         """What a search that goes on had reached before the first epoch that it tells of."""
-        histories = {file.parent.name: json.loads(file.read_text()) for file in self.job.trials.glob("*/history.json")}
         records = [
-            record for name, history in histories.items() for record in history if (name, record["epoch"] + 1) != (id, epoch)
+            record
+            for folder in self.job.trials.glob("*")
+            for record in history_of(folder)
+            if (folder.name, record["epoch"] + 1) != (id, epoch)
         ]
         best = self.job.objectives.best(records)
         return None if best is None else best["monitor"]
