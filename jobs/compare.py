@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from jobs import screen
 from pipelines.cluster import connected
 from pipelines.compare.execute import listing, overview
-from pipelines.stages import compare_stage, comparison_of
+from pipelines.steps import compare_step, comparison_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         comparison.begin(replace=args.replace)
     runs = not args.table and comparison.left() > 0
     with connected(experiment.ray) if runs else nullcontext():
-        compared = compare_stage(experiment, comparison, run=runs)
+        compared = compare_step(experiment, comparison, run=runs)
     if compared.failed and not args.table:
         sys.exit(1)
 

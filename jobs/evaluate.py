@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from jobs import screen
-from pipelines.stages import bundle_of, evaluate_stage
+from pipelines.steps import bundle_of, evaluate_step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     experiment = screen.experiment_of(args)
-    evaluate_stage(experiment, [bundle_of(experiment, path) for path in args.bundle or [None]])
+    evaluate_step(experiment, [bundle_of(experiment, path) for path in args.bundle or [None]])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The whole way: logs, preparation, search, training of the best settings, report, bundle, endpoint, one ranking.
 
-Every stage that is finished already is skipped, so a killed run goes on where it was. Without `tune.space` and
+Every step that is finished already is skipped, so a killed run goes on where it was. Without `tune.space` and
 `tune.structure` there is no search. Everything that was started is stopped at the end.
 """
 
@@ -11,18 +11,18 @@ import httpx
 
 from jobs import screen
 from pipelines.cluster import connected
-from pipelines.config import Experiment
+from pipelines.experiment import Experiment
 from pipelines.serve.app import deploy, shutdown
 from pipelines.serve.example import as_table, example_request
-from pipelines.stages import (
+from pipelines.steps import (
     bundle_of,
-    evaluate_stage,
-    prepare_stage,
+    evaluate_step,
+    prepare_step,
     prepared_of,
-    register_stage,
-    search_stage,
+    register_step,
+    search_step,
     store_of,
-    train_stage,
+    train_step,
     with_best,
 )
 
@@ -32,21 +32,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     with connected(experiment.ray):
         _title("1/5 Prepare")
-        prepare_stage(experiment)
+        prepare_step(experiment)
         trained = None
         if experiment.tune.space or experiment.tune.structure:
             _title("2/5 Search")
-            found = search_stage(experiment)
+            found = search_step(experiment)
             experiment = with_best(experiment, found)
             trained = found.bundle_path
         _title("3/5 Train")
         if trained is not None and experiment.train.workers == 0:
             print("The search trained its winner to the end with these settings; its bundle is taken.")
         else:
-            trained = train_stage(experiment).bundle_path
-        bundle = register_stage(experiment, trained)
+            trained = train_step(experiment).bundle_path
+        bundle = register_step(experiment, trained)
         _title("4/5 Report")
-        report = evaluate_stage(experiment, [bundle_of(experiment)])
+        report = evaluate_step(experiment, [bundle_of(experiment)])
         _title("5/5 Serve")
         _rank_once(experiment)
     print(f"\nDone in {time.monotonic() - started:.0f} s.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobs import screen
 from pipelines.cluster import connected
-from pipelines.stages import prepare_stage
+from pipelines.steps import prepare_step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,10 +16,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     experiment = screen.experiment_of(args)
     if args.dry_run:
-        prepare_stage(experiment, dry_run=True)
+        prepare_step(experiment, dry_run=True)
         return
     with connected(experiment.ray):
-        prepared = prepare_stage(experiment)
+        prepared = prepare_step(experiment)
     assert prepared is not None
     print(f"Prepared: {prepared.path}")
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from models.config import ConfigError
-from pipelines.config import Experiment, load_experiment
+from pipelines.experiment import Experiment, load_experiment
 
 
 def parser(description: str | None, *, config: str = "jobs/configs/quickstart.yaml") -> argparse.ArgumentParser:

@@ -16,11 +16,11 @@ import yaml
 from jobs import screen
 from pipelines.bundle import Bundle
 from pipelines.cluster import connected
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.serve.app import application, deploy, shutdown
 from pipelines.serve.example import example_request
 from pipelines.serve.parity import check_parity
-from pipelines.stages import bundle_of, prepared_of, store_of
+from pipelines.steps import bundle_of, prepared_of, store_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

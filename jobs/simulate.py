@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jobs import screen
 from models.config import ConfigError
 from pipelines.logs import SimulateConfig
-from pipelines.stages import logs_of
+from pipelines.steps import logs_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 from jobs import screen
 from pipelines.cluster import connected
-from pipelines.stages import register_stage, train_stage
+from pipelines.steps import register_step, train_step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -14,8 +14,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     experiment = screen.experiment_of(args)
     with connected(experiment.ray) if experiment.train.workers else nullcontext():
-        result = train_stage(experiment, restart=args.restart)
-    print(f"Bundle: {register_stage(experiment, result.bundle_path)}")
+        result = train_step(experiment, restart=args.restart)
+    print(f"Bundle: {register_step(experiment, result.bundle_path)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobs import screen
 from pipelines.cluster import connected
-from pipelines.stages import register_stage, search_plan, search_stage
+from pipelines.steps import register_step, search_plan, search_step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.dry_run:
         return
     with connected(experiment.ray):
-        found = search_stage(experiment, restart=args.restart)
-    print(f"Bundle: {register_stage(experiment, found.bundle_path)}")
+        found = search_step(experiment, restart=args.restart)
+    print(f"Bundle: {register_step(experiment, found.bundle_path)}")
 
 
 if __name__ == "__main__":

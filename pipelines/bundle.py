@@ -29,7 +29,7 @@ from models.config import ConfigError, from_dict, to_dict
 from models.leveled import Leveled, ranker_of
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
-from pipelines.prepare.encode import EncoderState
+from pipelines.encode.state import EncoderState
 
 FILES = ("schema.json", "config.json", "encoder", "weights.safetensors", "metrics.json", "provenance.json")
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pipelines.cluster import RayConfig, connected
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.request import RankRequest

@@ -32,7 +32,7 @@ from models.ranker import Ranker, RankerConfig
 from models.schema import STAGES, Bins, Encoding, Field, Hash, Schema, Vocabulary
 from models.weightings.fixed import FixedConfig
 from models.zoo import ZOO
-from pipelines.config import load_spelling
+from pipelines.experiment import load_spelling
 
 EXPERIMENT = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 BASE = "shared_bottom"

@@ -22,7 +22,7 @@ from pipelines.compare.config import Parameters, System, folder_of
 from pipelines.evaluate.baselines import Predicted, booster, popularity, truth
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.score import evaluate_table, score
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train import TrainConfig, train
 from pipelines.train.checkpoint import write_text
 from pipelines.train.config import EXECUTION

@@ -22,7 +22,7 @@ from pipelines.compare.cells import (
 from pipelines.compare.config import CompareConfig, Parameters, System, columns_of, parameters_of, systems_of
 from pipelines.compare.curves import varied_of
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train import TrainConfig
 from pipelines.train.monitor import Monitor
 

@@ -18,9 +18,9 @@ from models.metrics import value_of
 from models.ranker import RankerConfig
 from models.schema import Schema
 from models.zoo import resolve
+from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import ENTRIES_PREFIX, IMPRESSIONS
 from pipelines.evaluate.score import KEYS, evaluate_table
-from pipelines.feeds import LABEL_PREFIX, STAGE
 
 FLOORS = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
 TARGETS, EPOCHS = "targets", "epochs"  # what a row may say beside its model

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from models.metrics import auc, squared_errors
 from models.schema import Schema, Target
+from pipelines.encode.arrays import flat, lengths
+from pipelines.encode.feeds import EARLIER, LABEL_PREFIX
 from pipelines.evaluate.insight import last_of
-from pipelines.feeds import EARLIER, LABEL_PREFIX
-from pipelines.prepare.arrays import flat, lengths
 
 KNOWN_PREFIX = "known."
 IMPRESSIONS = f"{KNOWN_PREFIX}impressions"  # shown to the user before the feed, in the longest of the preference windows

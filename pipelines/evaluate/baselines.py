@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from models.config import ConfigError
 from models.metrics import auc
 from models.schema import Bins, Number, Schema, Target
+from pipelines.encode.arrays import floats, lengths, whole
+from pipelines.encode.derive import WINDOWS, column, derive_columns
+from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.evaluate.score import KEYS, candidates, labelled_candidates
-from pipelines.feeds import LABEL_PREFIX
-from pipelines.prepare.arrays import floats, lengths, whole
-from pipelines.prepare.derive import WINDOWS, column, derive_columns
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 
 MOST_CATEGORIES = 32  # values of a categorical column that the booster may split on; ids have far more and are left out
 

@@ -21,7 +21,7 @@ from pipelines.evaluate.insight import curriculum_of, insight_of, sampled_feeds
 from pipelines.evaluate.life_cycle import stage_course
 from pipelines.evaluate.report import Entry, Searched, write_report
 from pipelines.evaluate.score import evaluate_table, score
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 
 HISTORY = "history.json"  # a training run leaves it beside its bundle, a registry inside of it
 

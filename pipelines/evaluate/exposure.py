@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from models.metrics import TOPS, share_at_top
 from models.schema import Schema
 from models.score import fused_score
-from pipelines.prepare.arrays import flat, lengths
-from pipelines.prepare.prepared import Prepared
+from pipelines.encode.arrays import flat, lengths
+from pipelines.prepared import Prepared
 
 POOR, NEW = "poor", "new"
 

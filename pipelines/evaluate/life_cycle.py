@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.schema import STAGES
+from pipelines.encode.feeds import STAGE
+from pipelines.encode.hashing import splitmix64
 from pipelines.evaluate.insight import last_of
 from pipelines.evaluate.score import has_stages
-from pipelines.feeds import STAGE
 from pipelines.logs.world import DAY_MS, EPOCH_MS
-from pipelines.prepare.exchange import splitmix64
-from pipelines.prepare.prepared import SPLITS, Prepared
+from pipelines.prepared import SPLITS, Prepared
 
 FEEDS = 3_000_000  # feeds that are looked at; above it, of a part of the users, whole
 

@@ -14,11 +14,11 @@ from models.leveled import Leveled
 from models.metrics import Evaluation
 from models.ranker import Ranker
 from models.schema import Schema
-from pipelines.batches import to_batch
+from pipelines.encode.arrays import flat, is_list, lengths
+from pipelines.encode.batches import to_batch
+from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import by_known, known, sources, with_known
 from pipelines.evaluate.exposure import at_top
-from pipelines.feeds import LABEL_PREFIX, STAGE
-from pipelines.prepare.arrays import flat, is_list, lengths
 
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")
 

@@ -2,6 +2,5 @@
 
 from pipelines.prepare.build import prepare
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.prepared import Prepared
 
-__all__ = ["PrepareConfig", "Prepared", "prepare"]
+__all__ = ["PrepareConfig", "prepare"]

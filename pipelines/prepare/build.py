@@ -22,19 +22,19 @@ import xxhash
 
 from models.config import ConfigError, to_dict
 from models.schema import Schema
-from pipelines.feeds import TABLES, feeds_schema
+from pipelines.encode.contract import deciding
+from pipelines.encode.derive import base_columns, preference_columns
+from pipelines.encode.feeds import TABLES, feeds_schema
+from pipelines.encode.fit import Partial, finish
 from pipelines.logs.canonical import CanonicalLogs, check, read_footer
 from pipelines.prepare.clean import EVENTS, REPEATED, chunks_of
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.deciding import deciding
-from pipelines.prepare.derive import base_columns, preference_columns
-from pipelines.prepare.encode import Partial, finish
 from pipelines.prepare.exchange import atomic
 from pipelines.prepare.features import PREFIXES, attribute_columns
-from pipelines.prepare.prepared import SPLITS, Prepared
-from pipelines.prepare.steps import Counts, Item, run_step
+from pipelines.prepare.runner import Counts, Item, run_step
 from pipelines.prepare.tables import KEYS, common_types
 from pipelines.prepare.tasks import CleanChunk, CountRooms, CutBucket, EncodeFile, FitFile, Plan, SortAttributes, WriteFeatures
+from pipelines.prepared import SPLITS, Prepared
 
 # What changes how the job runs, and nothing that it writes.
 _INDIFFERENT = ("parallel", "cpus_per_task", "quarantine_limit")

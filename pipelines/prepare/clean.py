@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from models.config import ConfigError
 from models.schema import Schema
+from pipelines.encode.arrays import integers, present
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.ids import as_ids
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, atomic, bucket_of, integers, present
+from pipelines.prepare.exchange import ExchangeWriter, atomic, bucket_of
 from pipelines.prepare.timeline import codes, find, run_starts
 
 ENTER = "enter"

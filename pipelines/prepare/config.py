@@ -5,9 +5,7 @@ from datetime import date
 from typing import Literal
 
 from models.config import config
-from pipelines.prepare.derive import Clock
-
-DAY_MS = 86_400_000
+from pipelines.encode.clock import DAY_MS, Clock
 
 
 @config

@@ -12,17 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from pipelines.encode.hashing import splitmix64
 from pipelines.prepare.timeline import stable_order
-
-
-def splitmix64(values: np.ndarray) -> np.ndarray:
-    """A well-mixed 64-bit hash of integers (Steele, Lea & Flood 2014), uint64, equal on all machines."""
-    mixed = values.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def bucket_of(ids: np.ndarray, buckets: int) -> np.ndarray:
@@ -93,18 +85,3 @@ def write_table(path: Path, table: pa.Table) -> None:
 def read_table(path: Path) -> pa.Table:
     """Memory-mapped."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def integers(column: pa.ChunkedArray | pa.Array, missing: int = 0) -> np.ndarray:
-    """An integer column as int64 with `missing` for nulls."""
-    filled = pc.fill_null(column, missing) if column.null_count else column
-    return filled.to_numpy().astype(np.int64, copy=False)
-
-
-def present(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """True where a column has a value."""
-    if not column.null_count:
-        return np.ones(len(column), bool)
-    return (
-        pc.is_valid(column).to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else pc.is_valid(column).to_numpy()
-    )

@@ -9,13 +9,14 @@ import polars as pl
 import pyarrow as pa
 
 from models.schema import History, Schema
-from pipelines.feeds import LABEL_PREFIX, META
+from pipelines.encode.arrays import integers, present
+from pipelines.encode.feeds import LABEL_PREFIX, META
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.exchange import atomic, integers, present
-from pipelines.prepare.rooms import Rooms
+from pipelines.prepare.exchange import atomic
+from pipelines.prepare.room_counters import Rooms
 from pipelines.prepare.tables import Attributes
 from pipelines.prepare.timeline import codes, spread
-from pipelines.prepare.users import Log, UserSide
+from pipelines.prepare.user_counters import Log, UserSide
 
 PREFIXES = {"users": "user.", "rooms": "room.", "streamers": "streamer.", "products": "product."}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from models.schema import Schema, Target
+from pipelines.encode.arrays import integers
 from pipelines.prepare.clean import ENTER
-from pipelines.prepare.exchange import integers
 
 
 class Credits:

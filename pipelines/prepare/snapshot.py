@@ -24,11 +24,12 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pyarrow as pa
 
-from pipelines.prepare.exchange import integers
+from pipelines.encode.arrays import integers
+from pipelines.encode.clock import NEVER
 from pipelines.prepare.features import AttributeTables, Features, frame, listed, picked, rooms_frame, shown_products
-from pipelines.prepare.rooms import OWNERS, Counting
-from pipelines.prepare.timeline import NEVER, codes, find, spread
-from pipelines.prepare.users import UserSide
+from pipelines.prepare.room_counters import OWNERS, Counting
+from pipelines.prepare.timeline import codes, find, spread
+from pipelines.prepare.user_counters import UserSide
 
 
 def user_rows(features: Features, side: UserSide, users: np.ndarray, served: Collection[str]) -> pa.Table:

@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.encode.arrays import integers, present
+from pipelines.encode.clock import NEVER
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.exchange import integers, present, read_table, write_table
-from pipelines.prepare.timeline import NEVER, find
+from pipelines.prepare.exchange import read_table, write_table
+from pipelines.prepare.timeline import find
 
 KEYS = {"users": "user_id", "rooms": "room_id", "streamers": "streamer_id", "products": "product_id"}
 

@@ -18,29 +18,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.schema import Schema
+from pipelines.encode.arrays import integers
+from pipelines.encode.clock import DAY_MS
+from pipelines.encode.encode import encode
+from pipelines.encode.fit import fit_partial
+from pipelines.encode.state import EncoderState
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
 from pipelines.prepare.clean import ENTER_CODE, QUARANTINE, REPEATED, Chunk, actions_of, clean
-from pipelines.prepare.config import DAY_MS, PrepareConfig
-from pipelines.prepare.cut import cut
-from pipelines.prepare.encode import EncoderState, encode, fit_partial
-from pipelines.prepare.exchange import (
-    ExchangeWriter,
-    atomic,
-    bucket_of,
-    integers,
-    open_batches,
-    read_bucket,
-    read_table,
-    write_table,
-)
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.exchange import ExchangeWriter, atomic, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
-from pipelines.prepare.prepared import SPLITS
-from pipelines.prepare.rooms import COUNTERS, Counting, Rooms, count_bucket, streamers_of
+from pipelines.prepare.log_to_feeds import cut
+from pipelines.prepare.room_counters import COUNTERS, Counting, Rooms, count_bucket, streamers_of
 from pipelines.prepare.tables import KEYS, Attributes, sort_table
 from pipelines.prepare.timeline import codes
-from pipelines.prepare.users import UserSide, read_log
+from pipelines.prepare.user_counters import UserSide, read_log
+from pipelines.prepared import SPLITS
 
 CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
 ENGAGEMENTS = pa.schema(

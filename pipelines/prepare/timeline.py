@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.encode.clock import NEVER
+
 
 def codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted distinct values and, for every value, its place among them (int64).
@@ -133,13 +135,3 @@ class Timeline:
         first = np.full(self.moments.owners, NEVER, np.int64)
         first[some_U] = self.moments.time(self.key_E[self.first_U[:-1][some_U]])
         return first
-
-
-NEVER = np.iinfo(np.int64).min
-
-
-def hours_since(then: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """Hours from `then` to `now`, float32; NaN where `then` is `NEVER` or not yet."""
-    hours = ((now - then) / 3_600_000).astype(np.float32)
-    hours[(then == NEVER) | (then > now)] = np.nan
-    return hours

@@ -18,10 +18,9 @@ import pyarrow as pa
 
 from models.config import ConfigError
 from models.schema import Bins, Encoding, Number, Schema
-from pipelines.feeds import EARLIER
-from pipelines.logs.ids import as_ids
-from pipelines.prepare.arrays import flat, whole
-from pipelines.prepare.derive import (
+from pipelines.encode.arrays import flat, whole
+from pipelines.encode.clock import DAY_MS, NEVER, hours_since
+from pipelines.encode.derive import (
     CANDIDATE_COLUMNS,
     FEED_COLUMNS,
     HISTORY_COLUMNS,
@@ -30,12 +29,12 @@ from pipelines.prepare.derive import (
     base_columns,
     column,
 )
-from pipelines.prepare.lifecycle import stage_columns
-from pipelines.prepare.timeline import NEVER, hours_since
+from pipelines.encode.feeds import EARLIER
+from pipelines.encode.stages import stage_columns
+from pipelines.logs.ids import as_ids
 from pipelines.serve.request import CandidateRequest, RankRequest, RequestError, Value
 from pipelines.serve.store import PARTS, Records, Store
 
-DAY_MS = 86_400_000
 Kind = Literal["id", "number"]
 _TYPES: Mapping[Kind, pa.DataType] = {"id": pa.int64(), "number": pa.float64()}
 _COUNTS = {

@@ -14,9 +14,9 @@ from fastapi.exceptions import RequestValidationError
 
 from models.config import ConfigError, to_dict
 from models.score import fused_score
-from pipelines.batches import to_batch
 from pipelines.bundle import Bundle, load_bundle
-from pipelines.prepare.encode import encode
+from pipelines.encode.batches import to_batch
+from pipelines.encode.encode import encode
 from pipelines.serve.assemble import Assembled, Wanted, assemble
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.request import CandidateRequest, RankRequest, RankResponse, RequestError

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from models.config import ConfigError
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 
 _ROOMS = 20
 

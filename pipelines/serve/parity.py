@@ -11,11 +11,11 @@ import torch
 
 from models.schema import Schema
 from models.score import fused_score
-from pipelines.batches import to_batch
 from pipelines.bundle import Bundle
-from pipelines.feeds import META
-from pipelines.prepare.derive import base_columns
-from pipelines.prepare.prepared import Prepared
+from pipelines.encode.batches import to_batch
+from pipelines.encode.derive import base_columns
+from pipelines.encode.feeds import META
+from pipelines.prepared import Prepared
 from pipelines.serve.assemble import Wanted
 
 # differences are relative to the prediction, or to this where it is smaller: a per mille of a probability or a score,

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.config import ConfigError
+from pipelines.encode.arrays import whole
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.arrays import whole
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 
 LAYOUT = 2  # of the files below; a store of another layout is built anew
 # columns of a room that are its streamer's, or those of the product on its screen, and by whose id they are also kept

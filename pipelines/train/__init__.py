@@ -16,7 +16,7 @@ from models.leveled import ranker_of
 from models.ranker import RankerConfig
 from models.schema import Schema
 from pipelines.bundle import fingerprint, provenance, save_bundle
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train.checkpoint import Checkpoints, Progress, read_progress, write_text
 from pipelines.train.config import EXECUTION, TrainConfig
 from pipelines.train.monitor import Monitor

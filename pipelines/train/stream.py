@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from models.batch import FeedBatch
 from models.config import ConfigError
 from models.schema import Schema
-from pipelines.batches import to_batch
-from pipelines.feeds import EARLIER, META, PREFERENCE_PREFIX, feeds_schema
+from pipelines.encode.batches import to_batch
+from pipelines.encode.feeds import EARLIER, META, PREFERENCE_PREFIX, feeds_schema
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from models.learners.world import World
 from models.leveled import Leveled, ranker_of
 from models.ranker import Outcome, Ranker, RankerConfig
 from models.schema import Schema
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train.checkpoint import Checkpoints, Progress
 from pipelines.train.config import TrainConfig
 from pipelines.train.loop import Reports, fit

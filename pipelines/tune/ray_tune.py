@@ -21,7 +21,7 @@ from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from models.config import ConfigError
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train import train
 from pipelines.train.checkpoint import write_text
 from pipelines.train.report import HISTORY

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.config import ConfigError, to_dict
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train.monitor import Monitor
 from pipelines.tune.config import Choice, TuneConfig, check_space, configs, ranker_of_meta, schema_of
 from pipelines.tune.folder import SETTINGS, claim, note, refuse_another, say_where_to_watch, write_json

@@ -10,7 +10,7 @@ import yaml
 
 from jobs import compare
 from models.config import ConfigError
-from pipelines.config import load_experiment
+from pipelines.experiment import load_experiment
 from tests.pipelines.fabricate import fabricate
 from tests.samples import tiny_schema
 

@@ -10,7 +10,7 @@ import yaml
 from jobs import bench, screen
 from models.config import ConfigError, to_dict
 from pipelines.cluster import RayConfig, output_folder
-from pipelines.config import load_experiment, load_spelling
+from pipelines.experiment import load_experiment, load_spelling
 from pipelines.tune.config import check_space
 from pipelines.tune.structure.graphs import EMPTY
 from pipelines.tune.structure.problem import Problem, refusal

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 
 from models.batch import FeedBatch
 from models.schema import Bins, Hash, Schema
-from pipelines.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
-from pipelines.prepare.derive import Clock
-from pipelines.prepare.encode import BinRows, EncoderState, HashRows, LevelState, Scale, VocabularyRows, encoding_fingerprint
-from pipelines.prepare.prepared import Prepared
+from pipelines.encode.clock import Clock
+from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
+from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
+from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
+from pipelines.prepared import Prepared
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
 QUANTILES = -np.log(1 - np.linspace(0, 1 - 1 / 512, 257))  # of the exponential distribution, up to its last 512th

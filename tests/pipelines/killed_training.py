@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.learners.joint import Joint
 from models.zoo import resolve
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train import TrainConfig, checkpoint, train
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})

@@ -12,10 +12,12 @@ from models.leveled import ranker_of
 from models.ranker import RankerConfig
 from models.schema import Schema
 from pipelines.bundle import save_bundle
-from pipelines.feeds import TABLES
-from pipelines.prepare.derive import Clock
-from pipelines.prepare.encode import EncoderState, encode, finish, fit_partial
-from pipelines.prepare.prepared import SPLITS, Prepared
+from pipelines.encode.clock import Clock
+from pipelines.encode.encode import encode
+from pipelines.encode.feeds import TABLES
+from pipelines.encode.fit import finish, fit_partial
+from pipelines.encode.state import EncoderState
+from pipelines.prepared import SPLITS, Prepared
 from tests.pipelines.test_encode import random_feeds
 
 NOW = 1_700_000_000_000

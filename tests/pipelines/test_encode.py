@@ -11,24 +11,17 @@ import pytest
 
 from models.config import ConfigError
 from models.schema import Bins, Field, Hash, History, HistoryField, Levels, Number, Schema, Stages, Target, Vocabulary
-from pipelines.batches import to_batch
-from pipelines.feeds import EARLIER, feeds_schema
+from pipelines.encode.batches import to_batch
+from pipelines.encode.clock import Clock
+from pipelines.encode.derive import preference_columns
+from pipelines.encode.encode import encode, place_among
+from pipelines.encode.feeds import EARLIER, feeds_schema
+from pipelines.encode.fit import Partial, finish, fit_encoder, fit_partial
+from pipelines.encode.levels import level_cuts, level_of
+from pipelines.encode.rows import HashRows, VocabularyRows
+from pipelines.encode.sketch import Counts, equal_frequency_edges, number_keys, smallest_of
+from pipelines.encode.state import EncoderState, encoding_fingerprint
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.derive import Clock, preference_columns
-from pipelines.prepare.encode import (
-    EncoderState,
-    HashRows,
-    Partial,
-    VocabularyRows,
-    encode,
-    encoding_fingerprint,
-    finish,
-    fit_encoder,
-    fit_partial,
-    place_among,
-)
-from pipelines.prepare.levels import level_cuts, level_of
-from pipelines.prepare.sketch import Counts, equal_frequency_edges, number_keys, smallest_of
 
 HOW = {"entry_rate": 0.1, "clock": Clock()}
 ALL_ONE_LEVEL = Levels(names=("all",), of="room", shares=(1.0,))

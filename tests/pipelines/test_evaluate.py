@@ -17,17 +17,18 @@ from models.config import ConfigError
 from models.ranker import Ranker
 from models.schema import Field, Hash, Levels, Number, Schema, Target, Vocabulary
 from models.zoo import resolve
-from pipelines.batches import to_batch
 from pipelines.bundle import Bundle, load_bundle, save_bundle
+from pipelines.encode.batches import to_batch
+from pipelines.encode.clock import Clock
+from pipelines.encode.encode import encode
+from pipelines.encode.feeds import TABLES
+from pipelines.encode.fit import finish, fit_partial
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
 from pipelines.evaluate.evaluate import bundle_names
 from pipelines.evaluate.report import Entry, Searched, write_report
 from pipelines.evaluate.tables import Column, number, table
-from pipelines.feeds import TABLES
-from pipelines.prepare.derive import Clock
-from pipelines.prepare.encode import encode, finish, fit_partial
-from pipelines.prepare.prepared import SPLITS, Prepared
+from pipelines.prepared import SPLITS, Prepared
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
 ROOMS, USERS, ENTRY_RATE = 30, 50, 0.25

@@ -16,6 +16,7 @@ from models.schema import STAGES, Schema
 from models.slots import Insight
 from models.zoo import resolve
 from pipelines.bundle import load_bundle, save_bundle
+from pipelines.encode.hashing import splitmix64
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.figures import _places
 from pipelines.evaluate.insight import (
@@ -32,7 +33,6 @@ from pipelines.evaluate.life_cycle import agreement, shift_of, stage_course
 from pipelines.evaluate.report import Entry, write_report
 from pipelines.evaluate.sections import targets_and_gates
 from pipelines.logs.world import DAY_MS, EPOCH_MS
-from pipelines.prepare.exchange import splitmix64
 from pipelines.train.loop import validate
 from pipelines.train.stream import InOrder, row_groups
 from tests.pipelines.fabricate import fabricate

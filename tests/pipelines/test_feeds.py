@@ -7,8 +7,8 @@ from torch.testing import assert_close
 
 from models.config import ConfigError
 from models.schema import Field, History, HistoryField, Number, Schema, Stages, Target
-from pipelines.batches import to_batch
-from pipelines.feeds import feeds_schema
+from pipelines.encode.batches import to_batch
+from pipelines.encode.feeds import feeds_schema
 
 SCHEMA = Schema(
     fields=(

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.config import ConfigError
-from pipelines.feeds import feeds_schema
-from pipelines.prepare import PrepareConfig, Prepared, prepare, tasks
-from pipelines.prepare.derive import Clock
-from pipelines.prepare.encode import EncoderState, encode
+from pipelines.encode.clock import Clock
+from pipelines.encode.encode import encode
+from pipelines.encode.feeds import feeds_schema
+from pipelines.encode.state import EncoderState
+from pipelines.prepare import PrepareConfig, prepare, tasks
+from pipelines.prepared import Prepared
 from tests.pipelines.naive_prepare import (
     DAY,
     EXTRA,

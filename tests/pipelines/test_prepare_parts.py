@@ -4,13 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.encode.clock import NEVER, hours_since
+from pipelines.encode.hashing import splitmix64
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.cut import cut
-from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket, splitmix64
+from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket
 from pipelines.prepare.features import slices
-from pipelines.prepare.rooms import Counting, Rooms, count_bucket
+from pipelines.prepare.log_to_feeds import cut
+from pipelines.prepare.room_counters import Counting, Rooms, count_bucket
 from pipelines.prepare.tables import Attributes
-from pipelines.prepare.timeline import NEVER, Moments, Timeline, codes, find, hours_since, spread, stable_order
+from pipelines.prepare.timeline import Moments, Timeline, codes, find, spread, stable_order
 
 
 def array(*values):

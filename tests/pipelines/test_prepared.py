@@ -7,10 +7,11 @@ import pytest
 
 from models.config import ConfigError
 from models.schema import Schema
-from pipelines.feeds import TABLES
-from pipelines.prepare.derive import Clock
-from pipelines.prepare.encode import encode, finish, fit_partial
-from pipelines.prepare.prepared import SPLITS, Prepared
+from pipelines.encode.clock import Clock
+from pipelines.encode.encode import encode
+from pipelines.encode.feeds import TABLES
+from pipelines.encode.fit import finish, fit_partial
+from pipelines.prepared import SPLITS, Prepared
 from tests.pipelines.test_encode import random_feeds
 
 

@@ -8,10 +8,12 @@ import pytest
 
 from models.config import ConfigError
 from models.schema import Bins, Field, Levels, Number, Schema, Stages, Target
+from pipelines.encode.clock import Clock
+from pipelines.encode.derive import base_columns
+from pipelines.encode.encode import encode
+from pipelines.encode.fit import finish, fit_partial
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.derive import Clock, base_columns
-from pipelines.prepare.encode import encode, finish, fit_partial
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.serve.assemble import Wanted, assemble
 from pipelines.serve.request import RankRequest, RequestError
 from pipelines.serve.store import Store, build_store

@@ -10,9 +10,9 @@ import pytest
 from models.config import ConfigError
 from models.ranker import RankerConfig
 from models.schema import Schema, Stages
-from pipelines.prepare.derive import Clock
-from pipelines.prepare.encode import finish, fit_encoder, fit_partial
-from pipelines.prepare.prepared import Prepared
+from pipelines.encode.clock import Clock
+from pipelines.encode.fit import finish, fit_encoder, fit_partial
+from pipelines.prepared import Prepared
 from pipelines.serve import ServeConfig
 from pipelines.serve.endpoint import Endpoint, http_app
 from pipelines.serve.parity import check_parity

@@ -11,7 +11,7 @@ import pytest
 
 from models.config import ConfigError
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.serve.store import Store, build_store
 from tests.pipelines.serve_samples import NOW, users, write_prepared
 

@@ -14,7 +14,7 @@ import yaml
 from models.config import ConfigError, from_dict
 from models.schema import Schema
 from pipelines.bundle import load_bundle
-from pipelines.prepare import Prepared
+from pipelines.prepared import Prepared
 from pipelines.tune import TuneConfig
 from pipelines.tune.structure.graphs import EMPTY, Noise, StructureConfig, StructureSearch, graph_of, spelled, variations
 from pipelines.tune.structure.problem import order_of, shares_of, with_parents

@@ -17,7 +17,7 @@ from models.leveled import ranker_of
 from models.optim import AdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker
 from models.zoo import ZOO
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train.stream import Plan, Stream, row_groups
 from pipelines.train.world import TorchWorld, from_rank_0, gather_objects
 from tests.pipelines.fabricate import fabricate

@@ -12,7 +12,7 @@ import pytest
 
 from models.config import ConfigError, from_dict
 from pipelines.bundle import load_bundle
-from pipelines.prepare import Prepared
+from pipelines.prepared import Prepared
 from pipelines.tune import TuneConfig, latest, register, search
 from tests.pipelines.fabricate import fabricate
 

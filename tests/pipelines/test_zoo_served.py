@@ -10,11 +10,11 @@ import torch
 
 from models.weightings.fixed import FixedConfig
 from models.zoo import ZOO, resolve
-from pipelines.batches import to_batch
 from pipelines.bundle import load_bundle
-from pipelines.feeds import LABEL_PREFIX
-from pipelines.prepare.encode import encode
-from pipelines.prepare.prepared import Prepared
+from pipelines.encode.batches import to_batch
+from pipelines.encode.encode import encode
+from pipelines.encode.feeds import LABEL_PREFIX
+from pipelines.prepared import Prepared
 from pipelines.serve import ServeConfig
 from pipelines.serve.assemble import Wanted, assemble
 from pipelines.serve.endpoint import Endpoint, http_app

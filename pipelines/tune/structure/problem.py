@@ -15,8 +15,8 @@ from models.config import ConfigError, to_dict
 from models.metrics import direction
 from models.ranker import RankerConfig
 from models.schema import Schema
-from pipelines.feeds import LABEL_PREFIX
-from pipelines.prepare.prepared import Prepared
+from pipelines.encode.feeds import LABEL_PREFIX
+from pipelines.prepared import Prepared
 from pipelines.train import TrainConfig
 from pipelines.train.config import EXECUTION
 from pipelines.train.report import HISTORY

@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.train import train
 from pipelines.train.worker import CHECKPOINTS
 from pipelines.tune.ray_tune import EPOCH, OBJECTIVE, one_line

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -69,3 +70,18 @@ def nullable(values: np.ndarray, kind: pa.DataType | None = None) -> pa.Array:
         if missing.any():
             return pa.array(values, kind, mask=missing)
     return pa.array(values, kind)
+
+
+def integers(column: pa.ChunkedArray | pa.Array, missing: int = 0) -> np.ndarray:
+    """An integer column as int64 with `missing` for nulls."""
+    filled = pc.fill_null(column, missing) if column.null_count else column
+    return filled.to_numpy().astype(np.int64, copy=False)
+
+
+def present(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """True where a column has a value."""
+    if not column.null_count:
+        return np.ones(len(column), bool)
+    return (
+        pc.is_valid(column).to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else pc.is_valid(column).to_numpy()
+    )

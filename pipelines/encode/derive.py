@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from models.config import ConfigError, config
+from models.config import ConfigError
 from models.schema import Schema
-from pipelines.feeds import EARLIER, META, PREFERENCE_PREFIX
-from pipelines.prepare.arrays import arrays_of, flat, floats, lengths, listed, nullable
-from pipelines.prepare.lifecycle import stage_columns
+from pipelines.encode.arrays import arrays_of, flat, floats, lengths, listed, nullable
+from pipelines.encode.clock import HOUR_MS, Clock
+from pipelines.encode.feeds import EARLIER, META, PREFERENCE_PREFIX
+from pipelines.encode.stages import stage_columns
 
-HOUR_MS = 3_600_000
 WINDOWS = ("10m", "1h", "life")
 PRIOR_IMPRESSIONS = 20.0  # how many impressions at the training days' entry rate a smoothed rate starts with
 
@@ -52,28 +52,6 @@ HOURS_AGO = "hours_ago"
 RANK_PREFIX = "feed_rank."
 
 Of = Literal["feed", "candidate"]
-
-
-@config
-class Clock:
-    """Local time of the platform: what `hour` and `weekday` mean. Half hours are allowed (India: 5.5)."""
-
-    utc_offset_hours: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not -14 <= self.utc_offset_hours <= 14:
-            raise ValueError(f"a clock needs -14 <= utc_offset_hours <= 14, got {self.utc_offset_hours}.")
-
-    def hour(self, at: np.ndarray) -> np.ndarray:
-        """Hour of the day, 0 to 23, of times in ms."""
-        return self._local(at) // HOUR_MS % 24
-
-    def weekday(self, at: np.ndarray) -> np.ndarray:
-        """Day of the week, 0 = Monday; 1970-01-01 was a Thursday."""
-        return (self._local(at) // (24 * HOUR_MS) + 3) % 7
-
-    def _local(self, at: np.ndarray) -> np.ndarray:
-        return at + round(self.utc_offset_hours * HOUR_MS)
 
 
 @dataclass(frozen=True)

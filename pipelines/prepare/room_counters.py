@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.prepare.exchange import ExchangeWriter, atomic, integers
+from pipelines.encode.arrays import integers
+from pipelines.encode.clock import NEVER, hours_since
+from pipelines.prepare.exchange import ExchangeWriter, atomic
 from pipelines.prepare.tables import Attributes, times
-from pipelines.prepare.timeline import NEVER, Moments, Timeline, find, hours_since
+from pipelines.prepare.timeline import Moments, Timeline, find
 
 WINDOWS_MS = {"10m": 600_000, "1h": 3_600_000, "life": None}
 LONGEST_WINDOW_MS = 3_600_000

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from models.schema import STAGES, Stages
-from pipelines.feeds import PREFERENCE_PREFIX
-from pipelines.prepare.sketch import Counts, number_keys, numbers_at
+from pipelines.encode.feeds import PREFERENCE_PREFIX
+from pipelines.encode.sketch import Counts, number_keys, numbers_at
 
 RATES = ("click", "stay", "order")
 

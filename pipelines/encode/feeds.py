@@ -1,4 +1,4 @@
-"""The feed table: one row a feed, candidate columns and histories as lists (`pipelines.batches` makes tensors of it).
+"""The feed table: one row a feed, candidate columns and histories as lists (`pipelines.encode.batches` makes tensors of it).
 
 Two Parquet tables have this shape. *Features* hold raw columns as the data steps compute them; *feeds* hold the
 encoded fields of a schema. Both begin with the same `META` columns, so rows of one can be found in the other.

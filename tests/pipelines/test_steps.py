@@ -8,10 +8,10 @@ import pytest
 
 from models.config import ConfigError, from_dict, overlaid, to_dict
 from models.schema import Schema
-from pipelines.config import Experiment, load_experiment
-from pipelines.prepare import Prepared
-from pipelines.prepare.deciding import differences, unreadable
-from pipelines.stages import search_plan, searched_of, with_best
+from pipelines.encode.contract import differences, unreadable
+from pipelines.experiment import Experiment, load_experiment
+from pipelines.prepared import Prepared
+from pipelines.steps import search_plan, searched_of, with_best
 from pipelines.tune import SearchResult, StructureResult, Trial
 from pipelines.tune.folder import claim
 from pipelines.tune.search import _identity as settings_identity

@@ -1,4 +1,4 @@
-"""The stages of an experiment and where each leaves its result, below `output/name`.
+"""The steps of an experiment and where each leaves its result, below `output/name`.
 
     source/     canonical logs (and, for simulated ones, the truth beside them)
     prepared/   feature and feed tables, encoder, snapshot for the endpoint
@@ -9,7 +9,7 @@
     compare/    cells and baselines of a comparison, its table
     store/      the endpoint's feature store
 
-A stage that is finished says so and does nothing; one that was killed goes on.
+A step that is finished says so and does nothing; one that was killed goes on.
 """
 
 import json
@@ -24,13 +24,13 @@ from pipelines.compare.comparison import Comparison
 from pipelines.compare.execute import OnRay, carry_out
 from pipelines.compare.table import Compared, compared
 from pipelines.compare.write import write_table
-from pipelines.config import Experiment
+from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.evaluate.report import Searched
+from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalLogs, SimulateConfig, materialise
 from pipelines.prepare import prepare
-from pipelines.prepare.deciding import differences
-from pipelines.prepare.prepared import Prepared
+from pipelines.prepared import Prepared
 from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
 from pipelines.tune import SearchResult, StructureResult, search, search_structure
@@ -52,7 +52,7 @@ def truth_of(experiment: Experiment) -> Path | None:
     return folder if isinstance(experiment.logs, SimulateConfig) and folder.is_dir() else None
 
 
-def prepare_stage(experiment: Experiment, *, dry_run: bool = False) -> Prepared | None:
+def prepare_step(experiment: Experiment, *, dry_run: bool = False) -> Prepared | None:
     """Logs to prepared tables; None after a dry run."""
     return prepare(logs_of(experiment), experiment.schema, experiment.prepare, experiment.folder / "prepared", dry_run=dry_run)
 
@@ -76,7 +76,7 @@ def prepared_of(experiment: Experiment) -> Prepared:
     return replace(prepared, schema=experiment.schema)
 
 
-def train_stage(experiment: Experiment, *, restart: bool = False) -> TrainResult:
+def train_step(experiment: Experiment, *, restart: bool = False) -> TrainResult:
     return train(
         prepared_of(experiment),
         experiment.ranker,
@@ -111,7 +111,7 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
     return plan
 
 
-def search_stage(experiment: Experiment, *, restart: bool = False) -> SearchResult | StructureResult:
+def search_step(experiment: Experiment, *, restart: bool = False) -> SearchResult | StructureResult:
     """Searches settings or the graph of targets; goes on with what was begun before, unless told to restart."""
     way = search if experiment.tune.structure is None else search_structure
     folder = experiment.folder / "search"
@@ -144,7 +144,7 @@ def registry_of(experiment: Experiment) -> Path:
     return experiment.folder / "bundles"
 
 
-def register_stage(experiment: Experiment, bundle: Path) -> Path:
+def register_step(experiment: Experiment, bundle: Path) -> Path:
     return register(bundle, registry_of(experiment), experiment.name)
 
 
@@ -155,7 +155,7 @@ def bundle_of(experiment: Experiment, path: str | None = None) -> Bundle:
     return load_bundle(latest(registry_of(experiment), experiment.name))
 
 
-def evaluate_stage(experiment: Experiment, bundles: list[Bundle]) -> Path:
+def evaluate_step(experiment: Experiment, bundles: list[Bundle]) -> Path:
     return evaluate(
         prepared_of(experiment),
         bundles,
@@ -190,7 +190,7 @@ def comparison_of(experiment: Experiment, *, only: Collection[str] = ()) -> Comp
     )
 
 
-def compare_stage(experiment: Experiment, comparison: Comparison, *, run: bool = True) -> Compared:
+def compare_step(experiment: Experiment, comparison: Comparison, *, run: bool = True) -> Compared:
     """Runs what is left of a comparison, on Ray, and writes the table.
 
     Args:

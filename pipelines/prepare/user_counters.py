@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from models.schema import Schema, Target
-from pipelines.feeds import EARLIER
+from pipelines.encode.arrays import integers
+from pipelines.encode.clock import DAY_MS, hours_since
+from pipelines.encode.derive import preference_columns
+from pipelines.encode.feeds import EARLIER
 from pipelines.prepare.clean import ENTER_CODE
-from pipelines.prepare.config import DAY_MS
-from pipelines.prepare.derive import preference_columns
-from pipelines.prepare.exchange import integers
 from pipelines.prepare.histories import Entries
 from pipelines.prepare.labels import Credits
-from pipelines.prepare.rooms import Rooms
-from pipelines.prepare.timeline import Moments, Timeline, codes, find, hours_since
+from pipelines.prepare.room_counters import Rooms
+from pipelines.prepare.timeline import Moments, Timeline, codes, find
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 from models.config import ConfigError
 from models.schema import Schema
-from pipelines.feeds import TABLES
-from pipelines.prepare.deciding import unreadable
-from pipelines.prepare.encode import EncoderState
+from pipelines.encode.contract import unreadable
+from pipelines.encode.feeds import TABLES
+from pipelines.encode.state import EncoderState
 
 SPLITS = ("train", "valid", "test")
 

@@ -1,4 +1,4 @@
-"""Encoded feeds as tensors. Apart from `pipelines.feeds`, so that the data steps need not load PyTorch."""
+"""Encoded feeds as tensors. Apart from `pipelines.encode.feeds`, so that the data steps need not load PyTorch."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,7 +6,7 @@ import torch
 
 from models.batch import FeedBatch, HistoryBatch
 from models.schema import Schema
-from pipelines.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE
+from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE
 
 
 def to_batch(feeds: pa.Table, schema: Schema) -> FeedBatch:

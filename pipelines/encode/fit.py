@@ -1,0 +1,238 @@
+"""Fitting the encoder on training days: counted file by file, merged in any order, decided at the end.
+
+`fit_partial` counts one file, `Partial.merged` adds up, `finish` decides. What is kept is bounded by distinct values, not by
+rows.
+
+What counts for a vocabulary or for bins: every candidate of a training feed once, every feed once for feed fields,
+and a history entry once, in the first feed of its user that shows it (a later feed repeats most of its entries).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.schema import Bins, Hash, Number, Schema, Stages, Vocabulary
+from pipelines.encode.arrays import arrays_of, flat, lengths
+from pipelines.encode.clock import Clock
+from pipelines.encode.derive import base_columns, derive_arrays, derived_columns
+from pipelines.encode.feeds import LABEL_PREFIX, META
+from pipelines.encode.levels import level_cuts, level_of
+from pipelines.encode.rows import BinRows, HashRows, TableRows, VocabularyRows
+from pipelines.encode.sketch import Counts, equal_frequency_edges, number_keys, quantiles, smallest_of
+from pipelines.encode.stages import counted_rates, medians_of, stage_columns
+from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
+from pipelines.encode.values import SHARES, column_of, floats_of, ids_of, stage_means, transformed
+
+
+@dataclass(frozen=True)
+class RunningMoments:
+    """Count, mean and sum of squared deviations of numbers."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "RunningMoments":
+        if not len(values):
+            return cls()
+        mean = float(values.mean())
+        return cls(len(values), mean, float(((values - mean) ** 2).sum()))
+
+    def plus(self, other: "RunningMoments") -> "RunningMoments":
+        """Both together (Chan, Golub, LeVeque 1979)."""
+        count = self.count + other.count
+        if not count:
+            return self
+        gap = other.mean - self.mean
+        return RunningMoments(
+            count,
+            self.mean + gap * other.count / count,
+            self.squares + other.squares + gap * gap * self.count * other.count / count,
+        )
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What some training feeds contribute to the encoder; partials of all files are merged.
+
+    Attributes:
+        values: by table with a vocabulary, ids; by table with bins, `number_keys`.
+        numbers: by field.
+        levels: impressions by owner id, or by `number_keys` of the attribute that decides the level.
+        labels: positive labels by value target, as `number_keys`.
+        rates: of users by `stages.RATES`, as `number_keys`; none where the schema declares no stages.
+    """
+
+    values: Mapping[str, Counts]
+    numbers: Mapping[str, RunningMoments]
+    levels: Counts
+    labels: Mapping[str, Counts]
+    rates: Mapping[str, Counts]
+    largest_feed: int
+
+    @classmethod
+    def merged(cls, parts: Sequence["Partial"]) -> "Partial":
+        """The sum. Give parts in a fixed order: the last bits of numbers' means depend on it."""
+        if not parts:
+            raise ValueError("there is nothing to fit an encoder on: no training feeds.")
+        first = parts[0]
+        numbers = dict(first.numbers)
+        for part in parts[1:]:
+            numbers = {name: moments.plus(part.numbers[name]) for name, moments in numbers.items()}
+        added = lambda what: {
+            name: Counts.merged([getattr(part, what)[name] for part in parts]) for name in getattr(first, what)
+        }
+        return cls(
+            values=added("values"),
+            numbers=numbers,
+            levels=Counts.merged([part.levels for part in parts]),
+            labels=added("labels"),
+            rates=added("rates"),
+            largest_feed=max(part.largest_feed for part in parts),
+        )
+
+
+def fit_encoder(files: Iterable[Path], schema: Schema, *, entry_rate: float, clock: Clock) -> EncoderState:
+    """Fits on feature files of training days, one in memory at a time. `entry_rate`: entries per impression there."""
+    needed = [*META.names, *sorted(base_columns(schema)), *(LABEL_PREFIX + name for name in schema.target_names)]
+    partial: Partial | None = None
+    for file in sorted(files):
+        there = set(pq.read_schema(file).names)  # a label may be missing, and then counts as never positive
+        columns = [name for name in needed if name in there or not name.startswith(LABEL_PREFIX)]
+        part = fit_partial(pq.read_table(file, columns=columns), schema, entry_rate=entry_rate, clock=clock)
+        partial = part if partial is None else Partial.merged([partial, part])
+    return finish(Partial.merged([partial] if partial else []), schema, entry_rate=entry_rate, clock=clock)
+
+
+def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock: Clock) -> Partial:
+    """Counts one table of raw training feeds; all feeds of a user should be in one table (see the head of this file)."""
+    arrays = derive_arrays(arrays_of(features), derived_columns(schema), entry_rate=entry_rate, clock=clock)
+    found: dict[str, list[Counts]] = {name: [] for name, (how, _) in schema.tables.items() if not isinstance(how, Hash)}
+    numbers: dict[str, RunningMoments] = {}
+    for field in schema.fields:
+        values = flat(column_of(arrays, field.column))
+        if isinstance(field.encoding, Number):
+            known = transformed(values, field.column, field.encoding)
+            numbers[field.name] = RunningMoments.of(known[~np.isnan(known)])
+        elif not isinstance(field.encoding, Hash):
+            found[field.table].append(_counted(values, field.column, field.encoding))
+    for history in schema.histories:
+        if any(item.table in found for item in history.fields):
+            new = pa.array(_first_shown(arrays, history.name))
+            for item in history.fields:
+                if not isinstance(item.encoding, Hash | Number):
+                    column = f"{history.name}.{item.column}"
+                    found[item.table].append(_counted(flat(column_of(arrays, column)).filter(new), column, item.encoding))
+    measure = schema.levels.column or f"{schema.levels.of}_id"
+    how = Bins() if schema.levels.column else Vocabulary()
+    return Partial(
+        values={name: Counts.merged(counts) for name, counts in found.items()},
+        numbers=numbers,
+        levels=_counted(flat(column_of(arrays, measure)), measure, how),
+        labels={
+            target.name: _positive(arrays, LABEL_PREFIX + target.name) for target in schema.targets if not target.is_binary
+        },
+        rates={} if schema.stages is None else _rates(arrays, schema.stages),
+        largest_feed=int(lengths(arrays["room_id"]).max(initial=0)),
+    )
+
+
+def finish(partial: Partial, schema: Schema, *, entry_rate: float, clock: Clock) -> EncoderState:
+    """Vocabularies, edges, scales and levels from the counts of all training feeds."""
+    tables: dict[str, TableRows] = {}
+    for name, (how, _) in schema.tables.items():
+        match how:
+            case Hash(buckets=buckets):
+                tables[name] = HashRows(buckets)
+            case Vocabulary():
+                tables[name] = VocabularyRows(_kept(partial.values[name], how))
+            case Bins(count=bins):
+                counts = partial.values[name]
+                tables[name] = BinRows(equal_frequency_edges(smallest_of(counts.values), counts.counts, bins))
+    numbers = {}
+    for name, moments in partial.numbers.items():
+        deviation = (moments.squares / moments.count) ** 0.5 if moments.count else 0.0
+        numbers[name] = Scale(moments.mean, deviation if deviation > 1e-12 * max(1.0, abs(moments.mean)) else 1.0)
+    return EncoderState(
+        encoding=encoding_fingerprint(schema),
+        clock=clock,
+        entry_rate=float(entry_rate),
+        largest_feed=partial.largest_feed,
+        tables=tables,
+        numbers=numbers,
+        level=_levels(partial.levels, schema),
+        label_quantiles={name: _quantiles(counts) for name, counts in partial.labels.items()},
+        stage_medians=medians_of(partial.rates) if partial.rates else None,
+    )
+
+
+def _quantiles(counts: Counts) -> np.ndarray:
+    return quantiles(counts, SHARES) if counts.total else np.zeros(len(SHARES))
+
+
+def _kept(counts: Counts, how: Vocabulary) -> np.ndarray:
+    enough = counts.counts >= how.min_count
+    values, seen = counts.values[enough], counts.counts[enough]
+    if how.max_size is not None and len(values) > how.max_size:
+        values = np.sort(values[np.lexsort((values, -seen))[: how.max_size]])
+    return values
+
+
+def _levels(counts: Counts, schema: Schema) -> LevelState:
+    nobody = np.zeros(0, np.int64)
+    if schema.levels.column:
+        cuts = level_cuts(smallest_of(counts.values), counts.counts, schema.levels)
+        return LevelState(VocabularyRows(nobody), np.zeros(1, np.int8), cuts)
+    exposure, owners = np.unique(counts.counts, return_counts=True)
+    cuts = level_cuts(exposure.astype(np.float64), exposure * owners, schema.levels)
+    levels = np.concatenate([np.zeros(1, np.int8), level_of(counts.counts.astype(np.float64), cuts)])
+    return LevelState(VocabularyRows(counts.values), levels, cuts)
+
+
+def _first_shown(arrays: Mapping[str, pa.Array], history: str) -> np.ndarray:
+    """Which of all history entries were not in the user's previous feed of this table, bool.
+
+    A history only grows at its end, so the new entries are those behind the one that was last before; all of them
+    where that one is no longer there.
+    """
+    entries = column_of(arrays, f"{history}.at")
+    count, at = lengths(entries), flat(entries).to_numpy()
+    user, feed_at = (column_of(arrays, name).to_numpy() for name in ("user_id", "at"))
+    nothing = np.iinfo(np.int64).min
+    ends = np.cumsum(count)
+    last = np.full(len(count), nothing)
+    last[count > 0] = at[ends[count > 0] - 1]
+    order = np.lexsort((feed_at, user))
+    same_user = user[order][1:] == user[order][:-1]
+    last_before = np.full(len(count), nothing)
+    last_before[order[1:][same_user]] = last[order[:-1][same_user]]
+    place = np.arange(len(at))
+    known_until = np.full(len(count), -1)
+    if len(at):
+        seen = np.where(at == np.repeat(last_before, count), place, -1)
+        known_until[count > 0] = np.maximum.reduceat(seen, (ends - count)[count > 0])
+    return place > np.repeat(known_until, count)
+
+
+def _positive(arrays: Mapping[str, pa.Array], column: str) -> Counts:
+    if column not in arrays:
+        return Counts.of(np.zeros(0, np.int64))
+    labels = floats_of(flat(arrays[column]), column)
+    return Counts.of(number_keys(labels[labels > 0]))
+
+
+def _rates(arrays: Mapping[str, pa.Array], stages: Stages) -> dict[str, Counts]:
+    user, at = (column_of(arrays, name).to_numpy() for name in ("user_id", "at"))
+    return counted_rates(user, at, stage_means(arrays, stage_columns(stages)))
+
+
+def _counted(values: pa.Array, column: str, how: Vocabulary | Bins) -> Counts:
+    if isinstance(how, Bins):
+        numbers = floats_of(values, column)
+        return Counts.of(number_keys(numbers[~np.isnan(numbers)]))
+    return Counts.of(ids_of(values, column).drop_null().to_numpy())
