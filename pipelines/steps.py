@@ -23,23 +23,24 @@ from pipelines.bundle import Bundle, load_bundle
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.execute import OnRay, carry_out
 from pipelines.compare.table import Compared, compared
-from pipelines.compare.write import write_table
 from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
-from pipelines.evaluate.report import Searched
 from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalLogs, SimulateConfig, materialise
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
+from pipelines.report.comparison.write import write_table
+from pipelines.report.evaluation.write import Searched
+from pipelines.report.search.graphs import PICTURE, TABLE, StructureResult
+from pipelines.report.search.trials import SearchResult
 from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
-from pipelines.tune import SearchResult, StructureResult, search, search_structure
+from pipelines.tune import search, search_structure
 from pipelines.tune.folder import GRAPH, SETTINGS, left_over
 from pipelines.tune.registry import latest, register
-from pipelines.tune.search import RESULT, plan_of
-from pipelines.tune.structure.result import PICTURE, TABLE
+from pipelines.tune.search import RESULT, search_preview
 from pipelines.tune.structure.search import RESULT as STRUCTURE
-from pipelines.tune.structure.search import plan_of as plan_of_structure
+from pipelines.tune.structure.search import structure_preview
 
 
 def logs_of(experiment: Experiment) -> CanonicalLogs:
@@ -105,7 +106,7 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
             if restart
             else f"there is no search at {folder} to go on with. Start one without --resume."
         )
-    plan = (plan_of_structure if is_structure else plan_of)(spelling, path, experiment.tune, folder, resume=not restart)
+    plan = (structure_preview if is_structure else search_preview)(spelling, path, experiment.tune, folder, resume=not restart)
     if before:
         plan.append(f"{before} {'It is thrown away.' if restart else 'Going on with it; for a new one say --restart.'}")
     return plan

@@ -10,7 +10,7 @@ from models.metrics import value_of
 from pipelines.compare.cells import Cell, Unit, note_failure, run
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import CompareConfig
-from pipelines.compare.words import head, shown
+from pipelines.report.words import head, shown
 
 TARGETS_TOLD = 3  # in a progress line, the first metric of each
 

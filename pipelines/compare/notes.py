@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from models.learners import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import SIGNIFICANT, merit
-from pipelines.compare.words import MISSING, shown
+from pipelines.report.words import MISSING, shown
 from pipelines.train.monitor import Monitor
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pipelines.compare.statistics import (
     spread,
     verdict,
 )
-from pipelines.compare.words import p_shown, percent, spread_shown
+from pipelines.report.words import p_shown, percent, spread_shown
 
 Role = Literal["system", "floor", "truth"]
 

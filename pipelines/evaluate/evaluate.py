@@ -19,9 +19,9 @@ from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.exposure import new_rooms_of, split_exposure
 from pipelines.evaluate.insight import curriculum_of, insight_of, sampled_feeds
 from pipelines.evaluate.life_cycle import stage_course
-from pipelines.evaluate.report import Entry, Searched, write_report
 from pipelines.evaluate.score import evaluate_table, score
 from pipelines.prepared import Prepared
+from pipelines.report.evaluation.write import Entry, Searched, write_report
 
 HISTORY = "history.json"  # a training run leaves it beside its bundle, a registry inside of it
 

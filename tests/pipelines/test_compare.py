@@ -15,9 +15,9 @@ from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import columns_of, folder_of, parameters_of, systems_of
 from pipelines.compare.execute import InProcess, OnRay, carry_out, listing, overview
 from pipelines.compare.table import compared
-from pipelines.compare.write import html, markdown, parts_of, write_table
 from pipelines.evaluate import EvaluateConfig, evaluate_table, score
-from pipelines.evaluate.figures import MODEL_COLOURS
+from pipelines.report.comparison.write import html, markdown, parts_of, write_table
+from pipelines.report.figures import MODEL_COLOURS
 from pipelines.train import TrainConfig, train
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.test_evaluate import write_world

@@ -10,7 +10,7 @@ from pipelines.compare.config import columns_of, systems_of
 from pipelines.compare.curves import varied_of
 from pipelines.compare.execute import carry_out, listing, overview
 from pipelines.compare.table import compared
-from pipelines.compare.write import html, markdown, write_table
+from pipelines.report.comparison.write import html, markdown, write_table
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.test_compare import SMALL, Canned, planned, ran, svg_of
 

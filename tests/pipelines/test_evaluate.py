@@ -26,9 +26,9 @@ from pipelines.encode.fit import finish, fit_partial
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
 from pipelines.evaluate.evaluate import bundle_names
-from pipelines.evaluate.report import Entry, Searched, write_report
-from pipelines.evaluate.tables import Column, number, table
 from pipelines.prepared import SPLITS, Prepared
+from pipelines.report.evaluation.tables import Column, number, table
+from pipelines.report.evaluation.write import Entry, Searched, write_report
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
 ROOMS, USERS, ENTRY_RATE = 30, 50, 0.25

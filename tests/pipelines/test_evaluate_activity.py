@@ -11,12 +11,12 @@ from sklearn.metrics import roc_auc_score
 from models.metrics import direction, value_of
 from models.schema import Schema
 from pipelines.compare.config import CompareConfig, columns_of
-from pipelines.compare.words import head
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.activity import ACTIVITY, activity_of, by_known, length_groups
-from pipelines.evaluate.comparisons import known
-from pipelines.evaluate.report import Entry, write_report
 from pipelines.evaluate.score import labelled_candidates
+from pipelines.report.evaluation.comparisons import known
+from pipelines.report.evaluation.write import Entry, write_report
+from pipelines.report.words import head
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.test_evaluate import Tables
 from tests.pipelines.test_evaluate_insight import MMOE, bundle_of, lived_in

@@ -11,9 +11,9 @@ from models.metrics import direction, share_at_top, value_of
 from models.schema import Levels, Schema
 from pipelines.encode.rows import VocabularyRows
 from pipelines.evaluate import evaluate_table
-from pipelines.evaluate.comparisons import exposures
 from pipelines.evaluate.exposure import at_top, new_rooms_of, split_exposure
-from pipelines.evaluate.report import Entry, write_report
+from pipelines.report.evaluation.comparisons import exposures
+from pipelines.report.evaluation.write import Entry, write_report
 from tests.pipelines.test_evaluate import Tables, write_world
 from tests.samples import tiny_schema
 

@@ -18,7 +18,6 @@ from models.zoo import resolve
 from pipelines.bundle import load_bundle, save_bundle
 from pipelines.encode.hashing import splitmix64
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
-from pipelines.evaluate.figures import _places
 from pipelines.evaluate.insight import (
     STEPS_AN_EPOCH,
     curriculum_of,
@@ -30,9 +29,10 @@ from pipelines.evaluate.insight import (
     sampled_feeds,
 )
 from pipelines.evaluate.life_cycle import agreement, shift_of, stage_course
-from pipelines.evaluate.report import Entry, write_report
-from pipelines.evaluate.sections import targets_and_gates
 from pipelines.logs.world import DAY_MS, EPOCH_MS
+from pipelines.report.evaluation.sections import targets_and_gates
+from pipelines.report.evaluation.write import Entry, write_report
+from pipelines.report.figures import _places
 from pipelines.train.loop import validate
 from pipelines.train.stream import InOrder, row_groups
 from tests.pipelines.fabricate import fabricate

@@ -4,9 +4,9 @@ import base64
 
 import pytest
 
-from pipelines.evaluate.figures import INK, MODEL_COLOURS, parts_of_levels
-from pipelines.evaluate.report import Entry, write_report
-from pipelines.evaluate.sections import levels, weights
+from pipelines.report.evaluation.sections import levels, weights
+from pipelines.report.evaluation.write import Entry, write_report
+from pipelines.report.figures import INK, MODEL_COLOURS, parts_of_levels
 from tests.samples import tiny_schema
 
 RESULT = {"rows": 8, "feeds": 2, "users": 2, "user_share": 1.0, "targets": {}, "mean": {}, "alarms": [], "funnel": {}}

@@ -4,9 +4,9 @@ import base64
 
 import pytest
 
-from pipelines.evaluate.figures import TARGET_COLOURS, weights_and_cosines
-from pipelines.evaluate.report import Entry, write_report
-from pipelines.evaluate.sections import weights
+from pipelines.report.evaluation.sections import weights
+from pipelines.report.evaluation.write import Entry, write_report
+from pipelines.report.figures import TARGET_COLOURS, weights_and_cosines
 from tests.samples import tiny_schema
 
 

@@ -11,11 +11,12 @@ from models.schema import Schema
 from pipelines.encode.contract import differences, unreadable
 from pipelines.experiment import Experiment, load_experiment
 from pipelines.prepared import Prepared
+from pipelines.report.search.graphs import StructureResult, Tried
+from pipelines.report.search.trials import SearchResult, Trial
 from pipelines.steps import search_plan, searched_of, with_best
-from pipelines.tune import SearchResult, StructureResult, Trial
 from pipelines.tune.folder import claim
 from pipelines.tune.search import _identity as settings_identity
-from pipelines.tune.structure.graphs import EMPTY, Tried
+from pipelines.tune.structure.graphs import EMPTY
 from pipelines.tune.structure.problem import identity as structure_identity
 from pipelines.tune.structure.problem import posed_of, with_parents
 from tests.pipelines.fabricate import fabricate

@@ -23,15 +23,13 @@ With n targets, (a) tries O(n^2) graphs, and one step of (b) as many.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from models.config import ConfigError, config
+from pipelines.report.search.graphs import Edge, Graph, Step, Tried
 
-Edge = tuple[str, str]
-Graph = frozenset[Edge]
 Parents = Mapping[str, tuple[str, ...]]
 EMPTY: Graph = frozenset()
 
@@ -94,39 +92,6 @@ class StructureConfig:
                     graph_of(graph)
                 except ValueError as error:
                     raise ValueError(f"structure.{name}: {error}") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tried:
-    """A graph and what became of it.
-
-    Attributes:
-        number: from 1, in the order in which graphs were asked for.
-        round: from 0; the graphs of a round are variations of the same one.
-        change: against the graph it was made from.
-        scores: a seed each, larger is better; empty where it could not be scored.
-    """
-
-    number: int
-    graph: Graph
-    round: int
-    change: str
-    scores: tuple[float, ...]
-
-    @property
-    def score(self) -> float:
-        """The mean; -inf without scores."""
-        return sum(self.scores) / len(self.scores) if self.scores else -math.inf
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What a round came to: the graph that stands after it, and the tolerance it was judged by."""
-
-    round: int
-    number: int
-    taken: bool
-    tolerance: float
 
 
 Score = Callable[[Sequence[Graph]], Mapping[Graph, tuple[float, ...]]]

@@ -17,12 +17,13 @@ from models.ranker import RankerConfig
 from models.schema import Schema
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
+from pipelines.report.search.graphs import Graph
 from pipelines.train import TrainConfig
 from pipelines.train.config import EXECUTION
 from pipelines.train.report import HISTORY
 from pipelines.tune.config import TuneConfig, checked, configs, ranker_of_meta, schema_of
 from pipelines.tune.objectives import measured
-from pipelines.tune.structure.graphs import EMPTY, Graph, StructureConfig, graph_of, parents_of, spelled
+from pipelines.tune.structure.graphs import EMPTY, StructureConfig, graph_of, parents_of, spelled
 
 Seeded = tuple[Graph, int]
 """One training: a graph and its seed."""

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 
 from models.config import ConfigError
+from pipelines.report.search.graphs import Finalist, Graph, Step, StructureResult
+from pipelines.report.search.structure import draw
 from pipelines.train.checkpoint import write_text
 from pipelines.tune.config import TuneConfig
 from pipelines.tune.folder import GRAPH, claim, note, refuse_another, write_json
-from pipelines.tune.structure.graphs import SURE, Graph, Noise, Step, StructureSearch, spelled
-from pipelines.tune.structure.picture import draw
+from pipelines.tune.structure.graphs import SURE, Noise, StructureSearch, spelled
 from pipelines.tune.structure.problem import Problem, identity, posed_of
 from pipelines.tune.structure.result import (
     TARGETS,
-    Compared,
-    StructureResult,
     spelled_result,
     summary,
     targets_yaml,
@@ -78,7 +77,7 @@ def search_structure(
         raise ConfigError(" ".join([str(error), *dict.fromkeys(trainings.failures.values())])) from None
     first = next(iter(search.tried))
     roles = {"found": found.graph, "first": first, "reference": posed.reference}
-    final, final_error = _compared(problem, trainings, search, roles)
+    final, final_error = _last_comparison(problem, trainings, search, roles)
     bundle = _best_bundle(problem, found.graph)
     result = StructureResult(
         found=found,
@@ -109,7 +108,7 @@ def search_structure(
     return result
 
 
-def plan_of(
+def structure_preview(
     experiment_spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path, resume: bool = True
 ) -> list[str]:
     """What `search_structure` would do, in lines.
@@ -135,9 +134,9 @@ def plan_of(
     ]
 
 
-def _compared(
+def _last_comparison(
     problem: Problem, trainings: Trainings, search: StructureSearch, graphs: Mapping[str, Graph | None]
-) -> tuple[tuple[Compared, ...], float | None]:
+) -> tuple[tuple[Finalist, ...], float | None]:
     """The graphs beside each other with the final seeds, and the standard error of their differences."""
     structure = problem.structure
     roles: dict[Graph, list[str]] = {}
@@ -153,7 +152,7 @@ def _compared(
         )
     found_S = scores[search.found.graph]
     final = tuple(
-        Compared(roles=tuple(called), graph=graph, scores=scores[graph], difference=fmean(found_S) - fmean(scores[graph]))
+        Finalist(roles=tuple(called), graph=graph, scores=scores[graph], difference=fmean(found_S) - fmean(scores[graph]))
         for graph, called in roles.items()
         if graph in scores
     )

@@ -4,19 +4,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines.evaluate.figures import draw_graph, size_of_graph
-
-if TYPE_CHECKING:
-    from pipelines.tune.structure.graphs import Tried
-    from pipelines.tune.structure.result import StructureResult
+from pipelines.report.figures import draw_graph, size_of_graph
+from pipelines.report.search.graphs import StructureResult, Tried
 
 TRIED, TAKEN = "#9aa5b1", "#d97706"
 HEIGHT, MARGIN, BESIDE = 3.4, 0.75, 0.62  # inches: of the picture, left of an axis, for every graph of the last comparison
 
 
-def draw(path: Path, result: "StructureResult", names: Sequence[str]) -> None:
+def draw(path: Path, result: StructureResult, names: Sequence[str]) -> None:
     """Writes a PNG; graphs without a score are left out.
 
     Args:
@@ -48,7 +45,7 @@ def draw(path: Path, result: "StructureResult", names: Sequence[str]) -> None:
         figure.savefig(path, dpi=130)
 
 
-def _draw_path(axes: Any, result: "StructureResult", shown: Sequence["Tried"]) -> None:
+def _draw_path(axes: Any, result: StructureResult, shown: Sequence[Tried]) -> None:
     """Every graph's mean and spread over seeds by number, lines between rounds, and the way over the graphs taken."""
     _points(axes, [each.number for each in shown], [each.scores for each in shown], TRIED, "tried")
     by_number = {each.number: each for each in result.tried}
@@ -70,7 +67,7 @@ def _draw_path(axes: Any, result: "StructureResult", shown: Sequence["Tried"]) -
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0)
 
 
-def _draw_final(axes: Any, result: "StructureResult") -> None:
+def _draw_final(axes: Any, result: StructureResult) -> None:
     """The last comparison; its seeds are others, so it has an axis of its own."""
     places = range(len(result.final))
     _points(axes, places, [each.scores for each in result.final], TAKEN, "")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.schema import STAGES, Schema
-from pipelines.evaluate import figures
 from pipelines.evaluate.insight import schema_edges
+from pipelines.report import figures
 
 if TYPE_CHECKING:
-    from pipelines.evaluate.report import Entry
+    from pipelines.report.evaluation.write import Entry
 
 VISIBLE = 0.01  # mean gate weights that differ less between groups are not shown by group
 

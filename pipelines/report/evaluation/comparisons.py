@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from models.metrics import TOPS
 from models.schema import Schema, Target
-from pipelines.evaluate import figures
 from pipelines.evaluate.insight import last_target
-from pipelines.evaluate.tables import Cell, Column, Row, Table, merit, table, unit
+from pipelines.report import figures
+from pipelines.report.evaluation.tables import Cell, Column, Row, Table, merit, table, unit
 
 if TYPE_CHECKING:
-    from pipelines.evaluate.report import Entry
+    from pipelines.report.evaluation.write import Entry
 
 ABREAST = 10  # columns of a table
 FEWEST = 10  # positives and negatives, or values, of a group in which entries are compared

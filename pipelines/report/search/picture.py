@@ -1,32 +1,34 @@
-"""A search as a picture: the metric over the trials, and against every parameter; of two metrics, trials in their plane with
+"""A search as a picture: the metric over the trials, and against every setting; of two metrics, trials in their plane with
 the Pareto front.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig
-from pipelines.tune.objectives import Objectives
-
-if TYPE_CHECKING:
-    from pipelines.tune.search import Trial
+from pipelines.report.search.trials import Axis, Trial
 
 COLOURS = {"done": "#2563a8", "stopped": "#b8c4cf"}
 FRONT = "#d97706"
 COLUMNS = 3
 
 
-def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, objectives: Objectives) -> None:
-    """Writes a PNG; trials without any finished epoch are left out. Of more than two metrics the first two are drawn."""
+def draw(path: Path, trials: Sequence[Trial], settings: Sequence[Axis], metrics: Sequence[str], *, largest: bool) -> None:
+    """Writes a PNG; trials without any finished epoch are left out.
+
+    Args:
+        settings: that were searched over.
+        metrics: the first two are drawn.
+        largest: whether the first metric is to be large.
+    """
     import matplotlib
     from matplotlib import ticker
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = sorted((trial for trial in trials if trial.score is not None), key=lambda trial: trial.number)
-    metric, *others = objectives.names
-    panels = 1 + bool(others) + len(config.space)
+    metric, *others = metrics
+    panels = 1 + bool(others) + len(settings)
     rows = -(-panels // COLUMNS)
     style: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     with matplotlib.rc_context(style):
@@ -35,7 +37,7 @@ def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, objectives: 
         grid = figure.subplots(rows, min(panels, COLUMNS), squeeze=False).flat
         first = next(grid)
         _scatter(first, shown, [trial.number for trial in shown])
-        pick = max if objectives.modes[0] == "max" else min
+        pick = max if largest else min
         scores = [trial.score for trial in shown if trial.score is not None]
         best = [pick(scores[: i + 1]) for i in range(len(scores))]
         first.step([trial.number for trial in shown], best, where="post", color="#d97706", linewidth=1.3, label="best so far")
@@ -44,22 +46,22 @@ def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, objectives: 
         first.legend(frameon=False, fontsize=8)
         if others:
             _plane(next(grid), shown, metric, others[0])
-        for axes, (name, dimension) in zip(grid, config.space.items(), strict=False):
-            values = [trial.values[name] for trial in shown]
-            if isinstance(dimension, Choice):
-                names = [str(value) for value in dimension.values]
-                values = [list(dimension.values).index(value) for value in values]
+        for axes, setting in zip(grid, settings, strict=False):
+            values = [trial.values[setting.path] for trial in shown]
+            if setting.choices:
+                names = [str(value) for value in setting.choices]
+                values = [setting.choices.index(value) for value in values]
                 axes.set_xticks(range(len(names)), names, rotation=20 if max(map(len, names)) > 8 else 0)
                 axes.set_xlim(-0.5, len(names) - 0.5)
-            elif isinstance(dimension, LogUniform) or (isinstance(dimension, Int) and dimension.log):
+            elif setting.is_log:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
                 axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
                 axes.xaxis.set_minor_locator(ticker.NullLocator())
-            elif isinstance(dimension, Int):
+            elif setting.is_whole:
                 axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
             _scatter(axes, shown, values)
-            axes.set(xlabel=name, ylabel=metric)
+            axes.set(xlabel=setting.path, ylabel=metric)
         for axes in figure.axes:
             axes.grid(color="#e8ebee")
         for axes in figure.axes[panels:]:
@@ -67,7 +69,7 @@ def draw(path: Path, trials: Sequence["Trial"], config: TuneConfig, objectives: 
         figure.savefig(path, dpi=130)
 
 
-def _scatter(axes: Any, trials: Sequence["Trial"], x: Sequence[float]) -> None:
+def _scatter(axes: Any, trials: Sequence[Trial], x: Sequence[float]) -> None:
     for status, colour in COLOURS.items():
         here = [
             (at, trial.score) for at, trial in zip(x, trials, strict=True) if (trial.status == "done") == (status == "done")
@@ -77,7 +79,7 @@ def _scatter(axes: Any, trials: Sequence["Trial"], x: Sequence[float]) -> None:
             axes.scatter(*zip(*here, strict=True), s=28, color=colour, edgecolor="white", linewidth=0.6, label=label)
 
 
-def _plane(axes: Any, trials: Sequence["Trial"], first: str, second: str) -> None:
+def _plane(axes: Any, trials: Sequence[Trial], first: str, second: str) -> None:
     """Trials by two metrics; those of the front are joined and numbered."""
     for trial in trials:
         axes.scatter(

@@ -8,7 +8,7 @@ from models.metrics import DIRECTIONS
 from models.schema import Target
 
 if TYPE_CHECKING:
-    from pipelines.evaluate.report import Entry
+    from pipelines.report.evaluation.write import Entry
 
 
 @dataclass(frozen=True)

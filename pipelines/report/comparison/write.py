@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from models.schema import Schema
-from pipelines.compare import figures
 from pipelines.compare.curves import Drawn
 from pipelines.compare.scores import Score
 from pipelines.compare.table import Compared, Row, Tested
-from pipelines.compare.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
-from pipelines.evaluate.page import page
+from pipelines.report.comparison import figures
+from pipelines.report.page import page
+from pipelines.report.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
 from pipelines.train.checkpoint import write_text
 
 COLUMNS_ABREAST = 8  # metrics in one table, so that a laptop shows it whole
@@ -145,7 +145,7 @@ def html(compared: Compared, schema: Schema) -> str:
         for part in parts_of(compared.columns)
     ]
     return page(
-        Path(__file__).parent / "templates" / "compare.html.j2",
+        "compare.html.j2",
         compared=compared,
         tables=tables,
         claims=[_claim(claim, schema) for claim in compared.claims],

@@ -6,8 +6,8 @@ from typing import Any
 from pipelines.compare.curves import Drawn
 from pipelines.compare.scores import Score
 from pipelines.compare.table import Compared
-from pipelines.compare.words import arrow, shown
-from pipelines.evaluate.figures import INK, MODEL_COLOURS, drawing, svg
+from pipelines.report.figures import INK, MODEL_COLOURS, drawing, svg
+from pipelines.report.words import arrow, shown
 
 DOT, BEST = "#7da7d4", "#2563a8"
 LINES: tuple[Any, ...] = (("#9aa5b1", (0, (1, 1.5))), ("#647382", (0, (6, 2))))  # of the floors

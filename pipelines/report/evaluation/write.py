@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from models.metrics import CUTOFFS
 from models.schema import STAGES, Schema, Target
-from pipelines.evaluate import comparisons, figures, sections
-from pipelines.evaluate.page import page
-from pipelines.evaluate.tables import Cell, Column, Row, Table, table, unit
+from pipelines.report import figures
+from pipelines.report.evaluation import comparisons, sections
+from pipelines.report.evaluation.tables import Cell, Column, Row, Table, table, unit
+from pipelines.report.page import page
 
 GROUPS_ABREAST = 4  # targets in one overview table
 TOLERATED = 0.005  # share of candidates on which predictions may break the funnel beyond what labels do, before it is marked
@@ -186,7 +187,7 @@ def _html(
         if entry.history
     }
     return page(
-        Path(__file__).parent / "templates" / "report.html.j2",
+        "report.html.j2",
         about=about,
         alarms=[(entry.name, alarm["message"]) for entry in racing for alarm in entry.result["alarms"]],
         colour=colour,
