@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 from jobs import screen
 from pipelines.cluster import connected
-from pipelines.compare.execute import listing, overview
+from pipelines.compare.execute import overview, state_of_units
 from pipelines.steps import compare_step, comparison_of
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     comparison = comparison_of(experiment, only=only)
     print(overview(comparison))
     if args.dry_run:
-        print(listing(comparison))
+        print(state_of_units(comparison))
         return
     if not args.table:
         comparison.begin(replace=args.replace)

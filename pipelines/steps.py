@@ -22,15 +22,16 @@ from models.config import ConfigError, from_dict, overlaid, replaced, to_dict
 from pipelines.bundle import Bundle, load_bundle
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.execute import OnRay, carry_out
-from pipelines.compare.table import Compared, compared
+from pipelines.compare.table import compared
 from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalLogs, SimulateConfig, materialise
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
+from pipelines.report.comparison.compared import Compared
 from pipelines.report.comparison.write import write_table
-from pipelines.report.evaluation.write import Searched
+from pipelines.report.evaluation.entries import SearchShown
 from pipelines.report.search.graphs import PICTURE, TABLE, StructureResult
 from pipelines.report.search.trials import SearchResult
 from pipelines.serve.store import build_store
@@ -129,7 +130,7 @@ def with_best(experiment: Experiment, found: SearchResult | StructureResult) -> 
     return from_dict(Experiment, overlaid(to_dict(experiment), changes))
 
 
-def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> Searched | None:
+def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> SearchShown | None:
     """What the report shows of the experiment's search; None without a finished one, or where no bundle won one."""
     if not any({SETTINGS, GRAPH} & bundle.provenance.keys() for bundle in bundles):
         return None
@@ -137,7 +138,7 @@ def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> Searched
     for result, table, picture in ((RESULT, "search.csv", "search.png"), (STRUCTURE, TABLE, PICTURE)):
         if (folder / result).exists():
             summary = json.loads((folder / result).read_text()).get("summary", [])  # older searches have none
-            return Searched(summary=summary, picture=folder / picture, table=folder / table)
+            return SearchShown(summary=tuple(summary), picture=folder / picture, table=folder / table)
     return None
 
 
@@ -164,7 +165,7 @@ def evaluate_step(experiment: Experiment, bundles: list[Bundle]) -> Path:
         experiment.folder / "report",
         truth=truth_of(experiment),
         run=experiment.name,
-        searched=searched_of(experiment, bundles),
+        search=searched_of(experiment, bundles),
     )
 
 

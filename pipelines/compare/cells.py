@@ -34,7 +34,7 @@ TOO_LARGE = 40  # characters of a value in a message
 
 
 class Unit(Protocol):
-    """What can be run: a `Cell` or a `Floor`."""
+    """What can be run: a `Cell` or a `Baseline`."""
 
     @property
     def label(self) -> str:
@@ -54,7 +54,7 @@ class Unit(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class SharedByUnits:
     """What all units share.
 
     Attributes:
@@ -79,7 +79,7 @@ class Cell:
         train: with rate and seed in place.
     """
 
-    table: Table
+    shared: SharedByUnits
     system: System
     rate: float | None
     seed: int
@@ -97,15 +97,15 @@ class Cell:
 
     def identity(self) -> dict[str, Any]:
         return {
-            "data": self.table.fingerprint,
-            "split": self.table.evaluate.split,
+            "data": self.shared.fingerprint,
+            "split": self.shared.evaluate.split,
             "model": to_dict(self.system.model),
             "schema": self.system.schema.to_dict(),
             "train": {name: value for name, value in to_dict(self.train).items() if name not in EXECUTION},
         }
 
     def make(self) -> dict[str, Any]:
-        prepared = Prepared.open(self.table.data)
+        prepared = Prepared.open(self.shared.data)
 
         def say(line: str) -> None:
             with (self.folder / LINES).open("a", encoding="utf-8") as file:
@@ -117,13 +117,13 @@ class Cell:
         bundle = load_bundle(trained.bundle_path)
         if self.train.device != "cpu" and torch.cuda.is_available():
             bundle.ranker.to("cuda")
-        files = prepared.files(self.table.evaluate.split)
-        scored = score(bundle.ranker, bundle.schema, files, self.table.evaluate.batch_feeds)
+        files = prepared.files(self.shared.evaluate.split)
+        scored = score(bundle.ranker, bundle.schema, files, self.shared.evaluate.batch_feeds)
         return {
             "label": self.label,
             "rate": self.rate,
             "seed": self.seed,
-            "metrics": evaluate_table(scored, self.table.schema),
+            "metrics": evaluate_table(scored, self.shared.schema).to_dict(),
             "valid": {
                 "monitor": Monitor(self.system.schema, self.train.monitor).name,
                 "value": trained.best_metrics["monitor"],
@@ -142,10 +142,10 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Floor:
+class Baseline:
     """A baseline or the simulator's truth, by its name in `evaluate.baselines`."""
 
-    table: Table
+    shared: SharedByUnits
     name: str
     folder: Path
 
@@ -154,11 +154,11 @@ class Floor:
         return self.name
 
     def identity(self) -> dict[str, Any]:
-        evaluate = to_dict(self.table.evaluate)
+        evaluate = to_dict(self.shared.evaluate)
         shared = ("baselines", "batch_feeds") if self.name == "booster" else tuple(key for key in evaluate if key != "split")
         return {
-            "data": self.table.fingerprint,
-            "targets": self.table.schema.to_dict()["targets"],
+            "data": self.shared.fingerprint,
+            "targets": self.shared.schema.to_dict()["targets"],
             "evaluate": {key: value for key, value in evaluate.items() if key not in shared},
         }
 
@@ -168,14 +168,14 @@ class Floor:
             return {"label": self.name, "left_out": found, "made": provenance()}
         return {
             "label": self.name,
-            "metrics": evaluate_table(found.table, self.table.schema),
+            "metrics": evaluate_table(found.table, self.shared.schema).to_dict(),
             "note": found.note,
             "made": provenance(),
         }
 
     def _predicted(self) -> Predicted | str:
-        prepared = replace(Prepared.open(self.table.data), schema=self.table.schema)
-        config = self.table.evaluate
+        prepared = replace(Prepared.open(self.shared.data), schema=self.shared.schema)
+        config = self.shared.evaluate
         how: dict[str, Any] = {"rows": config.baseline_rows, "seed": config.seed}
         match self.name:
             case "popularity":
@@ -184,8 +184,8 @@ class Floor:
                 columns, iterations = config.baseline_columns, config.baseline_iterations
                 return booster(prepared, config.split, columns=columns, iterations=iterations, **how)
             case _:
-                assert self.table.truth is not None  # the plan leaves it out otherwise
-                return truth(prepared, config.split, self.table.truth)
+                assert self.shared.truth is not None  # a comparison without one has no such unit
+                return truth(prepared, config.split, self.shared.truth)
 
 
 def cell_folder(output: Path, system: System, rate: float | None, seed: int) -> Path:

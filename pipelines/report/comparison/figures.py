@@ -3,20 +3,31 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.compare.curves import Drawn
-from pipelines.compare.scores import Score
-from pipelines.compare.table import Compared
-from pipelines.report.figures import INK, MODEL_COLOURS, drawing, svg
+from pipelines.report.comparison.compared import Compared, CurveDrawn, Score
+from pipelines.report.figures.style import (
+    GAP,
+    INK,
+    MODEL_COLOURS,
+    SMALL,
+    TEXT,
+    drawing,
+    legend_width,
+    svg,
+    text_width,
+    widest,
+    wrapped,
+)
 from pipelines.report.words import arrow, shown
 
 DOT, BEST = "#7da7d4", "#2563a8"
-LINES: tuple[Any, ...] = (("#9aa5b1", (0, (1, 1.5))), ("#647382", (0, (6, 2))))  # of the floors
+LINES: tuple[Any, ...] = (("#9aa5b1", (0, (1, 1.5))), ("#647382", (0, (6, 2))))  # of the baselines
 LEVELS = MODEL_COLOURS
-REACH = 0.6  # lines farther from the dots than this share of their range are told at the edge instead of drawn
+WIDE = 3.6  # inches of the axes
+REACH = 0.6  # lines farther from the dots than this share of their range are named at the edge instead of drawn
 
 
 def dots(compared: Compared, path: str, title: str) -> str:
-    """A line a system: every seed a dot, the mean a stroke; floors and the truth as lines, or as words at the edge.
+    """A line a system: every seed a dot, the mean a stroke; baselines and the truth as lines, or as words at the edge.
 
     At least one system must have a value.
     """
@@ -29,7 +40,16 @@ def dots(compared: Compared, path: str, title: str) -> str:
     drawn = {label: value for label, row in lines.items() if near(value := row.scores[path].mean or 0.0)}
     low, high = min([low, *drawn.values()]), max([high, *drawn.values()])
     margin = 0.08 * max(high - low, 1e-4)
-    with drawing(1, (5.4, 0.95 + 0.27 * len(rows))) as (figure, (axes,)):
+    far = {label: row.scores[path].mean or 0.0 for label, row in lines.items() if label not in drawn}
+    left = " · ".join(f"← {label} {shown(value)}" for label, value in far.items() if value < low)
+    right = " · ".join(f"{label} {shown(value)} →" for label, value in far.items() if value > high)
+    edges = [(text, side) for text, side in ((left, "left"), (right, "right")) if text]
+    fits = sum(text_width(text, SMALL) + GAP for text, _ in edges) <= WIDE
+    labels = {label: f"{label} {shown(value)}" for label, value in drawn.items()}
+    beside = legend_width(labels.values()) if drawn else 0.1
+    wide = max(WIDE, *(text_width(text, SMALL) for text, _ in edges)) if edges else WIDE
+    width, height = 0.3 + widest(row.label for row in rows) + wide + beside, 0.95 + 0.27 * len(rows)
+    with drawing(1, (width, height + (0.15 if edges and not fits else 0))) as (figure, (axes,)):
         for place, row in enumerate(rows):
             score = row.scores[path]
             colour = BEST if score.place == 1 else DOT
@@ -40,7 +60,7 @@ def dots(compared: Compared, path: str, title: str) -> str:
             axes.plot([score.mean] * 2, [place - 0.3, place + 0.3], color=INK, linewidth=1.6, zorder=4)
         for label, value in drawn.items():
             colour, dash = LINES[list(lines).index(label) % len(LINES)] if lines[label].role != "truth" else (INK, (0, (3, 2)))
-            axes.axvline(value, label=f"{label} {shown(value)}", color=colour, linestyle=dash, linewidth=1.2)
+            axes.axvline(value, label=labels[label], color=colour, linestyle=dash, linewidth=1.2)
         axes.set_xlim(low - margin, high + margin)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
@@ -48,17 +68,14 @@ def dots(compared: Compared, path: str, title: str) -> str:
         axes.xaxis.set_major_formatter(_number)
         axes.locator_params(axis="x", nbins=6)
         axes.grid(axis="y", visible=False)
-        axes.set_title(title + arrow(path))
-        far = {label: row.scores[path].mean or 0.0 for label, row in lines.items() if label not in drawn}
-        left = [f"← {label} {shown(value)}" for label, value in far.items() if value < low]
-        right = [f"{label} {shown(value)} →" for label, value in far.items() if value > high]
-        for text, side in ((" · ".join(left), "left"), (" · ".join(right), "right")):
-            if text:
-                x = 0.0 if side == "left" else 1.0
-                where = {"xy": (x, 0), "xycoords": "axes fraction", "xytext": (0, -22), "textcoords": "offset points"}
-                axes.annotate(text, ha=side, va="top", fontsize=8, color="#52606b", annotation_clip=False, **where)
+        axes.set_title(wrapped(title + arrow(path), wide))
+        for line, (text, side) in enumerate(edges):
+            at = (0.0 if side == "left" else 1.0, 0.0)
+            below = -22 - (0 if fits else 11 * line)  # points; two that do not fit side by side stand in two lines
+            where: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, below), "textcoords": "offset points"}
+            axes.annotate(text, at, ha=side, va="top", fontsize=SMALL, color="#52606b", annotation_clip=False, **where)
         if drawn:
-            figure.legend(loc="outside right upper", fontsize=8)
+            figure.legend(loc="outside right upper")
         return svg(figure)
 
 
@@ -69,7 +86,8 @@ def by_level(scores: Mapping[str, Mapping[str, Score]], target: str, levels: Seq
         scores: of every level and `gini`, by system; at least one system has all levels.
     """
     known = {label: own for label, own in scores.items() if all(own[level].mean is not None for level in levels)}
-    with drawing(1, (6.4, 1.15 + 0.3 * len(known))) as (figure, (axes,)):
+    width = 0.3 + widest(known) + WIDE + text_width("Gini ↓", TEXT, "bold") + legend_width(levels)
+    with drawing(1, (width, 1.15 + 0.3 * len(known))) as (figure, (axes,)):
         for place, own in enumerate(known.values()):
             means = [own[level].mean or 0.0 for level in levels]
             axes.plot([min(means), max(means)], [place, place], color="#d9dee3", linewidth=3, zorder=1)
@@ -84,18 +102,20 @@ def by_level(scores: Mapping[str, Mapping[str, Score]], target: str, levels: Seq
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_formatter(_number)
         axes.grid(axis="y", visible=False)
-        axes.set_title(f"{target} · AUC by level")
+        axes.set_title(wrapped(f"{target} · AUC by level", WIDE))
         axes.set_xlabel("mean over seeds, with their deviation")
-        figure.legend(loc="outside right upper", fontsize=8)
+        figure.legend(loc="outside right upper")
         return svg(figure)
 
 
-def over_values(curve: Drawn, path: str, title: str) -> str:
+def over_values(curve: CurveDrawn, path: str, title: str) -> str:
     """A metric over the values of a setting, evenly spaced: every seed a dot, a line through the means with the deviation over
     seeds, and a dashed line at the value that the system has by itself. At least one value must have been scored."""
     scores = dict(enumerate(curve.scores[path]))
     known = {place: score for place, score in scores.items() if score.mean is not None}
-    with drawing(1, (1.6 + 0.42 * max(len(scores), 4), 2.5)) as (figure, (axes,)):
+    slot = max(0.42, widest(curve.values, TEXT, "bold") + GAP)
+    wide = slot * max(len(scores), 4)
+    with drawing(1, (0.8 + wide, 2.5)) as (figure, (axes,)):
         axes.axvline(curve.own, color="#9aa5b1", linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
         for place, score in known.items():
             seeds = list(score.by_seed.values())
@@ -110,8 +130,8 @@ def over_values(curve: Drawn, path: str, title: str) -> str:
         axes.yaxis.set_major_formatter(_number)
         axes.locator_params(axis="y", nbins=6)
         axes.grid(axis="x", visible=False)
-        axes.set_title(title + arrow(path))
-        axes.set_xlabel(curve.title)
+        axes.set_title(wrapped(title + arrow(path), wide))
+        axes.set_xlabel(wrapped(curve.title, wide, TEXT, "normal"))
         return svg(figure)
 
 

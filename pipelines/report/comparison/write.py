@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from models.schema import Schema
-from pipelines.compare.curves import Drawn
-from pipelines.compare.scores import Score
-from pipelines.compare.table import Compared, Row, Tested
 from pipelines.report.comparison import figures
+from pipelines.report.comparison.compared import Compared, CurveDrawn, Row, Score, Tested
 from pipelines.report.page import page
 from pipelines.report.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
 from pipelines.train.checkpoint import write_text
@@ -174,7 +172,7 @@ def _by_level(compared: Compared, schema: Schema) -> list[tuple[str, str]]:
     ]
 
 
-def _curve(curve: Drawn, schema: Schema) -> dict[str, Any]:
+def _curve(curve: CurveDrawn, schema: Schema) -> dict[str, Any]:
     """What the page shows of a curve: its pictures, and its numbers as a table."""
     return {
         "curve": curve,

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 from models.metrics import TOPS
 from models.schema import Schema, Target
-from pipelines.evaluate.insight import last_target
-from pipelines.report import figures
-from pipelines.report.evaluation.tables import Cell, Column, Row, Table, merit, table, unit
-
-if TYPE_CHECKING:
-    from pipelines.report.evaluation.write import Entry
+from pipelines.report.evaluation.entries import Entry
+from pipelines.report.evaluation.exposure import SplitExposure
+from pipelines.report.evaluation.metrics import EvaluationResult, TargetMetrics, Values
+from pipelines.report.evaluation.tables import Cell, Column, Grid, Row, grid, merit, unit
+from pipelines.report.figures.bars import group_bars
+from pipelines.report.targets import last_target, root_targets
 
 ABREAST = 10  # columns of a table
 FEWEST = 10  # positives and negatives, or values, of a group in which entries are compared
@@ -25,7 +24,7 @@ class Known:
     """What the page shows of one target."""
 
     name: str
-    tables: Sequence[Table]
+    tables: Sequence[Grid]
     bars: str
     text: str
 
@@ -38,7 +37,7 @@ class Block:
     columns: Sequence[Column]
 
 
-def known(entries: Sequence["Entry"], schema: Schema, colour: Mapping[str, str], reference: Mapping[str, Any]) -> list[Known]:
+def known(entries: Sequence[Entry], schema: Schema, colour: Mapping[str, str], reference: EvaluationResult) -> list[Known]:
     """Of the first binary target without parents, of the last one and of the first value; without those of which the
     reference does not say what was known (`activity.by_known`).
 
@@ -47,11 +46,12 @@ def known(entries: Sequence["Entry"], schema: Schema, colour: Mapping[str, str],
     """
     values = [target.name for target in schema.targets if not target.is_binary]
     shown = []
-    for name in dict.fromkeys([*_roots(schema)[:1], last_target(schema), *values[:1]]):
+    for name in dict.fromkeys([*root_targets(schema)[:1], last_target(schema), *values[:1]]):
         target = schema.target(name)
-        blocks = _blocks(target, reference["targets"].get(name, {}))
+        metrics = reference.targets.get(name)
+        blocks = [] if metrics is None else _blocks(target, metrics)
         if blocks:
-            there = [entry for entry in entries if name in entry.result["targets"]]
+            there = [entry for entry in entries if name in entry.result.targets]
             shown.append(
                 Known(
                     name=name,
@@ -63,30 +63,23 @@ def known(entries: Sequence["Entry"], schema: Schema, colour: Mapping[str, str],
     return shown
 
 
-def _roots(schema: Schema) -> list[str]:
-    return [target.name for target in schema.targets if target.is_binary and not target.parents]
-
-
 def _metric(target: Target) -> tuple[str, str]:
     """What is computed by group, and its name."""
     return ("auc", "AUC") if target.is_binary else ("mse", f"MSE{unit(target)}")
 
 
-def _blocks(target: Target, metrics: Mapping[str, Any]) -> list[Block]:
+def _blocks(target: Target, metrics: TargetMetrics) -> list[Block]:
     metric, title = _metric(target)
     blocks = []
-    for history, groups in metrics.get("rows_by_history", {}).items():
+    for history, groups in metrics.by.histories.get("rows_by_history", {}).items():
         by = f"entries of {history}"
         columns = [
             Column(f"{title} by {by}", group, target.name, f"{metric}_by_history", group, of_history=history)
             for group in groups
         ]
         blocks.append(Block(by=by, columns=columns))
-    if "rows_by_activity" in metrics:
-        columns = [
-            Column(f"{title} by activity", group, target.name, f"{metric}_by_activity", group)
-            for group in metrics["rows_by_activity"]
-        ]
+    if by_activity := metrics.group_values("rows_by_activity"):
+        columns = [Column(f"{title} by activity", group, target.name, f"{metric}_by_activity", group) for group in by_activity]
         blocks.append(Block(by="activity", columns=columns))
     return blocks
 
@@ -102,20 +95,20 @@ def _abreast(blocks: Sequence[Block]) -> list[list[Column]]:
     return tables
 
 
-def _count(column: Column, what: str, reference: Mapping[str, Any]) -> int | None:
+def _count(column: Column, what: str, reference: EvaluationResult) -> int | None:
     """`rows` or `positives` of the column's group; None for the positives of a value."""
     counts = replace(column, metric=f"{what}_by_{column.metric.split('_by_')[1]}").of(reference)
     return None if counts is None else int(counts)
 
 
-def _enough(column: Column, reference: Mapping[str, Any]) -> bool:
+def _enough(column: Column, reference: EvaluationResult) -> bool:
     rows, positives = _count(column, "rows", reference) or 0, _count(column, "positives", reference)
     return (rows if positives is None else min(positives, rows - positives)) >= FEWEST
 
 
-def _known_table(entries: Sequence["Entry"], columns: Sequence[Column], reference: Mapping[str, Any]) -> Table:
+def _known_table(entries: Sequence[Entry], columns: Sequence[Column], reference: EvaluationResult) -> Grid:
     """The metric of every entry, and below it the groups' sizes; in small groups none is the best."""
-    plain = table(entries, columns)
+    plain = grid(entries, columns)
     enough = [_enough(column, reference) for column in columns]
     rows = [
         replace(row, cells=[cell if compared else Cell(cell.text) for cell, compared in zip(row.cells, enough, strict=True)])
@@ -125,15 +118,15 @@ def _known_table(entries: Sequence["Entry"], columns: Sequence[Column], referenc
         counts = [_count(column, what, reference) for column in columns]
         if any(count is not None for count in counts):
             rows.append(Row(label, "labels", [Cell(f"{count:,}") for count in counts]))
-    return Table(plain.heads, rows)
+    return Grid(plain.heads, rows)
 
 
 def _bars(
     target: Target,
-    entries: Sequence["Entry"],
+    entries: Sequence[Entry],
     blocks: Sequence[Block],
     colour: Mapping[str, str],
-    reference: Mapping[str, Any],
+    reference: EvaluationResult,
 ) -> str:
     values = {
         block.by: {
@@ -145,7 +138,7 @@ def _bars(
         for block in blocks
     }
     truths = [entry.name for entry in entries if entry.role == "truth"]
-    return figures.group_bars(
+    return group_bars(
         _metric(target)[1],
         values,
         {entry.name: colour[entry.name] for entry in entries if entry.role != "truth"},
@@ -155,10 +148,10 @@ def _bars(
     )
 
 
-def _leads(entries: Sequence["Entry"], target: Target, blocks: Sequence[Block], reference: Mapping[str, Any]) -> str:
+def _leads(entries: Sequence[Entry], target: Target, blocks: Sequence[Block], reference: EvaluationResult) -> str:
     """How far the first model is ahead of the best baseline, by activity; nothing where one of them is missing."""
     overall = "auc" if target.is_binary else "mse_transformed"
-    score = lambda entry: entry.result["targets"][target.name].get(overall)
+    score = lambda entry: entry.result.targets[target.name].values.get(overall)
     scored = [entry for entry in entries if score(entry) is not None]
     models, baselines = ([entry for entry in scored if entry.role == role] for role in ("model", "baseline"))
     if not models or not baselines:
@@ -179,35 +172,37 @@ def _leads(entries: Sequence["Entry"], target: Target, blocks: Sequence[Block], 
 # -- exposure ------------------------------------------------------------------------------------------------------
 
 
-def exposures(entries: Sequence["Entry"], schema: Schema, exposure: Mapping[str, Any]) -> list[tuple[str, Table]]:
-    """Shares of poor, and where there are any, of new candidates among the first places; each below what it means.
-
-    Args:
-        exposure: as `exposure.split_exposure` gives it.
-    """
-    orders = [name for name in (*_roots(schema)[:1], "fused") if any(_shares(entry, name) for entry in entries)]
-    measure = f"by {exposure['column']}" if exposure["column"] else "by impressions on training days"
+def exposures(entries: Sequence[Entry], schema: Schema, exposure: SplitExposure) -> list[tuple[str, Grid]]:
+    """Shares of poor, and where there are any, of new candidates among the first places; each below what it means."""
+    orders = [name for name in (*root_targets(schema)[:1], "fused") if any(_shares(entry, name) for entry in entries)]
+    measure = f"by {exposure.column}" if exposure.column else "by impressions on training days"
     texts = {
-        "poor": f"Poor: the {exposure['of']} is of the lowest level, {exposure['level']}, {measure}",
-        "new": f"New: no training day has shown the {exposure['of']}",
+        "poor": f"Poor: the {exposure.of} is of the lowest level, {exposure.level}, {measure}",
+        "new": f"New: no training day has shown the {exposure.of}",
     }
     tables = []
     for mark, text in texts.items():
-        if not orders or not any(exposure["random"].get(f"{mark}@{k}") for k in TOPS):
+        if not orders or not any(exposure.random.get(f"{mark}@{k}") for k in TOPS):
             continue
         heads = [("by the fused score" if order == "fused" else f"by {order}", f"top {k}") for order in orders for k in TOPS]
-        known = [(entry.name, str(entry.role), [_shares(entry, order) for order in orders]) for entry in entries]
-        known += [(f"{order} order", "labels", [exposure[order]] * len(orders)) for order in ("logged", "random")]
+        known: list[tuple[str, str, list[Values]]] = [
+            (entry.name, entry.role, [_shares(entry, order) for order in orders]) for entry in entries
+        ]
+        for name, own in (("logged order", exposure.logged), ("random order", exposure.random)):
+            known.append((name, "labels", [own] * len(orders)))
         rows = [
             Row(name, role, [_percent(own.get(f"{mark}@{k}")) for own in shares for k in TOPS]) for name, role, shares in known
         ]
-        tables.append((text, Table(heads, rows)))
+        tables.append((text, Grid(heads, rows)))
     return tables
 
 
-def _shares(entry: "Entry", order: str) -> Mapping[str, float | None]:
+def _shares(entry: Entry, order: str) -> Values:
     """An entry's shares in the order by a target, or by the fused score."""
-    found = entry.result.get("fused", {}) if order == "fused" else entry.result["targets"].get(order, {})
+    if order == "fused":
+        return entry.result.fused
+    metrics = entry.result.targets.get(order)
+    found = {} if metrics is None else metrics.values
     return {name: value for name, value in found.items() if name.startswith(("poor@", "new@"))}
 
 

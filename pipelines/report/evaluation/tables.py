@@ -1,18 +1,18 @@
 """The report's tables: rows of cells, the best of every column marked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from models.metrics import DIRECTIONS
 from models.schema import Target
-
-if TYPE_CHECKING:
-    from pipelines.report.evaluation.write import Entry
+from pipelines.report.evaluation.entries import Entry
+from pipelines.report.evaluation.metrics import EvaluationResult
 
 
 @dataclass(frozen=True)
 class Cell:
+    """A cell's text, and whether it is marked as the best of its column or as wrong."""
+
     text: str
     best: bool = False
     wrong: bool = False
@@ -20,13 +20,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
+    """A line: an entry's, or with the role `labels` one that is no contestant."""
+
     name: str
     role: str
     cells: list[Cell]
 
 
 @dataclass(frozen=True)
-class Table:
+class Grid:
     """Rows of cells under column heads; a head is (group, column), groups may be empty."""
 
     heads: list[tuple[str, str]]
@@ -51,8 +53,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Column:
-    """Where a table's column comes from: a target's metric (or that of the `mean`), and for a metric by groups, the group,
-    for one by groups of a history, the history as well."""
+    """Where the numbers of a column come from: a target's metric, or that of the `mean`.
+
+    Attributes:
+        group: of columns, above their heads.
+        of_group: for a metric by groups of candidates, the group.
+        of_history: for a metric by groups of a history, the history.
+    """
 
     group: str
     head: str
@@ -61,16 +68,16 @@ class Column:
     of_group: str = ""
     of_history: str = ""
 
-    def of(self, result: Mapping[str, Any]) -> float | None:
-        found = result["mean"] if self.target == "mean" else result["targets"].get(self.target, {})
-        value = found.get(self.metric)
-        for key in (self.of_history, self.of_group):
-            if key and value is not None:
-                value = value.get(key)
-        return value
+    @property
+    def path(self) -> str:
+        return ".".join(part for part in (self.target, self.metric, self.of_history, self.of_group) if part)
+
+    def of(self, result: EvaluationResult) -> float | None:
+        """None where the result has no such number."""
+        return result.find(self.path)
 
 
-def table(entries: Sequence["Entry"], columns: Sequence[Column]) -> Table:
+def grid(entries: Sequence[Entry], columns: Sequence[Column]) -> Grid:
     """The best entry of every column is marked; the truth stands beside the race, not in it."""
     rows: list[list[Cell]] = [[] for _ in entries]
     for column in columns:
@@ -86,7 +93,7 @@ def table(entries: Sequence["Entry"], columns: Sequence[Column]) -> Table:
         for row, text, entry in zip(rows, texts, entries, strict=True):
             row.append(Cell(text, len(racing) > 1 and text in winners and entry.role != "truth"))
     heads = [(column.group, column.head) for column in columns]
-    return Table(heads, [Row(entry.name, entry.role, cells) for entry, cells in zip(entries, rows, strict=True)])
+    return Grid(heads, [Row(entry.name, entry.role, cells) for entry, cells in zip(entries, rows, strict=True)])
 
 
 def merit(value: float, metric: str) -> float:

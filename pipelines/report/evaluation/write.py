@@ -1,23 +1,25 @@
-"""The report folder: `report.html`, self-contained, and `metrics.json` with all numbers."""
+"""Writes the report of an evaluation: `report.html`, self-contained, and `metrics.json` with all numbers."""
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from models.metrics import CUTOFFS
 from models.schema import STAGES, Schema, Target
-from pipelines.report import figures
 from pipelines.report.evaluation import comparisons, sections
-from pipelines.report.evaluation.tables import Cell, Column, Row, Table, table, unit
+from pipelines.report.evaluation.entries import Entry, EvaluationReport, SearchShown
+from pipelines.report.evaluation.metrics import EvaluationResult
+from pipelines.report.evaluation.tables import Cell, Column, Grid, Row, grid, unit
+from pipelines.report.figures.bars import group_bars
+from pipelines.report.figures.calibration import calibration
+from pipelines.report.figures.courses import learning_curves
+from pipelines.report.figures.style import colours, png
 from pipelines.report.page import page
 
 GROUPS_ABREAST = 4  # targets in one overview table
 TOLERATED = 0.005  # share of candidates on which predictions may break the funnel beyond what labels do, before it is marked
-
-Role = Literal["model", "baseline", "truth"]
 
 EXPLANATIONS = {
     "AUC": "chance that a random positive is placed above a random negative, ties half; .5 is guessing",
@@ -35,92 +37,25 @@ EXPLANATIONS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One line of the tables.
-
-    Attributes:
-        result: metrics as `Evaluation.result` gives them.
-        note: one line on what it is.
-        history: records of epochs as a training run leaves them, for the learning curves.
-        insight: what a model shows of its inside, as `insight.insight_of` gives it, with `curriculum` where it has one.
-        settings: shown as they are at the end of the report.
-    """
-
-    name: str
-    role: Role
-    result: Mapping[str, Any]
-    note: str = ""
-    history: Sequence[Mapping[str, Any]] = ()
-    insight: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Searched:
-    """A search that came before what is reported.
-
-    Attributes:
-        summary: what it came to, in lines.
-        picture: a PNG.
-        table: everything that was tried, as CSV with heads.
-    """
-
-    summary: Sequence[str]
-    picture: Path
-    table: Path
-
-
-def write_report(
-    folder: Path,
-    entries: Sequence[Entry],
-    schema: Schema,
-    *,
-    about: Mapping[str, str],
-    left_out: Mapping[str, str],
-    settings: Mapping[str, Any] | None = None,
-    stages: Mapping[str, Any] | None = None,
-    exposure: Mapping[str, Any] | None = None,
-    searched: Searched | None = None,
-) -> Path:
+def write_report(folder: Path, report: EvaluationReport, schema: Schema, search: SearchShown | None = None) -> Path:
     """Writes `report.html` and `metrics.json` into the folder (made if needed).
 
     Args:
-        entries: in the order in which the tables show them; names are unique.
-        about: what was evaluated on what, shown at the top.
-        left_out: baselines that could not be had, with the reason.
-        settings: of the evaluation, shown at the end.
-        stages: how users move through them, as `life_cycle.stage_course` gives it.
-        exposure: what the split's own order does for those of little exposure, as `exposure.split_exposure` gives it.
-        searched: the search before it; None for none.
+        search: the search that `report.search` speaks of, to be shown with all that was tried.
 
     Returns:
         path of `report.html`.
     """
-    names = [entry.name for entry in entries]
-    if len(set(names)) < len(names):
-        raise ValueError(f"entries of a report need different names, got {', '.join(names)}.")
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"settings": dict(settings or {})} | {entry.name: entry.settings for entry in entries if entry.settings}
-    everything = {
-        "about": dict(about),
-        "left_out": dict(left_out),
-        "settings": settings["settings"],
-        "stages": stages,
-        "exposure": exposure,
-        "search": None if searched is None else list(searched.summary),
-        "entries": [asdict(entry) for entry in entries],
-    }
-    (folder / "metrics.json").write_text(json.dumps(everything, indent=1, allow_nan=False), encoding="utf-8")
-    text = _html(entries, schema, about, left_out, settings, stages, exposure, searched)
-    (folder / "report.html").write_text(text, encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
+    (folder / "report.html").write_text(html(report, schema, search), encoding="utf-8")
     return folder / "report.html"
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
-def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Table]:
+def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Grid]:
     """AUC and gAUC (or the error) of every target; as many tables as a laptop's width asks for."""
     binary = [target.name for target in schema.targets if target.is_binary]
     groups = []
@@ -132,7 +67,7 @@ def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Table]:
     tables = -(-len(groups) // GROUPS_ABREAST)
     size = -(-len(groups) // tables)
     return [
-        table(entries, [column for group in groups[first : first + size] for column in group])
+        grid(entries, [column for group in groups[first : first + size] for column in group])
         for first in range(0, len(groups), size)
     ]
 
@@ -166,41 +101,35 @@ def _tables(target: Target, levels: Sequence[str], stages: Sequence[str]) -> lis
 # -- page ----------------------------------------------------------------------------------------------------------
 
 
-def _html(
-    entries: Sequence[Entry],
-    schema: Schema,
-    about: Mapping[str, str],
-    left_out: Mapping[str, str],
-    settings: Mapping[str, Mapping[str, Any]],
-    stages: Mapping[str, Any] | None,
-    exposure: Mapping[str, Any] | None,
-    searched: Searched | None,
-) -> str:
-    colour = figures.colours({entry.name: entry.role for entry in entries})
+def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = None) -> str:
+    """The page, which needs nothing beside itself."""
+    entries, exposure = report.entries, report.exposure
+    colour = colours({entry.name: entry.role for entry in entries})
     models = [entry for entry in entries if entry.role == "model"]
     racing = [entry for entry in entries if entry.role != "truth"]
-    reference = (models or list(entries))[0].result
-    predicted = {name for entry in racing for name in entry.result["targets"]}
+    reference = (models or entries)[0].result
+    predicted = {name for entry in racing for name in entry.result.targets}
+    settings = {"settings": report.settings} | {entry.name: entry.settings for entry in entries if entry.settings}
     curves = {
-        entry.name: figures.learning_curves(entry.history, schema.target_names, entry.result["targets"], _best_epoch(entry))
+        entry.name: learning_curves(entry.history, schema.target_names, entry.result.targets, entry.best_epoch)
         for entry in models
         if entry.history
     }
     return page(
         "report.html.j2",
-        about=about,
-        alarms=[(entry.name, alarm["message"]) for entry in racing for alarm in entry.result["alarms"]],
+        about=report.about,
+        alarms=[(entry.name, alarm.message) for entry in racing for alarm in entry.result.alarms],
         colour=colour,
-        counts=[("candidates", reference["rows"]), ("feeds", reference["feeds"]), ("users", reference["users"])],
-        user_share=reference["user_share"],
+        counts=[("candidates", reference.rows), ("feeds", reference.feeds), ("users", reference.users)],
+        user_share=reference.user_share,
         entries=entries,
-        left_out=left_out,
+        left_out=report.left_out,
         overviews=_overviews(entries, schema),
         targets=[_section(target, entries, schema, colour) for target in schema.targets if target.name in predicted],
         curves=curves,
-        stages=sections.stages(models, stages),
+        stages=sections.stages(models, report.life_cycle),
         known=comparisons.known(entries, schema, colour, reference),
-        activity=reference.get("activity"),
+        activity=reference.activity,
         fewest=comparisons.FEWEST,
         exposure=exposure,
         exposures=comparisons.exposures(entries, schema, exposure) if exposure is not None else [],
@@ -209,92 +138,112 @@ def _html(
         weights=sections.weights(models, schema),
         levels=sections.levels(models, schema),
         curriculum=sections.curriculum(models, colour),
-        searched=None if searched is None else _searched(searched),
+        search=None if search is None else _search(search),
         explanations=EXPLANATIONS,
         schema=schema,
         settings={name: json.dumps(values, indent=2) for name, values in settings.items() if values},
     )
 
 
-def _searched(searched: Searched) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class SearchSection:
     """What the page shows of a search."""
-    with searched.table.open(newline="", encoding="utf-8") as file:
+
+    summary: Sequence[str]
+    picture: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def _search(search: SearchShown) -> SearchSection:
+    with search.table.open(newline="", encoding="utf-8") as file:
         heads, *rows = csv.reader(file)
-    return {"summary": searched.summary, "picture": figures.png(searched.picture), "heads": heads, "rows": rows}
+    return SearchSection(summary=search.summary, picture=png(search.picture), heads=heads, rows=rows)
 
 
-def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: Mapping[str, str]) -> dict[str, Any]:
-    """What the page shows of one target."""
-    known = [entry for entry in entries if target.name in entry.result["targets"]]
+@dataclass(frozen=True, kw_only=True)
+class TargetSection:
+    """What the page shows of one target.
+
+    Attributes:
+        groups: what the bars divide candidates by.
+    """
+
+    target: Target
+    facts: Sequence[str]
+    tables: Sequence[Grid]
+    groups: Sequence[str]
+    bars: str
+    calibration: str
+
+
+def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: Mapping[str, str]) -> TargetSection:
+    known = [entry for entry in entries if target.name in entry.result.targets]
     racing = [entry for entry in known if entry.role != "truth"]
-    own = {entry.name: entry.result["targets"][target.name] for entry in known}
+    own = {entry.name: entry.result.targets[target.name] for entry in known}
     first = own[racing[0].name]
-    truth = next((own[entry.name] for entry in known if entry.role == "truth"), None)
+    has_truth = len(known) > len(racing)
+    values = first.values
     shares = []
     if target.is_binary:
         shares = [
-            f"{first['positives']:,} positives of {first['rows']:,} ({first['positive_rate']:.2%})",
-            f"gAUC over {first['gauc_feed_share'] or 0:.0%} of the feeds and {first['gauc_user_share'] or 0:.0%} of the users"
-            if first["gauc_feed"] is not None
+            f"{first.positives:,} positives of {first.rows:,} ({first.mean_label:.2%})",
+            f"gAUC over {values['gauc_feed_share'] or 0:.0%} of the feeds and {values['gauc_user_share'] or 0:.0%} of the users"
+            if values["gauc_feed"] is not None
             else "gAUC over no feed: none has both classes",
-            f"NDCG over {first['ranked_feeds']:.0%} of the feeds" if first["auc"] is not None else "",
+            f"NDCG over {values['ranked_feeds']:.0%} of the feeds" if values["auc"] is not None else "",
             *(
                 f"positives by {by}: "
                 + ", ".join(
-                    f"{group} {first[f'positives_by_{by}'][group]:,} of {rows:,}"
-                    for group, rows in first[f"rows_by_{by}"].items()
+                    f"{group} {first.group_values(f'positives_by_{by}')[group]:,} of {rows:,}"
+                    for group, rows in first.group_values(f"rows_by_{by}").items()
                 )
                 for by in ("level", "stage")
-                if f"rows_by_{by}" in first
+                if first.group_values(f"rows_by_{by}")
             ),
         ]
     else:
-        shares = [f"mean {first['mean']:,.2f} over {first['rows']:,} candidates"]
+        shares = [f"mean {first.mean_label:,.2f} over {first.rows:,} candidates"]
     metric = "auc" if target.is_binary else "mse"
     title = "AUC" if target.is_binary else f"MSE{unit(target)}"
-    groups = [by for by in ("level", "stage") if any(f"{metric}_by_{by}" in own[entry.name] for entry in racing)]
-    return {
-        "target": target,
-        "facts": [share for share in shares if share],
-        "tables": [
-            table(known, columns) for columns in _tables(target, schema.levels.names, STAGES if "stage" in groups else ())
-        ],
-        "groups": groups,
-        "bars": figures.group_bars(
+    groups = [by for by in ("level", "stage") if any(own[entry.name].group_values(f"{metric}_by_{by}") for entry in racing)]
+    return TargetSection(
+        target=target,
+        facts=[share for share in shares if share],
+        tables=[grid(known, columns) for columns in _tables(target, schema.levels.names, STAGES if "stage" in groups else ())],
+        groups=groups,
+        bars=group_bars(
             f"{title} by {' and '.join(groups)}",
             {
-                by: {name: found[f"{metric}_by_{by}"] for name, found in own.items() if f"{metric}_by_{by}" in found}
+                by: {name: found for name, metrics in own.items() if (found := metrics.group_values(f"{metric}_by_{by}"))}
                 for by in groups
             },
             {entry.name: colour[entry.name] for entry in racing},
-            ceiling="truth" if truth and target.is_binary else None,
+            ceiling="truth" if has_truth and target.is_binary else None,
             from_zero=not target.is_binary,
             notes={
-                by: {group: f"{positives:,} pos." for group, positives in first[f"positives_by_{by}"].items()}
+                by: {group: f"{positives:,}" for group, positives in first.group_values(f"positives_by_{by}").items()}
                 for by in groups
-                if f"positives_by_{by}" in first
+                if first.group_values(f"positives_by_{by}")
             },
+            notes_title="positives of each group",
         ),
-        "calibration": figures.calibration(
+        calibration=calibration(
             "Calibration",
-            {entry.name: own[entry.name]["calibration_curve"] for entry in racing if own[entry.name]["calibration_curve"]},
+            {entry.name: own[entry.name].calibration_curve for entry in racing if own[entry.name].calibration_curve},
             colour,
             unit="rate" if target.is_binary else "mean",
         ),
-    }
+    )
 
 
-def _best_epoch(entry: Entry) -> int | None:
-    return entry.settings.get("provenance", {}).get("best_epoch")
-
-
-def _funnel(entries: Sequence[Entry], reference: Mapping[str, Any]) -> Table | None:
+def _funnel(entries: Sequence[Entry], reference: EvaluationResult) -> Grid | None:
     """Shares of broken edges, grouped by parent, and below them what the labels do; marked where predictions are worse."""
-    names = list(dict.fromkeys(pair for entry in entries for pair in entry.result["funnel"]))
+    names = list(dict.fromkeys(pair for entry in entries for pair in entry.result.funnel))
     if not names:
         return None
     pairs = sorted(names, key=lambda pair: [name.split("<=")[1] for name in names].index(pair.split("<=")[1]))
-    known = reference.get("funnel_labels", {})
+    known = reference.funnel_labels
 
     def cell(value: float | None, real: float | None) -> Cell:
         if value is None:
@@ -302,10 +251,10 @@ def _funnel(entries: Sequence[Entry], reference: Mapping[str, Any]) -> Table | N
         return Cell(f"{value:.2%}", wrong=value > (real or 0.0) + TOLERATED)
 
     rows = [
-        Row(entry.name, entry.role, [cell(entry.result["funnel"].get(pair), known.get(pair)) for pair in pairs])
+        Row(entry.name, entry.role, [cell(entry.result.funnel.get(pair), known.get(pair)) for pair in pairs])
         for entry in entries
     ]
     if known:
         cells = [Cell("–" if known.get(pair) is None else f"{known[pair]:.2%}") for pair in pairs]
         rows.append(Row("what happened", "labels", cells))
-    return Table([(f"above {pair.split('<=')[1]}", pair.split("<=")[0]) for pair in pairs], rows)
+    return Grid([(f"above {pair.split('<=')[1]}", pair.split("<=")[0]) for pair in pairs], rows)

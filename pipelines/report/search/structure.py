@@ -6,11 +6,15 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from pipelines.report.figures import draw_graph, size_of_graph
+from pipelines.report.figures.style import GAP, SMALL, thin_ticks, widest
+from pipelines.report.figures.target_graph import draw_graph, size_of_graph
 from pipelines.report.search.graphs import StructureResult, Tried
 
 TRIED, TAKEN = "#9aa5b1", "#d97706"
-HEIGHT, MARGIN, BESIDE = 3.4, 0.75, 0.62  # inches: of the picture, left of an axis, for every graph of the last comparison
+HEIGHT, MARGIN = 3.4, 0.75  # inches: of the picture, left of an axis
+ACROSS = 0.24  # inches for every graph that was tried
+TILT = 50  # degrees of the changes that are written at the graphs taken, steep enough for neighbours not to touch
+TINY = 7  # points
 
 
 def draw(path: Path, result: StructureResult, names: Sequence[str]) -> None:
@@ -25,8 +29,9 @@ def draw(path: Path, result: StructureResult, names: Sequence[str]) -> None:
 
     shown = [each for each in result.tried if each.scores]
     edges = sorted(result.found.graph)
-    graph_width, graph_height = size_of_graph(names, edges)
-    path_width, final_width = min(max(4.5, 0.2 * len(shown)), 11.0), BESIDE * (len(result.final) + 0.5)
+    graph_width, graph_height = size_of_graph(names, {}, edges)
+    beside = widest([",\n".join(each.roles) for each in result.final], SMALL) + GAP  # for every graph of the last comparison
+    path_width, final_width = min(max(4.5, ACROSS * len(shown)), 11.0), beside * (len(result.final) + 0.5)
     width, height = 2 * MARGIN + path_width + final_width + graph_width + 0.3, max(HEIGHT, graph_height + 0.5)
     style: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     with matplotlib.rc_context(style):
@@ -42,6 +47,7 @@ def draw(path: Path, result: StructureResult, names: Sequence[str]) -> None:
         axes = axes_at(left, graph_width, (height - graph_height) / 2, graph_height)
         draw_graph(axes, names, {}, dict.fromkeys(edges))
         axes.set_title(f"found: graph {result.found.number}" + ("" if edges else ", no edges"), fontsize=9)
+        thin_ticks(figure)
         figure.savefig(path, dpi=130)
 
 
@@ -55,7 +61,7 @@ def _draw_path(axes: Any, result: StructureResult, shown: Sequence[Tried]) -> No
     heights = [each.score for each in way]
     axes.step([*(each.number for each in way), last], [*heights, heights[-1]], where="post", color=TAKEN, linewidth=1.3)
     for each in way:
-        axes.annotate(each.change, (each.number, each.score), (3, 7), textcoords="offset points", fontsize=7, rotation=25)
+        axes.annotate(each.change, (each.number, each.score), (3, 7), textcoords="offset points", fontsize=TINY, rotation=TILT)
     for before, after in pairwise(result.tried):
         if after.round != before.round:
             axes.axvline(after.number - 0.5, color="#e8ebee", linewidth=1, zorder=0)
@@ -64,7 +70,7 @@ def _draw_path(axes: Any, result: StructureResult, shown: Sequence[Tried]) -> No
     axes.margins(y=0.15)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color="#e8ebee")
-    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0)
+    axes.legend(frameon=False, fontsize=SMALL, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0)
 
 
 def _draw_final(axes: Any, result: StructureResult) -> None:
@@ -72,11 +78,11 @@ def _draw_final(axes: Any, result: StructureResult) -> None:
     places = range(len(result.final))
     _points(axes, places, [each.scores for each in result.final], TAKEN, "")
     names = [",\n".join(each.roles) for each in result.final]
-    axes.set_xticks(places, names, fontsize=8)
+    axes.set_xticks(places, names, fontsize=SMALL)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.margins(y=0.25)
     axes.grid(axis="y", color="#e8ebee")
-    axes.set_title(f"seeds {', '.join(map(str, result.final_seeds))}", fontsize=8)
+    axes.set_title(f"seeds {', '.join(map(str, result.final_seeds))}", fontsize=SMALL)
 
 
 def _points(axes: Any, places: Sequence[int], scores: Sequence[Sequence[float]], colour: str, label: str) -> None:
