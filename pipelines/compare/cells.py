@@ -205,7 +205,7 @@ def run(unit: Unit) -> str | None:
         result = {"identity": unit.identity(), **unit.make(), "took_seconds": time.monotonic() - began}
         write_text(unit.folder / RESULT, json.dumps(result, indent=1, allow_nan=False))
         drop_checkpoints(unit)
-    except Exception as error:  # one cell's fault is told in its row; the others go on
+    except Exception as error:  # one cell's fault stands in its row; the others go on
         return note_failure(unit, error)
     return None
 

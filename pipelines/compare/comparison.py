@@ -52,7 +52,7 @@ class Comparison:
             holds is no result of this comparison.
 
     Raises:
-        ConfigError: whatever can be told before anything runs.
+        ConfigError: whatever is wrong and can be known before anything runs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a comparison may be told: which systems, over which seeds, by which metrics, and which orderings are claimed."""
+"""The settings of a comparison: which systems, over which seeds, by which metrics, and which orderings are claimed."""
 
 import json
 import re

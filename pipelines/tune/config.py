@@ -1,4 +1,4 @@
-"""What the search may be told: where to look, how long, how many at a time."""
+"""The settings of a search: where to look, how long, how many at a time."""
 
 import itertools
 import json
@@ -244,7 +244,7 @@ def ranker_of_meta(schema: Schema, model: RankerConfig) -> Ranker | Leveled:
 
 
 def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> int:
-    """Tries out what a search could sample, so that a wrong path or value is told before it starts.
+    """Tries out what a search could sample, so that a wrong path or value is refused before it starts.
 
     Every choice with every other, up to `MOST_CHECKED` combinations, each with all ranges at their low and high ends; a
     ranker of the schema is built from every one. Values that are refused together, but not each of them always, may be

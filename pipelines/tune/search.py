@@ -120,9 +120,9 @@ def search(
     won = {"trial": best.number, "trials": len(trials), "metric": objectives.names[0]}
     note(bundle, SETTINGS, {**won, "values": best.values, "scores": best.scores})
     result = SearchResult(trials=trials, best=best, bundle_path=bundle, metric=objectives.names[0], folder=output, fresh=True)
-    told = _summary(result, objectives)
-    write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number, "summary": told})
-    for line in told:
+    lines = _summary(result, objectives)
+    write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number, "summary": lines})
+    for line in lines:
         say(line)
     say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
     return result
@@ -135,13 +135,13 @@ def _summary(result: SearchResult, objectives: Objectives) -> list[str]:
         f"{path} = {f'{value:.4g}' if isinstance(value, float) else value}" for path, value in best.values.items()
     )
     scores = ", ".join(f"{name} {value:.4f}" for name, value in best.scores.items())
-    told = [f"Best of {len(result.trials)} trials: trial {best.number}, {scores} with {spelled}"]
+    lines = [f"Best of {len(result.trials)} trials: trial {best.number}, {scores} with {spelled}"]
     if len(objectives.names) > 1:
         front = ", ".join(
             f"{trial.number} ({' / '.join(f'{value:.4f}' for value in trial.scores.values())})" for trial in result.front
         )
-        told.append(f"It wins by {objectives.names[0]}; none is better in all of {', '.join(objectives.names)} than: {front}")
-    return told
+        lines.append(f"It wins by {objectives.names[0]}; none is better in all of {', '.join(objectives.names)} than: {front}")
+    return lines
 
 
 def _identity(spelling: Mapping[str, Any], prepared: Prepared, config: TuneConfig) -> dict[str, Any]:

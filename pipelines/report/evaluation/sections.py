@@ -311,7 +311,7 @@ def levels(models: Sequence[Entry], schema: Schema) -> list[Group]:
 
 
 def _readings(entry: Entry, what: str) -> Readings:
-    """What the learner told in all epochs; nothing where no name in it begins with `what`."""
+    """The readings of all epochs; nothing where no name in it begins with `what`."""
     readings = [record for epoch in entry.history for record in epoch.told]
     return readings if any(name.startswith(what) for record in readings for name in record) else []
 

@@ -18,7 +18,7 @@ from pipelines.report.figures.style import (
 )
 
 BESIDE, BETWEEN = 0.65, 0.5  # slots: outside of the first and last group, more between groups of two divisions
-NARROWEST = 0.55  # inches of a slot, so that bars can be told apart
+NARROWEST = 0.55  # inches of a slot, so that bars stay visible
 
 
 def group_bars(

@@ -20,7 +20,8 @@ from pipelines.report.figures.style import (
 PANEL, HEIGHT = 4.8, 2.9  # inches, with the legend
 
 Readings = Sequence[Mapping[str, float | None]]
-"""What a learner told: records of `progress` (in epochs) and of numbers by name; what is missing leaves a gap."""
+"""Numbers that a learner gives beside its losses: by name, and as `progress` the epochs trained. A gap is left where one is
+missing."""
 
 
 def learning_curves(history: Sequence[Epoch], targets: Sequence[str], trained: Collection[str], best_epoch: int | None) -> str:

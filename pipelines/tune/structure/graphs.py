@@ -126,7 +126,9 @@ class Noise:
 
 
 class StructureSearch:
-    """Attributes:
+    """The search, step by step, and what it has come to.
+
+    Attributes:
         tried: in the order of their numbers.
         steps: one a round.
         found: the graph that stands.
@@ -140,17 +142,17 @@ class StructureSearch:
         order: Sequence[str],
         config: StructureConfig,
         score: Score,
-        told: Callable[[Step], None] = lambda step: None,
+        after_round: Callable[[Step], None] = lambda step: None,
     ) -> None:
         """
         Args:
             order: in which targets get their turn.
-            told: called at the end of every round.
+            after_round: called at the end of every round.
         """
         self.order = tuple(order)
         self.config = config
         self.ask = score
-        self.told = told
+        self.after_round = after_round
         self.tried: dict[Graph, Tried] = {}
         self.steps: list[Step] = []
         self.left: set[Graph] = set()  # graphs that stood once, the present one included
@@ -217,7 +219,7 @@ class StructureSearch:
         self.left.add(each.graph)
         self.best = max(self.best, each.score)
         self.steps.append(Step(round=self.rounds, number=each.number, taken=taken, tolerance=self.tolerance))
-        self.told(self.steps[-1])
+        self.after_round(self.steps[-1])
 
     def _try(self, candidates: Mapping[Graph, str]) -> None:
         new = [graph for graph in candidates if graph not in self.tried]

@@ -65,12 +65,12 @@ def search_structure(
     structure = problem.structure
     trainings = Trainings(problem, say)
 
-    def told(step: Step) -> None:
+    def after_round(step: Step) -> None:
         write_table(problem, search, trainings)
         if trainings.fresh:
             _say_step(search, step, say)
 
-    search = StructureSearch(posed.order, structure, lambda graphs: trainings.scores(graphs, structure.seeds), told)
+    search = StructureSearch(posed.order, structure, lambda graphs: trainings.scores(graphs, structure.seeds), after_round)
     try:
         found = search.run(posed.start)
     except ConfigError as error:

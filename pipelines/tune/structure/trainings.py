@@ -30,7 +30,7 @@ class Trainings:
     def scores(
         self, graphs: Sequence[Graph], seeds: Sequence[int], names: Mapping[Graph, str] | None = None
     ) -> dict[Graph, tuple[float, ...]]:
-        """A score a seed of every graph; graphs that fail are left out, and told.
+        """A score a seed of every graph; graphs that fail are left out, and said.
 
         Args:
             names: what the graphs are called in lines; None numbers them.
