@@ -44,7 +44,7 @@ def test_what_other_learners_tell_is_none_of_it():
     epoch = Epoch(epoch=0, told=({"progress": 1.0, "weight.order": 0.5},))
     adaptive = Entry(name="a", role="model", result=result_with(), history=(epoch,))
     assert levels([adaptive], tiny_schema()) == [] and weights([entry_of(*CMLIR)], tiny_schema()) == []
-    assert levels([Entry(name="a", role="model", result=result_with(), history=[{"epoch": 0}])], tiny_schema()) == []
+    assert levels([Entry(name="a", role="model", result=result_with(), history=(Epoch(epoch=0),))], tiny_schema()) == []
 
 
 @pytest.mark.parametrize(("tellings", "panels"), [(CMLIR, 2), (FINETUNE, 1)])

@@ -69,7 +69,7 @@ def test_a_finished_search_is_reported(tmp_path):
     folder.mkdir(parents=True)
     (folder / "structure.json").write_text('{"summary": ["Found"]}')
     found = searched_of(experiment, [other, winner])
-    assert (found.summary, found.table.name, found.picture.name) == (["Found"], "structure.csv", "structure.png")
+    assert (found.summary, found.table.name, found.picture.name) == (("Found",), "structure.csv", "structure.png")
     assert searched_of(experiment, [other]) is None  # it was trained otherwise
 
 

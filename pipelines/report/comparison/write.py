@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models.schema import Schema
 from pipelines.report.comparison import figures
@@ -133,13 +132,48 @@ class View:
     tip: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageTable:
+    """A part of the table: targets with the number of their columns, heads, and rows of cells."""
+
+    groups: list[tuple[str, int]]
+    heads: list[str]
+    rows: list[tuple[Row, list[View]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSection:
+    """What the page shows of a curve: a picture for each metric, and its numbers as a table."""
+
+    curve: CurveDrawn
+    figures: list[tuple[str, str]]
+    rows: list[tuple[str, list[View]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimLine:
+    """A claim on one metric in words; `kind` is how the page colours its verdict."""
+
+    claim: str
+    metric: str
+    better: str
+    worse: str
+    gain: str
+    seeds: str
+    p: str
+    gap: str
+    verdict: str
+    kind: str
+
+
 def html(compared: Compared, schema: Schema) -> str:
+    """The page, which needs nothing beside itself."""
     tables = [
-        {
-            "groups": _groups([head(path, schema)[0] for path in part]),
-            "heads": [head(path, schema)[1] + arrow(path) for path in part],
-            "rows": [(row, [_view(row.scores[path], path) for path in part]) for row in compared.rows],
-        }
+        PageTable(
+            groups=_groups([head(path, schema)[0] for path in part]),
+            heads=[head(path, schema)[1] + arrow(path) for path in part],
+            rows=[(row, [_view(row.scores[path], path) for path in part]) for row in compared.rows],
+        )
         for part in parts_of(compared.columns)
     ]
     return page(
@@ -172,20 +206,19 @@ def _by_level(compared: Compared, schema: Schema) -> list[tuple[str, str]]:
     ]
 
 
-def _curve(curve: CurveDrawn, schema: Schema) -> dict[str, Any]:
-    """What the page shows of a curve: its pictures, and its numbers as a table."""
-    return {
-        "curve": curve,
-        "figures": [
+def _curve(curve: CurveDrawn, schema: Schema) -> CurveSection:
+    return CurveSection(
+        curve=curve,
+        figures=[
             (path, figures.over_values(curve, path, " ".join(head(path, schema))))
             for path, scores in curve.scores.items()
             if any(score.mean is not None for score in scores)
         ],
-        "rows": [
+        rows=[
             (" ".join(head(path, schema)) + arrow(path), [_view(score, path) for score in scores])
             for path, scores in curve.scores.items()
         ],
-    }
+    )
 
 
 def _groups(targets: list[str]) -> list[tuple[str, int]]:
@@ -208,17 +241,17 @@ def _view(score: Score, path: str) -> View:
     )
 
 
-def _claim(claim: Tested, schema: Schema) -> dict[str, str]:
+def _claim(claim: Tested, schema: Schema) -> ClaimLine:
     test, means = claim.test, claim.means
-    return {
-        "claim": f"{claim.better} {'≥' if claim.or_equal else '>'} {claim.worse}",
-        "metric": " ".join(head(claim.path, schema)) + arrow(claim.path),
-        "better": shown(means[0]) if means else MISSING,
-        "worse": shown(means[1]) if means else MISSING,
-        "gain": spread_shown(test.mean, test.std, sign=True) if test else MISSING,
-        "seeds": str(test.seeds) if test else "0",
-        "p": MISSING if test is None or test.p is None else p_shown(test.p).removeprefix("p = ").removeprefix("p "),
-        "gap": MISSING if claim.gap is None or claim.gap < 0 else percent(claim.gap, sign=False),
-        "verdict": claim.verdict,
-        "kind": claim.verdict.replace(" ", "-"),
-    }
+    return ClaimLine(
+        claim=f"{claim.better} {'≥' if claim.or_equal else '>'} {claim.worse}",
+        metric=" ".join(head(claim.path, schema)) + arrow(claim.path),
+        better=shown(means[0]) if means else MISSING,
+        worse=shown(means[1]) if means else MISSING,
+        gain=spread_shown(test.mean, test.std, sign=True) if test else MISSING,
+        seeds=str(test.seeds) if test else "0",
+        p=MISSING if test is None or test.p is None else p_shown(test.p).removeprefix("p = ").removeprefix("p "),
+        gap=MISSING if claim.gap is None or claim.gap < 0 else percent(claim.gap, sign=False),
+        verdict=claim.verdict,
+        kind=claim.verdict.replace(" ", "-"),
+    )
