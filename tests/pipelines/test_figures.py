@@ -34,6 +34,21 @@ from tests.samples import tiny_schema
 
 
 @pytest.fixture
+def labels(monkeypatch):
+    """All labels of the pictures saved from now on."""
+    found: list[str] = []
+    draw = Text.draw
+
+    def recorded(self, renderer):
+        draw(self, renderer)
+        if self.get_visible():
+            found.append(self.get_text())
+
+    monkeypatch.setattr(Text, "draw", recorded)
+    return found
+
+
+@pytest.fixture
 def touching(monkeypatch):
     """Pairs of labels that touch each other in pictures saved from now on, from where Matplotlib itself draws them."""
     found: list[tuple[str, str]] = []
@@ -214,6 +229,15 @@ PICTURES = {
 def test_no_label_touches_another(name, touching):
     assert PICTURES[name]().startswith("data:image/svg+xml;base64,")
     assert touching == []
+
+
+def test_names_stay_where_numbers_are_thinned(labels):
+    counts()
+    differences(["first", "second", "third"], ["own", "shared"], {"tail": [[0.1, 0.2]] * 3})
+    assert {*STAGES, "last day", "first", "second", "third", "own", "shared"} <= set(labels)
+    labels.clear()
+    learning_curves([Epoch(epoch=i, losses={"click": 0.1}) for i in range(150)], ["click"], ["click"], None)
+    assert "1" in labels and "151" not in labels
 
 
 def test_no_label_of_a_search_touches_another(touching, tmp_path):

@@ -17,7 +17,7 @@ from pipelines.report.figures.style import (
     wrapped,
 )
 
-BESIDE, BETWEEN = 0.65, 0.5  # slots: outside of the first and last group, more between groups of two divisions
+BESIDE, BETWEEN = 0.6, 0.5  # slots: outside of the first and last group, more between groups of two divisions
 NARROWEST = 0.55  # inches of a slot, so that bars stay visible
 
 
@@ -55,7 +55,7 @@ def group_bars(
     wide = slot * (max(place.values()) + 2 * BESIDE)
     known: list[float] = []
     shown = [*colour, *([ceiling] if ceiling is not None else [])]
-    with drawing(1, (0.55 + wide + legend_width(shown), 3.0)) as (figure, (axes,)):
+    with drawing(1, (0.45 + wide + legend_width(shown), 3.15 if notes else 3.0)) as (figure, (axes,)):
         width = 0.8 / len(colour)
         for i, name in enumerate(colour):
             found = {group: values[group[0]].get(name, {}).get(group[1]) for group in groups}

@@ -11,7 +11,7 @@ def calibration(title: str, curves: Mapping[str, Sequence[CalibrationPoint]], co
     from matplotlib.ticker import LogLocator, NullFormatter
 
     points = [point for curve in curves.values() for point in curve if point.predicted > 0 and point.observed > 0]
-    with drawing(1, (3.15 + legend_width(curves), 3.0)) as (figure, (axes,)):
+    with drawing(1, (3.0 + legend_width(curves), 3.0)) as (figure, (axes,)):
         if points:
             values = [value for point in points for value in (point.predicted, point.observed)]
             logarithmic = max(values) > 30 * min(values)

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
@@ -77,7 +77,7 @@ def wrapped(text: str, inches: float, size: float = TITLE, weight: str = "bold")
 
 def legend_width(names: Iterable[str]) -> float:
     """Inches that a legend of these names takes beside its axes."""
-    return widest(names, SMALL) + 0.5
+    return widest(names, SMALL) + 0.42
 
 
 # -- figures -------------------------------------------------------------------------------------------------------
@@ -108,34 +108,36 @@ def legend(axes: Any) -> None:
 
 
 def thin_ticks(figure: Any) -> None:
-    """Blanks labels of numeric axes until none touches the next; labels that were set by hand stay.
+    """Blanks labels of numeric axes until none touches the next; names that were given to places stay.
 
     Call it when all else of the figure is in place.
     """
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter
 
     figure.draw_without_rendering()
     for axes in figure.axes:
-        for axis, side in ((axes.xaxis, 0), (axes.yaxis, 1)):
-            if not axes.axison or isinstance(axis.get_major_formatter(), FixedFormatter):
+        for axis, ends_of in ((axes.xaxis, lambda box: (box.x0, box.x1)), (axes.yaxis, lambda box: (box.y0, box.y1))):
+            is_named = isinstance(axis.get_major_locator(), FixedLocator) and isinstance(
+                axis.get_major_formatter(), FuncFormatter
+            )
+            if is_named or not axes.axison:
                 continue
             low, high = sorted(axis.get_view_interval())
             ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high and tick.label1.get_text()]
-            boxes = [tick.label1.get_window_extent() for tick in ticks]
-            ends = [((box.x0, box.x1), (box.y0, box.y1))[side] for box in boxes]
-            apart = GAP / 3 * figure.dpi
-            every = next(
-                (
-                    every
-                    for every in range(1, len(ends) + 1)
-                    if all(later[0] - former[1] >= apart for former, later in pairwise(ends[::every]))
-                ),
-                1,
-            )
+            ends = [ends_of(tick.label1.get_window_extent()) for tick in ticks]
+            every = _step_without_touch(ends, GAP / 3 * figure.dpi)
             if every > 1:
-                places = [tick.get_loc() for tick in ticks]
                 texts = [tick.label1.get_text() if i % every == 0 else "" for i, tick in enumerate(ticks)]
-                axis.set_ticks(places, texts)
+                axis.set_ticks([tick.get_loc() for tick in ticks], texts)
+
+
+def _step_without_touch(ends: Sequence[tuple[float, float]], apart: float) -> int:
+    """The smallest step with which labels that reach from one end to another leave so much room between them."""
+    for every in range(1, len(ends)):
+        kept = sorted(ends[::every])
+        if all(after[0] - before[1] >= apart for before, after in pairwise(kept)):
+            return every
+    return max(len(ends), 1)
 
 
 def svg(figure: Any) -> str:
