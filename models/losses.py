@@ -113,22 +113,22 @@ class Losses(nn.Module):
         return predicted
 
     def beliefs(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """[N] by target: the labels as `slots.Training` tells of them.
+        """[N] by target: the labels as `slots.Training` has them.
 
         Raises:
             ValueError: labels of a target are missing.
         """
         self._check(labels)
-        told = {}
+        beliefs = {}
         for target in self.targets:
             label_N = labels[target.name]
             if target.is_binary:
-                told[target.name] = label_N
+                beliefs[target.name] = label_N
             elif target.bins is not None:
-                told[target.name] = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins  # type: ignore[operator]
+                beliefs[target.name] = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins  # type: ignore[operator]
             else:
-                told[target.name] = transformed(target, label_N)
-        return told
+                beliefs[target.name] = transformed(target, label_N)
+        return beliefs
 
     def _check(self, labels: Mapping[str, Tensor]) -> None:
         missing = [target.name for target in self.targets if target.name not in labels]

@@ -23,8 +23,6 @@ from models.layers.numbers import NumbersConfig, RawConfig
 from models.layers.tables import Gathered, TableSet
 from models.layers.unknown import with_hidden_ids
 from models.layers.wide import Wide
-from models.learners import LearnerConfig
-from models.learners.joint import JointConfig
 from models.losses import Losses
 from models.schema import STAGES, Schema
 from models.slots import STAGE, Compared, Insight, Interests, SumCount, Together, Training, Vectors, Weights, Widths
@@ -34,7 +32,7 @@ from models.weightings.fixed import FixedConfig
 
 @config
 class RankerConfig:
-    """A system: one filling per slot.
+    """One filling for each slot of a ranker.
 
     Attributes:
         embedding_width: of tables whose fields declare none.
@@ -43,7 +41,7 @@ class RankerConfig:
         stage: read the user's rule-based stage as a feature (PLE_stage of the STAN paper); the schema must declare `stages`.
         hidden_ids: share of the candidates' vocabulary ids hidden in training, so that ids born later are met
             (`layers.unknown`); 0 for ids that live long.
-        interest, fusion, coupling, weighting, learner: the slots, told apart by `kind`.
+        interest, fusion, coupling, weighting: the slots, told apart by `kind`.
     """
 
     embedding_width: int = 16
@@ -55,7 +53,6 @@ class RankerConfig:
     fusion: FusionConfig = default(default_factory=SharedBottomConfig)
     coupling: CouplingConfig = default(default_factory=IndependentConfig)
     weighting: WeightingConfig = default(default_factory=FixedConfig)
-    learner: LearnerConfig = default(default_factory=JointConfig)
 
     def __post_init__(self) -> None:
         if self.embedding_width < 1:

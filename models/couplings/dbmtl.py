@@ -87,7 +87,9 @@ class Dbmtl(nn.Module):
                 for name, embedding_NE in zip(group, bank(without_BNI), strict=True):
                     changes[self.parents[name][place], name] = self.heads.one(name, embedding_NE)
         return {
-            (parent, target.name): (said(target, outputs[target.name]) - said(target, changes[parent, target.name])).abs()
+            (parent, target.name): (
+                as_number(target, outputs[target.name]) - as_number(target, changes[parent, target.name])
+            ).abs()
             for target in self.targets
             for parent in self.parents[target.name]
         }
@@ -135,6 +137,6 @@ def graph(config: DbmtlConfig, schema: Schema) -> dict[str, tuple[str, ...]]:
     return {name: other.parents(name) for name in names}
 
 
-def said(target: Target, output: Tensor) -> Tensor:
+def as_number(target: Target, output: Tensor) -> Tensor:
     """[N]: a logit, a transformed value, or the expected place of a class."""
     return output if target.bins is None else believed(target, output)

@@ -74,7 +74,7 @@ class Pimm(nn.Module):
         self.heads = Heads(schema, dict.fromkeys(self.targets, width))
 
     def probability(self, progress: float) -> float:
-        """Of being told the label, when training has `progress` epochs behind it."""
+        """The probability that a parent hands on its label, when training has `progress` epochs behind it."""
         epochs = math.floor(progress) if self.config.pace == "epoch" else progress
         return max(self.config.alpha - self.config.decay * epochs, self.config.floor)
 
@@ -104,9 +104,9 @@ class Pimm(nn.Module):
         """Z [N, H] of a target with children, from its output."""
         assert self.prior_PH is not None
         weight_H = self.prior_PH[self.transfer.senders.index(name)]
-        return (self.told(name, output, training).unsqueeze(1) * weight_H).sigmoid()
+        return (self.label_or_prediction(name, output, training).unsqueeze(1) * weight_H).sigmoid()
 
-    def told(self, name: str, output: Tensor, training: Training | None) -> Tensor:
+    def label_or_prediction(self, name: str, output: Tensor, training: Training | None) -> Tensor:
         """y* [N], without gradient: the prediction, in training mixed with the label."""
         prediction_N = believed(self.targets[name], output).detach()
         if training is None or self.probability(training.progress) == 0:

@@ -7,8 +7,9 @@ from torch.testing import assert_close
 from models.config import ConfigError, from_dict
 from models.fusions.shared_bottom import SharedBottom, SharedBottomConfig
 from models.fusions.star import Star, StarConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
 from models.slots import Vectors, Widths
+from models.system import SystemConfig
 from tests.models.helpers import replaced, take
 from tests.samples import TABLE_SIZES, full_schema, random_batch
 
@@ -120,7 +121,7 @@ def test_a_level_that_is_not_there_gets_no_gradient():
 def test_training_with_one_level_and_a_feed_alone():
     """Through a ranker: batches of one level, and of one candidate, give what the whole batch gave."""
     torch.manual_seed(0)
-    ranker = Ranker(SCHEMA, RankerConfig(fusion=StarConfig(hidden=(8, 4), towers=(4,))), TABLE_SIZES)
+    ranker = Ranker(SCHEMA, SystemConfig(fusion=StarConfig(hidden=(8, 4), towers=(4,))), TABLE_SIZES)
     batch = random_batch(SCHEMA, TABLE_SIZES, feeds=6, seed=0)
     with torch.no_grad():
         for parameter in own_parameters(ranker.fusion).values():

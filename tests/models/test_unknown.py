@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.layers.unknown import with_hidden_ids
-from models.ranker import RankerConfig
+from models.system import SystemConfig
 from tests.samples import TABLE_SIZES, random_batch
 
 
@@ -42,4 +42,4 @@ def test_no_share_no_copy(tiny_schema, many):
 
 def test_all_of_them_cannot_be_hidden():
     with pytest.raises(ValueError, match="0 <= hidden_ids < 1, got 1"):
-        RankerConfig(hidden_ids=1.0)
+        SystemConfig(hidden_ids=1.0)
