@@ -18,6 +18,7 @@ from models.fusions import FUSIONS, FusionConfig
 from models.fusions.shared_bottom import SharedBottomConfig
 from models.interests import INTERESTS, InterestConfig
 from models.interests.pooling import PoolingConfig
+from models.layers.dropout import number_dropouts, rows_N
 from models.layers.embedding import Embedded, Embedding
 from models.layers.numbers import NumbersConfig, RawConfig
 from models.layers.tables import Gathered, TableSet
@@ -116,6 +117,7 @@ class Ranker(nn.Module):
         target_widths = {name: width + config.wide for name, width in self.fusion.widths.items()}
         self.coupling = COUPLINGS[config.coupling.kind](config.coupling, schema, target_widths)
         self.weighting = WEIGHTINGS[config.weighting.kind](config.weighting, schema, self.embedding.widths)
+        number_dropouts(self)
         self.losses = Losses(schema)
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
         self.together: Together | None = self.interest.together
@@ -125,9 +127,13 @@ class Ranker(nn.Module):
         """All embedding tables by module name; every other parameter is dense."""
         return {name: module for name, module in self.named_modules() if isinstance(module, TableSet)}
 
-    def for_training(self, batch: FeedBatch) -> FeedBatch:
-        """The batch as a learner should see it: with some ids hidden, where the config says so."""
-        return with_hidden_ids(batch, self.schema, self.config.hidden_ids)
+    def for_training(self, batch: FeedBatch, progress: float) -> FeedBatch:
+        """The batch as a learner should see it: with some ids hidden, where the config says so.
+
+        Args:
+            progress: as in `outcome`.
+        """
+        return with_hidden_ids(batch, self.schema, self.config.hidden_ids, progress)
 
     def gather(self, batch: FeedBatch) -> dict[nn.Module, Gathered]:
         """The table rows that the batch reads, as leaves to differentiate (see `layers.tables`)."""
@@ -195,6 +201,7 @@ class Ranker(nn.Module):
             candidate={**embedded.candidate, **interests.candidate},
             feed_of_candidate_N=batch.feed_of_candidate_N,
             level_N=batch.level_N,
+            rows_N=rows_N(training),
         )
         return embedded, vectors, interests
 

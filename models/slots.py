@@ -51,12 +51,14 @@ class Vectors:
         candidate: float [N, width] by name.
         feed_of_candidate_N: row of the feed that a candidate belongs to, int64, not decreasing.
         level_N: index of the candidate's level, int64.
+        rows_N: by which dropout draws (`layers.dropout.rows_N`); None when predicting.
     """
 
     feed: Mapping[str, Tensor]
     candidate: Mapping[str, Tensor]
     feed_of_candidate_N: Tensor
     level_N: Tensor
+    rows_N: Tensor | None = None
 
     @cached_property
     def feed_RF(self) -> Tensor | None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
+from models.layers.dropout import rows_N
 from models.layers.graph import generations
 from models.layers.heads import Heads
 from models.layers.mlp import MlpBank, check_layers
@@ -72,10 +73,10 @@ class Dbmtl(nn.Module):
         self.heads = Heads(schema, dict.fromkeys(schema.target_names, self.width))
 
     def forward(self, vectors: dict[str, Tensor], training: Training | None) -> Coupled:
-        return Coupled(outputs=self.heads(self._embeddings(vectors)))
+        return Coupled(outputs=self.heads(self._embeddings(vectors, training)))
 
     def edges(self, vectors: dict[str, Tensor]) -> dict[tuple[str, str], Tensor]:
-        embeddings = self._embeddings(vectors)
+        embeddings = self._embeddings(vectors, None)
         outputs = self.heads(embeddings)
         changes = {}
         for group, bank in zip(self.groups, self.banks, strict=True):
@@ -98,11 +99,12 @@ class Dbmtl(nn.Module):
         inputs = self.own_widths[group[0]] + len(self.parents[group[0]]) * self.width
         return MlpBank(len(group), inputs, config.hidden, config.dropout)
 
-    def _embeddings(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _embeddings(self, vectors: Mapping[str, Tensor], training: Training | None) -> dict[str, Tensor]:
         """[N, E] of every target."""
         embeddings: dict[str, Tensor] = {}
         for group, bank in zip(self.groups, self.banks, strict=True):
-            embeddings.update(zip(group, bank(self._inputs(group, vectors, embeddings)).unbind(0), strict=True))
+            embedding_BNE = bank(self._inputs(group, vectors, embeddings), rows_N(training))
+            embeddings.update(zip(group, embedding_BNE.unbind(0), strict=True))
         return embeddings
 
     def _inputs(self, group: tuple[str, ...], vectors: Mapping[str, Tensor], embeddings: Mapping[str, Tensor]) -> Tensor:

@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
+from models.layers.dropout import Dropout
 from models.layers.grid import Grid, grid
 from models.layers.heads import at_least_float32
 from models.layers.mixed import MixedBank
@@ -152,7 +152,7 @@ class AfterEntering(nn.Module):
             )
         self.targets = targets
         self.roles = roles
-        self.dropout = config.dropout
+        self.drop = Dropout(config.dropout)
         self.experts = config.experts
         state = sum(widths.candidate[name] for name in roles.state)
         members = len(roles.feed) + len(roles.candidate)
@@ -167,10 +167,10 @@ class AfterEntering(nn.Module):
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         gated = self._gated(vectors)
-        first_NB = F.dropout(self.first(gated).relu_(), self.dropout, self.training)
-        experts_ENH = self.rest(first_NB.unflatten(1, (self.experts, -1)).transpose(0, 1))
+        first_NB = self.drop(self.first(gated).relu_(), vectors.rows_N)
+        experts_ENH = self.rest(first_NB.unflatten(1, (self.experts, -1)).transpose(0, 1), vectors.rows_N)
         mixed_TNH = mixture(self._scores_NTE(gated), experts_ENH.transpose(0, 1))
-        return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))
+        return dict(zip(self.targets, self.towers(mixed_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         """Weights [N, E] of the experts by target."""

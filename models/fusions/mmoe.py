@@ -53,7 +53,7 @@ class Mmoe(nn.Module):
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         experts_NEH = self.experts(vectors).transpose(0, 1)
         mixed_TNH = mixture(self._scores_NTE(vectors), experts_NEH)
-        return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))
+        return dict(zip(self.targets, self.towers(mixed_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return dict(zip(self.targets, self._scores_NTE(vectors).softmax(2).unbind(1), strict=True))

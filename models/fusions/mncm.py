@@ -83,7 +83,7 @@ class Mncm(nn.Module):
         shared = own_then_shared[len(self.own_names) :]
         experts_XNH = torch.stack([*(become[name] for name in self.own_names), *shared])
         mixed_TNH = own_and_shared(self._scores(vectors), experts_XNH, self.specific)
-        return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))
+        return dict(zip(self.targets, self.towers(mixed_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return dict(zip(self.targets, self._scores(vectors).softmax(2).unbind(1), strict=True))

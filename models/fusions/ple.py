@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import config
+from models.layers.dropout import Dropout
 from models.layers.mixed import MixedBank, MixedLinear
 from models.layers.mixture import mixture, own_and_shared
 from models.layers.mlp import LinearBank, MlpBank, check_layers
@@ -68,7 +68,8 @@ class Ple(nn.Module):
         self.expert_names = dict.fromkeys(self.targets, (*own, *shared))
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
-        return dict(zip(self.targets, self.towers(self._for_targets(self._extracted(vectors))).unbind(0), strict=True))
+        mixed_TNH = self._for_targets(self._extracted(vectors))
+        return dict(zip(self.targets, self.towers(mixed_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return dict(zip(self.targets, self._extracted(vectors).own_NTM.softmax(2).unbind(1), strict=True))
@@ -79,7 +80,7 @@ class Ple(nn.Module):
         for level in self.later:
             assert extracted.shared_N1X is not None  # only the last level has none
             shared_1NH = mixture(extracted.shared_N1X, extracted.experts_XNH.transpose(0, 1))
-            extracted = level(self._for_targets(extracted), shared_1NH)
+            extracted = level(self._for_targets(extracted), shared_1NH, vectors.rows_N)
         return extracted
 
     def _for_targets(self, extracted: "Extracted") -> Tensor:
@@ -129,7 +130,7 @@ class LaterLevel(nn.Module):
     def __init__(self, config: PleConfig, targets: int, *, is_last: bool) -> None:
         super().__init__()
         self.first_width = config.hidden[0]
-        self.dropout = config.dropout
+        self.drop = Dropout(config.dropout)
         below = config.hidden[-1]
         all_experts = targets * config.specific + config.shared
         self.own = LinearBank(targets, below, config.specific * self.first_width, before_relu=True)
@@ -138,10 +139,11 @@ class LaterLevel(nn.Module):
         self.own_gates = LinearBank(targets, below, config.specific + config.shared, before_relu=False)
         self.shared_gate = None if is_last else LinearBank(1, below, all_experts, before_relu=False)
 
-    def forward(self, mixed_TNH: Tensor, shared_1NH: Tensor) -> Extracted:
+    def forward(self, mixed_TNH: Tensor, shared_1NH: Tensor, rows_N: Tensor | None) -> Extracted:
+        """Args: `rows_N` as in `layers.dropout`."""
         first_XNH = torch.cat([self._experts(self.own(mixed_TNH)), self._experts(self.shared(shared_1NH))])
         return Extracted(
-            experts_XNH=self.rest(F.dropout(first_XNH.relu_(), self.dropout, self.training)),
+            experts_XNH=self.rest(self.drop(first_XNH.relu_(), rows_N), rows_N),
             own_NTM=self.own_gates(mixed_TNH).transpose(0, 1),
             shared_N1X=None if self.shared_gate is None else self.shared_gate(shared_1NH).transpose(0, 1),
         )

@@ -42,7 +42,7 @@ class SharedBottom(nn.Module):
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         shared_TNH = self.bottom(vectors).expand(len(self.targets), -1, -1)
-        return dict(zip(self.targets, self.towers(shared_TNH).unbind(0), strict=True))
+        return dict(zip(self.targets, self.towers(shared_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return {}

@@ -45,6 +45,7 @@ from models.layers import histories
 from models.layers.attention import Encoder, check_heads
 from models.layers.domain import Domain
 from models.layers.draws import uniform_R
+from models.layers.dropout import rows_RL
 from models.layers.embedding import Embedded, InterestInputs
 from models.layers.gating import HierarchicalGating
 from models.layers.grid import Grid, grid
@@ -111,7 +112,7 @@ class Intentions(nn.Module):
 
     def __init__(self, config: DisentangledConfig, schema: Schema, history: str, inputs: InterestInputs) -> None:
         super().__init__()
-        self.history, self.disentangle = history, config.disentangle
+        self.history, self.disentangle, self.has_dropout = history, config.disentangle, config.dropout > 0
         self.domain = Domain(schema, history, inputs, config.width)
         longest = next(item.length for item in schema.histories if item.name == history)
         self.encoder: nn.Module
@@ -125,7 +126,7 @@ class Intentions(nn.Module):
         is_learnt = config.disentangle and config.prototypes == "learnt"
         self.prototypes_2D = nn.Parameter(torch.randn(2, config.width)) if is_learnt else None
 
-    def forward(self, embedded: Embedded, feed_of_candidate_N: Tensor, places: Grid) -> list[Tensor]:
+    def forward(self, embedded: Embedded, feed_of_candidate_N: Tensor, places: Grid, training: Training | None) -> list[Tensor]:
         """Consistent and specific [N, D], or the one vector where nothing is disentangled; zeros for an empty history."""
         is_real_RL = embedded.histories[self.history].is_real_RL
         entries_RLD = self.domain.entries(embedded)
@@ -141,7 +142,9 @@ class Intentions(nn.Module):
         if isinstance(self.encoder, HierarchicalGating):
             encoded_RLD = self.encoder(entries_RLD, torch.cat(list(embedded.feed.values()), dim=1), is_real_RL)
         else:
-            encoded_RLD = self.encoder(entries_RLD, is_real_RL)
+            encoded_RLD = self.encoder(
+                entries_RLD, is_real_RL, rows_RL(training if self.has_dropout else None, is_real_RL.shape[1])
+            )
         query_GSD, is_real_GL = places.lay(query_ND), places.of_feed(is_real_RL)
         parts = _parts(encoded_RLD, apart_RD)
         return [places.pick(retrieved(query_GSD, places.of_feed(part_RLD), is_real_GL)) for part_RLD in parts]
@@ -262,7 +265,7 @@ class Disentangled(nn.Module):
         places = grid(batch.feed_of_candidate_N, batch.feeds)
         vectors: dict[str, Tensor] = {}
         for name in self.histories:
-            found = self.intentions[name](embedded, batch.feed_of_candidate_N, places)
+            found = self.intentions[name](embedded, batch.feed_of_candidate_N, places, training)
             vectors.update({f"{part}.{name}": found_ND for part, found_ND in zip(self.parts, found, strict=True)})
         compared = None
         if training is not None and self.together is not None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers.dropout import Dropout
 from models.layers.grid import Grid
 from models.layers.masked import masked_softmax
 from models.layers.mlp import he_uniform, plain_uniform
@@ -107,12 +108,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention, self.feed_forward = SelfAttention(width, heads), FeedForward(width, inner)
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-        self.dropout = dropout
+        self.dropouts = nn.ModuleList([Dropout(dropout), Dropout(dropout)])
 
-    def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
-        drop = lambda x: F.dropout(x, self.dropout, self.training)
-        values_RLD = self.norms[0](values_RLD + drop(self.attention(values_RLD, is_real_RL)))
-        return self.norms[1](values_RLD + drop(self.feed_forward(values_RLD)))
+    def forward(self, values_RLD: Tensor, is_real_RL: Tensor, rows_RL: Tensor | None = None) -> Tensor:
+        """Args: `rows_RL` as in `layers.dropout`; None drops nothing."""
+        attended_RLD = self.dropouts[0](self.attention(values_RLD, is_real_RL), rows_RL)
+        values_RLD = self.norms[0](values_RLD + attended_RLD)
+        return self.norms[1](values_RLD + self.dropouts[1](self.feed_forward(values_RLD), rows_RL))
 
 
 class Encoder(nn.Module):
@@ -132,11 +134,12 @@ class Encoder(nn.Module):
             nn.init.normal_(self.places.weight, std=0.01)
         self.blocks = nn.ModuleList([Block(width, heads, 4 * width, dropout) for _ in range(blocks)])
 
-    def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
+    def forward(self, values_RLD: Tensor, is_real_RL: Tensor, rows_RL: Tensor | None = None) -> Tensor:
+        """Args: `rows_RL` as in `layers.dropout`; None drops nothing."""
         if self.places is not None:
             longest = self.places.num_embeddings
             ago_RL = is_real_RL.sum(1, keepdim=True) - 1 - torch.arange(is_real_RL.shape[1], device=is_real_RL.device)
             values_RLD = values_RLD + self.places(ago_RL.clamp(0, longest - 1))
         for block in self.blocks:
-            values_RLD = block(values_RLD, is_real_RL)
+            values_RLD = block(values_RLD, is_real_RL, rows_RL)
         return values_RLD.masked_fill(~is_real_RL.unsqueeze(2), 0)

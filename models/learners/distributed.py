@@ -78,7 +78,7 @@ class DistributedRanker:
         """Raises: ValueError if the batch lacks labels of a target."""
         if batch is None:
             return Shard()
-        batch = self.ranker.for_training(batch)
+        batch = self.ranker.for_training(batch, progress)
         gathered = self.ranker.gather(batch)
         outcome = self.ranker.outcome(batch, gathered, progress=progress)
         losses_N = self.ranker.losses(outcome.outputs, batch.labels)

@@ -20,7 +20,7 @@ from models.ranker import Ranker
 from models.schema import Field, Number, Schema
 from models.system import SystemConfig, build_learner, is_leveled
 from models.weightings.fixed import FixedConfig
-from models.zoo import ZOO
+from models.zoo import ZOO, resolve
 from tests.models.helpers import Threads, double, flat, replaced, take, with_no_entries, with_pads, without_history
 from tests.samples import TABLE_SIZES, full_schema, random_batch, smaller
 
@@ -288,8 +288,30 @@ OPTIMISERS = {
 }
 
 
+DRAWING = {  # systems that hide ids and drop, of every part that drops
+    name: smaller(resolve({**spelling, "system": system, "hidden_ids": 0.3}))
+    for name, system, spelling in (
+        ("mmoe", "mmoe", {"fusion": {"dropout": 0.2}}),
+        ("ple, dbmtl", "ple", {"fusion": {"dropout": 0.2}, "coupling": {"kind": "dbmtl", "dropout": 0.2}}),
+        ("mncm", "mncm", {"fusion": {"dropout": 0.2}}),
+        ("star", "star", {"fusion": {"dropout": 0.2}}),
+        ("bst, shared_bottom", "bst", {"interest": {"dropout": 0.2}, "fusion": {"kind": "shared_bottom", "dropout": 0.2}}),
+        ("disentangled, entry_gate, adaptive", "eliverec", {"interest": {"dropout": 0.2}, "fusion": {"dropout": 0.2}}),
+    )
+}
+
+
 @pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
 def test_two_workers_equal_one(config, optimiser):
+    assert_two_workers_equal_one(config, optimiser)
+
+
+@pytest.mark.parametrize("drawing", DRAWING.values(), ids=DRAWING)
+def test_two_workers_hide_and_drop_what_one_does(drawing):
+    assert_two_workers_equal_one(drawing, OPTIMISERS["lazy adam"])
+
+
+def assert_two_workers_equal_one(config, optimiser):
     """Float64, 4 steps; the second worker has no batch at the third."""
     schema = full_schema()
     batches = [double(random_batch(schema, TABLE_SIZES, feeds=9, seed=seed)) for seed in range(4)]
@@ -301,7 +323,7 @@ def test_two_workers_equal_one(config, optimiser):
         with lock:  # the seed belongs to the process
             ranker = build(config, schema).double()
         learner = build_learner(ranker, schema, config.learner, optimiser, group)
-        return ranker.state_dict(), [learner.step(batch) for batch in mine]
+        return ranker.state_dict(), [learner.step(batch, place / 4) for place, batch in enumerate(mine)]
 
     alone, losses = train(SingleWorker(), batches)
     (first, first_losses), (second, second_losses) = Threads(2).run(
