@@ -5,8 +5,8 @@ import torch
 
 from models.batch import FeedBatch, HistoryBatch
 from models.config import from_dict, to_dict
-from models.system import SystemConfig
 from models.schema import STAGES, Bins, Field, Hash, History, HistoryField, Number, Schema, Target, Vocabulary
+from models.system import SystemConfig
 
 TABLE_SIZES = {"user": 50, "hour": 25, "room": 40, "streamer": 20, "category": 8, "product": 30, "rate_bin": 9, "stay_bin": 7}
 

@@ -142,9 +142,8 @@ class Intentions(nn.Module):
         if isinstance(self.encoder, HierarchicalGating):
             encoded_RLD = self.encoder(entries_RLD, torch.cat(list(embedded.feed.values()), dim=1), is_real_RL)
         else:
-            encoded_RLD = self.encoder(
-                entries_RLD, is_real_RL, rows_RL(training if self.has_dropout else None, is_real_RL.shape[1])
-            )
+            places_RL = rows_RL(training, is_real_RL.shape[1]) if self.has_dropout else None
+            encoded_RLD = self.encoder(entries_RLD, is_real_RL, places_RL)
         query_GSD, is_real_GL = places.lay(query_ND), places.of_feed(is_real_RL)
         parts = _parts(encoded_RLD, apart_RD)
         return [places.pick(retrieved(query_GSD, places.of_feed(part_RLD), is_real_GL)) for part_RLD in parts]

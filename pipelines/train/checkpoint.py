@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from models.learners.world import World
+from models.learners.workers import WorkerGroup
 from pipelines.bundle import save_weights
 from pipelines.train.world import from_rank_0, gather_objects
 
@@ -93,7 +93,7 @@ class Checkpoints:
         """The last whole checkpoint."""
         return max(self.folder.glob("[0-9]*"), default=None)
 
-    def restore(self, ranker: nn.Module, learner: Any, world: World) -> Progress:
+    def restore(self, ranker: nn.Module, learner: Any, world: WorkerGroup) -> Progress:
         """Puts the last checkpoint into ranker, learner and random states; on every rank. Starts at nothing without one.
 
         A rank that the checkpoint does not know, because there were fewer, keeps its own random state.
@@ -108,7 +108,7 @@ class Checkpoints:
             _set_random_state(state["random"][world.rank])
         return read_progress(path)
 
-    def save(self, ranker: nn.Module, learner: Any, progress: Progress, world: World, *, best: bool = False) -> None:
+    def save(self, ranker: nn.Module, learner: Any, progress: Progress, world: WorkerGroup, *, best: bool = False) -> None:
         """Writes a checkpoint; every rank gives its random state, rank 0 writes.
 
         Args:

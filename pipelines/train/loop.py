@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 
 from models.batch import FeedBatch
-from models.learners.world import World
+from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
-from models.metrics import Evaluation
+from models.metrics.evaluation import Evaluation
 from models.ranker import Ranker
 from pipelines.train.checkpoint import Checkpoints, Progress
 from pipelines.train.config import TrainConfig
@@ -35,10 +35,10 @@ class Learner(Protocol):
     def scheduled(self) -> bool: ...
 
     @property
-    def is_itself(self) -> bool: ...
+    def is_selectable(self) -> bool: ...
 
     def step(self, batch: FeedBatch | None, progress: float) -> Mapping[str, tuple[float, float]]: ...
-    def told(self) -> Mapping[str, float]: ...
+    def diagnostics(self) -> Mapping[str, float]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -60,7 +60,7 @@ def fit(
     config: TrainConfig,
     report: Reports,
     checkpoint: Checkpoints,
-    world: World,
+    world: WorkerGroup,
 ) -> Progress:
     """Trains until the epochs are over or validation stops getting better; goes on from the last checkpoint."""
     monitor = Monitor(stream.schema, config.monitor, ranker.trained)
@@ -85,7 +85,7 @@ def train_epoch(
     config: TrainConfig,
     report: Reports,
     checkpoint: Checkpoints,
-    world: World,
+    world: WorkerGroup,
     progress: Progress,
 ) -> None:
     """The steps of `progress.epoch` that are left; leaves `progress` behind the last of them."""
@@ -100,7 +100,7 @@ def train_epoch(
             progress.step += 1
             progress.total_steps += 1
             progress.add(losses, batch.candidates if batch is not None else 0)
-            progress.tell(learner.told())
+            progress.tell(learner.diagnostics())
             is_last = progress.total_steps == config.max_steps or progress.step == stream.steps
             if is_last or progress.step * STRETCHES // stream.steps > (progress.step - 1) * STRETCHES // stream.steps:
                 progress.close_telling(progress.epoch + progress.step / stream.steps)
@@ -119,7 +119,7 @@ def train_epoch(
 
 
 @torch.no_grad()
-def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str, Any] | None:
+def validate(ranker: Ranker | Leveled, valid: InOrder, world: WorkerGroup) -> dict[str, Any] | None:
     """Metrics of the validation split, the same on every rank; None if the split is empty."""
     if not valid.groups:
         return None
@@ -153,7 +153,7 @@ def close_epoch(
     value = monitor.value(metrics) if metrics is not None else None
     best = progress.history[progress.best_epoch]["monitor"] if progress.best_epoch is not None else None
     # without validation, the last is the best
-    better = learner.is_itself and (value is None or best is None or monitor.is_better(value, best))
+    better = learner.is_selectable and (value is None or best is None or monitor.is_better(value, best))
     progress.history.append(
         {
             "epoch": progress.epoch,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.metrics import value_of
+from models.metrics.names import value_of
 from pipelines.train.checkpoint import Progress, write_text
 
 SECONDS_BETWEEN_LINES = 10.0

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from models.config import ConfigError
-from models.learners import build_learner, is_leveled
-from models.learners.span import Span
-from models.learners.world import World
-from models.leveled import Leveled, ranker_of
-from models.ranker import Outcome, Ranker, RankerConfig
+from models.learners.schedule import Schedule
+from models.learners.workers import WorkerGroup
+from models.leveled import Leveled
+from models.ranker import Outcome, Ranker
 from models.schema import Schema
+from models.system import SystemConfig, build_learner, build_ranker, is_leveled
 from pipelines.prepared import Prepared
 from pipelines.train.checkpoint import Checkpoints, Progress
 from pipelines.train.config import TrainConfig
@@ -38,14 +38,14 @@ class Run:
 
     data: Path
     schema: Schema
-    model: RankerConfig
+    system: SystemConfig
     config: TrainConfig
     folder: Path
 
 
 def work(
     run: Run,
-    world: World,
+    world: WorkerGroup,
     device: torch.device,
     *,
     say: Callable[[str], None],
@@ -64,14 +64,14 @@ def work(
     torch.set_num_threads(config.threads)
     try:
         torch.manual_seed(config.seed)  # the same weights on every rank
-        ranker = ranker_of(schema, run.model, prepared.encoder.table_sizes)
+        ranker = build_ranker(schema, run.system, prepared.encoder.table_sizes)
         ranker.losses.fit({name: torch.from_numpy(values) for name, values in prepared.encoder.label_quantiles.items()})
         ranker.to(device)
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
             for each in ranker.rankers if isinstance(ranker, Leveled) else [ranker]:
                 train_in_bf16(each, device)
-        span = span_of(run, prepared, plan) if is_leveled(run.model.learner) else None
-        learner = build_learner(ranker, schema, run.model.learner, config.optimiser, world, span)
+        span = span_of(run, prepared, plan) if is_leveled(run.system.learner) else None
+        learner = build_learner(ranker, schema, run.system.learner, config.optimiser, world, span)
         _seed(config.seed, world.rank)  # other dropout on every rank
         stream = Stream(plan, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
         valid = InOrder(
@@ -101,7 +101,7 @@ def plan_of(run: Run, prepared: Prepared, *, rank: int, size: int) -> Plan:
     )
 
 
-def span_of(run: Run, prepared: Prepared, plan: Plan) -> Span:
+def span_of(run: Run, prepared: Prepared, plan: Plan) -> Schedule:
     """What a learner that plans the whole training is told of it.
 
     Raises:
@@ -110,10 +110,10 @@ def span_of(run: Run, prepared: Prepared, plan: Plan) -> Span:
     counts = prepared.manifest["splits"]["train"].get("candidates_by_level")
     if counts is None:
         raise ConfigError(
-            f"the learner `{run.model.learner.kind}` wants to know how many training candidates each level has, and the "
+            f"the learner `{run.system.learner.kind}` wants to know how many training candidates each level has, and the "
             f"manifest of {prepared.path} does not count them. Prepare again, into another folder or with the old one deleted."
         )
-    return Span(
+    return Schedule(
         epochs=run.config.epochs,
         steps=plan.steps,
         max_steps=run.config.max_steps,

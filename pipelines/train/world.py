@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from models.learners.world import World
+from models.learners.workers import WorkerGroup
 
 
 class TorchWorld:
@@ -40,7 +40,7 @@ class TorchWorld:
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def gather_objects(value: Any, world: World) -> list[Any] | None:
+def gather_objects(value: Any, world: WorkerGroup) -> list[Any] | None:
     """Every rank's picklable value in rank order, on rank 0; None elsewhere."""
     if world.size == 1:
         return [value]
@@ -49,7 +49,7 @@ def gather_objects(value: Any, world: World) -> list[Any] | None:
     return values
 
 
-def from_rank_0(value: Any, world: World) -> Any:
+def from_rank_0(value: Any, world: WorkerGroup) -> Any:
     """Rank 0's value, on every rank."""
     if world.size == 1:
         return value

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.learners.world import Solo
+from models.hashing import splitmix64
+from models.learners.workers import SingleWorker
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from models.slots import Insight
 from models.zoo import resolve
 from pipelines.bundle import load_bundle, save_bundle
-from pipelines.encode.hashing import splitmix64
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.figures import _places
 from pipelines.evaluate.insight import (
@@ -342,7 +342,7 @@ def test_agreement_with_the_truth_by_hand(tmp_path):
 def test_training_validates_by_stage_as_the_report_does(staged):
     ranker = Ranker(staged.schema, MMOE, staged.encoder.table_sizes)
     valid = InOrder(groups=row_groups(staged.files("valid")), schema=staged.schema, batch_feeds=7)
-    trained = validate(ranker, valid, Solo())["targets"]
+    trained = validate(ranker, valid, SingleWorker())["targets"]
     reported = evaluate_table(score(ranker, staged.schema, staged.files("valid")), staged.schema)["targets"]
     assert trained["click"]["rows_by_stage"] == reported["click"]["rows_by_stage"]
     assert trained["click"]["auc_by_stage"] == pytest.approx(reported["click"]["auc_by_stage"], abs=1e-3)

@@ -13,8 +13,8 @@ from torch import nn
 
 from models.config import ConfigError, from_dict
 from models.learners.adaptive import Adaptive, AdaptiveConfig
-from models.learners.world import Solo
-from models.metrics import Evaluation
+from models.learners.workers import SingleWorker
+from models.metrics.evaluation import Evaluation
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
@@ -292,11 +292,11 @@ def test_a_checkpoint_that_was_not_finished_is_ignored_and_swept_away(tmp_path):
         state_dict = load_state_dict = lambda self, *_: {}
 
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(Nothing(), Nothing(), Progress(epoch=1, total_steps=5), Solo(), best=True)
+    checkpoints.save(Nothing(), Nothing(), Progress(epoch=1, total_steps=5), SingleWorker(), best=True)
     (tmp_path / ".writing-17").mkdir()
     (tmp_path / ".writing-17" / "weights.safetensors").write_bytes(b"half")
-    assert checkpoints.restore(Nothing(), Nothing(), Solo()).total_steps == 5
-    checkpoints.save(Nothing(), Nothing(), Progress(epoch=2, total_steps=9), Solo())
+    assert checkpoints.restore(Nothing(), Nothing(), SingleWorker()).total_steps == 5
+    checkpoints.save(Nothing(), Nothing(), Progress(epoch=2, total_steps=9), SingleWorker())
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["000000005-0001", "000000009-0002"]
 
 
@@ -309,10 +309,10 @@ def test_random_states_come_back(tmp_path):
     draw = lambda: (random.random(), np.random.rand(), torch.rand(()).item(), np.random.normal())
     draw()
     np.random.normal()  # leaves a second normal number in waiting
-    Checkpoints(tmp_path).save(Nothing(), Nothing(), Progress(), Solo())
+    Checkpoints(tmp_path).save(Nothing(), Nothing(), Progress(), SingleWorker())
     expected = draw()
     assert draw() != expected
-    Checkpoints(tmp_path).restore(Nothing(), Nothing(), Solo())
+    Checkpoints(tmp_path).restore(Nothing(), Nothing(), SingleWorker())
     assert draw() == expected
 
 
@@ -342,7 +342,7 @@ class Scripted(nn.Module):
         class Learner:
             step = staticmethod(self.step)
             told = state_dict = staticmethod(dict)
-            at_rest = is_itself = True
+            at_rest = is_selectable = True
             scheduled = False
 
         return Learner()
@@ -353,7 +353,7 @@ def scripted_run(prepared, folder, qualities, config, *, valid="valid"):
     ranker = Scripted(qualities, plan.steps)
     checkpoints = Checkpoints(folder)
     stream, held_out = Stream(plan, prepared.schema), in_order(prepared, valid)
-    progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, Solo())
+    progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, SingleWorker())
     return progress, load_file(checkpoints.latest() / "best.safetensors")["quality"].item()
 
 

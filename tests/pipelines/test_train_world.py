@@ -10,12 +10,11 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch.testing import assert_close
 
-from models.learners import build_learner
-from models.learners.span import Span
-from models.learners.world import Solo
-from models.leveled import ranker_of
+from models.learners.schedule import Schedule
+from models.learners.workers import SingleWorker
 from models.optim import AdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker
+from models.system import build_learner, build_ranker
 from models.zoo import ZOO
 from pipelines.prepared import Prepared
 from pipelines.train.stream import Plan, Stream, row_groups
@@ -38,11 +37,11 @@ def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, t
     prepared = Prepared.open(data)
     torch.manual_seed(0)
     config = smaller(ZOO[system])
-    ranker = ranker_of(prepared.schema, config, prepared.encoder.table_sizes).double()
+    ranker = build_ranker(prepared.schema, config, prepared.encoder.table_sizes).double()
     groups = row_groups(prepared.files("train"))
     plan = Plan(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=world.rank, size=world.size)
     counts = tuple(prepared.manifest["splits"]["train"]["candidates_by_level"])
-    span = Span(epochs=1, steps=plan.steps, candidates_of_level=counts)
+    span = Schedule(epochs=1, steps=plan.steps, candidates_of_level=counts)
     learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], world, span)
     losses, had_data = [], []
     for batch in Stream(plan, prepared.schema, preferences=True).epoch(0):
@@ -116,7 +115,7 @@ def test_objects_gather_on_rank_0_and_spread_from_it(two):
 @pytest.mark.parametrize(("system", "optimiser"), CASES)
 def test_two_workers_give_the_weights_of_one_with_the_joint_batch(two, data, system, optimiser):
     """Float64, five steps, in the first of which rank 1 has no data; the order of sums differs, so equal to 1e-10."""
-    alone, losses, _ = trained(data, system, optimiser, Solo())
+    alone, losses, _ = trained(data, system, optimiser, SingleWorker())
     for found in two:
         weights, losses_of_two, had_data = found["trained"][system, optimiser]
         assert weights.keys() == alone.keys()
@@ -135,6 +134,6 @@ def test_an_update_was_made_at_all(data):
     torch.manual_seed(0)
     prepared = Prepared.open(data)
     fresh = Ranker(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes).double().state_dict()
-    after, _, _ = trained(data, "mmoe", "adam", Solo())
+    after, _, _ = trained(data, "mmoe", "adam", SingleWorker())
     still = [name for name, values in after.items() if torch.equal(values, fresh[name])]
     assert still == ["losses.binned.visit.edges_E", "losses.binned.visit.means_K"]  # what a training finds, not learns
