@@ -39,7 +39,11 @@ class Binned(nn.Module):
         self.register_buffer("means_K", transformed(target, torch.arange(target.bins + 1.0)))
 
     def fit(self, quantiles_Q: Tensor) -> None:
-        """Args: quantiles_Q: the positive labels' quantiles at Q evenly spaced shares from 0 to 1, ascending, float64."""
+        """Sets edges and means.
+
+        Args:
+            quantiles_Q: the positive labels' quantiles at Q evenly spaced shares from 0 to 1, ascending, float64.
+        """
         bins = len(self.means_K) - 1
         share_Q = torch.linspace(0, 1, len(quantiles_Q), dtype=torch.float64)
         places = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
@@ -147,6 +151,7 @@ def believed(target: Target, output: Tensor) -> Tensor:
 
 
 def sum_count(losses_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of losses and their number, to be divided once those of all workers are added."""
     return losses_N.sum(), torch.full((), len(losses_N), dtype=losses_N.dtype, device=losses_N.device)
 
 

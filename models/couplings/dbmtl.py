@@ -30,11 +30,13 @@ from models.slots import Coupled, Training
 
 @config
 class DbmtlConfig:
-    """Attributes:
-    hidden: layers of a target's MLP; the last is the width of its embedding.
-    dropout: share of each hidden layer set to 0 in training.
-    parents: another graph than the schema's: parents by target; a target left out has none.
-    root: another graph than the schema's: this target is the parent of all others (the paper's Table 5).
+    """The MLP of each target, and the graph along which embeddings are handed on.
+
+    Attributes:
+        hidden: layers of a target's MLP; the last is the width of its embedding.
+        dropout: share of each hidden layer set to 0 in training.
+        parents: another graph than the schema's: parents by target; a target left out has none.
+        root: another graph than the schema's: this target is the parent of all others (the paper's Table 5).
     """
 
     kind: Literal["dbmtl"] = "dbmtl"
@@ -53,10 +55,13 @@ class DbmtlConfig:
 
 
 class Dbmtl(nn.Module):
-    """Attributes:
+    """Each target's embedding from its own vector and its parents' embeddings, and its output from that.
+
+    Attributes:
         parents: of every target, in the graph in use.
 
-    Raises: ConfigError if the configured graph names no target of the schema, names one twice, or has a cycle.
+    Raises:
+        ConfigError: the configured graph names what is no target of the schema, names one twice, or has a cycle.
     """
 
     penalties: tuple[str, ...] = ()

@@ -35,12 +35,14 @@ from models.slots import Coupled, Training
 
 @config
 class PimmConfig:
-    """Attributes:
-    alpha: probability of the label at the start of training.
-    decay: subtracted for each epoch.
-    floor: the probability never falls below.
-    pace: `epoch` lowers it at the start of each epoch, as the paper does; `continuous` with every step, for data that is
-        seen once.
+    """The curriculum by which parents hand on their label or their prediction.
+
+    Attributes:
+        alpha: probability of the label at the start of training.
+        decay: subtracted for each epoch.
+        floor: the probability never falls below.
+        pace: `epoch` lowers it at the start of each epoch, as the paper does; `continuous` with every step, for data that is
+            seen once.
     """
 
     kind: Literal["pimm"] = "pimm"
@@ -60,6 +62,8 @@ class PimmConfig:
 
 
 class Pimm(nn.Module):
+    """Children attend to what their parents hand on: a message, merged with whether the parent happened."""
+
     penalties: tuple[str, ...] = ()
     carries = "attention of the child on what the parent hands on"
 

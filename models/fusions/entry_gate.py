@@ -40,15 +40,17 @@ from models.slots import STAGE, Vectors, Widths
 
 @config
 class EntryGateConfig:
-    """Attributes:
-    entering: layers of the tower of each root.
-    state_before_entering: let the roots read the room's state too.
-    dynamic: candidate fields that are the room's state; None takes those whose column is (`Field.is_room_state`).
-    gate_hidden: units of the hidden layer of a member's gate.
-    experts: how many, after entering.
-    hidden: layers of an expert.
-    towers: layers of each target with parents after its mixture; may be empty.
-    dropout: share of each hidden layer set to 0 in training, gates' apart.
+    """Towers before entering a room, gated experts after it.
+
+    Attributes:
+        entering: layers of the tower of each root.
+        state_before_entering: let the roots read the room's state too.
+        dynamic: candidate fields that are the room's state; None takes those whose column is (`Field.is_room_state`).
+        gate_hidden: units of the hidden layer of a member's gate.
+        experts: how many, after entering.
+        hidden: layers of an expert.
+        towers: layers of each target with parents after its mixture; may be empty.
+        dropout: share of each hidden layer set to 0 in training, gates' apart.
     """
 
     kind: Literal["entry_gate"] = "entry_gate"
@@ -69,8 +71,11 @@ class EntryGateConfig:
 
 
 class EntryGate(nn.Module):
-    """Raises: ConfigError where `dynamic` names what is no candidate field, all vectors are the room's state, or there are
-    targets after entering and no state of the room.
+    """Towers for the targets before entering a room, and gated experts for those after it.
+
+    Raises:
+        ConfigError: `dynamic` names what is no candidate field, all vectors are the room's state, or there are targets after
+            entering and no state of the room.
     """
 
     def __init__(self, config: EntryGateConfig, schema: Schema, widths: Widths) -> None:

@@ -21,11 +21,13 @@ from models.slots import Vectors, Widths
 
 @config
 class MmoeConfig:
-    """Attributes:
-    experts: how many.
-    hidden: layers of an expert.
-    towers: layers of each target after its mixture; may be empty.
-    dropout: share of each hidden layer set to 0 in training.
+    """Experts that all targets mix, and each target's tower.
+
+    Attributes:
+        experts: how many.
+        hidden: layers of an expert.
+        towers: layers of each target after its mixture; may be empty.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["mmoe"] = "mmoe"
@@ -41,6 +43,8 @@ class MmoeConfig:
 
 
 class Mmoe(nn.Module):
+    """Experts over all inputs, mixed by a gate for each target."""
+
     def __init__(self, config: MmoeConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names

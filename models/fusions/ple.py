@@ -1,9 +1,9 @@
 """Progressive layered extraction (Tang et al. 2020, "Progressive layered extraction: a novel multi-task learning model
 for personalized recommendations", Sec. 4).
 
-    # N candidates, T targets, S experts of a target, C shared experts, X = T S + C experts of a level, H width of an expert
+    # N candidates, T targets, O own experts of a target, C shared experts, X = T O + C experts of a level, H width of an expert
 
-Each level has S experts per target and C shared ones. A target's gate mixes its own experts and the shared ones; the
+Each level has O experts per target and C shared ones. A target's gate mixes its own experts and the shared ones; the
 shared gate mixes the experts of all targets and the shared ones. The mixtures are the next level's inputs: a target's
 experts and gate read the target's, shared experts and the shared gate read the shared one. The first level reads the
 inputs; the last has no shared gate, since nothing would read it. Gates are linear softmax gates with a bias.
@@ -26,13 +26,15 @@ from models.slots import Vectors, Widths
 
 @config
 class PleConfig:
-    """Attributes:
-    levels: how many extraction levels.
-    specific: experts of each target on each level.
-    shared: shared experts on each level.
-    hidden: layers of an expert.
-    towers: layers of each target after the last level; may be empty.
-    dropout: share of each hidden layer set to 0 in training.
+    """Extraction levels of experts, and each target's tower.
+
+    Attributes:
+        levels: how many extraction levels.
+        specific: experts of each target on each level.
+        shared: shared experts on each level.
+        hidden: layers of an expert.
+        towers: layers of each target after the last level; may be empty.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["ple"] = "ple"
@@ -53,6 +55,8 @@ class PleConfig:
 
 
 class Ple(nn.Module):
+    """Extraction levels of experts and gates, one above the other."""
+
     def __init__(self, config: PleConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names
@@ -93,7 +97,7 @@ class Extracted:
 
     Attributes:
         experts_XNH: a target's own experts side by side, target after target; then the shared ones.
-        own_NTM: gate scores of the targets over M = S + C experts, a target's own first.
+        own_NTM: gate scores of the targets over M = O + C experts, a target's own first.
         shared_N1X: scores of the shared gate over all experts; None on the last level.
     """
 

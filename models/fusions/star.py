@@ -27,10 +27,12 @@ from models.slots import Vectors, Widths
 
 @config
 class StarConfig:
-    """Attributes:
-    hidden: layers that all targets share.
-    towers: layers of each target after them; may be empty.
-    dropout: share of each hidden layer set to 0 in training.
+    """Layers of a shared bottom, each of which has weights of every level.
+
+    Attributes:
+        hidden: layers that all targets share.
+        towers: layers of each target after them; may be empty.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["star"] = "star"
@@ -43,6 +45,8 @@ class StarConfig:
 
 
 class Star(nn.Module):
+    """A shared bottom and towers whose weights every level bends in its own way."""
+
     def __init__(self, config: StarConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names

@@ -39,12 +39,14 @@ from models.slots import Interests, Together, Training, Widths
 
 @config
 class BstConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all. Each has a Transformer of its own.
-    width: of a token.
-    heads: of each attention.
-    blocks: among the entries of a history; the candidate's comes on top.
-    dropout: share of the outputs of attention and feed-forward layers set to 0 in training.
+    """A Transformer for each history, whose last block is the candidate's.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all. Each has a Transformer of its own.
+        width: of a token.
+        heads: of each attention.
+        blocks: among the entries of a history; the candidate's comes on top.
+        dropout: share of the outputs of attention and feed-forward layers set to 0 in training.
     """
 
     kind: Literal["bst"] = "bst"

@@ -1,6 +1,6 @@
 """Multi-head attention over histories (Vaswani et al. 2017, "Attention is all you need", Sec. 3.2).
 
-    # R feeds, N candidates, L history length, D width, H heads, K width of a head (D = H K)
+    # R feeds, N candidates, L history length, D width, J heads, K width of a head (D = J K)
     # G x S grid of candidates (`layers.grid`)
 
 Projections of keys have no bias: it would add the same to all scores of a query, and softmax does not see that.
@@ -34,12 +34,12 @@ class SelfAttention(nn.Module):
         self.out_bias_D = nn.Parameter(torch.zeros(width))
 
     def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
-        query_RHLK, key_RHLK, value_RHLK = (
+        query_RJLK, key_RJLK, value_RJLK = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (values_RLD @ self.all_D3D).chunk(3, dim=2)
         )
-        # fused: the weights [R, H, L, L] are not written down; an all-padding history finds zeros
-        found_RHLK = F.scaled_dot_product_attention(query_RHLK, key_RHLK, value_RHLK, attn_mask=is_real_RL[:, None, None, :])
-        return found_RHLK.transpose(1, 2).flatten(2) @ self.out_DD + self.out_bias_D
+        # fused: the weights [R, J, L, L] are not written down; an all-padding history finds zeros
+        found_RJLK = F.scaled_dot_product_attention(query_RJLK, key_RJLK, value_RJLK, attn_mask=is_real_RL[:, None, None, :])
+        return found_RJLK.transpose(1, 2).flatten(2) @ self.out_DD + self.out_bias_D
 
 
 class TargetAttention(nn.Module):
@@ -65,23 +65,23 @@ class TargetAttention(nn.Module):
         self, query_ND: Tensor, values_RLD: Tensor, is_real_RL: Tensor, places: Grid, kept_GSL: Tensor | None = None
     ) -> Tensor:
         """Args: `kept_GSL` names entries that a candidate may attend to, bool; None is all."""
-        key_RHLK, value_RHLK = (self._by_head(part) for part in (values_RLD @ self.both_D2D).chunk(2, dim=2))
-        query_GHSK = self._by_head(places.lay(torch.addmm(self.query_bias_D, query_ND, self.query_DD)))
-        score_GHSL = query_GHSK @ places.of_feed(key_RHLK).transpose(2, 3) / math.sqrt(query_GHSK.shape[3])
+        key_RJLK, value_RJLK = (self._by_head(part) for part in (values_RLD @ self.both_D2D).chunk(2, dim=2))
+        query_GJSK = self._by_head(places.lay(torch.addmm(self.query_bias_D, query_ND, self.query_DD)))
+        score_GJSL = query_GJSK @ places.of_feed(key_RJLK).transpose(2, 3) / math.sqrt(query_GJSK.shape[3])
         seen_G1SL = places.of_feed(is_real_RL)[:, None, None, :]
         if kept_GSL is not None:
             seen_G1SL = seen_G1SL & kept_GSL.unsqueeze(1)
         if not self.itself:
-            found_GHSK = masked_softmax(score_GHSL, seen_G1SL) @ places.of_feed(value_RHLK)
+            found_GJSK = masked_softmax(score_GJSL, seen_G1SL) @ places.of_feed(value_RJLK)
         else:
-            own_key_GHSK, own_value_GHSK = (
+            own_key_GJSK, own_value_GJSK = (
                 self._by_head(part) for part in places.lay(query_ND @ self.both_D2D).chunk(2, dim=2)
             )
-            own_score_GHS1 = (query_GHSK * own_key_GHSK).sum(3, keepdim=True) / math.sqrt(query_GHSK.shape[3])
-            score_GHSM = torch.cat([score_GHSL, own_score_GHS1], dim=3)  # M = L + 1
-            weight_GHSM = masked_softmax(score_GHSM, F.pad(seen_G1SL, (0, 1), value=True))
-            found_GHSK = weight_GHSM[..., :-1] @ places.of_feed(value_RHLK) + weight_GHSM[..., -1:] * own_value_GHSK
-        return torch.addmm(self.out_bias_D, places.pick(found_GHSK.transpose(1, 2).flatten(2)), self.out_DD)
+            own_score_GJS1 = (query_GJSK * own_key_GJSK).sum(3, keepdim=True) / math.sqrt(query_GJSK.shape[3])
+            score_GJSM = torch.cat([score_GJSL, own_score_GJS1], dim=3)  # M = L + 1
+            weight_GJSM = masked_softmax(score_GJSM, F.pad(seen_G1SL, (0, 1), value=True))
+            found_GJSK = weight_GJSM[..., :-1] @ places.of_feed(value_RJLK) + weight_GJSM[..., -1:] * own_value_GJSK
+        return torch.addmm(self.out_bias_D, places.pick(found_GJSK.transpose(1, 2).flatten(2)), self.out_DD)
 
     def _by_head(self, x_RLD: Tensor) -> Tensor:
         return x_RLD.unflatten(2, (self.heads, -1)).transpose(1, 2)

@@ -16,8 +16,9 @@ LANE = 1 << 16  # a word of 64 bits holds four draws of 16
 
 
 class Dropout(nn.Module):
-    """Sets a share of the numbers to 0 in training, and scales the others so that sums stay as large in the mean (Srivastava
-    et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting").
+    """Sets a share of the numbers to 0 in training, and scales the others so that sums stay as large in the mean.
+
+    See Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
 
     A number's draw is 16 bits of a hash of its row and of a counter, so the share is a multiple of 2 ** -16. That is
     cheaper than torch's dropout on a CPU, whose generator makes a draw at a time.
@@ -32,9 +33,11 @@ class Dropout(nn.Module):
         self.place = 0
 
     def forward(self, x: Tensor, rows: Tensor | None) -> Tensor:
-        """Args:
-        x: [..., *rows.shape, H].
-        rows: a hash of every row, int64, as `rows_N` and `rows_RL` give them; None when predicting, and nothing is dropped.
+        """Drops from x in training.
+
+        Args:
+            x: [..., *rows.shape, H].
+            rows: a hash of every row, int64, as `rows_N` and `rows_RL` give them; None when predicting: nothing is dropped.
         """
         if rows is None or not self.dropped or not self.training:
             return x

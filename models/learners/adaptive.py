@@ -1,7 +1,7 @@
 """Adaptive multi-task training (Zhang et al. 2023, "Cross-domain disentangled learning for e-commerce live streaming
 recommendation", eLiveRec, Sec. IV-D, Eq. 14-15): auxiliary targets are weighed by how well they agree with a primary one.
 
-    # K targets in training, the primary first; J = K - 1 auxiliary ones; S gradients, one a target and one of the rest
+    # K targets in training, the primary first; J = K - 1 auxiliary ones; Q gradients, one for each target and one for the rest
     # P numbers of all dense parameters, U different table rows of a step, D width of a table
 
 A step minimises L_rec + sum_k w_k L_k + L_reg with
@@ -52,14 +52,16 @@ REST = "rest"  # of the loss: penalties, and losses that compare rows
 
 @config
 class AdaptiveConfig:
-    """Attributes:
-    primary: the target that the others are to help; None takes the first trained one without parents.
-    mode: how the weighting net learns, see the head of this file.
-    hidden: units of its hidden layer.
-    type_width: of a target's embedding in it.
-    rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100
-        of them at 1e-3 move a weight by .01, at 5e-2 by up to .5.
-    every: steps from one comparison of gradients to the next; the paper's is 1.
+    """Which target the others are to help, and the net that weighs them.
+
+    Attributes:
+        primary: the target that the others are to help; None takes the first trained one without parents.
+        mode: how the weighting net learns, see the head of this file.
+        hidden: units of its hidden layer.
+        type_width: of a target's embedding in it.
+        rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100
+            of them at 1e-3 move a weight by .01, at 5e-2 by up to .5.
+        every: steps from one comparison of gradients to the next; the paper's is 1.
     """
 
     kind: Literal["adaptive"] = "adaptive"
@@ -125,11 +127,11 @@ class Adaptive:
         if not any(count > 0 for _, count in totals.values()):
             return totals
         if self.steps % self.every == 0:
-            losses_K, dense_SP, rows = self._gradients(shard, totals, compared_MW)
-            self._learn(self._agreement(losses_K, dense_SP, rows))
-            places = dense_SP.new_tensor(self._places())
-            combined_P = (dense_SP * places.unsqueeze(1)).sum(0)
-            combined = {name: (ids_U, (rows_USD * places.view(1, -1, 1)).sum(1)) for name, (ids_U, rows_USD) in rows.items()}
+            losses_K, dense_QP, rows = self._gradients(shard, totals, compared_MW)
+            self._learn(self._agreement(losses_K, dense_QP, rows))
+            places = dense_QP.new_tensor(self._places())
+            combined_P = (dense_QP * places.unsqueeze(1)).sum(0)
+            combined = {name: (ids_U, (rows_UQD * places.view(1, -1, 1)).sum(1)) for name, (ids_U, rows_UQD) in rows.items()}
         else:
             combined_P, combined = self._combined(shard, totals, compared_MW)
         for parameter, part in zip(self.dense, combined_P.split([each.numel() for each in self.dense]), strict=True):
@@ -163,13 +165,13 @@ class Adaptive:
     def _gradients(
         self, shard: Shard, totals: Totals, compared_MW: Tensor | None
     ) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """Over all workers: mean losses [K]; gradients of dense parameters [S, P]; by table set, different rows [U] and their
-        gradients [U, S, D].
+        """Over all workers: mean losses [K]; gradients of dense parameters [Q, P]; by table set, different rows [U] and their
+        gradients [U, Q, D].
         """
         sizes = [parameter.numel() for parameter in self.dense]
         tables = self.distributed.tables
         loss_K = self.dense[0].new_zeros(len(self.trained))
-        dense_SP = self.dense[0].new_zeros(len(self.parts), sum(sizes))
+        dense_QP = self.dense[0].new_zeros(len(self.parts), sum(sizes))
         rows: dict[str, list[Tensor]] = {name: [] for name in tables}
         if shard.batch is not None:
             gathered = [shard.gathered[each].rows_UD for each in tables.values()]
@@ -179,11 +181,11 @@ class Adaptive:
                     loss_K[index] = outputs[0].detach()
                 is_last = index == len(self.parts) - 1
                 found = _grad(outputs, slopes, [*self.dense, *gathered], retain=not is_last)
-                torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_SP[index])
+                torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_QP[index])
                 for mine, gradient_UD in zip(rows.values(), found[len(sizes) :], strict=True):
                     mine.append(gradient_UD)
-        loss_K, dense_SP = self.distributed.sum_dense([loss_K, dense_SP])
-        return loss_K, dense_SP, {name: self._sum_rows(tables[name], shard, mine) for name, mine in rows.items()}
+        loss_K, dense_QP = self.distributed.sum_dense([loss_K, dense_QP])
+        return loss_K, dense_QP, {name: self._sum_rows(tables[name], shard, mine) for name, mine in rows.items()}
 
     def _combined(
         self, shard: Shard, totals: Totals, compared_MW: Tensor | None
@@ -237,10 +239,10 @@ class Adaptive:
         ids_U, summed = self.distributed.sum_rows(tables, shard.gathered.get(tables), beside)
         return ids_U, summed.unflatten(1, (len(self.parts), tables.width))
 
-    def _agreement(self, loss_K: Tensor, dense_SP: Tensor, rows: Mapping[str, tuple[Tensor, Tensor]]) -> "Agreement":
-        products_KK = torch.zeros(2, len(self.trained), dtype=torch.float64, device=dense_SP.device)
-        for gradient_SE in (dense_SP, *(rows_USD.transpose(0, 1).flatten(1) for _, rows_USD in rows.values())):
-            gradient_KE = gradient_SE[: len(self.trained)]
+    def _agreement(self, loss_K: Tensor, dense_QP: Tensor, rows: Mapping[str, tuple[Tensor, Tensor]]) -> "Agreement":
+        products_KK = torch.zeros(2, len(self.trained), dtype=torch.float64, device=dense_QP.device)
+        for gradient_QE in (dense_QP, *(rows_UQD.transpose(0, 1).flatten(1) for _, rows_UQD in rows.values())):
+            gradient_KE = gradient_QE[: len(self.trained)]
             primary_E, auxiliary_JE = gradient_KE[0], gradient_KE[1:]
             is_shared_E = (primary_E != 0) & (auxiliary_JE != 0).any(0)
             shared_KE = gradient_KE * is_shared_E

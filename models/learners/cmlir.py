@@ -53,17 +53,20 @@ Sampling = Literal["curriculum", "natural", "over", "under"]
 
 @config
 class CmlirConfig:
-    """Attributes:
-    rounds_per_epoch: the paper's 25 iterations are 5 in each of 5 epochs. Fewer where an epoch has no k + 1 batches for each.
-    eta: exponent of the adaptor.
-    step_size: of Reptile at the start, which the adaptor anneals.
-    specific_steps: k; a round has one step of 1. at least.
-    specific: what levels have of their own: everything, all but embedding tables, or nothing.
-    shared: whether there are shared weights.
-    sampling: how many of a level's candidates shared weights learn from.
-    hardness: whether b_c depends on the gradients.
-    adaptor: whether a falls over the rounds.
-    inner: whether workers sum gradients in every step of 1., or their ways once a round.
+    """The curriculum of shared weights, and what levels have of their own; see the head of this file.
+
+    Attributes:
+        rounds_per_epoch: the paper's 25 iterations are 5 in each of 5 epochs. There are fewer where an epoch does not have
+            k + 1 batches for each.
+        eta: exponent of the adaptor.
+        step_size: of Reptile at the start, which the adaptor anneals.
+        specific_steps: k; a round has one step of 1. at least.
+        specific: what levels have of their own: everything, all but embedding tables, or nothing.
+        shared: whether there are shared weights.
+        sampling: how many of a level's candidates shared weights learn from.
+        hardness: whether b_c depends on the gradients.
+        adaptor: whether a falls over the rounds.
+        inner: whether workers sum gradients in every step of 1., or their ways once a round.
     """
 
     kind: Literal["cmlir"] = "cmlir"

@@ -32,11 +32,13 @@ from models.schema import Schema
 
 @config
 class FinetuneConfig:
-    """Attributes:
-    pretraining: share of the training that the common ranker takes, between 0 and 1; a round at least, and it leaves one.
-    sampling: whether the common ranker learns from all candidates, or from equally many of each level.
-    specific: what levels have of their own: everything, or all but embedding tables.
-    rounds_per_epoch: places of an epoch where the training can switch, and be saved.
+    """How long and on what the common ranker is trained, and what each level then fine-tunes.
+
+    Attributes:
+        pretraining: share of the training that the common ranker takes, between 0 and 1; a round at least, and it leaves one.
+        sampling: whether the common ranker learns from all candidates, or from equally many of each level.
+        specific: what levels have of their own: everything, or all but embedding tables.
+        rounds_per_epoch: places of an epoch where the training can switch, and be saved.
     """
 
     kind: Literal["finetune"] = "finetune"

@@ -13,6 +13,8 @@ from models.schema import Schema
 
 @config
 class JointConfig:
+    """Nothing to choose."""
+
     kind: Literal["joint"] = "joint"
 
 
