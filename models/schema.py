@@ -114,7 +114,7 @@ class Field:
 
     @property
     def is_room_state(self) -> bool:
-        """Does it read the real-time state of the candidate's room, rather than what the room or the user is?"""
+        """Whether it reads the real-time state of the candidate's room, rather than what the room or the user is."""
         return self.of == "candidate" and ROOM_STATE.fullmatch(self.column) is not None
 
 
