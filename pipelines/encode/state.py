@@ -13,7 +13,7 @@ import safetensors.numpy
 from models.config import ConfigError, from_dict, to_dict
 from models.schema import Schema
 from pipelines.encode.clock import Clock
-from pipelines.encode.contract import deciding
+from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.rows import BinRows, HashRows, TableRows, VocabularyRows
 
@@ -41,7 +41,7 @@ class EncoderState:
 
     Attributes:
         encoding: fingerprint of the part of the schema this was fitted for, see `encoding_fingerprint`.
-        clock: what local time is.
+        clock: what local time is, and when days begin.
         entry_rate: entries per impression on training days.
         largest_feed: most candidates of a training feed.
         tables: rows by table.
@@ -167,7 +167,7 @@ class EncoderState:
 @lru_cache(maxsize=64)
 def encoding_fingerprint(schema: Schema) -> str:
     """Of what decides how features become rows; targets and stages are told apart, since fewer of them will do."""
-    spelling = {part: value for part, value in deciding(schema).items() if part not in ("targets", "stages")}
+    spelling = {part: value for part, value in decisive_part(schema).items() if part not in ("targets", "stages")}
     return hashlib.blake2b(_json(spelling), digest_size=8).hexdigest()
 
 

@@ -17,10 +17,11 @@ from models.score import fused_score
 from pipelines.bundle import Bundle, load_bundle
 from pipelines.encode.batches import to_batch
 from pipelines.encode.encode import encode
-from pipelines.serve.assemble import Assembled, Wanted, assemble
+from pipelines.serve.assemble import Assembled, assemble
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.request import CandidateRequest, RankRequest, RankResponse, RequestError
 from pipelines.serve.store import Store
+from pipelines.serve.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Endpoint:
         """
         began = time.perf_counter()
         self._check_candidates(request)
-        assembled = assemble(request, self.wanted, self.store)
+        assembled = assemble(request, self.wanted, self.store, self.bundle.encoder.clock)
         ready = time.perf_counter()
         schema = self.bundle.schema
         try:

@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from models.catalogue import CONTEXT, STATE_FAMILY, USER
 from models.schema import Schema
 from models.score import fused_score
 from pipelines.bundle import Bundle
 from pipelines.encode.batches import to_batch
-from pipelines.encode.derive import base_columns
+from pipelines.encode.columns import base_columns
 from pipelines.encode.feeds import META
 from pipelines.prepared import Prepared
-from pipelines.serve.assemble import Wanted
+from pipelines.serve.wanted import Wanted
 
 # differences are relative to the prediction, or to this where it is smaller: a per mille of a probability or a score,
 # one unit of a value (a stay of 0.0001 s is as good as one of 0.0002 s, and comes from a difference near 0)
@@ -70,15 +71,16 @@ def request_of(features: pa.Table, schema: Schema) -> dict[str, Any]:
     wanted = Wanted.by(schema)
     of_candidates: list[dict[str, Any]] = []
     for place, room_id in enumerate(row["room_id"]):
-        cells = {name: _value(row[name][place]) for name in wanted.candidate}
-        state = {name.removeprefix("state."): value for name, value in cells.items() if name.startswith("state.")}
-        rest = {name: value for name, value in cells.items() if not name.startswith("state.")}
-        of_candidates.append({"room_id": room_id, "state": state, "features": rest})
+        item: dict[str, Any] = {"room_id": room_id, "state": {}, "features": {}}
+        for name, known in wanted.candidate.items():
+            is_state = known.family == STATE_FAMILY
+            item["state" if is_state else "features"][known.member if is_state else name] = _value(row[name][place])
+        of_candidates.append(item)
     return {
         "user_id": row["user_id"],
         "at": row["at"],
-        "user": {name: _value(row[name]) for name in wanted.feed if not name.startswith("context.")},
-        "context": {name.removeprefix("context."): _value(row[name]) for name in wanted.feed if name.startswith("context.")},
+        "user": {known.name: _value(row[known.name]) for known in wanted.of(USER)},
+        "context": {known.member: _value(row[known.name]) for known in wanted.of(CONTEXT)},
         "histories": {
             history: [
                 {name: _value(row[f"{history}.{name}"][place]) for name in names} for place in range(len(row[f"{history}.at"]))
