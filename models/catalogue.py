@@ -176,8 +176,8 @@ class Column:
         if isinstance(self.how, Count | Hours) and self.how.events == FEEDS and self.of != USER:
             raise ValueError(f"`{self.name}` counts feeds, which only a user has; count impressions.")
         if isinstance(self.how, Hours):
-            of_rooms = self.of in (ROOM, STREAMER)
-            if of_rooms != (self.how == Hours("first", IMPRESSIONS)) or of_rooms == (self.how.since == "last"):
+            first = Hours("first", IMPRESSIONS)
+            if not (self.how == first if self.of in (ROOM, STREAMER) else self.how.since == "last"):
                 raise ValueError(f"`{self.name}` is {self.how}; see `Hours` for what is told of a {self.of.name}.")
             if self.stored == self.name:
                 raise ValueError(f"`{self.name}` needs the name under which its moment is stored.")
@@ -265,7 +265,7 @@ def rate_of_pair(other: str) -> Column:
 
 
 RATE = "smoothed entries an impression"
-START = "hours since the room's start, or since its first impression where the log knows no start"
+START = "since the room's start, or its first impression where the log knows no start"
 
 COLUMNS: tuple[Column, ...] = (
     # the user
@@ -327,6 +327,9 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+RANKED = "rank of the candidate in its feed by another column, 0 the largest, 1 the smallest; needs `list_context`"
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Declarations, to be asked by name.
@@ -353,7 +356,7 @@ class Catalogue:
             ranked = self.find(member)
             if ranked is None or not ranked.can_be_ranked:
                 return None
-            return Column(name, CANDIDATE, Derived("rank", (member,)), f"rank of `{member}` in the feed", family=RANK)
+            return Column(name, CANDIDATE, Derived("rank", (member,)), RANKED, family=RANK)
         return self._by_family[head].column(member) if head in self._by_family and member else None
 
     def find_stored(self, name: str) -> Column | None:
@@ -382,7 +385,7 @@ class Catalogue:
         return {family.name: family for family in self.families}
 
 
-CATALOGUE = Catalogue(COLUMNS, FAMILIES)
+CATALOGUE = Catalogue(COLUMNS, FAMILIES)  # replaced by a test that declares more, so ask it where it is needed
 
 HOURS_AGO = Column("hours_ago", ENTRY, Derived("hours_ago", ("at",)), "hours from the entry to the feed")
 ENTRIES: Mapping[str, Catalogue] = MappingProxyType(
@@ -441,3 +444,46 @@ def logged(names: Iterable[str], *of: Subject) -> list[str]:
 def is_room_state(name: str) -> bool:
     """See `Catalogue.is_room_state`."""
     return CATALOGUE.is_room_state(name)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A column, or a family of columns, as the documentation lists it.
+
+    Attributes:
+        default: what stands for it where nothing is known; empty for a derived column, which follows from its inputs.
+        window: over which its events are counted; empty for what is no counter.
+        derived_from: columns that it is computed from; none for a base column.
+    """
+
+    name: str
+    of: str
+    meaning: str
+    default: str
+    window: str
+    derived_from: tuple[str, ...]
+
+
+def listing() -> tuple[Line, ...]:
+    """All columns and families in order of declaration, `feed_rank.*` and the columns of histories' entries last."""
+    found = [*CATALOGUE.columns, *(family.column("*") for family in CATALOGUE.families)]
+    found.append(Column(f"{RANK}.*", CANDIDATE, Derived("rank", ("*",)), RANKED, family=RANK))
+    lines = [_line(column, column.name) for column in found]
+    for events, entries in ENTRIES.items():
+        members = [*entries.columns, *(family.column("*") for family in entries.families)]
+        lines += [_line(column, f"HISTORY.{column.name} ({events})") for column in members]
+    return tuple(lines)
+
+
+def _line(column: Column, name: str) -> Line:
+    default = "0" if column.is_count else "missing"
+    if column.is_count and column.of.key == STREAMER.key:
+        default = "0; missing where the streamer is not known"
+    return Line(
+        name=name,
+        of=column.of.name,
+        meaning=f"hours {column.meaning}" if isinstance(column.how, Hours) else column.meaning,
+        default="" if column.is_derived else default,
+        window=column.how.window if isinstance(column.how, Count) else "",
+        derived_from=column.inputs,
+    )

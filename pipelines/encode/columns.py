@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from models import catalogue
-from models.catalogue import EARLIER, HOURS_AGO, PREFERENCE, PRODUCT, RANK, Column, Level, Preference
+from models.catalogue import EARLIER, HOURS_AGO, PREFERENCE, PRODUCT, RANK, ROOM, STREAMER, Column, Level, Preference
 from models.config import ConfigError
 from models.schema import Schema
 from pipelines.encode.feeds import META
@@ -26,6 +26,11 @@ def preference_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
     others = [f".{int(days) if float(days).is_integer() else days!r}d" for days in schema.preference_days[1:]]
     named = {**{target: f"{PREFERENCE}.{target}" for target in schema.target_names}, EARLIER: EARLIER}
     return {of: (name, *(name + window for window in others)) for of, name in named.items()}
+
+
+def level_column(schema: Schema) -> str:
+    """What a candidate's level is told by: the declared attribute, else the id of whose exposure counts."""
+    return schema.levels.column or {"room": ROOM, "streamer": STREAMER}[schema.levels.of].key
 
 
 def column(name: str, schema: Schema) -> Column | None:
@@ -81,7 +86,7 @@ def base_columns(schema: Schema, extra_columns: Iterable[str] = ()) -> set[str]:
 
     for field in schema.fields:
         need(field.column, f"field `{field.name}`", field.of)
-    need(schema.levels.column or f"{schema.levels.of}_id", "levels", "candidate")
+    need(level_column(schema), "levels", "candidate")
     if schema.stages is not None:
         found.update(stage_columns(schema.stages).values())
     for name in extra_columns:

@@ -54,6 +54,12 @@ def derive_arrays(
 
 @dataclass(frozen=True)
 class _Context:
+    """What the columns of one table are derived from.
+
+    Attributes:
+        lengths: candidates of every feed, int64 [R].
+    """
+
     given: Mapping[str, pa.Array]
     lengths: np.ndarray
     entry_rate: float

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from models.schema import Number, Schema
 from pipelines.encode.arrays import arrays_of, in_lists
-from pipelines.encode.columns import derived_columns, preference_columns
+from pipelines.encode.columns import derived_columns, level_column, preference_columns
 from pipelines.encode.derive import derive_arrays
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, META, PREFERENCE_PREFIX, STAGE, feeds_schema
 from pipelines.encode.levels import level_of
@@ -45,7 +45,7 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
 
     if known.stages and state.stage_medians is not None:
         out[STAGE] = pa.array(stages_of(stage_means(arrays, known.stages), state.stage_medians))
-    measure = schema.levels.column or f"{schema.levels.of}_id"
+    measure = level_column(schema)
     level = _level(candidates.flat(arrays, measure), measure, state.level, by_owner=schema.levels.column is None)
     out["level"] = candidates.cut(level)
     for field in schema.fields:

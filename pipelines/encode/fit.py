@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from models.schema import Bins, Hash, Number, Schema, Stages, Vocabulary
 from pipelines.encode.arrays import arrays_of, flat, lengths
 from pipelines.encode.clock import NEVER, Clock
-from pipelines.encode.columns import base_columns, derived_columns
+from pipelines.encode.columns import base_columns, derived_columns, level_column
 from pipelines.encode.derive import derive_arrays
 from pipelines.encode.feeds import LABEL_PREFIX, META
 from pipelines.encode.levels import level_cuts, level_of
@@ -100,11 +100,12 @@ class Partial:
 
 def fit_encoder(files: Iterable[Path], schema: Schema, *, entry_rate: float, clock: Clock) -> EncoderState:
     """Fits on feature files of training days, one in memory at a time. `entry_rate`: entries per impression there."""
-    needed = [*META.names, *sorted(base_columns(schema)), *(LABEL_PREFIX + name for name in schema.target_names)]
+    needed = [*META.names, *sorted(base_columns(schema))]
+    labels = [LABEL_PREFIX + name for name in schema.target_names]
     partial: Partial | None = None
     for file in sorted(files):
         there = set(pq.read_schema(file).names)  # a label may be missing, and then counts as never positive
-        columns = [name for name in needed if name in there or not name.startswith(LABEL_PREFIX)]
+        columns = [*needed, *(name for name in labels if name in there)]
         part = fit_partial(pq.read_table(file, columns=columns), schema, entry_rate=entry_rate, clock=clock)
         partial = part if partial is None else Partial.merged([partial, part])
     return finish(Partial.merged([partial] if partial else []), schema, entry_rate=entry_rate, clock=clock)
@@ -129,7 +130,7 @@ def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock:
                 if not isinstance(item.encoding, Hash | Number):
                     column = f"{history.name}.{item.column}"
                     found[item.table].append(_counted(flat(column_of(arrays, column)).filter(new), column, item.encoding))
-    measure = schema.levels.column or f"{schema.levels.of}_id"
+    measure = level_column(schema)
     how = Bins() if schema.levels.column else Vocabulary()
     return Partial(
         values={name: ValueCounts.merged(counts) for name, counts in found.items()},

@@ -74,7 +74,8 @@ class EncoderState:
         return digest.hexdigest()
 
     def check(self, schema: Schema) -> None:
-        """
+        """Makes sure that a schema can be encoded with this state.
+
         Raises:
             ConfigError: this state was fitted for other fields, histories, levels, stages or values than the schema's.
         """
@@ -102,7 +103,8 @@ class EncoderState:
 
     @classmethod
     def load(cls, folder: Path) -> "EncoderState":
-        """
+        """Reads what `save` wrote.
+
         Raises:
             FileNotFoundError: there is no encoder in the folder.
             ConfigError: it was written by another version.

@@ -157,7 +157,7 @@ class Counting:
         for column in columns:
             match column.how:
                 case Count(events=kind) as counter if counter.window_ms is None:
-                    count_S = past.counts_O[kind][owner_S] + position[kind] - lines[kind].first_U[owner_S]
+                    count_S = past.counts_O[kind][owner_S] + position[kind] - lines[kind].begins_O[owner_S]
                     found[column.name] = pa.array(_unsorted(count_S, order_S), mask=unknown_Q)
                 case Count(events=kind) as counter:
                     count_S = position[kind] - lines[kind].position(owner_S, at_S - counter.window_ms)

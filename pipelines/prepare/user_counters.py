@@ -1,6 +1,6 @@
 """What a user had done before a moment: counts, running preferences, and what there was between a user and a room.
 
-# N impressions, R feeds, E engagements, Q questions (a user at a moment), P pairs
+# N impressions, R feeds, E engagements, C product clicks, Q questions (a user at a moment), P pairs
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

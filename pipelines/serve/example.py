@@ -1,17 +1,16 @@
 """A request to try an endpoint with: a user and rooms of the last prepared feeds."""
 
-from typing import Any
-
 import pyarrow.parquet as pq
 
 from models.catalogue import CONTEXT, find, logged
 from models.config import ConfigError
 from pipelines.prepared import Prepared
+from pipelines.serve.request import Body
 
 _ROOMS = 20
 
 
-def example_request(prepared: Prepared, *, k: int = 5) -> dict[str, Any]:
+def example_request(prepared: Prepared, *, k: int = 5) -> Body:
     """The last test (else validation, else training) feed's user, and the rooms shown last, for `POST /rank`.
 
     Features come from the store, so only what surrounds the request is given.
@@ -41,7 +40,7 @@ def example_request(prepared: Prepared, *, k: int = 5) -> dict[str, Any]:
     }
 
 
-def as_table(answer: dict[str, Any]) -> str:
+def as_table(answer: Body) -> str:
     """An answer of `POST /rank` as lines to read."""
     targets = list(answer["ranked"][0]["predictions"])
     widths = [max(9, len(name)) for name in targets]

@@ -17,6 +17,7 @@ from pipelines.encode.batches import to_batch
 from pipelines.encode.columns import base_columns
 from pipelines.encode.feeds import META
 from pipelines.prepared import Prepared
+from pipelines.serve.request import Body
 from pipelines.serve.wanted import Wanted
 
 # differences are relative to the prediction, or to this where it is smaller: a per mille of a probability or a score,
@@ -46,7 +47,7 @@ class Parity:
 def check_parity(
     prepared: Prepared,
     bundle: Bundle,
-    rank: Callable[[dict[str, Any]], dict[str, Any]],
+    rank: Callable[[Body], Body],
     *,
     feeds: int = 1000,
     split: str = "test",
@@ -65,13 +66,13 @@ def check_parity(
         torch.set_num_threads(threads)
 
 
-def request_of(features: pa.Table, schema: Schema) -> dict[str, Any]:
+def request_of(features: pa.Table, schema: Schema) -> Body:
     """One raw feed (a table of one row) as a request in which every feature comes inline."""
     (row,) = features.to_pylist()
     wanted = Wanted.by(schema)
-    of_candidates: list[dict[str, Any]] = []
+    of_candidates: list[Body] = []
     for place, room_id in enumerate(row["room_id"]):
-        item: dict[str, Any] = {"room_id": room_id, "state": {}, "features": {}}
+        item: Body = {"room_id": room_id, "state": {}, "features": {}}
         for name, known in wanted.candidate.items():
             is_state = known.family == STATE_FAMILY
             item["state" if is_state else "features"][known.member if is_state else name] = _value(row[name][place])
@@ -91,9 +92,7 @@ def request_of(features: pa.Table, schema: Schema) -> dict[str, Any]:
     }
 
 
-def _compare(
-    prepared: Prepared, bundle: Bundle, rank: Callable[[dict[str, Any]], dict[str, Any]], feeds: int, split: str
-) -> Parity:
+def _compare(prepared: Prepared, bundle: Bundle, rank: Callable[[Body], Body], feeds: int, split: str) -> Parity:
     schema = bundle.schema
     alone: list[dict[str, np.ndarray]] = []
     answered: list[dict[str, np.ndarray]] = []

@@ -7,7 +7,7 @@ from functools import cached_property
 from models.catalogue import CONTEXT, HOURS_AGO, PAIRS, USER, Column, Subject
 from models.config import ConfigError
 from models.schema import Bins, Encoding, Number, Schema
-from pipelines.encode.columns import base_columns, column, history_column
+from pipelines.encode.columns import base_columns, column, history_column, level_column
 from pipelines.encode.stages import stage_columns
 from pipelines.serve.given import Kind
 from pipelines.serve.store import Store
@@ -70,7 +70,8 @@ class Wanted:
         return tuple(known for known in self.candidate.values() if known.is_count)
 
     def check(self, store: Store) -> None:
-        """
+        """Makes sure that a store holds all that the schema reads of users and rooms.
+
         Raises:
             ConfigError: the store lacks columns; it was built for another schema.
         """
@@ -107,10 +108,7 @@ def _kinds(schema: Schema) -> dict[str, Kind]:
     if schema.stages is not None:
         for name in stage_columns(schema.stages).values():
             use(name, "number")
-    if schema.levels.column:
-        use(schema.levels.column, "number")
-    else:
-        use(f"{schema.levels.of}_id", "id")
+    use(level_column(schema), "number" if schema.levels.column else "id")
     for history in schema.histories:
         kinds[f"{history.name}.at"] = "id"
         for item in history.fields:
