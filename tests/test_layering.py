@@ -39,6 +39,7 @@ ROOMS = (
     ("models.batch",),
     ("models.schema",),
     ("models.hashing",),
+    ("models.catalogue",),
     ("models.config",),
 )
 OUTSIDE = {
