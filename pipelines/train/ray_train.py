@@ -6,13 +6,14 @@ a worker dies right after, and a run of a known name would silently take up its 
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.config import ConfigError
+from pipelines.ray_private import most_resources, origin
 from pipelines.train.config import TrainConfig
 from pipelines.train.report import HISTORY
 from pipelines.train.worker import Run, work
@@ -33,7 +34,7 @@ def check_cluster(config: TrainConfig) -> None:
 
     if not ray.is_initialized():
         raise ConfigError(f"train.workers={config.workers} needs Ray: call ray.init() first, or set train.workers to 0.")
-    have = _resources()
+    have = most_resources()
     cpus, need = have.get("CPU", 0), config.workers * config.cpus_per_worker + 1
     if need > cpus:
         raise ConfigError(
@@ -127,16 +128,8 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
     return None
 
 
-def _resources() -> dict[str, float]:
-    """What the cluster has, or can have where an autoscaler adds nodes."""
-    import ray
-    from ray._private.state import state  # the autoscaler's limits are told nowhere else
-
-    return {**ray.cluster_resources(), **(state.get_max_resources_from_cluster_config() or {})}
-
-
 def _use_gpu(config: TrainConfig) -> bool:
-    return config.device == "cuda" or (config.device == "auto" and _resources().get("GPU", 0) >= config.workers)
+    return config.device == "cuda" or (config.device == "auto" and most_resources().get("GPU", 0) >= config.workers)
 
 
 def _on_gpu() -> bool:
@@ -175,15 +168,8 @@ class _Fitting:
         if self.error is None:
             return
         for rank, failure in sorted(getattr(self.error, "worker_failures", {}).items()):
-            *_, cause = _causes(failure)
-            raise RuntimeError(f"training worker {rank} failed: {cause!r}") from self.error
+            raise RuntimeError(f"training worker {rank} failed: {origin(failure)!r}") from self.error
         raise self.error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error.__cause__
 
 
 class _Lines:

@@ -22,6 +22,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from models.config import ConfigError
 from pipelines.prepared import Prepared
+from pipelines.ray_private import plain_tune_output
 from pipelines.train import train
 from pipelines.train.checkpoint import write_text
 from pipelines.train.report import HISTORY
@@ -76,7 +77,7 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
     """Runs the search, or what is left of it, to its end."""
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the next start goes on
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # so much of the search's state a kill can cost
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints its settings even when told to be silent
+    plain_tune_output()
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a refused trial reports nothing
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from pipelines.prepared import Prepared
+from pipelines.ray_private import plain_tune_output
 from pipelines.train import train
 from pipelines.train.worker import CHECKPOINTS
 from pipelines.tune.ray_tune import EPOCH, OBJECTIVE, one_line
@@ -30,7 +31,7 @@ def run_trainings(problem: Problem, trainings: Sequence[Seeded], round: int, ove
         over: called at the end of each, in this process, with the reason in one line if it failed.
     """
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the next start goes on
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints its settings even when told to be silent
+    plain_tune_output()
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
     config = problem.config
     trainable = tune.with_resources(
