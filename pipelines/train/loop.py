@@ -14,13 +14,12 @@ import torch
 from models.batch import FeedBatch
 from models.learners.world import World
 from models.leveled import Leveled
-from models.metrics import Evaluation
 from models.ranker import Ranker
 from pipelines.train.checkpoint import Checkpoints, Progress
 from pipelines.train.config import TrainConfig
 from pipelines.train.monitor import Monitor
 from pipelines.train.stream import InOrder, Stream
-from pipelines.train.world import from_rank_0, gather_objects
+from pipelines.train.validation import validate
 
 STRETCHES = 10  # of an epoch, over which what a learner tells is averaged
 
@@ -66,15 +65,14 @@ def fit(
     monitor = Monitor(stream.schema, config.monitor, ranker.trained)
     progress = checkpoint.restore(ranker, learner, world)  # every rank, the same files
     report.begin(progress, stream.steps, config.epochs)
-    try:
+    with checkpoint, closing(report):
         while progress.stopped is None:
             train_epoch(learner, ranker, stream, config, report, checkpoint, world, progress)  # every rank, as many steps
             metrics = validate(ranker, valid, world)  # every rank its part; the merged result on all
             better = close_epoch(progress, metrics, monitor, config, learner)
             checkpoint.save(ranker, learner, progress, world, best=better)  # every rank takes part, rank 0 writes
             report.epoch(progress)
-    finally:
-        report.close()
+        checkpoint.wait(world)  # a training is not over before its last checkpoint is whole
     return progress
 
 
@@ -116,34 +114,6 @@ def train_epoch(
     candidates = torch.tensor(progress.candidates, dtype=torch.float64, device=device)
     world.sum_(candidates)
     progress.candidates = candidates.item()
-
-
-@torch.no_grad()
-def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str, Any] | None:
-    """Metrics of the validation split, the same on every rank; None if the split is empty."""
-    if not valid.groups:
-        return None
-    ranker.eval()
-    device = next(ranker.parameters()).device
-    evaluation = Evaluation(valid.schema, ranker.trained)
-    with closing(valid.batches()) as batches:
-        for batch in batches:
-            predictions = ranker.predict(batch.to(device))
-            evaluation.add(
-                {name: values.cpu().numpy() for name, values in predictions.items()},
-                {name: values.numpy() for name, values in batch.labels.items()},
-                batch.level_N.numpy(),
-                batch.feed_of_candidate_N.numpy(),
-                batch.user_R[batch.feed_of_candidate_N].numpy(),
-                None if batch.stage_R is None else batch.stage_R[batch.feed_of_candidate_N].numpy(),
-            )
-    states = gather_objects(evaluation.state(), world)
-    if states is None:
-        return from_rank_0(None, world)
-    merged = Evaluation.from_state(valid.schema, states[0])
-    for state in states[1:]:
-        merged.merge(Evaluation.from_state(valid.schema, state))
-    return from_rank_0(merged.result(), world)
 
 
 def close_epoch(

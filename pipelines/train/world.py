@@ -1,18 +1,26 @@
-"""The workers of a training run, over `torch.distributed` (gloo on CPU, NCCL on GPU)."""
+"""The ranks of a training run, over `torch.distributed` (gloo on CPU, NCCL on GPU).
 
+Every function here is collective: all ranks call it, in the same order.
+"""
+
+import pickle
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from models.learners.world import World
 
+PIECE_BYTES = 64 << 20  # that a rank sends in one operation: far below a second even on a slow network
+
 
 class TorchWorld:
     """The `World` of the default process group, which whoever starts the workers has set up (Ray Train, a test).
 
-    All methods are collective: every rank calls them in the same order, with tensors on the device of its backend.
+    Tensors lie on the device of the group's backend.
     """
 
     def __init__(self) -> None:
@@ -40,19 +48,47 @@ class TorchWorld:
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def gather_objects(value: Any, world: World) -> list[Any] | None:
-    """Every rank's picklable value in rank order, on rank 0; None elsewhere."""
+def device_of_group() -> torch.device:
+    """Where tensors must lie that go through the default process group."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def exchange_bytes(parts: Sequence[bytes], world: World) -> list[bytes | bytearray]:
+    """Sends `parts[r]` to rank r; returns what every rank sent to this one, in rank order.
+
+    However long the parts are, no single operation moves more than `PIECE_BYTES` out of a rank, so none lasts long.
+
+    # W ranks
+    """
+    if world.size == 1:
+        return list(parts)
+    device = device_of_group()
+    lengths_WW = torch.zeros(world.size, world.size, dtype=torch.int64, device=device)  # from rank, to rank
+    lengths_WW[world.rank] = torch.tensor([len(part) for part in parts])
+    world.sum_(lengths_WW)
+    lengths = lengths_WW.tolist()
+    piece = max(1, PIECE_BYTES // world.size)
+    received = [bytearray(row[world.rank]) for row in lengths]
+    for start in range(0, max(map(max, lengths)), piece):
+        length = lambda source, target: min(max(lengths[source][target] - start, 0), piece)  # noqa: B023
+        out = [length(world.rank, target) for target in range(world.size)]
+        into = [length(source, world.rank) for source in range(world.size)]
+        sent = np.frombuffer(b"".join(part[start : start + piece] for part in parts), np.uint8)
+        got = torch.empty(sum(into), dtype=torch.uint8, device=device)
+        dist.all_to_all_single(got, torch.tensor(sent, device=device), into, out)
+        for target, some in zip(received, got.cpu().split(into), strict=True):
+            target[start : start + len(some)] = some.numpy().tobytes()
+    return list(received)
+
+
+def all_objects(value: Any, world: World) -> list[Any]:
+    """Every rank's small picklable value in rank order, on every rank."""
     if world.size == 1:
         return [value]
-    values = [None] * world.size if world.rank == 0 else None
-    dist.gather_object(value, values)
-    return values
+    spelled = pickle.dumps(value)
+    return [pickle.loads(part) for part in exchange_bytes([spelled] * world.size, world)]
 
 
 def from_rank_0(value: Any, world: World) -> Any:
-    """Rank 0's value, on every rank."""
-    if world.size == 1:
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
+    """Rank 0's small picklable value, on every rank."""
+    return all_objects(value if world.rank == 0 else None, world)[0]

@@ -33,8 +33,8 @@ from pipelines.evaluate.life_cycle import agreement, shift_of, stage_course
 from pipelines.evaluate.report import Entry, write_report
 from pipelines.evaluate.sections import targets_and_gates
 from pipelines.logs.world import DAY_MS, EPOCH_MS
-from pipelines.train.loop import validate
 from pipelines.train.stream import InOrder, row_groups
+from pipelines.train.validation import validate
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.test_evaluate import Tables
 from tests.samples import full_schema, tiny_schema

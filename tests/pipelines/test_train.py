@@ -1,14 +1,17 @@
 """Training in this process: early stopping, going on, bundles, refusals."""
 
+import errno
 import json
+import os
 import re
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.config import ConfigError, from_dict
@@ -18,7 +21,7 @@ from models.metrics import Evaluation
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
-from pipelines.train import TrainConfig, train
+from pipelines.train import TrainConfig, checkpoint, train
 from pipelines.train.checkpoint import Checkpoints, Progress, read_progress
 from pipelines.train.loop import fit
 from pipelines.train.monitor import Monitor
@@ -287,32 +290,91 @@ def test_the_last_two_checkpoints_are_kept(undisturbed):
     assert kept == ["000000022-0002", "000000024-0003"]
 
 
+class Parameter(nn.Module):
+    """Stands in for a ranker: one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = nn.Parameter(torch.zeros(1))
+
+
+class Stateless:
+    """Stands in for a learner."""
+
+    state_dict = load_state_dict = lambda self, *_: {}
+
+
 def test_a_checkpoint_that_was_not_finished_is_ignored_and_swept_away(tmp_path):
-    class Nothing(nn.Module):
-        state_dict = load_state_dict = lambda self, *_: {}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), Solo(), best=True)
+        checkpoints.wait(Solo())
+        (tmp_path / ".writing-17").mkdir()
+        (tmp_path / ".writing-17" / "weights.safetensors").write_bytes(b"half")
+        assert checkpoints.restore(Parameter(), Stateless(), Solo()).total_steps == 5
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), Solo())
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["000000005-0001", "000000009-0002"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_it(tmp_path, monkeypatch):
+    may_write = threading.Event()
+    monkeypatch.setattr(checkpoint, "save_file", lambda *what: may_write.wait(10) and save_file(*what))
+    ranker, progress = Parameter(), Progress(total_steps=1)
+    momentum = torch.ones(1)
+    learner = Stateless()
+    learner.state_dict = lambda: {"momentum": momentum}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(ranker, learner, progress, Solo())
+    ranker.number.data += 7
+    momentum += 7
+    progress.total_steps += 7
+    assert checkpoints.latest() is None
+    may_write.set()
+    checkpoints.wait(Solo())
+    written = checkpoints.latest()
+    assert written.name == "000000001-0000" and read_progress(written).total_steps == 1
+    assert load_file(written / "weights.safetensors")["number"].item() == 0
+    assert torch.load(written / "state.pt")["learner"]["momentum"].item() == 1
+
+
+@pytest.mark.parametrize("moment", ["the next", "the end", "an error"])
+def test_a_checkpoint_that_cannot_be_written_is_told_in_one_line_and_the_one_before_stays(moment, tmp_path, monkeypatch):
+    def full(*what):
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")  # as PyTorch says it
 
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(Nothing(), Nothing(), Progress(epoch=1, total_steps=5), Solo(), best=True)
-    (tmp_path / ".writing-17").mkdir()
-    (tmp_path / ".writing-17" / "weights.safetensors").write_bytes(b"half")
-    assert checkpoints.restore(Nothing(), Nothing(), Solo()).total_steps == 5
-    checkpoints.save(Nothing(), Nothing(), Progress(epoch=2, total_steps=9), Solo())
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["000000005-0001", "000000009-0002"]
+    checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), Solo())
+    checkpoints.wait(Solo())
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    line = (
+        rf"^the checkpoint after step 9 could not be written to {tmp_path}: No space left on device. "
+        r"It takes \d+ MB; make room, and start again to go on from the one before.$"
+    )
+    raised = {"the next": ConfigError, "the end": ConfigError, "an error": LookupError}[moment]
+    with pytest.raises(raised) as caught, checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), Solo())
+        if moment == "the next":
+            checkpoints.save(Parameter(), Stateless(), Progress(epoch=3, total_steps=11), Solo())
+        if moment == "an error":
+            raise LookupError("enough")
+    (told,) = caught.value.__notes__ if moment == "an error" else [str(caught.value)]
+    assert re.fullmatch(line, told)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000005-0001"]
 
 
 def test_random_states_come_back(tmp_path):
     import random
 
-    class Nothing(nn.Module):
-        state_dict = load_state_dict = lambda self, *_: {}
-
     draw = lambda: (random.random(), np.random.rand(), torch.rand(()).item(), np.random.normal())
     draw()
     np.random.normal()  # leaves a second normal number in waiting
-    Checkpoints(tmp_path).save(Nothing(), Nothing(), Progress(), Solo())
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(), Solo())
     expected = draw()
     assert draw() != expected
-    Checkpoints(tmp_path).restore(Nothing(), Nothing(), Solo())
+    Checkpoints(tmp_path).restore(Parameter(), Stateless(), Solo())
     assert draw() == expected
 
 

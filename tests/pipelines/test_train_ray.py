@@ -1,5 +1,6 @@
 """Training on Ray's workers: the same order of feeds, the same result, errors in one line."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -84,7 +85,11 @@ def test_what_on_epoch_raises_ends_the_training_and_what_fails_is_told(local_ray
 
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "away")
     (tmp_path / "run" / "checkpoints").touch()  # workers cannot write
-    with pytest.raises(RuntimeError, match=r"training worker 0 failed: (File|Not)"):
+    with pytest.raises(ConfigError, match=r"^the checkpoint after step 8 could not be written to .*checkpoints: (File|Not a)"):
+        train(prepared, MODEL, config, output=tmp_path / "run", say=lambda line: None)
+    shutil.rmtree(tmp_path / "run" / "tensorboard")
+    (tmp_path / "run" / "tensorboard").touch()  # what nobody foresees
+    with pytest.raises(RuntimeError, match=r"^training worker 0 failed: (File|Not)"):
         train(prepared, MODEL, replace(config, max_failures=0), output=tmp_path / "run", say=lambda line: None)
 
 

@@ -18,8 +18,9 @@ from models.optim import AdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker
 from models.zoo import ZOO
 from pipelines.prepared import Prepared
+from pipelines.train import world as train_world
 from pipelines.train.stream import Plan, Stream, row_groups
-from pipelines.train.world import TorchWorld, from_rank_0, gather_objects
+from pipelines.train.world import TorchWorld, all_objects, exchange_bytes, from_rank_0
 from tests.pipelines.fabricate import fabricate
 from tests.samples import full_schema, smaller
 
@@ -64,7 +65,9 @@ def in_two_processes(rank: int, data: Path, folder: Path) -> None:
     found["rows"] = world.gather_rows(torch.arange(rank + 1) + 10 * rank, torch.full((rank + 1, 2), float(rank)))
     found["no rows"] = world.gather_rows(torch.arange(2)[: 2 * rank], torch.ones(2 * rank, 3))
     found["nobody's rows"] = world.gather_rows(torch.arange(0), torch.ones(0, 3))
-    found["objects"] = gather_objects({"rank": rank}, world)
+    found["objects"] = all_objects({"rank": rank}, world)
+    train_world.PIECE_BYTES = 6  # 3 bytes to each rank at a time
+    found["bytes"] = exchange_bytes([b"%d to 0" % rank, b"" if rank else b"from 0 to 1"], world)
     found["from rank 0"] = from_rank_0(f"said by {rank}", world)
 
     found["trained"] = {case: trained(data, *case, world) for case in CASES}
@@ -108,8 +111,12 @@ def test_rows_come_in_rank_order_without_padding(two):
         assert found["nobody's rows"][1].shape == (0, 3)
 
 
-def test_objects_gather_on_rank_0_and_spread_from_it(two):
-    assert [found["objects"] for found in two] == [[{"rank": 0}, {"rank": 1}], None]
+def test_bytes_reach_their_rank_in_pieces(two):
+    assert [found["bytes"] for found in two] == [[b"0 to 0", b"1 to 0"], [b"from 0 to 1", b""]]
+
+
+def test_objects_of_all_ranks_and_of_rank_0_reach_all(two):
+    assert [found["objects"] for found in two] == [[{"rank": 0}, {"rank": 1}]] * 2
     assert [found["from rank 0"] for found in two] == ["said by 0"] * 2
 
 

@@ -1,0 +1,68 @@
+"""The validation of a ranker by all ranks of a training: each scores its feeds, then each summarises whole users.
+
+No rank waits on another's work without a sign of life, and no single operation moves more than a bounded number of bytes, so
+the size of the validation split is not limited by the group's timeout.
+"""
+
+import pickle
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+from models.learners.world import World
+from models.leveled import Leveled
+from models.metrics import Evaluation
+from models.ranker import Ranker
+from pipelines.train.heartbeat import with_heartbeat
+from pipelines.train.stream import InOrder
+from pipelines.train.world import exchange_bytes, from_rank_0
+
+
+def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str, Any] | None:
+    """Metrics of the validation split, the same on every rank; None if the split is empty."""
+    if not valid.groups:
+        return None
+    ranker.eval()
+    own = with_heartbeat(lambda: scored(ranker, valid), world)
+    parts = exchanged(lambda: [own, *[None] * (world.size - 1)], world)
+
+    def result() -> dict[str, Any] | None:
+        if world.rank != 0:
+            return None
+        for other in parts[1:]:
+            parts[0].merge(other)
+        return parts[0].result()
+
+    return from_rank_0(with_heartbeat(result, world), world)
+
+
+def scored(ranker: Ranker | Leveled, valid: InOrder) -> Evaluation:
+    """What the ranker predicts of this rank's feeds. It must be in eval mode, and gradients off."""
+    device = next(ranker.parameters()).device
+    evaluation = Evaluation(valid.schema, ranker.trained)
+    with closing(valid.batches()) as batches:
+        for batch in batches:
+            predictions = ranker.predict(batch.to(device))
+            evaluation.add(
+                {name: values.cpu().numpy() for name, values in predictions.items()},
+                {name: values.numpy() for name, values in batch.labels.items()},
+                batch.level_N.numpy(),
+                batch.feed_of_candidate_N.numpy(),
+                batch.user_R[batch.feed_of_candidate_N].numpy(),
+                None if batch.stage_R is None else batch.stage_R[batch.feed_of_candidate_N].numpy(),
+            )
+    return evaluation
+
+
+def exchanged(values: Callable[[], Sequence[Any]], world: World) -> list[Any]:
+    """Sends the r-th of the picklable values to rank r; returns what every rank sent to this one, in rank order.
+
+    Args:
+        values: makes them, one a rank; may take its time.
+    """
+    if world.size == 1:
+        return list(values())
+    sent = with_heartbeat(lambda: [pickle.dumps(value) for value in values()], world)
+    received = exchange_bytes(sent, world)
+    del sent
+    return with_heartbeat(lambda: [pickle.loads(part) for part in received], world)
