@@ -1,7 +1,8 @@
 """The validation of a ranker by all ranks of a training: each scores its feeds, then each summarises whole users.
 
 No rank waits on another's work without a sign of life, and no single operation moves more than a bounded number of bytes, so
-the size of the validation split is not limited by the group's timeout.
+the size of the validation split is not limited by the group's timeout. The metrics have the same bits for any number of
+ranks that score alike.
 """
 
 import pickle
@@ -9,13 +10,15 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
+import torch
+
 from models.learners.world import World
 from models.leveled import Leveled
-from models.metrics import Evaluation
+from models.metrics.evaluation import Evaluation, Summary
 from models.ranker import Ranker
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.stream import InOrder
-from pipelines.train.world import exchange_bytes, from_rank_0
+from pipelines.train.world import device_of_group, exchange_bytes, from_rank_0
 
 
 def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str, Any] | None:
@@ -23,17 +26,7 @@ def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str
     if not valid.groups:
         return None
     ranker.eval()
-    own = with_heartbeat(lambda: scored(ranker, valid), world)
-    parts = exchanged(lambda: [own, *[None] * (world.size - 1)], world)
-
-    def result() -> dict[str, Any] | None:
-        if world.rank != 0:
-            return None
-        for other in parts[1:]:
-            parts[0].merge(other)
-        return parts[0].result()
-
-    return from_rank_0(with_heartbeat(result, world), world)
+    return together(with_heartbeat(lambda: scored(ranker, valid), world), world)
 
 
 def scored(ranker: Ranker | Leveled, valid: InOrder) -> Evaluation:
@@ -54,14 +47,40 @@ def scored(ranker: Ranker | Leveled, valid: InOrder) -> Evaluation:
     return evaluation
 
 
+def together(own: Evaluation, world: World) -> dict[str, Any]:
+    """The metrics of what all ranks have scored, on every rank.
+
+    Metrics by user want all of a user's feeds on one rank, wherever they lay in the files; so everything is sent to the rank
+    that a hash of its user names. Each rank summarises its users, which is most of the work, and rank 0 puts the summaries
+    together.
+    """
+    if world.size == 1:
+        return own.result()
+    mine = Evaluation(own.schema, own.targets, limit=own.limit)
+    rows = torch.from_numpy(with_heartbeat(own.rows_by_halvings, world)).to(device_of_group())
+    world.sum_(rows)
+
+    def by_user() -> list[Evaluation]:
+        own.keep_within_limit(rows.cpu().numpy())
+        return own.by_user(world.size)
+
+    def summary() -> Summary | None:
+        for part in parts:
+            mine.merge(part)
+        return mine.summary()
+
+    parts = exchanged(by_user, world)
+    summaries = exchanged(lambda: [summary(), *[None] * (world.size - 1)], world)
+    result = with_heartbeat(lambda: Summary.together(summaries).result() if world.rank == 0 else None, world)
+    return from_rank_0(result, world)
+
+
 def exchanged(values: Callable[[], Sequence[Any]], world: World) -> list[Any]:
     """Sends the r-th of the picklable values to rank r; returns what every rank sent to this one, in rank order.
 
     Args:
         values: makes them, one a rank; may take its time.
     """
-    if world.size == 1:
-        return list(values())
     sent = with_heartbeat(lambda: [pickle.dumps(value) for value in values()], world)
     received = exchange_bytes(sent, world)
     del sent

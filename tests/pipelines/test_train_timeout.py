@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from models.config import ConfigError
-from models.metrics import Evaluation
+from models.metrics.evaluation import Evaluation, Summary
 from pipelines.train import checkpoint
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.worker import CHECKPOINTS, Run, work
@@ -36,7 +36,7 @@ def work_slowly(rank: int, run: Run, store: Path) -> None:
 
     if rank == 0:
         checkpoint.save_file = delayed(checkpoint.save_file)  # type: ignore[attr-defined]  # the next checkpoint waits for it
-        Evaluation.result = delayed(Evaluation.result)  # type: ignore[method-assign]
+        Summary.result = delayed(Summary.result)  # type: ignore[method-assign]
     else:
         Evaluation.add = delayed(Evaluation.add)  # type: ignore[method-assign]
     file = dist.FileStore(str(store), 2)

@@ -4,6 +4,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,15 +15,17 @@ from models.learners import build_learner
 from models.learners.span import Span
 from models.learners.world import Solo
 from models.leveled import ranker_of
+from models.metrics.evaluation import Evaluation
 from models.optim import AdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker
 from models.zoo import ZOO
 from pipelines.prepared import Prepared
 from pipelines.train import world as train_world
-from pipelines.train.stream import Plan, Stream, row_groups
+from pipelines.train.stream import InOrder, Plan, Stream, row_groups
+from pipelines.train.validation import together, validate
 from pipelines.train.world import TorchWorld, all_objects, exchange_bytes, from_rank_0
 from tests.pipelines.fabricate import fabricate
-from tests.samples import full_schema, smaller
+from tests.samples import full_schema, smaller, tiny_schema
 
 OPTIMISERS = {
     "adam": OptimiserConfig(),
@@ -31,6 +34,8 @@ OPTIMISERS = {
     ),
 }  # fmt: skip
 CASES = [(system, "adam") for system in ZOO] + [("mmoe", "adagrad_clipped"), ("wdl", "adagrad_clipped")]
+
+LIMITS = (10_000, 500)  # of candidates that an evaluation keeps
 
 
 def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, torch.Tensor], list[dict], list[bool]]:
@@ -70,9 +75,36 @@ def in_two_processes(rank: int, data: Path, folder: Path) -> None:
     found["bytes"] = exchange_bytes([b"%d to 0" % rank, b"" if rank else b"from 0 to 1"], world)
     found["from rank 0"] = from_rank_0(f"said by {rank}", world)
 
+    found["metrics"] = [together(some_scores(rank, 2, limit), world) for limit in LIMITS]
+    found["validated"] = validated(data, world)
     found["trained"] = {case: trained(data, *case, world) for case in CASES}
     torch.save(found, folder / f"rank-{rank}.pt")
     dist.destroy_process_group()
+
+
+def some_scores(place: int, places: int, limit: int = 10_000) -> Evaluation:
+    """3,000 candidates of 400 feeds of 50 users, every `places`-th feed of them from `place` on."""
+    evaluation = Evaluation(tiny_schema(), limit=limit)
+    rng = np.random.default_rng(0)
+    feed_N = np.sort(rng.integers(0, 400, 3000))
+    user_N = rng.integers(0, 50, 400)[feed_N]
+    level_N = rng.integers(0, 3, 3000)
+    names = tiny_schema().target_names
+    predictions = {name: rng.random(3000).astype(np.float32).round(2 + i) for i, name in enumerate(names)}
+    labels = {name: (rng.random(3000) < 0.3).astype(np.float32) for name in names}
+    own_N = feed_N % places == place
+    columns = lambda by_name: {name: values_N[own_N] for name, values_N in by_name.items()}
+    evaluation.add(columns(predictions), columns(labels), level_N[own_N], feed_N[own_N], user_N[own_N])
+    return evaluation
+
+
+def validated(data: Path, world) -> dict:
+    prepared = Prepared.open(data)
+    torch.manual_seed(0)
+    ranker = ranker_of(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes)
+    groups = row_groups(prepared.files("train"))
+    valid = InOrder(groups=groups, schema=prepared.schema, batch_feeds=7, rank=world.rank, size=world.size)
+    return validate(ranker, valid, world)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +150,18 @@ def test_bytes_reach_their_rank_in_pieces(two):
 def test_objects_of_all_ranks_and_of_rank_0_reach_all(two):
     assert [found["objects"] for found in two] == [[{"rank": 0}, {"rank": 1}]] * 2
     assert [found["from rank 0"] for found in two] == ["said by 0"] * 2
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_two_ranks_find_the_metrics_of_one_bit_for_bit(two, limit):
+    """Feeds lie with the ranks in turn, so those of most users with both. Past the limit both keep the same users."""
+    expected = some_scores(0, 1, limit).result()
+    assert [found["metrics"][LIMITS.index(limit)] for found in two] == [expected] * 2
+    assert (expected["user_share"] < 1) == (limit < 3000)
+
+
+def test_ranks_that_score_parts_validate_as_one_does_bit_for_bit(two, data):
+    assert [found["validated"] for found in two] == [validated(data, Solo())] * 2
 
 
 @pytest.mark.parametrize(("system", "optimiser"), CASES)
