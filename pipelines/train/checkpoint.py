@@ -17,7 +17,7 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,58 +29,10 @@ from torch import nn
 from models.config import ConfigError
 from models.learners.world import World
 from pipelines.train.heartbeat import with_heartbeat
+from pipelines.train.progress import Progress, read_progress
 from pipelines.train.world import all_objects, from_rank_0
 
 KEPT = 2
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        epoch, step: the next step to take.
-        total_steps: steps taken in all epochs.
-        losses: by target (sum, count) of the epoch so far.
-        told: what the learner told in the epoch so far: by name the mean over a stretch of steps, and as `progress` the epochs
-            behind its end, fractions included.
-        telling: by name (sum, count) of the stretch that is not over.
-        candidates, seconds: of the epoch so far, of training alone; this rank's candidates until the epoch is closed.
-        history: a record for each finished epoch.
-        best_epoch: index into the history; None before the first validation.
-        stopped: why training is over; None while it is not.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    total_steps: int = 0
-    losses: dict[str, tuple[float, float]] = field(default_factory=dict)
-    told: list[dict[str, float]] = field(default_factory=list)
-    telling: dict[str, tuple[float, int]] = field(default_factory=dict)
-    candidates: float = 0.0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int | None = None
-    stopped: str | None = None
-
-    def add(self, losses: Mapping[str, tuple[float, float]], candidates: int) -> None:
-        """Counts a step's losses, (sum, count) by target over all ranks, and this rank's candidates."""
-        for name, (total, count) in losses.items():
-            past_total, past_count = self.losses.get(name, (0.0, 0.0))
-            self.losses[name] = (past_total + total, past_count + count)
-        self.candidates += candidates
-
-    def tell(self, told: Mapping[str, float]) -> None:
-        """Counts what the learner tells of a step."""
-        for name, value in told.items():
-            past_total, past_count = self.telling.get(name, (0.0, 0))
-            self.telling[name] = (past_total + value, past_count + 1)
-
-    def close_telling(self, epochs: float) -> None:
-        """Ends a stretch of steps; where nothing was told, nothing is noted. `epochs`: behind its end."""
-        if self.telling:
-            self.told.append({"progress": epochs, **{name: total / count for name, (total, count) in self.telling.items()}})
-        self.telling = {}
 
 
 @dataclass(frozen=True)
@@ -166,7 +118,7 @@ class Checkpoints:
                 snapshot = _Snapshot(
                     weights=_copied(ranker.state_dict()),
                     state=_copied({"learner": learner.state_dict(), "random": random_states}),
-                    progress=asdict(progress),
+                    progress=progress.to_dict(),
                     is_best=best,
                 )
                 self._thread = threading.Thread(target=self._write_or_note, args=[snapshot], name="checkpoint", daemon=True)
@@ -226,13 +178,6 @@ class Checkpoints:
         _flush(self.folder)
         for old in sorted(self.folder.glob("[0-9]*"))[:-KEPT]:
             shutil.rmtree(old)
-
-
-def read_progress(path: Path) -> Progress:
-    """The progress a checkpoint holds."""
-    spelling = json.loads((path / "progress.json").read_text())
-    sums = [{name: (total, count) for name, (total, count) in spelling.pop(key, {}).items()} for key in ("losses", "telling")]
-    return Progress(losses=sums[0], telling=sums[1], **spelling)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,13 +15,14 @@ from models.batch import FeedBatch
 from models.learners.world import World
 from models.leveled import Leveled
 from models.ranker import Ranker
-from pipelines.train.checkpoint import Checkpoints, Progress
+from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import TrainConfig
 from pipelines.train.monitor import Monitor
-from pipelines.train.stream import InOrder, Stream
+from pipelines.train.progress import Progress
+from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.validation import validate
 
-STRETCHES = 10  # of an epoch, over which what a learner tells is averaged
+STRETCHES = 10  # of an epoch, over each of which the learner's diagnostics are averaged
 
 
 class Learner(Protocol):
@@ -43,7 +44,7 @@ class Learner(Protocol):
 
 
 class Reports(Protocol):
-    """What is told of a run; all but rank 0 tell nothing."""
+    """Reports of a run's progress; all ranks but the first report nothing."""
 
     def begin(self, progress: Progress, steps: int, epochs: int) -> None: ...
     def step(self, progress: Progress) -> None: ...
@@ -55,7 +56,7 @@ def fit(
     learner: Learner,
     ranker: Ranker | Leveled,
     stream: Stream,
-    valid: InOrder,
+    valid: StoredFeeds,
     config: TrainConfig,
     report: Reports,
     checkpoint: Checkpoints,
@@ -98,10 +99,10 @@ def train_epoch(
             progress.step += 1
             progress.total_steps += 1
             progress.add(losses, batch.candidates if batch is not None else 0)
-            progress.tell(learner.told())
+            progress.add_diagnostics(learner.told())
             is_last = progress.total_steps == config.max_steps or progress.step == stream.steps
             if is_last or progress.step * STRETCHES // stream.steps > (progress.step - 1) * STRETCHES // stream.steps:
-                progress.close_telling(progress.epoch + progress.step / stream.steps)
+                progress.close_stretch(progress.epoch + progress.step / stream.steps)
             now = time.perf_counter()
             progress.seconds, before = progress.seconds + now - before, now
             report.step(progress)
@@ -121,27 +122,13 @@ def close_epoch(
 ) -> bool:
     """Adds the epoch to the history and decides whether it was the best (returned) and whether it was the last."""
     value = monitor.value(metrics) if metrics is not None else None
-    best = progress.history[progress.best_epoch]["monitor"] if progress.best_epoch is not None else None
+    best = progress.history[progress.best_epoch].monitor if progress.best_epoch is not None else None
     # without validation, the last is the best
     better = learner.is_itself and (value is None or best is None or monitor.is_better(value, best))
-    progress.history.append(
-        {
-            "epoch": progress.epoch,
-            "total_steps": progress.total_steps,
-            "losses": {name: total / count for name, (total, count) in progress.losses.items() if count},
-            "told": progress.told,
-            "metrics": metrics,
-            "monitor": value,
-            "candidates": progress.candidates,
-            "seconds": progress.seconds,
-            "candidates_per_second": progress.candidates / progress.seconds,
-        }
-    )
+    record = progress.close_epoch(metrics, value)
     if better:
-        progress.best_epoch = progress.epoch
-    progress.epoch, progress.step = progress.epoch + 1, 0
-    progress.losses, progress.told, progress.candidates, progress.seconds = {}, [], 0.0, 0.0
-    stale = progress.epoch - 1 - (progress.best_epoch or 0)
+        progress.best_epoch = record.epoch
+    stale = record.epoch - (progress.best_epoch or 0)
     if progress.total_steps == config.max_steps:
         progress.stopped = f"stopped after train.max_steps={config.max_steps}"
     elif not learner.scheduled and stale >= config.patience:

@@ -4,18 +4,16 @@ What to go on from is decided by our own checkpoints, never by Ray's: a checkpoi
 a worker dies right after, and a run of a known name would silently take up its old state. Ray is told metrics only.
 """
 
-import json
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.config import ConfigError
-from pipelines.ray_private import most_resources, origin
+from pipelines.ray_private import most_resources
 from pipelines.train.config import TrainConfig
-from pipelines.train.report import HISTORY
+from pipelines.train.follow import Fitting, Lines, Records
+from pipelines.train.progress import EpochRecord
 from pipelines.train.worker import Run, work
 from pipelines.train.world import TorchWorld, from_rank_0
 
@@ -48,7 +46,7 @@ def check_cluster(config: TrainConfig) -> None:
 
 
 def train_on_ray(
-    run: Run, name: str, *, say: Callable[[str], None], on_epoch: Callable[[dict[str, Any]], None] | None = None
+    run: Run, name: str, *, say: Callable[[str], None], on_epoch: Callable[[EpochRecord], None] | None = None
 ) -> None:
     """Trains with Ray Train until the run is over. Lines and records come from files that rank 0 writes.
 
@@ -79,9 +77,9 @@ def train_on_ray(
     )
     stop = run.folder / STOP
     stop.unlink(missing_ok=True)
-    lines = _Lines(run.folder / LINES, say)
-    records = _Records(run.folder / HISTORY, on_epoch)
-    fitting = _Fitting(trainer)
+    lines = Lines(run.folder / LINES, say)
+    records = Records(run.folder, on_epoch)
+    fitting = Fitting(trainer)
     try:
         while not fitting.wait(POLL_SECONDS):
             lines.follow()
@@ -113,9 +111,9 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
         with (run.folder / LINES).open("a") as file:
             file.write(line + "\n")
 
-    def on_epoch(record: dict[str, Any]) -> None:
-        told = {name: record[name] for name in ("epoch", "total_steps", "monitor", "candidates_per_second")}
-        ray.train.report({**told, **{f"loss.{name}": value for name, value in record["losses"].items()}})
+    def on_epoch(record: EpochRecord) -> None:
+        numbers = {name: getattr(record, name) for name in ("epoch", "total_steps", "monitor", "candidates_per_second")}
+        ray.train.report({**numbers, **{f"loss.{name}": value for name, value in record.losses.items()}})
         if from_rank_0((run.folder / STOP).exists(), world):
             raise _Stopped
 
@@ -138,71 +136,3 @@ def _on_gpu() -> bool:
 
 class _Stopped(Exception):
     """The driver wants no further epoch."""
-
-
-class _Fitting:
-    """`trainer.fit()` in a thread, so that the caller can follow it."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
-        self.thread.start()
-
-    def _fit(self) -> None:
-        try:
-            self.error = self.trainer.fit().return_value
-        except BaseException as error:  # handed to the caller by `check`
-            self.error = error
-
-    def wait(self, seconds: float | None) -> bool:
-        self.thread.join(seconds)
-        return self.ended
-
-    @property
-    def ended(self) -> bool:
-        return not self.thread.is_alive()
-
-    def check(self) -> None:
-        """Raises what ended the training, as one line where a worker says why."""
-        if self.error is None:
-            return
-        for rank, failure in sorted(getattr(self.error, "worker_failures", {}).items()):
-            raise RuntimeError(f"training worker {rank} failed: {origin(failure)!r}") from self.error
-        raise self.error
-
-
-class _Lines:
-    """New lines of a file that grows."""
-
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self.path, self.say = path, say
-        self.read = path.stat().st_size if path.exists() else 0
-
-    def follow(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self.read)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self.read += len(whole) + len(newline)
-        for line in whole.decode().splitlines():
-            self.say(line)
-
-
-class _Records:
-    """New epochs of a run's history; those of earlier attempts have been told already."""
-
-    def __init__(self, path: Path, on_epoch: Callable[[dict[str, Any]], None] | None) -> None:
-        self.path, self.on_epoch = path, on_epoch
-        self.told = len(self._history())
-
-    def follow(self) -> None:
-        if self.on_epoch is None:
-            return
-        for record in self._history()[self.told :]:
-            self.told += 1
-            self.on_epoch(record)
-
-    def _history(self) -> list[dict[str, Any]]:
-        return json.loads(self.path.read_text()) if self.path.exists() else []

@@ -17,11 +17,11 @@ from models.leveled import Leveled
 from models.metrics.evaluation import Evaluation, Summary
 from models.ranker import Ranker
 from pipelines.train.heartbeat import with_heartbeat
-from pipelines.train.stream import InOrder
+from pipelines.train.stream import StoredFeeds
 from pipelines.train.world import device_of_group, exchange_bytes, from_rank_0
 
 
-def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str, Any] | None:
+def validate(ranker: Ranker | Leveled, valid: StoredFeeds, world: World) -> dict[str, Any] | None:
     """Metrics of the validation split, the same on every rank; None if the split is empty."""
     if not valid.groups:
         return None
@@ -29,7 +29,7 @@ def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str
     return together(with_heartbeat(lambda: scored(ranker, valid), world), world)
 
 
-def scored(ranker: Ranker | Leveled, valid: InOrder) -> Evaluation:
+def scored(ranker: Ranker | Leveled, valid: StoredFeeds) -> Evaluation:
     """What the ranker predicts of this rank's feeds. It must be in eval mode, and gradients off."""
     device = next(ranker.parameters()).device
     evaluation = Evaluation(valid.schema, ranker.trained)

@@ -17,12 +17,14 @@ from models.leveled import Leveled, ranker_of
 from models.ranker import Outcome, Ranker, RankerConfig
 from models.schema import Schema
 from pipelines.prepared import Prepared
-from pipelines.train.checkpoint import Checkpoints, Progress
+from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import TrainConfig
 from pipelines.train.loop import Reports, fit
 from pipelines.train.monitor import Monitor
+from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.progress import EpochRecord, Progress
 from pipelines.train.report import Report, Silent
-from pipelines.train.stream import InOrder, Plan, Stream, in_process, row_groups
+from pipelines.train.stream import StoredFeeds, Stream, in_process
 
 CHECKPOINTS = "checkpoints"
 
@@ -33,7 +35,7 @@ class Run:
 
     Attributes:
         data: the prepared folder; it and `folder` must be reachable from all workers.
-        folder: of checkpoints, history and TensorBoard.
+        folder: of checkpoints, history and TensorBoard files.
     """
 
     data: Path
@@ -49,7 +51,7 @@ def work(
     device: torch.device,
     *,
     say: Callable[[str], None],
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Progress:
     """Trains as this rank of the world until the run is over. Sets the process's random seeds.
 
@@ -59,7 +61,7 @@ def work(
     """
     config, schema = run.config, run.schema
     prepared = Prepared.open(run.data, schema=schema)
-    plan = plan_of(run, prepared, rank=world.rank, size=world.size)
+    order = feed_order(run, prepared, rank=world.rank, size=world.size)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
@@ -70,11 +72,11 @@ def work(
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
             for each in ranker.rankers if isinstance(ranker, Leveled) else [ranker]:
                 train_in_bf16(each, device)
-        span = span_of(run, prepared, plan) if is_leveled(run.model.learner) else None
+        span = span_of(run, prepared, order) if is_leveled(run.model.learner) else None
         learner = build_learner(ranker, schema, run.model.learner, config.optimiser, world, span)
         _seed(config.seed, world.rank)  # other dropout on every rank
-        stream = Stream(plan, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
-        valid = InOrder(
+        stream = Stream(order, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
+        valid = StoredFeeds(
             groups=row_groups(prepared.files("valid")),
             schema=schema,
             batch_feeds=config.batch_feeds,
@@ -90,8 +92,9 @@ def work(
         torch.set_num_threads(threads)
 
 
-def plan_of(run: Run, prepared: Prepared, *, rank: int, size: int) -> Plan:
-    return Plan(
+def feed_order(run: Run, prepared: Prepared, *, rank: int, size: int) -> FeedOrder:
+    """The order in which a rank of the run reads its training feeds."""
+    return FeedOrder(
         groups=row_groups(prepared.files("train")),
         seed=run.config.seed,
         batch_feeds=run.config.batch_feeds,
@@ -101,7 +104,7 @@ def plan_of(run: Run, prepared: Prepared, *, rank: int, size: int) -> Plan:
     )
 
 
-def span_of(run: Run, prepared: Prepared, plan: Plan) -> Span:
+def span_of(run: Run, prepared: Prepared, order: FeedOrder) -> Span:
     """What a learner that plans the whole training is told of it.
 
     Raises:
@@ -115,7 +118,7 @@ def span_of(run: Run, prepared: Prepared, plan: Plan) -> Span:
         )
     return Span(
         epochs=run.config.epochs,
-        steps=plan.steps,
+        steps=order.steps,
         max_steps=run.config.max_steps,
         candidates_of_level=tuple(counts) or (0,) * len(run.schema.levels.names),
     )

@@ -1,7 +1,6 @@
 """Training in this process: early stopping, going on, bundles, refusals."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -22,11 +21,13 @@ from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
 from pipelines.train import TrainConfig, checkpoint, train
-from pipelines.train.checkpoint import Checkpoints, Progress, read_progress
+from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.loop import fit
 from pipelines.train.monitor import Monitor
+from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.progress import Progress, read_history, read_progress
 from pipelines.train.report import Silent
-from pipelines.train.stream import InOrder, Plan, Stream, row_groups
+from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.worker import train_in_bf16
 from tests.pipelines.fabricate import fabricate
 
@@ -60,14 +61,14 @@ def same(first, second):
 
 def test_a_run_leaves_history_bundle_and_curves(undisturbed, prepared):
     result, said = undisturbed
-    assert [record["epoch"] for record in result.history] == [0, 1, 2]
-    assert [record["total_steps"] for record in result.history] == [8, 16, 24]
-    assert result.history[0]["losses"].keys() == set(prepared.schema.target_names)
+    assert [record.epoch for record in result.history] == [0, 1, 2]
+    assert [record.total_steps for record in result.history] == [8, 16, 24]
+    assert result.history[0].losses.keys() == set(prepared.schema.target_names)
     candidates = sum(batch.candidates for batch in in_order(prepared, "train").batches())
-    assert [record["candidates"] for record in result.history] == [candidates] * 3
-    assert result.best_metrics["monitor"] == max(record["monitor"] for record in result.history)
+    assert [record.candidates for record in result.history] == [candidates] * 3
+    assert result.best.monitor == max(record.monitor for record in result.history)
     output = result.bundle_path.parent
-    assert json.loads((output / "history.json").read_text()) == result.history
+    assert read_history(output) == result.history
     assert list((output / "tensorboard").glob("events*"))
     assert said[0] == "Training on 120 feeds, 8 steps an epoch, in this process."
     assert said[-1].startswith("epoch 3/3 done") and said[-1].endswith("all epochs done")
@@ -87,7 +88,7 @@ def test_curves_have_one_point_a_step_also_after_a_break(undisturbed, prepared, 
     points = curves.Scalars("valid/click.auc")
     assert [point.step for point in points] == [8, 16, 24]
     assert [point.value for point in points] == pytest.approx(
-        [record["metrics"]["targets"]["click"]["auc"] for record in result.history]
+        [record.metrics["targets"]["click"]["auc"] for record in result.history]
     )
     assert [point.step for point in curves.Scalars("loss_of_epoch/order")] == [8, 16, 24]
 
@@ -101,12 +102,12 @@ def test_lines_between_tell_how_far_it_is(prepared, tmp_path, monkeypatch):
 
 
 def test_training_lowers_the_loss(undisturbed):
-    first, *_, last = (sum(record["losses"].values()) for record in undisturbed[0].history)
+    first, *_, last = (sum(record.losses.values()) for record in undisturbed[0].history)
     assert last < first
 
 
 def in_order(prepared, split):
-    return InOrder(groups=row_groups(prepared.files(split)), schema=prepared.schema, batch_feeds=7)
+    return StoredFeeds(groups=row_groups(prepared.files(split)), schema=prepared.schema, batch_feeds=7)
 
 
 def test_the_bundle_predicts_what_validation_measured(undisturbed, prepared):
@@ -129,7 +130,7 @@ def test_two_steps_counted_by_hand(prepared, tmp_path):
     """`max_steps` ends in the middle of an epoch, after as many steps as it says."""
     result = train(prepared, MODEL, replace(CONFIG, max_steps=2), output=tmp_path / "run", say=lambda line: None)
     (record,) = result.history
-    assert record["total_steps"] == 2
+    assert record.total_steps == 2
     assert read_progress(result.checkpoint).stopped == "stopped after train.max_steps=2"
 
 
@@ -185,10 +186,8 @@ def test_a_run_that_breaks_goes_on_to_the_same_weights(steps, undisturbed, prepa
     line = None if went_on is None else f"Going on at epoch {went_on[0]}, step {went_on[1]} of 8."
     assert (line in said) if line else not any("Going on" in said_line for said_line in said)
     assert same(weights(result), weights(undisturbed[0]))
-    without_time = [{name: value for name, value in record.items() if "second" not in name} for record in (*result.history,)]
-    assert without_time == [
-        {name: value for name, value in record.items() if "second" not in name} for record in undisturbed[0].history
-    ]
+    without_time = lambda history: [replace(record, seconds=0, candidates_per_second=0) for record in history]
+    assert without_time(result.history) == without_time(undisturbed[0].history)
 
 
 def test_a_bundle_lost_between_checkpoint_and_its_writing_is_made_again(undisturbed, prepared, tmp_path):
@@ -211,7 +210,7 @@ def test_what_on_epoch_raises_ends_the_run_and_it_can_go_on(undisturbed, prepare
     told = []
 
     def enough(record):
-        told.append(record["epoch"])
+        told.append(record.epoch)
         if len(told) == 2:
             raise RuntimeError("enough")
 
@@ -231,7 +230,7 @@ TELLING = replace(CONFIG, epochs=2, batch_feeds=5, checkpoint_every_steps=4)  # 
 
 
 def test_a_learner_that_tells_nothing_leaves_nothing(undisturbed):
-    assert [record["told"] for record in undisturbed[0].history] == [[], [], []]
+    assert [record.diagnostics for record in undisturbed[0].history] == [[], [], []]
 
 
 def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, monkeypatch):
@@ -244,8 +243,8 @@ def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, 
     result = train(prepared, ADAPTIVE, replace(TELLING, max_steps=34), output=tmp_path / "run", say=lambda line: None)
     ends = [3, 5, 8, 10, 12, 15, 17, 20, 22, 24]
     ends += [27, 29, 32, 34]  # stopped by max_steps in the middle of an epoch
-    points = [point for record in result.history for point in record["told"]]
-    assert [len(record["told"]) for record in result.history] == [10, 4]
+    points = [point for record in result.history for point in record.diagnostics]
+    assert [len(record.diagnostics) for record in result.history] == [10, 4]
     assert [point["progress"] for point in points] == pytest.approx([end / 24 for end in ends])
     names = [f"{what}.{target}" for what in ("weight", "cosine") for target in ("goods_bag", "order", "stay")]
     for first, last, point in zip([0, *ends], ends, points, strict=False):
@@ -255,7 +254,7 @@ def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, 
     assert points[0]["weight.order"] != points[-1]["weight.order"]
     curves = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     curves.Reload()
-    drawn = curves.Scalars("told/cosine.order")
+    drawn = curves.Scalars("diagnostics/cosine.order")
     assert [point.step for point in drawn] == ends
     assert [point.value for point in drawn] == pytest.approx([point["cosine.order"] for point in points])
 
@@ -278,7 +277,7 @@ def test_what_was_told_survives_a_break_bit_for_bit(steps, prepared, tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             train(prepared, ADAPTIVE, TELLING, output=tmp_path / "run", say=lambda line: None)
     result = train(prepared, ADAPTIVE, TELLING, output=tmp_path / "run", say=lambda line: None)
-    assert [record["told"] for record in result.history] == [record["told"] for record in whole.history]
+    assert [record.diagnostics for record in result.history] == [record.diagnostics for record in whole.history]
     assert same(weights(result), weights(whole))
 
 
@@ -411,10 +410,10 @@ class Scripted(nn.Module):
 
 
 def scripted_run(prepared, folder, qualities, config, *, valid="valid"):
-    plan = Plan(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=40, window_groups=4)
-    ranker = Scripted(qualities, plan.steps)
+    order = FeedOrder(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=40, window_groups=4)
+    ranker = Scripted(qualities, order.steps)
     checkpoints = Checkpoints(folder)
-    stream, held_out = Stream(plan, prepared.schema), in_order(prepared, valid)
+    stream, held_out = Stream(order, prepared.schema), in_order(prepared, valid)
     progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, Solo())
     return progress, load_file(checkpoints.latest() / "best.safetensors")["quality"].item()
 
@@ -426,13 +425,13 @@ def test_early_stopping_keeps_the_best_epoch(prepared, tmp_path):
     assert progress.best_epoch == 2
     assert best == pytest.approx(0.45)
     assert progress.stopped == "stopped early: no better auc for 2 epochs"
-    assert progress.history[0]["losses"] == {"click": 0.5}
+    assert progress.history[0].losses == {"click": 0.5}
 
 
 def test_a_monitor_can_be_better_when_smaller(prepared, tmp_path):
     qualities = [0.1, 0.45, 0.2, 0.1]
     progress, best = scripted_run(prepared, tmp_path, qualities, TrainConfig(epochs=4, monitor="click.log_loss", patience=1))
-    values = [record["monitor"] for record in progress.history]
+    values = [record.monitor for record in progress.history]
     assert len(values) == 3 and best == pytest.approx(0.45)
     assert values[1] == min(values)
 
@@ -440,7 +439,7 @@ def test_a_monitor_can_be_better_when_smaller(prepared, tmp_path):
 def test_without_validation_feeds_the_last_epoch_is_kept(prepared, tmp_path):
     progress, best = scripted_run(prepared, tmp_path, [0.4, 0.3, 0.2], TrainConfig(epochs=3, patience=1), valid="test")
     assert (progress.best_epoch, best) == (2, pytest.approx(0.2))
-    assert [record["monitor"] for record in progress.history] == [None] * 3
+    assert [record.monitor for record in progress.history] == [None] * 3
 
 
 def test_the_default_monitor_is_the_mean_auc_of_trained_binary_targets(tiny_schema):

@@ -12,6 +12,7 @@ from models.config import ConfigError
 from models.metrics.evaluation import Evaluation, Summary
 from pipelines.train import checkpoint
 from pipelines.train.heartbeat import with_heartbeat
+from pipelines.train.progress import read_progress
 from pipelines.train.worker import CHECKPOINTS, Run, work
 from pipelines.train.world import TorchWorld
 from tests.pipelines.fabricate import fabricate
@@ -54,7 +55,7 @@ def test_a_rank_may_work_alone_for_longer_than_the_timeout(tmp_path):
     run = Run(data=prepared.path, schema=prepared.schema, model=MODEL, config=config, folder=tmp_path / "two")
     multiprocessing.spawn(work_slowly, (run, tmp_path / "store"), nprocs=2)
     last = checkpoint.Checkpoints(run.folder / CHECKPOINTS).latest()
-    assert checkpoint.read_progress(last).stopped == "all epochs done"
+    assert read_progress(last).stopped == "all epochs done"
 
 
 def fail_on_rank_1(rank: int, store: Path, found: Path) -> None:

@@ -21,7 +21,8 @@ from models.ranker import Ranker
 from models.zoo import ZOO
 from pipelines.prepared import Prepared
 from pipelines.train import world as train_world
-from pipelines.train.stream import InOrder, Plan, Stream, row_groups
+from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.validation import together, validate
 from pipelines.train.world import TorchWorld, all_objects, exchange_bytes, from_rank_0
 from tests.pipelines.fabricate import fabricate
@@ -46,15 +47,15 @@ def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, t
     config = smaller(ZOO[system])
     ranker = ranker_of(prepared.schema, config, prepared.encoder.table_sizes).double()
     groups = row_groups(prepared.files("train"))
-    plan = Plan(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=world.rank, size=world.size)
+    order = FeedOrder(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=world.rank, size=world.size)
     counts = tuple(prepared.manifest["splits"]["train"]["candidates_by_level"])
-    span = Span(epochs=1, steps=plan.steps, candidates_of_level=counts)
+    span = Span(epochs=1, steps=order.steps, candidates_of_level=counts)
     learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], world, span)
     losses, had_data = [], []
-    for batch in Stream(plan, prepared.schema, preferences=True).epoch(0):
+    for batch in Stream(order, prepared.schema, preferences=True).epoch(0):
         had_data.append(batch is not None)
         as_float64 = lambda tensor: tensor.double() if tensor.is_floating_point() else tensor
-        losses.append(learner.step(None if batch is None else batch.map(as_float64), progress=len(losses) / plan.steps))
+        losses.append(learner.step(None if batch is None else batch.map(as_float64), progress=len(losses) / order.steps))
     return ranker.state_dict(), losses, had_data
 
 
@@ -103,7 +104,7 @@ def validated(data: Path, world) -> dict:
     torch.manual_seed(0)
     ranker = ranker_of(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes)
     groups = row_groups(prepared.files("train"))
-    valid = InOrder(groups=groups, schema=prepared.schema, batch_feeds=7, rank=world.rank, size=world.size)
+    valid = StoredFeeds(groups=groups, schema=prepared.schema, batch_feeds=7, rank=world.rank, size=world.size)
     return validate(ranker, valid, world)
 
 

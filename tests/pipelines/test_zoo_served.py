@@ -78,7 +78,7 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
     learnt = [target for target in TARGETS if bundle.model.weighting != FixedConfig(targets="roots") or target == "click"]
     assert bundle.model == ZOO[name] and [*bundle.metrics["targets"]] == learnt
     compared = bundle.ranker.together.names if bundle.ranker.together else ()
-    assert trained.history[0]["losses"].keys() == {*TARGETS, *bundle.ranker.penalties, *compared}
+    assert trained.history[0].losses.keys() == {*TARGETS, *bundle.ranker.penalties, *compared}
 
     client = served(trained.bundle_path, store)
     answer = client.post("/rank", json=BODY)

@@ -7,7 +7,7 @@ killed is simply asked for again, less what is finished.
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
@@ -16,6 +16,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from pipelines.prepared import Prepared
 from pipelines.ray_private import plain_tune_output
 from pipelines.train import train
+from pipelines.train.progress import EpochRecord
 from pipelines.train.worker import CHECKPOINTS
 from pipelines.tune.ray_tune import EPOCH, OBJECTIVE, one_line
 from pipelines.tune.structure.problem import Problem, Seeded
@@ -69,12 +70,12 @@ def _trial(sampled: dict[str, Any], problem: Problem, trainings: list[Seeded]) -
     prepared = Prepared.open(problem.prepared, schema=problem.schema_with(graph))
     told = []
 
-    def tell(record: Mapping[str, Any]) -> None:
-        told.append(record["epoch"])
-        tune.report({OBJECTIVE: record["monitor"], EPOCH: record["epoch"] + 1})
+    def tell(record: EpochRecord) -> None:
+        told.append(record.epoch)
+        tune.report({OBJECTIVE: record.monitor, EPOCH: record.epoch + 1})
 
     result = train(prepared, model, train_config, output=folder, on_epoch=tell)
-    if result.history[-1]["epoch"] not in told:  # the training was over, but Tune had not heard of its end
+    if result.history[-1].epoch not in told:  # the training was over, but Tune had not heard of its end
         tell(result.history[-1])
     problem.score(graph, seed)  # fails here if the metrics are not what the score needs
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the bundle, history and curves stay
