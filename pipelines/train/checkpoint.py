@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.config import ConfigError
-from models.learners.world import World
+from models.learners.world import World as WorkerGroup
 from pipelines.train.heartbeat import with_heartbeat
+from pipelines.train.process_group import all_objects, from_rank_0
 from pipelines.train.progress import Progress, read_progress
-from pipelines.train.world import all_objects, from_rank_0
 
 KEPT = 2
 
@@ -84,22 +84,27 @@ class Checkpoints:
         """The last whole checkpoint."""
         return max(self.folder.glob("[0-9]*"), default=None)
 
-    def restore(self, ranker: nn.Module, learner: Any, world: World) -> Progress:
+    def restore(self, ranker: nn.Module, learner: Any, group: WorkerGroup) -> Progress:
         """Puts the last checkpoint into ranker, learner and random states; on every rank. Starts at nothing without one.
 
         A rank that the checkpoint does not know, because there were fewer, keeps its own random state.
         """
-        path = from_rank_0(self.latest(), world)
+        path = from_rank_0(self.latest(), group)
         if path is None:
             return Progress()
-        state = torch.load(path / "state.pt", map_location=self.device, weights_only=True)
-        ranker.load_state_dict(load_file(path / "weights.safetensors"))
+
+        def read() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+            state = torch.load(path / "state.pt", map_location=self.device, weights_only=True)
+            return state, load_file(path / "weights.safetensors")
+
+        state, weights = with_heartbeat(read, group)
+        ranker.load_state_dict(weights)
         learner.load_state_dict(state["learner"])
-        if world.rank < len(state["random"]):
-            _set_random_state(state["random"][world.rank])
+        if group.rank < len(state["random"]):
+            _set_random_state(state["random"][group.rank])
         return read_progress(path)
 
-    def save(self, ranker: nn.Module, learner: Any, progress: Progress, world: World, *, best: bool = False) -> None:
+    def save(self, ranker: nn.Module, learner: Any, progress: Progress, group: WorkerGroup, *, best: bool = False) -> None:
         """Has a checkpoint written: every rank gives its random state, rank 0 copies the rest and begins to write.
 
         Returns when the copy is made. If the checkpoint before is still being written, it is waited for first.
@@ -110,11 +115,11 @@ class Checkpoints:
         Raises:
             ConfigError: the checkpoint before could not be written.
         """
-        random_states = all_objects(_random_state(), world)
+        random_states = all_objects(_random_state(), group)
 
         def copy_and_begin() -> None:
             self._finish_writing()
-            if world.rank == 0:
+            if group.rank == 0:
                 snapshot = _Snapshot(
                     weights=_copied(ranker.state_dict()),
                     state=_copied({"learner": learner.state_dict(), "random": random_states}),
@@ -124,15 +129,15 @@ class Checkpoints:
                 self._thread = threading.Thread(target=self._write_or_note, args=[snapshot], name="checkpoint", daemon=True)
                 self._thread.start()
 
-        with_heartbeat(copy_and_begin, world)
+        with_heartbeat(copy_and_begin, group)
 
-    def wait(self, world: World) -> None:
+    def wait(self, group: WorkerGroup) -> None:
         """Returns when the last checkpoint is whole on the disk; every rank takes part.
 
         Raises:
             ConfigError: it could not be written.
         """
-        with_heartbeat(self._finish_writing, world)
+        with_heartbeat(self._finish_writing, group)
 
     def _finish_writing(self) -> None:
         if self._thread is not None:
@@ -148,7 +153,7 @@ class Checkpoints:
         except Exception as error:  # handed to whoever waits; PyTorch and safetensors hide a full disk in errors of their own
             self._error = ConfigError(
                 f"the checkpoint after step {snapshot.progress['total_steps']} could not be written to {self.folder}: "
-                f"{_cause(error)}. It takes {snapshot.bytes / 1e6:,.0f} MB; make room, and start again to go on from the one "
+                f"{_cause(error)}. It takes {snapshot.bytes / 1e6:,.1f} MB; make room, and start again to go on from the one "
                 "before."
             )
             self._error.__cause__ = error

@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from models.learners.world import World
-from pipelines.train.world import all_objects, device_of_group
+from models.learners.world import World as WorkerGroup
+from pipelines.train.process_group import all_objects, device_of_group
 
 T = TypeVar("T")
 
 SECONDS = 0.2  # between two signs of life; far below any timeout, and one of them costs less than a millisecond
 
 
-def with_heartbeat(work: Callable[[], T], world: World) -> T:
+def with_heartbeat(work: Callable[[], T], group: WorkerGroup) -> T:
     """Does this rank's work and returns what it made, once all ranks have done theirs. Every rank takes part.
 
     A collective operation ends the whole training when a rank comes to it later than the group's timeout. Work that differs in
@@ -30,7 +30,7 @@ def with_heartbeat(work: Callable[[], T], world: World) -> T:
         Exception: what a rank's work raised, on every rank (of several, each raises its own or else that of the lowest rank).
             Work that has not finished by then is left behind in its thread.
     """
-    if world.size == 1:
+    if group.size == 1:
         with torch.no_grad():
             return work()
     job = _Job(work)
@@ -39,12 +39,12 @@ def with_heartbeat(work: Callable[[], T], world: World) -> T:
         job.wait(SECONDS)
         finished, failed = job.status
         counts = torch.tensor([finished, failed], dtype=torch.int64, device=device)
-        world.sum_(counts)
+        group.sum_(counts)
         all_finished, any_failed = counts.tolist()
         if any_failed:
-            errors = all_objects(_sendable(job.error) if failed else None, world)
+            errors = all_objects(_sendable(job.error) if failed else None, group)
             raise job.error or next(error for error in errors if error is not None)
-        if all_finished == world.size:
+        if all_finished == group.size:
             return job.result  # type: ignore[return-value]
 
 

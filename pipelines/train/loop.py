@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from models.batch import FeedBatch
-from models.learners.world import World
+from models.learners.world import World as WorkerGroup
 from models.leveled import Leveled
 from models.ranker import Ranker
 from pipelines.train.checkpoint import Checkpoints
@@ -44,7 +44,7 @@ class Learner(Protocol):
 
 
 class Reports(Protocol):
-    """Reports of a run's progress; all ranks but the first report nothing."""
+    """What the loop asks of whoever reports on a run (`report`)."""
 
     def begin(self, progress: Progress, steps: int, epochs: int) -> None: ...
     def step(self, progress: Progress) -> None: ...
@@ -60,20 +60,23 @@ def fit(
     config: TrainConfig,
     report: Reports,
     checkpoint: Checkpoints,
-    world: World,
+    group: WorkerGroup,
 ) -> Progress:
-    """Trains until the epochs are over or validation stops getting better; goes on from the last checkpoint."""
+    """Trains until the epochs are over or validation stops getting better; goes on from the last checkpoint.
+
+    Every rank calls it with its own streams; all return the same progress but for `seconds`.
+    """
     monitor = Monitor(stream.schema, config.monitor, ranker.trained)
-    progress = checkpoint.restore(ranker, learner, world)  # every rank, the same files
+    progress = checkpoint.restore(ranker, learner, group)  # every rank, the same files
     report.begin(progress, stream.steps, config.epochs)
     with checkpoint, closing(report):
         while progress.stopped is None:
-            train_epoch(learner, ranker, stream, config, report, checkpoint, world, progress)  # every rank, as many steps
-            metrics = validate(ranker, valid, world)  # every rank its part; the merged result on all
+            train_epoch(learner, ranker, stream, config, report, checkpoint, group, progress)  # every rank, as many steps
+            metrics = validate(ranker, valid, group)  # every rank its part; the merged result on all
             better = close_epoch(progress, metrics, monitor, config, learner)
-            checkpoint.save(ranker, learner, progress, world, best=better)  # every rank takes part, rank 0 writes
+            checkpoint.save(ranker, learner, progress, group, best=better)  # every rank takes part; written meanwhile
             report.epoch(progress)
-        checkpoint.wait(world)  # a training is not over before its last checkpoint is whole
+        checkpoint.wait(group)  # a training is not over before its last checkpoint is whole
     return progress
 
 
@@ -84,7 +87,7 @@ def train_epoch(
     config: TrainConfig,
     report: Reports,
     checkpoint: Checkpoints,
-    world: World,
+    group: WorkerGroup,
     progress: Progress,
 ) -> None:
     """The steps of `progress.epoch` that are left; leaves `progress` behind the last of them."""
@@ -110,10 +113,10 @@ def train_epoch(
                 break
             is_due |= config.checkpoint_every_steps is not None and progress.step % config.checkpoint_every_steps == 0
             if is_due and learner.at_rest:
-                checkpoint.save(ranker, learner, progress, world)
+                checkpoint.save(ranker, learner, progress, group)
                 is_due, before = False, time.perf_counter()
     candidates = torch.tensor(progress.candidates, dtype=torch.float64, device=device)
-    world.sum_(candidates)
+    group.sum_(candidates)
     progress.candidates = candidates.item()
 
 

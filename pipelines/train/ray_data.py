@@ -1,4 +1,4 @@
-"""Parts read by Ray Data: tasks on any node read, decode and shuffle windows while the workers train.
+"""Reading by Ray Data: tasks on any node read, decode and shuffle windows while the workers train.
 
 Not the default. Measured on 200 k candidates of EB-NeRD, 47 columns, one core: a thread of the worker supplies 0.8-0.95 M
 candidates/s for 1.0 us CPU each, Ray Data 0.3-0.4 M/s, and receiving its blocks costs the worker 0.9 us each, so it takes

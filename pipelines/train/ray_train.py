@@ -1,7 +1,7 @@
-"""The same run on many workers: Ray Train starts them, restarts lost ones and sets up the process group.
+"""The same run on many workers, which Ray Train starts, starts again when they are lost, and joins to a process group.
 
-What to go on from is decided by our own checkpoints, never by Ray's: a checkpoint handed to `ray.train.report` is lost when
-a worker dies right after, and a run of a known name would silently take up its old state. Ray is told metrics only.
+A run goes on from its own checkpoints, never from Ray's: a checkpoint handed to `ray.train.report` is lost when a worker dies
+right after, and a run of a known name would silently take up its old state. Ray gets metrics only.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from models.config import ConfigError
 from pipelines.ray_private import most_resources
 from pipelines.train.config import TrainConfig
 from pipelines.train.follow import Fitting, Lines, Records
+from pipelines.train.process_group import TorchGroup, from_rank_0
 from pipelines.train.progress import EpochRecord
 from pipelines.train.worker import Run, work
-from pipelines.train.world import TorchWorld, from_rank_0
 
 LINES = "progress.log"
 STOP = ".stop"
@@ -104,7 +104,7 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
     import ray.train.torch
 
     run: Run = loop_config["run"]
-    world = TorchWorld()
+    group = TorchGroup()
     device = ray.train.torch.get_device() if _on_gpu() else torch.device("cpu")
 
     def say(line: str) -> None:
@@ -114,11 +114,11 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
     def on_epoch(record: EpochRecord) -> None:
         numbers = {name: getattr(record, name) for name in ("epoch", "total_steps", "monitor", "candidates_per_second")}
         ray.train.report({**numbers, **{f"loss.{name}": value for name, value in record.losses.items()}})
-        if from_rank_0((run.folder / STOP).exists(), world):
+        if from_rank_0((run.folder / STOP).exists(), group):
             raise _Stopped
 
     try:
-        work(run, world, device, say=say, on_epoch=on_epoch)
+        work(run, group, device, say=say, on_epoch=on_epoch)
     except _Stopped:
         pass
     except (ConfigError, FloatingPointError) as error:

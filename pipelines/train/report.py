@@ -16,7 +16,7 @@ STEPS_BETWEEN_POINTS = 20  # of the loss curves
 
 
 class Silent:
-    """What all ranks but the first report: nothing, but `on_epoch` is called."""
+    """Reports nothing, as all ranks but the first do; `on_epoch` is called all the same."""
 
     def __init__(self, on_epoch: Callable[[EpochRecord], None] | None = None) -> None:
         self.on_epoch = on_epoch

@@ -1,4 +1,4 @@
-"""Training: prepared feeds and a ranker's config in, a bundle with the best epoch's weights out."""
+"""Training takes prepared feeds and a ranker's config, and leaves a bundle with the best epoch's weights."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.config import ConfigError, to_dict
-from models.learners.world import Solo
+from models.learners.world import Solo as SingleWorker
 from models.leveled import ranker_of
 from models.ranker import RankerConfig
 from models.schema import Schema
@@ -36,7 +36,7 @@ class TrainResult:
     Attributes:
         bundle_path: the best epoch's ranker.
         checkpoint: the last checkpoint.
-        history: a record an epoch: losses, validation metrics, throughput.
+        history: a record of every epoch.
         best: the record of the best epoch.
         seconds: of training steps, without validation.
         candidates_per_second: over all epochs.
@@ -120,7 +120,7 @@ def train(
 def _trained(
     run: Run, order: FeedOrder, name: str, say: Callable[[str], None], on_epoch: Callable[[EpochRecord], None] | None
 ) -> Path:
-    """Trains and returns the last checkpoint."""
+    """Trains until the run is over, and returns its last checkpoint."""
     workers, groups = run.config.workers, len(order.groups)
     where = f"{workers} Ray worker{'s' if workers > 1 else ''}" if workers else "in this process"
     say(f"Training on {order.feeds:,} feeds, {order.steps:,} steps an epoch, {where}.")
@@ -132,7 +132,7 @@ def _trained(
 
         train_on_ray(run, name, say=say, on_epoch=on_epoch)
     else:
-        work(run, Solo(), _device(run.config), say=say, on_epoch=on_epoch)
+        work(run, SingleWorker(), _device(run.config), say=say, on_epoch=on_epoch)
     last = _finished(run.folder)
     if last is None:
         raise ConfigError(f"the workers left nothing in {run.folder}: it must lie on a file system that all nodes share.")

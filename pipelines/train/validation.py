@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from models.learners.world import World
+from models.learners.world import World as WorkerGroup
 from models.leveled import Leveled
 from models.metrics.evaluation import Evaluation, Summary
 from models.ranker import Ranker
 from pipelines.train.heartbeat import with_heartbeat
+from pipelines.train.process_group import device_of_group, exchange_bytes, from_rank_0
 from pipelines.train.stream import StoredFeeds
-from pipelines.train.world import device_of_group, exchange_bytes, from_rank_0
 
 
-def validate(ranker: Ranker | Leveled, valid: StoredFeeds, world: World) -> dict[str, Any] | None:
+def validate(ranker: Ranker | Leveled, valid: StoredFeeds, group: WorkerGroup) -> dict[str, Any] | None:
     """Metrics of the validation split, the same on every rank; None if the split is empty."""
     if not valid.groups:
         return None
     ranker.eval()
-    return together(with_heartbeat(lambda: scored(ranker, valid), world), world)
+    return together(with_heartbeat(lambda: scored(ranker, valid), group), group)
 
 
 def scored(ranker: Ranker | Leveled, valid: StoredFeeds) -> Evaluation:
@@ -47,41 +47,41 @@ def scored(ranker: Ranker | Leveled, valid: StoredFeeds) -> Evaluation:
     return evaluation
 
 
-def together(own: Evaluation, world: World) -> dict[str, Any]:
+def together(own: Evaluation, group: WorkerGroup) -> dict[str, Any]:
     """The metrics of what all ranks have scored, on every rank.
 
     Metrics by user want all of a user's feeds on one rank, wherever they lay in the files; so everything is sent to the rank
     that a hash of its user names. Each rank summarises its users, which is most of the work, and rank 0 puts the summaries
     together.
     """
-    if world.size == 1:
+    if group.size == 1:
         return own.result()
     mine = Evaluation(own.schema, own.targets, limit=own.limit)
-    rows = torch.from_numpy(with_heartbeat(own.rows_by_halvings, world)).to(device_of_group())
-    world.sum_(rows)
+    rows = torch.from_numpy(with_heartbeat(own.rows_by_halvings, group)).to(device_of_group())
+    group.sum_(rows)
 
     def by_user() -> list[Evaluation]:
         own.keep_within_limit(rows.cpu().numpy())
-        return own.by_user(world.size)
+        return own.by_user(group.size)
 
     def summary() -> Summary | None:
         for part in parts:
             mine.merge(part)
         return mine.summary()
 
-    parts = exchanged(by_user, world)
-    summaries = exchanged(lambda: [summary(), *[None] * (world.size - 1)], world)
-    result = with_heartbeat(lambda: Summary.together(summaries).result() if world.rank == 0 else None, world)
-    return from_rank_0(result, world)
+    parts = exchanged(by_user, group)
+    summaries = exchanged(lambda: [summary(), *[None] * (group.size - 1)], group)
+    result = with_heartbeat(lambda: Summary.together(summaries).result() if group.rank == 0 else None, group)
+    return from_rank_0(result, group)
 
 
-def exchanged(values: Callable[[], Sequence[Any]], world: World) -> list[Any]:
+def exchanged(values: Callable[[], Sequence[Any]], group: WorkerGroup) -> list[Any]:
     """Sends the r-th of the picklable values to rank r; returns what every rank sent to this one, in rank order.
 
     Args:
         values: makes them, one a rank; may take its time.
     """
-    sent = with_heartbeat(lambda: [pickle.dumps(value) for value in values()], world)
-    received = exchange_bytes(sent, world)
+    sent = with_heartbeat(lambda: [pickle.dumps(value) for value in values()], group)
+    received = exchange_bytes(sent, group)
     del sent
-    return with_heartbeat(lambda: [pickle.loads(part) for part in received], world)
+    return with_heartbeat(lambda: [pickle.loads(part) for part in received], group)

@@ -11,8 +11,8 @@ import torch
 
 from models.config import ConfigError
 from models.learners import build_learner, is_leveled
-from models.learners.span import Span
-from models.learners.world import World
+from models.learners.span import Span as Schedule
+from models.learners.world import World as WorkerGroup
 from models.leveled import Leveled, ranker_of
 from models.ranker import Outcome, Ranker, RankerConfig
 from models.schema import Schema
@@ -24,7 +24,7 @@ from pipelines.train.monitor import Monitor
 from pipelines.train.order import FeedOrder, row_groups
 from pipelines.train.progress import EpochRecord, Progress
 from pipelines.train.report import Report, Silent
-from pipelines.train.stream import StoredFeeds, Stream, in_process
+from pipelines.train.stream import Reader, StoredFeeds, Stream, in_process
 
 CHECKPOINTS = "checkpoints"
 
@@ -47,13 +47,13 @@ class Run:
 
 def work(
     run: Run,
-    world: World,
+    group: WorkerGroup,
     device: torch.device,
     *,
     say: Callable[[str], None],
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Progress:
-    """Trains as this rank of the world until the run is over. Sets the process's random seeds.
+    """Trains as one rank of the group until the run is over. Sets the process's random seeds.
 
     Args:
         say: where rank 0's lines go.
@@ -61,7 +61,7 @@ def work(
     """
     config, schema = run.config, run.schema
     prepared = Prepared.open(run.data, schema=schema)
-    order = feed_order(run, prepared, rank=world.rank, size=world.size)
+    order = feed_order(run, prepared, rank=group.rank, size=group.size)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
@@ -72,22 +72,22 @@ def work(
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
             for each in ranker.rankers if isinstance(ranker, Leveled) else [ranker]:
                 train_in_bf16(each, device)
-        span = span_of(run, prepared, order) if is_leveled(run.model.learner) else None
-        learner = build_learner(ranker, schema, run.model.learner, config.optimiser, world, span)
-        _seed(config.seed, world.rank)  # other dropout on every rank
+        schedule = schedule_of(run, prepared, order) if is_leveled(run.model.learner) else None
+        learner = build_learner(ranker, schema, run.model.learner, config.optimiser, group, schedule)
+        _seed(config.seed, group.rank)  # every rank draws other dropout
         stream = Stream(order, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
         valid = StoredFeeds(
             groups=row_groups(prepared.files("valid")),
             schema=schema,
             batch_feeds=config.batch_feeds,
-            rank=world.rank,
-            size=world.size,
+            rank=group.rank,
+            size=group.size,
         )
         monitor = Monitor(schema, config.monitor).name
         report: Reports = Silent(on_epoch)
-        if world.rank == 0:
-            report = Report(run.folder, monitor, ranks=world.size, say=say, on_epoch=on_epoch)
-        return fit(learner, ranker, stream, valid, config, report, Checkpoints(run.folder / CHECKPOINTS, device), world)
+        if group.rank == 0:
+            report = Report(run.folder, monitor, ranks=group.size, say=say, on_epoch=on_epoch)
+        return fit(learner, ranker, stream, valid, config, report, Checkpoints(run.folder / CHECKPOINTS, device), group)
     finally:
         torch.set_num_threads(threads)
 
@@ -104,8 +104,8 @@ def feed_order(run: Run, prepared: Prepared, *, rank: int, size: int) -> FeedOrd
     )
 
 
-def span_of(run: Run, prepared: Prepared, order: FeedOrder) -> Span:
-    """What a learner that plans the whole training is told of it.
+def schedule_of(run: Run, prepared: Prepared, order: FeedOrder) -> Schedule:
+    """What a learner that plans the whole training goes by.
 
     Raises:
         ConfigError: the data were prepared before candidates were counted by level.
@@ -116,7 +116,7 @@ def span_of(run: Run, prepared: Prepared, order: FeedOrder) -> Span:
             f"the learner `{run.model.learner.kind}` wants to know how many training candidates each level has, and the "
             f"manifest of {prepared.path} does not count them. Prepare again, into another folder or with the old one deleted."
         )
-    return Span(
+    return Schedule(
         epochs=run.config.epochs,
         steps=order.steps,
         max_steps=run.config.max_steps,
@@ -136,7 +136,7 @@ def train_in_bf16(ranker: Ranker, device: torch.device) -> None:
     ranker.outcome = in_bf16  # type: ignore[method-assign]
 
 
-def _reader(config: TrainConfig):
+def _reader(config: TrainConfig) -> Reader:
     if config.reader == "thread":
         return in_process
     from pipelines.train.ray_data import ray_data

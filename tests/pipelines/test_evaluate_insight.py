@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.learners.world import Solo
+from models.learners.world import Solo as SingleWorker
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from models.slots import Insight
@@ -42,7 +42,7 @@ from tests.samples import full_schema, tiny_schema
 
 SMALL = {"embedding_width": 4, "fusion": {"hidden": [8], "towers": [4]}}
 MMOE = resolve({"system": "mmoe", **SMALL, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
-DAY = EPOCH_MS // DAY_MS  # of a simulated world's first day
+DAY = EPOCH_MS // DAY_MS  # of a simulated group's first day
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +343,7 @@ def test_agreement_with_the_truth_by_hand(tmp_path):
 def test_training_validates_by_stage_as_the_report_does(staged):
     ranker = Ranker(staged.schema, MMOE, staged.encoder.table_sizes)
     valid = StoredFeeds(groups=row_groups(staged.files("valid")), schema=staged.schema, batch_feeds=7)
-    trained = validate(ranker, valid, Solo())["targets"]
+    trained = validate(ranker, valid, SingleWorker())["targets"]
     reported = evaluate_table(score(ranker, staged.schema, staged.files("valid")), staged.schema)["targets"]
     assert trained["click"]["rows_by_stage"] == reported["click"]["rows_by_stage"]
     assert trained["click"]["auc_by_stage"] == pytest.approx(reported["click"]["auc_by_stage"], abs=1e-3)

@@ -15,7 +15,7 @@ from torch import nn
 
 from models.config import ConfigError, from_dict
 from models.learners.adaptive import Adaptive, AdaptiveConfig
-from models.learners.world import Solo
+from models.learners.world import Solo as SingleWorker
 from models.metrics import Evaluation
 from models.schema import Schema
 from models.zoo import resolve
@@ -305,12 +305,12 @@ class Stateless:
 
 def test_a_checkpoint_that_was_not_finished_is_ignored_and_swept_away(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), Solo(), best=True)
-        checkpoints.wait(Solo())
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), SingleWorker(), best=True)
+        checkpoints.wait(SingleWorker())
         (tmp_path / ".writing-17").mkdir()
         (tmp_path / ".writing-17" / "weights.safetensors").write_bytes(b"half")
-        assert checkpoints.restore(Parameter(), Stateless(), Solo()).total_steps == 5
-        checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), Solo())
+        assert checkpoints.restore(Parameter(), Stateless(), SingleWorker()).total_steps == 5
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), SingleWorker())
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["000000005-0001", "000000009-0002"]
 
 
@@ -322,13 +322,13 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_i
     learner = Stateless()
     learner.state_dict = lambda: {"momentum": momentum}
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(ranker, learner, progress, Solo())
+    checkpoints.save(ranker, learner, progress, SingleWorker())
     ranker.number.data += 7
     momentum += 7
     progress.total_steps += 7
     assert checkpoints.latest() is None
     may_write.set()
-    checkpoints.wait(Solo())
+    checkpoints.wait(SingleWorker())
     written = checkpoints.latest()
     assert written.name == "000000001-0000" and read_progress(written).total_steps == 1
     assert load_file(written / "weights.safetensors")["number"].item() == 0
@@ -344,8 +344,8 @@ def test_a_checkpoint_that_cannot_be_written_is_told_in_one_line_and_the_one_bef
             raise RuntimeError("unexpected pos 704 vs 598")  # as PyTorch says it
 
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), Solo())
-    checkpoints.wait(Solo())
+    checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), SingleWorker())
+    checkpoints.wait(SingleWorker())
     monkeypatch.setattr(checkpoint, "save_file", full)
     line = (
         rf"^the checkpoint after step 9 could not be written to {tmp_path}: No space left on device. "
@@ -353,9 +353,9 @@ def test_a_checkpoint_that_cannot_be_written_is_told_in_one_line_and_the_one_bef
     )
     raised = {"the next": ConfigError, "the end": ConfigError, "an error": LookupError}[moment]
     with pytest.raises(raised) as caught, checkpoints:
-        checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), Solo())
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), SingleWorker())
         if moment == "the next":
-            checkpoints.save(Parameter(), Stateless(), Progress(epoch=3, total_steps=11), Solo())
+            checkpoints.save(Parameter(), Stateless(), Progress(epoch=3, total_steps=11), SingleWorker())
         if moment == "an error":
             raise LookupError("enough")
     (told,) = caught.value.__notes__ if moment == "an error" else [str(caught.value)]
@@ -370,10 +370,10 @@ def test_random_states_come_back(tmp_path):
     draw()
     np.random.normal()  # leaves a second normal number in waiting
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(Parameter(), Stateless(), Progress(), Solo())
+        checkpoints.save(Parameter(), Stateless(), Progress(), SingleWorker())
     expected = draw()
     assert draw() != expected
-    Checkpoints(tmp_path).restore(Parameter(), Stateless(), Solo())
+    Checkpoints(tmp_path).restore(Parameter(), Stateless(), SingleWorker())
     assert draw() == expected
 
 
@@ -414,7 +414,7 @@ def scripted_run(prepared, folder, qualities, config, *, valid="valid"):
     ranker = Scripted(qualities, order.steps)
     checkpoints = Checkpoints(folder)
     stream, held_out = Stream(order, prepared.schema), in_order(prepared, valid)
-    progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, Solo())
+    progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, SingleWorker())
     return progress, load_file(checkpoints.latest() / "best.safetensors")["quality"].item()
 
 

@@ -20,7 +20,7 @@ from pipelines.bundle import load_bundle
 from pipelines.train import TrainConfig, train
 from pipelines.train.order import row_groups
 from pipelines.train.stream import StoredFeeds
-from pipelines.train.worker import Run, feed_order, span_of
+from pipelines.train.worker import Run, feed_order, schedule_of
 from tests.pipelines.fabricate import fabricate
 
 SMALL = {"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}}
@@ -147,13 +147,13 @@ def test_data_that_were_prepared_without_counting_levels_are_refused(prepared, t
     older = replace(prepared, manifest=manifest)
     run = Run(data=prepared.path, schema=prepared.schema, model=model("cmlir"), config=CONFIG, folder=tmp_path)
     with pytest.raises(ConfigError, match=r"learner `cmlir` wants to know how many .* does not count them. Prepare again"):
-        span_of(run, older, feed_order(run, older, rank=0, size=1))
+        schedule_of(run, older, feed_order(run, older, rank=0, size=1))
 
 
-def test_the_span_is_that_of_the_feed_files(prepared, tmp_path):
+def test_the_schedule_is_that_of_the_feed_files(prepared, tmp_path):
     run = Run(data=prepared.path, schema=prepared.schema, model=model("cmlir"), config=CONFIG, folder=tmp_path)
-    span = span_of(run, prepared, feed_order(run, prepared, rank=0, size=1))
+    schedule = schedule_of(run, prepared, feed_order(run, prepared, rank=0, size=1))
     files = prepared.files("train")
     levels = np.concatenate([pq.read_table(file)["level"].combine_chunks().flatten().to_numpy() for file in files])
-    assert span.candidates_of_level == tuple(np.bincount(levels, minlength=3))
-    assert (span.epochs, span.steps, span.total) == (3, 8, 24)
+    assert schedule.candidates_of_level == tuple(np.bincount(levels, minlength=3))
+    assert (schedule.epochs, schedule.steps, schedule.total) == (3, 8, 24)

@@ -12,9 +12,9 @@ from models.config import ConfigError
 from models.metrics.evaluation import Evaluation, Summary
 from pipelines.train import checkpoint
 from pipelines.train.heartbeat import with_heartbeat
+from pipelines.train.process_group import TorchGroup
 from pipelines.train.progress import read_progress
 from pipelines.train.worker import CHECKPOINTS, Run, work
-from pipelines.train.world import TorchWorld
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.killed_training import CONFIG, MODEL
 
@@ -44,7 +44,7 @@ def work_slowly(rank: int, run: Run, store: Path) -> None:
     file.set(f"rank-{rank}-is-here", "")  # starting is no part of it
     file.wait(["rank-0-is-here", "rank-1-is-here"], timedelta(seconds=120))
     dist.init_process_group("gloo", store=file, rank=rank, world_size=2, timeout=timedelta(seconds=TIMEOUT))
-    work(run, TorchWorld(), torch.device("cpu"), say=lambda line: None)
+    work(run, TorchGroup(), torch.device("cpu"), say=lambda line: None)
     dist.destroy_process_group()
 
 
@@ -67,7 +67,7 @@ def fail_on_rank_1(rank: int, store: Path, found: Path) -> None:
         time.sleep(60)
 
     try:
-        with_heartbeat(work, TorchWorld())
+        with_heartbeat(work, TorchGroup())
     except ConfigError as error:
         (found / str(rank)).write_text(str(error))
 

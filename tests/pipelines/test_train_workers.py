@@ -12,19 +12,19 @@ import torch.multiprocessing as multiprocessing
 from torch.testing import assert_close
 
 from models.learners import build_learner
-from models.learners.span import Span
-from models.learners.world import Solo
+from models.learners.span import Span as Schedule
+from models.learners.world import Solo as SingleWorker
 from models.leveled import ranker_of
 from models.metrics.evaluation import Evaluation
 from models.optim import AdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker
 from models.zoo import ZOO
 from pipelines.prepared import Prepared
-from pipelines.train import world as train_world
+from pipelines.train import process_group
 from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.process_group import TorchGroup, all_objects, exchange_bytes, from_rank_0
 from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.validation import together, validate
-from pipelines.train.world import TorchWorld, all_objects, exchange_bytes, from_rank_0
 from tests.pipelines.fabricate import fabricate
 from tests.samples import full_schema, smaller, tiny_schema
 
@@ -39,7 +39,7 @@ CASES = [(system, "adam") for system in ZOO] + [("mmoe", "adagrad_clipped"), ("w
 LIMITS = (10_000, 500)  # of candidates that an evaluation keeps
 
 
-def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, torch.Tensor], list[dict], list[bool]]:
+def trained(data: Path, system: str, optimiser: str, group) -> tuple[dict[str, torch.Tensor], list[dict], list[bool]]:
     """Float64 weights, losses of every step and whether the step had data here, after an epoch in joint batches of 10."""
     torch.set_num_threads(1)
     prepared = Prepared.open(data)
@@ -47,10 +47,10 @@ def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, t
     config = smaller(ZOO[system])
     ranker = ranker_of(prepared.schema, config, prepared.encoder.table_sizes).double()
     groups = row_groups(prepared.files("train"))
-    order = FeedOrder(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=world.rank, size=world.size)
+    order = FeedOrder(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=group.rank, size=group.size)
     counts = tuple(prepared.manifest["splits"]["train"]["candidates_by_level"])
-    span = Span(epochs=1, steps=order.steps, candidates_of_level=counts)
-    learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], world, span)
+    schedule = Schedule(epochs=1, steps=order.steps, candidates_of_level=counts)
+    learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], group, schedule)
     losses, had_data = [], []
     for batch in Stream(order, prepared.schema, preferences=True).epoch(0):
         had_data.append(batch is not None)
@@ -62,23 +62,23 @@ def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, t
 def in_two_processes(rank: int, data: Path, folder: Path) -> None:
     store = dist.FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    world = TorchWorld()
-    found: dict = {"rank": world.rank, "size": world.size, "pid": os.getpid()}
+    group = TorchGroup()
+    found: dict = {"rank": group.rank, "size": group.size, "pid": os.getpid()}
 
     ones = torch.full((2, 3), float(rank + 1))
-    world.sum_(ones)
+    group.sum_(ones)
     found["sum"] = ones
-    found["rows"] = world.gather_rows(torch.arange(rank + 1) + 10 * rank, torch.full((rank + 1, 2), float(rank)))
-    found["no rows"] = world.gather_rows(torch.arange(2)[: 2 * rank], torch.ones(2 * rank, 3))
-    found["nobody's rows"] = world.gather_rows(torch.arange(0), torch.ones(0, 3))
-    found["objects"] = all_objects({"rank": rank}, world)
-    train_world.PIECE_BYTES = 6  # 3 bytes to each rank at a time
-    found["bytes"] = exchange_bytes([b"%d to 0" % rank, b"" if rank else b"from 0 to 1"], world)
-    found["from rank 0"] = from_rank_0(f"said by {rank}", world)
+    found["rows"] = group.gather_rows(torch.arange(rank + 1) + 10 * rank, torch.full((rank + 1, 2), float(rank)))
+    found["no rows"] = group.gather_rows(torch.arange(2)[: 2 * rank], torch.ones(2 * rank, 3))
+    found["nobody's rows"] = group.gather_rows(torch.arange(0), torch.ones(0, 3))
+    found["objects"] = all_objects({"rank": rank}, group)
+    process_group.PIECE_BYTES = 6  # 3 bytes to each rank at a time
+    found["bytes"] = exchange_bytes([b"%d to 0" % rank, b"" if rank else b"from 0 to 1"], group)
+    found["from rank 0"] = from_rank_0(f"said by {rank}", group)
 
-    found["metrics"] = [together(some_scores(rank, 2, limit), world) for limit in LIMITS]
-    found["validated"] = validated(data, world)
-    found["trained"] = {case: trained(data, *case, world) for case in CASES}
+    found["metrics"] = [together(some_scores(rank, 2, limit), group) for limit in LIMITS]
+    found["validated"] = validated(data, group)
+    found["trained"] = {case: trained(data, *case, group) for case in CASES}
     torch.save(found, folder / f"rank-{rank}.pt")
     dist.destroy_process_group()
 
@@ -99,19 +99,19 @@ def some_scores(place: int, places: int, limit: int = 10_000) -> Evaluation:
     return evaluation
 
 
-def validated(data: Path, world) -> dict:
+def validated(data: Path, group) -> dict:
     prepared = Prepared.open(data)
     torch.manual_seed(0)
     ranker = ranker_of(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes)
     groups = row_groups(prepared.files("train"))
-    valid = StoredFeeds(groups=groups, schema=prepared.schema, batch_feeds=7, rank=world.rank, size=world.size)
-    return validate(ranker, valid, world)
+    valid = StoredFeeds(groups=groups, schema=prepared.schema, batch_feeds=7, rank=group.rank, size=group.size)
+    return validate(ranker, valid, group)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """46 feeds in row groups of 16, 16, 14. In windows of at most 2 the first has one: rank 1 begins without data."""
-    path = tmp_path_factory.mktemp("world") / "data"
+    path = tmp_path_factory.mktemp("group") / "data"
     fabricate(path, schema=full_schema(), train_files=(46,), valid_files=())
     return path
 
@@ -162,13 +162,13 @@ def test_two_ranks_find_the_metrics_of_one_bit_for_bit(two, limit):
 
 
 def test_ranks_that_score_parts_validate_as_one_does_bit_for_bit(two, data):
-    assert [found["validated"] for found in two] == [validated(data, Solo())] * 2
+    assert [found["validated"] for found in two] == [validated(data, SingleWorker())] * 2
 
 
 @pytest.mark.parametrize(("system", "optimiser"), CASES)
 def test_two_workers_give_the_weights_of_one_with_the_joint_batch(two, data, system, optimiser):
     """Float64, five steps, in the first of which rank 1 has no data; the order of sums differs, so equal to 1e-10."""
-    alone, losses, _ = trained(data, system, optimiser, Solo())
+    alone, losses, _ = trained(data, system, optimiser, SingleWorker())
     for found in two:
         weights, losses_of_two, had_data = found["trained"][system, optimiser]
         assert weights.keys() == alone.keys()
@@ -187,6 +187,6 @@ def test_an_update_was_made_at_all(data):
     torch.manual_seed(0)
     prepared = Prepared.open(data)
     fresh = Ranker(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes).double().state_dict()
-    after, _, _ = trained(data, "mmoe", "adam", Solo())
+    after, _, _ = trained(data, "mmoe", "adam", SingleWorker())
     still = [name for name, values in after.items() if torch.equal(values, fresh[name])]
     assert still == ["losses.binned.visit.edges_E", "losses.binned.visit.means_K"]  # what a training finds, not learns

@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from models.learners.world import World
+from models.learners.world import World as WorkerGroup
 
 PIECE_BYTES = 64 << 20  # that a rank sends in one operation: far below a second even on a slow network
 
 
-class TorchWorld:
-    """The `World` of the default process group, which whoever starts the workers has set up (Ray Train, a test).
+class TorchGroup:
+    """The `WorkerGroup` of the default process group, which whoever starts the workers has set up (Ray Train, a test).
 
     Tensors lie on the device of the group's backend.
     """
@@ -53,26 +53,26 @@ def device_of_group() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
-def exchange_bytes(parts: Sequence[bytes], world: World) -> list[bytes | bytearray]:
+def exchange_bytes(parts: Sequence[bytes], group: WorkerGroup) -> list[bytes | bytearray]:
     """Sends `parts[r]` to rank r; returns what every rank sent to this one, in rank order.
 
     However long the parts are, no single operation moves more than `PIECE_BYTES` out of a rank, so none lasts long.
 
     # W ranks
     """
-    if world.size == 1:
+    if group.size == 1:
         return list(parts)
     device = device_of_group()
-    lengths_WW = torch.zeros(world.size, world.size, dtype=torch.int64, device=device)  # from rank, to rank
-    lengths_WW[world.rank] = torch.tensor([len(part) for part in parts])
-    world.sum_(lengths_WW)
+    lengths_WW = torch.zeros(group.size, group.size, dtype=torch.int64, device=device)  # from rank, to rank
+    lengths_WW[group.rank] = torch.tensor([len(part) for part in parts])
+    group.sum_(lengths_WW)
     lengths = lengths_WW.tolist()
-    piece = max(1, PIECE_BYTES // world.size)
-    received = [bytearray(row[world.rank]) for row in lengths]
+    piece = max(1, PIECE_BYTES // group.size)
+    received = [bytearray(row[group.rank]) for row in lengths]
     for start in range(0, max(map(max, lengths)), piece):
         length = lambda source, target: min(max(lengths[source][target] - start, 0), piece)  # noqa: B023
-        out = [length(world.rank, target) for target in range(world.size)]
-        into = [length(source, world.rank) for source in range(world.size)]
+        out = [length(group.rank, target) for target in range(group.size)]
+        into = [length(source, group.rank) for source in range(group.size)]
         sent = np.frombuffer(b"".join(part[start : start + piece] for part in parts), np.uint8)
         got = torch.empty(sum(into), dtype=torch.uint8, device=device)
         dist.all_to_all_single(got, torch.tensor(sent, device=device), into, out)
@@ -81,14 +81,14 @@ def exchange_bytes(parts: Sequence[bytes], world: World) -> list[bytes | bytearr
     return list(received)
 
 
-def all_objects(value: Any, world: World) -> list[Any]:
+def all_objects(value: Any, group: WorkerGroup) -> list[Any]:
     """Every rank's small picklable value in rank order, on every rank."""
-    if world.size == 1:
+    if group.size == 1:
         return [value]
     spelled = pickle.dumps(value)
-    return [pickle.loads(part) for part in exchange_bytes([spelled] * world.size, world)]
+    return [pickle.loads(part) for part in exchange_bytes([spelled] * group.size, group)]
 
 
-def from_rank_0(value: Any, world: World) -> Any:
+def from_rank_0(value: Any, group: WorkerGroup) -> Any:
     """Rank 0's small picklable value, on every rank."""
-    return all_objects(value if world.rank == 0 else None, world)[0]
+    return all_objects(value if group.rank == 0 else None, group)[0]
