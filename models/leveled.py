@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
-from models.config import ConfigError
-from models.learners import is_leveled
 from models.losses import Losses
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
@@ -141,22 +139,6 @@ class Leveled(nn.Module):
             if level:
                 ranker.set_submodule(name, original)
                 self._aliases[f"levels.{level}.{name}."] = f"levels.0.{name}."
-
-
-def ranker_of(schema: Schema, config: RankerConfig, table_sizes: Mapping[str, int]) -> Ranker | Leveled:
-    """The ranker of a configuration: one for all levels, or, if its learner tells them apart, one for each.
-
-    Raises:
-        ConfigError: a filling that cannot work on this schema.
-    """
-    if not is_leveled(config.learner):
-        return Ranker(schema, config, table_sizes)
-    if len(schema.levels.names) < 2:
-        raise ConfigError(
-            f"`learner: {{kind: {config.learner.kind}}}` learns weights for each level, but the schema has only "
-            f"`{schema.levels.names[0]}`. Name more in `schema.levels`, or take another learner."
-        )
-    return Leveled(schema, config, table_sizes, tied=config.learner.specific == "dense")
 
 
 def _assembled(parts: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -176,7 +176,8 @@ class Target:
         transform: what a value is trained on; predictions are always given back in the label's own unit.
         bins: values only: trained as a classification into this many equal-frequency bins of the positive labels of
             training days, and one class for 0. The prediction is the expectation of the transformed value.
-        loss_weight: weight in the training loss; 0 means predicted and evaluated, not trained for.
+        loss_weight: weight in the training loss. A target of weight 0 is not learnt, and so neither predicted nor judged; as
+            a parent of others it still takes its place in the graph that couplings follow.
         fusion_weight: weight in the one score that orders a feed (see `models.score`).
     """
 

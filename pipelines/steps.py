@@ -79,7 +79,7 @@ def prepared_of(experiment: Experiment) -> Prepared:
 def train_step(experiment: Experiment, *, restart: bool = False) -> TrainResult:
     return train(
         prepared_of(experiment),
-        experiment.ranker,
+        experiment.system,
         experiment.train,
         output=experiment.folder / "train",
         resume=not restart,

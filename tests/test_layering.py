@@ -154,7 +154,6 @@ def test_no_circle():
     assert circles(GRAPH) == []
 
 
-@pytest.mark.xfail(reason="rankers know learners, being untied")
 def test_no_arrow_upward():
     assert not upward(GRAPH)
 

@@ -8,22 +8,3 @@ Every metric is computed in two halves, so that a validation split can be divide
 own rows (sums, counts and rows sorted by prediction), summaries are added, and the metrics follow from the sum. Sums are
 exact (`sums`), so the result has the same bits for any number of workers and any order of rows.
 """
-
-from models.metrics.binary import auc, gini
-from models.metrics.evaluation import Evaluation
-from models.metrics.names import CUTOFFS, DIRECTIONS, TOPS, direction, value_of
-from models.metrics.ranking import share_at_top
-from models.metrics.value import squared_errors
-
-__all__ = [
-    "CUTOFFS",
-    "DIRECTIONS",
-    "TOPS",
-    "Evaluation",
-    "auc",
-    "direction",
-    "gini",
-    "share_at_top",
-    "squared_errors",
-    "value_of",
-]

@@ -1,6 +1,6 @@
 """Metrics of a probability against a label of 0 or 1.
 
-# N rows, G groups, T ties (equal predictions)
+# N rows, G groups, K ties (equal predictions)
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,9 +61,11 @@ class BinarySummary:
 
     @classmethod
     def of(cls, prediction_N: NDArray, label_N: NDArray, *, groups: Groups, feed_N: NDArray, user_N: NDArray) -> Self:
-        """Args:
-        groups: `level` at least.
-        feed_N, user_N: numbered from 0 without gaps, int64. All rows of a feed and of a user are here.
+        """Summarises rows; all rows of their feeds and users are among them.
+
+        Args:
+            groups: `level` at least.
+            feed_N, user_N: numbered from 0 without gaps, int64.
         """
         positive_N = label_N > 0
         shape = (*(len(names) for _, names in groups.values()), 2)
@@ -184,11 +186,11 @@ def _is_positive(cell_N: NDArray) -> NDArray:
 
 def _auc_in_order(prediction_N: NDArray, positive_N: NDArray) -> float | None:
     """The AUC of rows whose predictions do not descend, by whole numbers up to one division."""
-    starts_T, _ = runs(prediction_N)
-    positives_T = np.add.reduceat(positive_N, starts_T, dtype=np.int64)
-    negatives_T = np.diff(starts_T, append=len(prediction_N)) - positives_T
-    positives, negatives = int(positives_T.sum()), int(negatives_T.sum())
+    starts_K, _ = runs(prediction_N)
+    positives_K = np.add.reduceat(positive_N, starts_K, dtype=np.int64)
+    negatives_K = np.diff(starts_K, append=len(prediction_N)) - positives_K
+    positives, negatives = int(positives_K.sum()), int(negatives_K.sum())
     if not positives or not negatives:
         return None
-    below_T = np.cumsum(negatives_T) - negatives_T
-    return int((positives_T * (2 * below_T + negatives_T)).sum()) / (2 * positives * negatives)
+    below_K = np.cumsum(negatives_K) - negatives_K
+    return int((positives_K * (2 * below_K + negatives_K)).sum()) / (2 * positives * negatives)

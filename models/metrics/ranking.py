@@ -1,6 +1,6 @@
 """How well the rows of a list (a feed, or all that a user was shown) are ordered among themselves.
 
-# N rows, G lists, T ties (equal predictions of one list)
+# N rows, G lists, K ties (equal predictions of one list)
 """
 
 from functools import cached_property
@@ -28,7 +28,7 @@ class Lists:
         key_N = np.sort((list_N * rows + (rows - 1 - code_N)) * 2 + mark_N)
         self._tie_key_N, self.mark_N = key_N >> 1, key_N & 1
         self.starts_G, self.list_of_N = runs(self._tie_key_N // rows)
-        self.tie_starts_T, self.tie_of_N = runs(self._tie_key_N)
+        self.tie_starts_K, self.tie_of_N = runs(self._tie_key_N)
 
     @cached_property
     def rows_G(self) -> NDArray:
@@ -40,9 +40,9 @@ class Lists:
         return np.add.reduceat(self.mark_N, self.starts_G)
 
     @cached_property
-    def marks_T(self) -> NDArray:
+    def marks_K(self) -> NDArray:
         """Marked rows of each tie, int64."""
-        return np.add.reduceat(self.mark_N, self.tie_starts_T)
+        return np.add.reduceat(self.mark_N, self.tie_starts_K)
 
     @cached_property
     def place_N(self) -> NDArray:
@@ -52,18 +52,18 @@ class Lists:
     @cached_property
     def shared_mark_N(self) -> NDArray:
         """The marks of equal predictions, shared evenly among them."""
-        rows_T = np.diff(self.tie_starts_T, append=len(self.mark_N))
-        return (self.marks_T / rows_T)[self.tie_of_N]
+        rows_K = np.diff(self.tie_starts_K, append=len(self.mark_N))
+        return (self.marks_K / rows_K)[self.tie_of_N]
 
     def aucs(self) -> tuple[NDArray, NDArray]:
         """AUC of every list that has marked and unmarked rows, and the rows of these lists."""
-        rows_T = np.diff(self.tie_starts_T, append=len(self.mark_N))
-        list_of_T = self.list_of_N[self.tie_starts_T]
-        others_T = rows_T - self.marks_T
+        rows_K = np.diff(self.tie_starts_K, append=len(self.mark_N))
+        list_of_K = self.list_of_N[self.tie_starts_K]
+        others_K = rows_K - self.marks_K
         others_G = self.rows_G - self.marks_G
         others_before_G = np.cumsum(others_G) - others_G
-        below_T = (others_before_G + others_G)[list_of_T] - np.cumsum(others_T)  # of the same list, behind this tie
-        right_G = np.add.reduceat(self.marks_T * (2 * below_T + others_T), np.searchsorted(list_of_T, np.arange(len(others_G))))
+        below_K = (others_before_G + others_G)[list_of_K] - np.cumsum(others_K)  # of the same list, behind this tie
+        right_G = np.add.reduceat(self.marks_K * (2 * below_K + others_K), np.searchsorted(list_of_K, np.arange(len(others_G))))
         both_G = (self.marks_G > 0) & (others_G > 0)
         return right_G[both_G] / (2 * self.marks_G[both_G] * others_G[both_G]), self.rows_G[both_G]
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from models.config import ConfigError, from_dict, to_dict
-from models.ranker import RankerConfig
 from models.schema import Schema
+from models.system import SystemConfig
 from pipelines.bundle import load_bundle, provenance
 from pipelines.compare.config import Parameters, System, folder_of
 from pipelines.evaluate.baselines import Predicted, booster, popularity, truth
@@ -254,7 +254,7 @@ def differing(unit: Unit) -> list[str]:
 
 def _as_now(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity with the defaults of keys that configs got since: a key that was not there says nothing else."""
-    known = {"model": RankerConfig, "schema": Schema, "train": TrainConfig}
+    known = {"model": SystemConfig, "schema": Schema, "train": TrainConfig}
     spelled = dict(identity)
     for part, cls in known.items():
         if part in spelled:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from models.learners import is_leveled
+from models.system import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import SIGNIFICANT, merit
 from pipelines.compare.words import MISSING, shown

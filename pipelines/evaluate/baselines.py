@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.config import ConfigError
-from models.metrics import auc
+from models.metrics.binary import auc
 from models.schema import Bins, Number, Schema, Target
 from pipelines.encode.arrays import floats, lengths, whole
 from pipelines.encode.derive import WINDOWS, column, derive_columns

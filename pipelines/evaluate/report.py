@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from models.metrics import CUTOFFS
+from models.metrics.names import CUTOFFS
 from models.schema import STAGES, Schema, Target
 from pipelines.evaluate import comparisons, figures, sections
 from pipelines.evaluate.page import page

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.encode.hashing import splitmix64
+from models.hashing import splitmix64
 from pipelines.prepare.timeline import stable_order
 
 

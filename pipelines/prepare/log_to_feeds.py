@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from models.hashing import splitmix64
 from pipelines.encode.arrays import integers, present
 from pipelines.encode.clock import DAY_MS
-from pipelines.encode.hashing import splitmix64
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.timeline import Moments, codes, find, run_starts, stable_order
 

@@ -90,7 +90,7 @@ class Endpoint:
         whole: dict[str, Any] = {
             "name": bundle.name,
             "schema": bundle.schema.to_dict(),
-            "config": to_dict(bundle.model),
+            "config": to_dict(bundle.system),
             "metrics": dict(bundle.metrics),
             "provenance": dict(bundle.provenance),
             "store": None if self.store is None else {"path": str(self.store.path), "prepared": self.store.fingerprint},

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.config import ConfigError
-from models.learners.world import World as WorkerGroup
+from models.learners.workers import WorkerGroup
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.process_group import all_objects, from_rank_0
 from pipelines.train.progress import Progress, read_progress

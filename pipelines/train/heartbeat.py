@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from models.learners.world import World as WorkerGroup
+from models.learners.workers import WorkerGroup
 from pipelines.train.process_group import all_objects, device_of_group
 
 T = TypeVar("T")

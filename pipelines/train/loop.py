@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from models.batch import FeedBatch
-from models.learners.world import World as WorkerGroup
+from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
 from models.ranker import Ranker
 from pipelines.train.checkpoint import Checkpoints
@@ -35,10 +35,10 @@ class Learner(Protocol):
     def scheduled(self) -> bool: ...
 
     @property
-    def is_itself(self) -> bool: ...
+    def is_selectable(self) -> bool: ...
 
     def step(self, batch: FeedBatch | None, progress: float) -> Mapping[str, tuple[float, float]]: ...
-    def told(self) -> Mapping[str, float]: ...
+    def diagnostics(self) -> Mapping[str, float]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -102,7 +102,7 @@ def train_epoch(
             progress.step += 1
             progress.total_steps += 1
             progress.add(losses, batch.candidates if batch is not None else 0)
-            progress.add_diagnostics(learner.told())
+            progress.add_diagnostics(learner.diagnostics())
             is_last = progress.total_steps == config.max_steps or progress.step == stream.steps
             if is_last or progress.step * STRETCHES // stream.steps > (progress.step - 1) * STRETCHES // stream.steps:
                 progress.close_stretch(progress.epoch + progress.step / stream.steps)
@@ -127,7 +127,7 @@ def close_epoch(
     value = monitor.value(metrics) if metrics is not None else None
     best = progress.history[progress.best_epoch].monitor if progress.best_epoch is not None else None
     # without validation, the last is the best
-    better = learner.is_itself and (value is None or best is None or monitor.is_better(value, best))
+    better = learner.is_selectable and (value is None or best is None or monitor.is_better(value, best))
     record = progress.close_epoch(metrics, value)
     if better:
         progress.best_epoch = record.epoch

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from models.learners.world import World as WorkerGroup
+from models.learners.workers import WorkerGroup
 
 PIECE_BYTES = 64 << 20  # that a rank sends in one operation: far below a second even on a slow network
 

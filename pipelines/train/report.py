@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.metrics import value_of
+from models.metrics.names import value_of
 from pipelines.train.checkpoint import write_text
 from pipelines.train.progress import HISTORY, EpochRecord, Progress
 

@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from models.config import ConfigError, to_dict
-from models.learners.world import Solo as SingleWorker
-from models.leveled import ranker_of
-from models.ranker import RankerConfig
+from models.learners.workers import SingleWorker
 from models.schema import Schema
+from models.system import SystemConfig, build_ranker
 from pipelines.bundle import fingerprint, provenance, save_bundle
 from pipelines.prepared import Prepared
 from pipelines.train.checkpoint import Checkpoints, write_text
@@ -54,7 +53,7 @@ class TrainResult:
 
 def train(
     prepared: Prepared,
-    model: RankerConfig,
+    model: SystemConfig,
     config: TrainConfig,
     *,
     output: Path,
@@ -79,7 +78,7 @@ def train(
     """
     output = Path(output).resolve()
     schema = schema or prepared.schema
-    run = Run(data=prepared.path.resolve(), schema=schema, model=model, config=config, folder=output)
+    run = Run(data=prepared.path.resolve(), schema=schema, system=model, config=config, folder=output)
     Monitor(schema, config.monitor)  # what can be refused early is
     order = feed_order(run, prepared, rank=0, size=max(1, config.workers))
     if config.workers:
@@ -146,14 +145,14 @@ def _finished(output: Path) -> Path | None:
 
 
 def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, path: Path) -> None:
-    ranker = ranker_of(run.schema, run.model, prepared.encoder.table_sizes)
+    ranker = build_ranker(run.schema, run.system, prepared.encoder.table_sizes)
     ranker.load_state_dict(load_file(checkpoint / "best.safetensors"))
     assert progress.best_epoch is not None
     best = progress.history[progress.best_epoch]
     save_bundle(
         path,
         schema=run.schema,
-        model=run.model,
+        system=run.system,
         encoder=prepared.encoder,
         ranker=ranker,
         metrics=best.metrics or {},

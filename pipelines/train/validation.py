@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from models.learners.world import World as WorkerGroup
+from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
 from models.metrics.evaluation import Evaluation, Summary
 from models.ranker import Ranker

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from models.config import ConfigError
-from models.learners import build_learner, is_leveled
-from models.learners.span import Span as Schedule
-from models.learners.world import World as WorkerGroup
-from models.leveled import Leveled, ranker_of
-from models.ranker import Outcome, Ranker, RankerConfig
+from models.learners.schedule import Schedule
+from models.learners.workers import WorkerGroup
+from models.leveled import Leveled
+from models.ranker import Outcome, Ranker
 from models.schema import Schema
+from models.system import SystemConfig, build_learner, build_ranker, is_leveled
 from pipelines.prepared import Prepared
 from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import TrainConfig
@@ -40,7 +40,7 @@ class Run:
 
     data: Path
     schema: Schema
-    model: RankerConfig
+    system: SystemConfig
     config: TrainConfig
     folder: Path
 
@@ -66,14 +66,14 @@ def work(
     torch.set_num_threads(config.threads)
     try:
         torch.manual_seed(config.seed)  # the same weights on every rank
-        ranker = ranker_of(schema, run.model, prepared.encoder.table_sizes)
+        ranker = build_ranker(schema, run.system, prepared.encoder.table_sizes)
         ranker.losses.fit({name: torch.from_numpy(values) for name, values in prepared.encoder.label_quantiles.items()})
         ranker.to(device)
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
             for each in ranker.rankers if isinstance(ranker, Leveled) else [ranker]:
                 train_in_bf16(each, device)
-        schedule = schedule_of(run, prepared, order) if is_leveled(run.model.learner) else None
-        learner = build_learner(ranker, schema, run.model.learner, config.optimiser, group, schedule)
+        schedule = schedule_of(run, prepared, order) if is_leveled(run.system.learner) else None
+        learner = build_learner(ranker, schema, run.system.learner, config.optimiser, group, schedule)
         _seed(config.seed, group.rank)  # every rank draws other dropout
         stream = Stream(order, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
         valid = StoredFeeds(
@@ -113,7 +113,7 @@ def schedule_of(run: Run, prepared: Prepared, order: FeedOrder) -> Schedule:
     counts = prepared.manifest["splits"]["train"].get("candidates_by_level")
     if counts is None:
         raise ConfigError(
-            f"the learner `{run.model.learner.kind}` wants to know how many training candidates each level has, and the "
+            f"the learner `{run.system.learner.kind}` wants to know how many training candidates each level has, and the "
             f"manifest of {prepared.path} does not count them. Prepare again, into another folder or with the old one deleted."
         )
     return Schedule(

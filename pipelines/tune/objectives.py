@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.config import ConfigError
-from models.metrics import direction, value_of
+from models.metrics.names import direction, value_of
 from pipelines.train.monitor import Monitor
 from pipelines.train.progress import EpochRecord
 from pipelines.tune.config import TuneConfig

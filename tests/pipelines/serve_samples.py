@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from models.leveled import ranker_of
-from models.ranker import RankerConfig
 from models.schema import Schema
+from models.system import SystemConfig, build_ranker
 from pipelines.bundle import save_bundle
 from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
@@ -103,21 +102,21 @@ def write_bundle(
     schema: Schema,
     encoder: EncoderState,
     *,
-    model: RankerConfig | None = None,
+    model: SystemConfig | None = None,
     seed: int = 0,
     broken: bool = False,
 ) -> Path:
     """A ranker with random weights, large enough for every input to matter; broken: all of them NaN."""
     torch.manual_seed(seed)
-    model = model or RankerConfig()
-    ranker = ranker_of(schema, model, encoder.table_sizes)
+    model = model or SystemConfig()
+    ranker = build_ranker(schema, model, encoder.table_sizes)
     with torch.no_grad():
         for weights in ranker.parameters():
             weights.fill_(float("nan")) if broken else weights.add_(0.1 * torch.randn_like(weights))
     return save_bundle(
         path,
         schema=schema,
-        model=model,
+        system=model,
         encoder=encoder,
         ranker=ranker,
         metrics={"click": {"auc": 0.75, "auc_head": float("nan")}},

@@ -132,7 +132,7 @@ def random_bundle(prepared: Prepared, path: Path, seed: int = 0, history=()) -> 
     save_bundle(
         path,
         schema=prepared.schema,
-        model=MODEL,
+        system=MODEL,
         encoder=prepared.encoder,
         ranker=ranker,
         metrics={},

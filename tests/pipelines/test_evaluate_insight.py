@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.learners.world import Solo as SingleWorker
+from models.hashing import splitmix64
+from models.learners.workers import SingleWorker
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from models.slots import Insight
 from models.zoo import resolve
 from pipelines.bundle import load_bundle, save_bundle
-from pipelines.encode.hashing import splitmix64
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.figures import _places
 from pipelines.evaluate.insight import (
@@ -42,7 +42,7 @@ from tests.samples import full_schema, tiny_schema
 
 SMALL = {"embedding_width": 4, "fusion": {"hidden": [8], "towers": [4]}}
 MMOE = resolve({"system": "mmoe", **SMALL, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
-DAY = EPOCH_MS // DAY_MS  # of a simulated group's first day
+DAY = EPOCH_MS // DAY_MS  # of a simulated world's first day
 
 
 @pytest.fixture(scope="module")

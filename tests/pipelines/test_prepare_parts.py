@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from models.hashing import splitmix64
 from pipelines.encode.clock import NEVER, hours_since
-from pipelines.encode.hashing import splitmix64
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket
 from pipelines.prepare.features import slices

@@ -31,7 +31,7 @@ def test_the_best_settings_replace_a_section_of_another_kind_whole():
     found = SearchResult(trials=[trial], best=trial, bundle_path=Path(), metric="click.auc", folder=Path(), fresh=True)
     best = with_best(experiment, found)
     assert best.train.optimiser.dense.kind == "adagrad" and best.train.optimiser.dense.rate == 0.02
-    assert best.ranker.fusion.kind == "ple"
+    assert best.system.fusion.kind == "ple"
     assert best.schema == experiment.schema and best.train.batch_feeds == experiment.train.batch_feeds
 
 

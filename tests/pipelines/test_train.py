@@ -15,8 +15,8 @@ from torch import nn
 
 from models.config import ConfigError, from_dict
 from models.learners.adaptive import Adaptive, AdaptiveConfig
-from models.learners.world import Solo as SingleWorker
-from models.metrics import Evaluation
+from models.learners.workers import SingleWorker
+from models.metrics.evaluation import Evaluation
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
@@ -238,8 +238,8 @@ def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     steps = []
-    told = Adaptive.told
-    monkeypatch.setattr(Adaptive, "told", lambda self: steps.append(told(self)) or steps[-1])
+    diagnostics = Adaptive.diagnostics
+    monkeypatch.setattr(Adaptive, "diagnostics", lambda self: steps.append(diagnostics(self)) or steps[-1])
     result = train(prepared, ADAPTIVE, replace(TELLING, max_steps=34), output=tmp_path / "run", say=lambda line: None)
     ends = [3, 5, 8, 10, 12, 15, 17, 20, 22, 24]
     ends += [27, 29, 32, 34]  # stopped by max_steps in the middle of an epoch
@@ -402,8 +402,8 @@ class Scripted(nn.Module):
     def learner(self):
         class Learner:
             step = staticmethod(self.step)
-            told = state_dict = staticmethod(dict)
-            at_rest = is_itself = True
+            diagnostics = state_dict = staticmethod(dict)
+            at_rest = is_selectable = True
             scheduled = False
 
         return Learner()

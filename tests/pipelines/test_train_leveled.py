@@ -13,7 +13,7 @@ from models.config import ConfigError
 from models.learners.cmlir import Cmlir
 from models.learners.finetune import Finetune
 from models.leveled import Leveled
-from models.metrics import Evaluation
+from models.metrics.evaluation import Evaluation
 from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
@@ -145,13 +145,13 @@ def test_data_that_were_prepared_without_counting_levels_are_refused(prepared, t
     manifest = json.loads((prepared.path / "manifest.json").read_text())
     del manifest["splits"]["train"]["candidates_by_level"]
     older = replace(prepared, manifest=manifest)
-    run = Run(data=prepared.path, schema=prepared.schema, model=model("cmlir"), config=CONFIG, folder=tmp_path)
+    run = Run(data=prepared.path, schema=prepared.schema, system=model("cmlir"), config=CONFIG, folder=tmp_path)
     with pytest.raises(ConfigError, match=r"learner `cmlir` wants to know how many .* does not count them. Prepare again"):
         schedule_of(run, older, feed_order(run, older, rank=0, size=1))
 
 
 def test_the_schedule_is_that_of_the_feed_files(prepared, tmp_path):
-    run = Run(data=prepared.path, schema=prepared.schema, model=model("cmlir"), config=CONFIG, folder=tmp_path)
+    run = Run(data=prepared.path, schema=prepared.schema, system=model("cmlir"), config=CONFIG, folder=tmp_path)
     schedule = schedule_of(run, prepared, feed_order(run, prepared, rank=0, size=1))
     files = prepared.files("train")
     levels = np.concatenate([pq.read_table(file)["level"].combine_chunks().flatten().to_numpy() for file in files])

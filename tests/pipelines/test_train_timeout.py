@@ -52,7 +52,7 @@ def test_a_rank_may_work_alone_for_longer_than_the_timeout(tmp_path):
     """Rank 0 writes a checkpoint and computes metrics, rank 1 scores its feeds."""
     prepared = fabricate(tmp_path / "data")
     config = replace(CONFIG, epochs=1)
-    run = Run(data=prepared.path, schema=prepared.schema, model=MODEL, config=config, folder=tmp_path / "two")
+    run = Run(data=prepared.path, schema=prepared.schema, system=MODEL, config=config, folder=tmp_path / "two")
     multiprocessing.spawn(work_slowly, (run, tmp_path / "store"), nprocs=2)
     last = checkpoint.Checkpoints(run.folder / CHECKPOINTS).latest()
     assert read_progress(last).stopped == "all epochs done"

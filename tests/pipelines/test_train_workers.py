@@ -11,13 +11,12 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch.testing import assert_close
 
-from models.learners import build_learner
-from models.learners.span import Span as Schedule
-from models.learners.world import Solo as SingleWorker
-from models.leveled import ranker_of
+from models.learners.schedule import Schedule
+from models.learners.workers import SingleWorker
 from models.metrics.evaluation import Evaluation
 from models.optim import AdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker
+from models.system import build_learner, build_ranker
 from models.zoo import ZOO
 from pipelines.prepared import Prepared
 from pipelines.train import process_group
@@ -45,7 +44,7 @@ def trained(data: Path, system: str, optimiser: str, group) -> tuple[dict[str, t
     prepared = Prepared.open(data)
     torch.manual_seed(0)
     config = smaller(ZOO[system])
-    ranker = ranker_of(prepared.schema, config, prepared.encoder.table_sizes).double()
+    ranker = build_ranker(prepared.schema, config, prepared.encoder.table_sizes).double()
     groups = row_groups(prepared.files("train"))
     order = FeedOrder(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=group.rank, size=group.size)
     counts = tuple(prepared.manifest["splits"]["train"]["candidates_by_level"])
@@ -102,7 +101,7 @@ def some_scores(place: int, places: int, limit: int = 10_000) -> Evaluation:
 def validated(data: Path, group) -> dict:
     prepared = Prepared.open(data)
     torch.manual_seed(0)
-    ranker = ranker_of(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes)
+    ranker = build_ranker(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes)
     groups = row_groups(prepared.files("train"))
     valid = StoredFeeds(groups=groups, schema=prepared.schema, batch_feeds=7, rank=group.rank, size=group.size)
     return validate(ranker, valid, group)

@@ -54,7 +54,7 @@ def test_a_search_finds_the_setting_that_learns(local_ray, data, tmp_path):
 
     bundle = load_bundle(result.bundle_path)
     assert bundle.schema.target("goods_bag").loss_weight == 0.25
-    assert list(bundle.model.fusion.hidden) == result.best.values["model.fusion.hidden"]
+    assert list(bundle.system.fusion.hidden) == result.best.values["model.fusion.hidden"]
     assert bundle.provenance["search"]["values"] == result.best.values
     assert bundle.metrics["targets"]["click"]["auc"] == result.best.score
     assert register(result.bundle_path, tmp_path / "bundles", "tiny") == latest(tmp_path / "bundles", "tiny")
@@ -129,7 +129,7 @@ def test_values_that_do_not_go_together_cost_a_trial_not_the_search(local_ray, d
         mine = [line for line in said if line.startswith(f"trial {trial.number} ")]
         assert len(mine) == 2 and all("was refused: tune.space, " + told in line for line in mine)
         assert because in result.table.read_text()
-    assert load_bundle(result.bundle_path).model.coupling.floor == result.best.values[floor]
+    assert load_bundle(result.bundle_path).system.coupling.floor == result.best.values[floor]
     again = search(spelling, data, config, tmp_path / "out", say=said.append)
     assert not again.fresh and again.trials == result.trials
 

@@ -75,8 +75,8 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
     config = TrainConfig(epochs=1, max_steps=2, batch_feeds=16)
     trained = train(prepared, resolve({"system": name}), config, output=tmp_path, say=lambda line: None)
     bundle = load_bundle(trained.bundle_path)
-    learnt = [target for target in TARGETS if bundle.model.weighting != FixedConfig(targets="roots") or target == "click"]
-    assert bundle.model == ZOO[name] and [*bundle.metrics["targets"]] == learnt
+    learnt = [target for target in TARGETS if bundle.system.weighting != FixedConfig(targets="roots") or target == "click"]
+    assert bundle.system == ZOO[name] and [*bundle.metrics["targets"]] == learnt
     compared = bundle.ranker.together.names if bundle.ranker.together else ()
     assert trained.history[0].losses.keys() == {*TARGETS, *bundle.ranker.penalties, *compared}
 
@@ -91,7 +91,7 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
         assert ranked[room] == {target: expected[target][place].item() for target in learnt}
     assert all(0 < made[target] < 1 for made in ranked.values() for target in learnt if target in PROBABILITIES)
     assert all(made[target] >= 0 for made in ranked.values() for target in learnt if target not in PROBABILITIES)
-    if bundle.model.coupling.kind == "esmm":  # the funnel holds by its making
+    if bundle.system.coupling.kind == "esmm":  # the funnel holds by its making
         assert all(made["order"] < made["goods_bag"] < made["click"] > made["follow"] for made in ranked.values())
 
     found = check_parity(prepared, bundle, lambda body: client.post("/rank", json=body).json(), feeds=8)

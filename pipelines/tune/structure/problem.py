@@ -12,9 +12,9 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from models.config import ConfigError, to_dict
-from models.metrics import direction
-from models.ranker import RankerConfig
+from models.metrics.names import direction
 from models.schema import Schema
+from models.system import SystemConfig
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.train import TrainConfig
@@ -60,7 +60,7 @@ class Problem:
     def folder_of(self, graph: Graph, seed: int) -> Path:
         return self.folder / "trials" / f"{key_of(graph)}-seed-{seed}"
 
-    def settings(self, seed: int) -> tuple[RankerConfig, TrainConfig]:
+    def settings(self, seed: int) -> tuple[SystemConfig, TrainConfig]:
         """What a training monitors is the score where that is one metric, else what the experiment says."""
         config = self.config if len(self.config.metrics) == 1 else replace(self.config, metric=None)
         return configs(self.spelling, {"train.seed": seed}, config)
