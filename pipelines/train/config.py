@@ -17,7 +17,7 @@ class TrainConfig:
         batch_feeds: feeds of one optimisation step, all workers together.
         shuffle_row_groups: row groups of the feed table that are shuffled together; memory grows with it. A multiple of
             `workers` gives all of them equal shares.
-        seed: of weights, data order and dropout.
+        seed: of weights and data order. What training draws besides (dropout, labels shown or hidden) belongs to the rows.
         monitor: the validation metric that decides the best epoch, as `target.metric` or `mean.metric` (`mean.gauc_feed`,
             `click.log_loss`); None takes the mean AUC over binary targets that are trained for.
         patience: epochs without a better `monitor` before training stops. Learners that plan the whole training (cmlir,

@@ -74,7 +74,7 @@ def work(
                 train_in_bf16(each, device)
         schedule = schedule_of(run, prepared, order) if is_leveled(run.system.learner) else None
         learner = build_learner(ranker, schema, run.system.learner, config.optimiser, group, schedule)
-        _seed(config.seed, group.rank)  # every rank draws other dropout
+        _seed(config.seed, group.rank)  # what draws from a generator while it trains does so anew on every rank
         stream = Stream(order, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
         valid = StoredFeeds(
             groups=row_groups(prepared.files("valid")),
