@@ -156,7 +156,7 @@ def sum_count(losses_N: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Linear interpolation of ascending points (x, y), at places inside of them."""
+    """Linear interpolation between ascending points (x, y)."""
     right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
     share = (at - x[right - 1]) / (x[right] - x[right - 1])
     return y[right - 1] + share * (y[right] - y[right - 1])

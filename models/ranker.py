@@ -159,7 +159,7 @@ class Ranker(nn.Module):
     def outcome(
         self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None, *, progress: float = 0.0
     ) -> Outcome:
-        """Outputs with what else training needs.
+        """Outputs, and what else training needs.
 
         Args:
             gathered: as in `forward`.

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.config import ConfigError
 from models.schema import Schema
-from pipelines.encode.contract import unreadable
+from pipelines.encode.contract import obstacles
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.state import EncoderState
 
@@ -58,7 +58,7 @@ class Prepared:
         except FileNotFoundError as error:
             raise ConfigError(str(error)) from None
         encoder.check(own_schema)
-        if schema is not None and (parts := unreadable(own_schema, schema)):
+        if schema is not None and (parts := obstacles(own_schema, schema)):
             raise ConfigError(
                 f"`{path}` was prepared for another schema: they differ in {', '.join(parts)}. "
                 "Prepare into another folder, or use its schema."

@@ -40,6 +40,7 @@ ROOMS = (
     ("models.batch",),
     ("models.schema",),
     ("models.hashing",),
+    ("models.catalogue",),
     ("models.config",),
 )
 OUTSIDE = {

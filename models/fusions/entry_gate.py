@@ -112,7 +112,7 @@ class EntryGate(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Names of the vectors that make the room's state, and those that make each member of a level."""
+    """The names of the vectors that make up the room's state, and of those that make up each member."""
 
     state: tuple[str, ...]
     feed: tuple[tuple[str, ...], ...]

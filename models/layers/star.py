@@ -4,7 +4,7 @@
     # F/C summed width of the feed/candidate vectors in MixedLinear's manner
 
 Level c applies W * W_c (elementwise) and b + b_c. W_c starts at 1 and b_c at 0, so that all levels start alike. Rows come
-grouped by level, a tensor a level; a level without rows has an empty one.
+grouped by level, one tensor for each; that of a level without rows is empty.
 """
 
 from collections.abc import Sequence

@@ -25,9 +25,9 @@ the equation says: dL / dw_k = L_k.
 With `every` above 1 gradients are compared in one step of that many; the steps between keep the weights of the last and make
 one backward pass in all.
 
-Where we differ: a sigmoid keeps w in (0, 1), where the paper says nothing; one MLP for all auxiliary targets with an
-embedding each, since an MLP each would make that embedding a bias; log(1 + L), for a squared error can be thousands of
-times a cross-entropy and would leave no slope of the sigmoid. L_reg keeps the weights it has.
+Where we differ: a sigmoid keeps w in (0, 1), where the paper says nothing. There is one MLP for all auxiliary targets, with an
+embedding of each, since in an MLP of its own a target's embedding would be a bias. It reads log(1 + L), since a squared error
+can be thousands of times a cross-entropy and would leave the sigmoid no slope. L_reg keeps the weights it has.
 """
 
 import math
@@ -222,7 +222,7 @@ class Adaptive:
     def _objective(
         self, part: str, shard: Shard, totals: Totals, compared_MW: Tensor | None
     ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """What to differentiate for this worker's share of a part of the loss, and the slopes of what is no scalar."""
+        """What to differentiate for this shard's share of a part of the loss, and the slopes of what is no scalar."""
         assert shard.weights is not None
         if part != REST:
             weight = shard.weights.targets[part]

@@ -22,10 +22,10 @@ part with `specific: all` is a copy of everything, tables included. With `dense`
 owns: every step of 1. moves its rows at a times the rate, and 3. leaves them alone. V_c learns from the level's candidates as
 they come in the joint batches.
 
-Variants (Table 3): `shared: false` trains one model a level, from the start, with no adaptor, since nothing is to be balanced
-with. `specific: none` is Reptile; all of a round is 1. `hardness: false` sets b_c to 1, which also makes steps C times as long
-in the mean. `adaptor: false` sets both a and 1 - a to 1. `sampling`: `natural` (all candidates: MLIR), `over` (levels
-repeated up to the largest), `under` (cut down to the smallest).
+Variants (Table 3): `shared: false` trains a model for each level from the start, with no adaptor, since there is nothing to
+balance it with. `specific: none` is Reptile; all of a round is 1. `hardness: false` sets b_c to 1, which also makes steps C
+times as long in the mean. `adaptor: false` sets both a and 1 - a to 1. `sampling`: `natural` (all candidates: MLIR), `over`
+(levels repeated up to the largest), `under` (cut down to the smallest).
 
 With several workers every step is that of the joint batch. `inner: local` sums nothing over workers in 1.: each worker goes
 its own way from W, on its own candidates and with optimisers that start anew, and 2. takes the mean of their ways weighted by
@@ -90,7 +90,7 @@ class CmlirConfig:
             )
         if not self.shared and self.specific != "all":
             raise ValueError(
-                f"cmlir without shared weights has one whole model a level, so it needs specific: all, got {self.specific}."
+                f"cmlir without shared weights has a whole model for every level, so needs specific: all, got {self.specific}."
             )
         if self.inner == "local" and self.specific == "dense":
             raise ValueError(
@@ -145,14 +145,14 @@ class Cmlir:
         self.moved = self._no_rows(ties_tables)
         self.own_rows = [self._no_rows(ties_tables) for _ in self.own]
         self.at_rest = True
-        self.queues = Rebatcher(len(self.names), inner_group, self.shared[0].device)
+        self.rebatcher = Rebatcher(len(self.names), inner_group, self.shared[0].device)
         self.kept = 0  # candidates of this round that this worker has trained shared weights on
         self.steps = 0
         self.round = 0  # places in `rounds`, so one less than i
         self._diagnostics: dict[str, float] = {}
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
-        """Takes in one joint batch; all workers take part. It need not bring about a step of the optimisers.
+        """Takes in one joint batch; all workers take part. It does not always lead to a step of the optimisers.
 
         Args, Raises: as `joint.Joint.step`; and ValueError if the training is over.
 
@@ -160,7 +160,7 @@ class Cmlir:
             Totals as `joint.Joint.step`, of all steps that were made; empty without any.
         """
         if self.round == len(self.rounds):
-            raise ValueError(f"cmlir was to train for {self.steps} joint batches, and has had them.")
+            raise ValueError(f"cmlir was to train for {self.steps} joint batches, and has had all of them.")
         now = self.rounds[self.round]
         first_own = now.end - self._own_steps(now.end - now.start)
         if self.steps < first_own:
@@ -188,13 +188,13 @@ class Cmlir:
         return self.config.step_size * (1 - (round / len(self.rounds)) ** self.config.eta) if self.config.adaptor else 1.0
 
     def kept_of_level(self, round: int) -> list[float]:
-        """Shard of its candidates that a level keeps in round i, 0 being before the first."""
+        """The share of its candidates that each level keeps in round i = 1..N."""
         exponents = {"curriculum": round / len(self.rounds), "under": 1.0, "natural": 0.0, "over": 0.0}
         least, exponent = least_filled(self.schedule.candidates_of_level), exponents[self.config.sampling]
         return [(least / count) ** exponent if count else 1.0 for count in self.schedule.candidates_of_level]
 
     def repeats_of_level(self) -> list[float]:
-        """How often a level's candidates count."""
+        """How often the candidates of each level count."""
         counts = self.schedule.candidates_of_level
         return [max(counts) / count if self.config.sampling == "over" and count else 1.0 for count in counts]
 
@@ -236,7 +236,7 @@ class Cmlir:
         return min(self.config.specific_steps, length - 1) if self.own else 0
 
     def _inner_optimisers(self) -> list[Optimisers]:
-        """One a level; tables that there are only once have one optimiser."""
+        """One for each level; where all levels share their tables, these have one optimiser between them."""
         made: list[Optimisers] = []
         for distributed in self.inner_distributed:
             beside = made[0] if made and self.config.specific == "dense" else None
@@ -244,7 +244,7 @@ class Cmlir:
         return made
 
     def _no_rows(self, ties_tables: bool) -> dict[str, Tensor]:
-        """By table of which levels have copies, for every row whether it is meant: none yet."""
+        """A mask over the rows of each table that levels have copies of, by its name; no row is marked yet."""
         tables = {} if ties_tables else self.distributed[0].table_weights()
         return {name: torch.zeros(len(weight), dtype=torch.bool, device=weight.device) for name, weight in tables.items()}
 
@@ -267,12 +267,12 @@ class Cmlir:
         """Steps of the levels that are due; in a round's last, of all that have any candidates left."""
         round = self.round + 1
         keep_N = None if batch is None else draw_kept(batch, self.kept_of_level(round), progress)
-        due = self.queues.add(batch, keep_N, self.repeats_of_level())
+        due = self.rebatcher.add(batch, keep_N, self.repeats_of_level())
         totals: Totals = {}
-        for level in self.queues.filled() if is_last else due:
-            pooled = self.queues.take(level)
-            self.kept += 0 if pooled is None else pooled.candidates
-            found, rows = gradients(self.inner_distributed[level], pooled, progress)
+        for level in self.rebatcher.filled() if is_last else due:
+            own = self.rebatcher.take(level)
+            self.kept += 0 if own is None else own.candidates
+            found, rows = gradients(self.inner_distributed[level], own, progress)
             totals = add_totals(totals, found)
             if rows is not None:
                 _mark(self.moved, rows)
@@ -306,7 +306,7 @@ class Cmlir:
         self._diagnostics["alpha"] = alpha
 
     def _share_of_round(self) -> float:
-        """What this worker's way counts among those of all."""
+        """The weight of this worker's way in the mean over all workers."""
         if self.config.inner == "synchronous":
             return 1.0
         kept = torch.tensor(self.kept, dtype=torch.float64, device=self.shared[0].device)
@@ -348,12 +348,12 @@ class Cmlir:
         return norms
 
     def _ids(self, rows: dict[str, Tensor]) -> list[Tensor | None]:
-        """By place in `shared`: the rows [U] that are meant of a table; None, which is all, of other parameters."""
+        """By place in `shared`: the marked rows [U] of a table; None for other parameters, of which all is meant."""
         return [*(None for _ in self.distributed[0].dense), *(is_meant.nonzero().squeeze(1) for is_meant in rows.values())]
 
 
 def _part(distributed: DistributedRanker, *, tables: bool) -> list[Tensor]:
-    """What is to be shared or a level's own of its ranker."""
+    """The parameters of a level's ranker that are divided into shared ones and the level's own."""
     return [*(parameter.detach() for parameter in distributed.dense), *(distributed.table_weights().values() if tables else ())]
 
 
@@ -378,7 +378,7 @@ def _put(weights: Tensor, ids_U: Tensor | None, values: Tensor) -> None:
 
 
 def _mark(rows: dict[str, Tensor], touched: Rows) -> None:
-    """Says of the touched rows that they are meant, in the tables that are there."""
+    """Marks the touched rows in the masks that there are."""
     for name, is_meant in rows.items():
         if name in touched:
             is_meant.index_fill_(0, touched[name][0], True)

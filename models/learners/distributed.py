@@ -1,4 +1,4 @@
-"""What every learner does in a step: a forward pass over this worker's share of the batch, and sums over all workers.
+"""What every learner does in a step: a forward pass over this worker's shard of the batch, and sums over all workers.
 
 # N candidates, M compared rows of this worker, U different table rows of a batch, D width
 """
@@ -30,7 +30,7 @@ Rows = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One worker's forward pass; empty for a worker that has run out of data.
+    """One worker's shard of a joint batch after the forward pass; empty for a worker that has run out of data.
 
     Attributes:
         batch: as it was trained on; None if there is none.
@@ -50,7 +50,7 @@ class Shard:
 
 
 class DistributedRanker:
-    """All workers of a training, and the ranker they train alike.
+    """The ranker that all workers of a training have a copy of and move by the same steps.
 
     Raises:
         ConfigError: a weighting that needs one worker, and several.
@@ -75,7 +75,11 @@ class DistributedRanker:
         return {name: tables.weight.detach() for name, tables in self.tables.items()}
 
     def forward(self, batch: FeedBatch | None, progress: float) -> Shard:
-        """Raises: ValueError if the batch lacks labels of a target."""
+        """The forward pass over this worker's shard.
+
+        Raises:
+            ValueError: the batch lacks labels of a target.
+        """
         if batch is None:
             return Shard()
         batch = self.ranker.for_training(batch, progress)
@@ -165,14 +169,16 @@ class DistributedRanker:
 
 
 def gradients(distributed: DistributedRanker, batch: FeedBatch | None, progress: float) -> tuple[Totals, Rows | None]:
-    """Those of the weighted sum of all targets' mean losses, of penalties and of `together` losses, over all workers: of dense
-    parameters in their `grad`, of table rows returned.
+    """The gradients of the whole loss over all workers; those of dense parameters are left in their `grad`.
+
+    The loss is the weighted sum of all targets' mean losses, plus penalties and `together` losses.
 
     Args:
         batch, progress: as a learner's `step` has them.
 
     Returns:
-        Totals as a learner's `step` returns them; no rows where no worker had anything to learn from.
+        Totals as a learner's `step` returns them, and the gradients of table rows; None where no worker had anything to learn
+        from.
 
     Raises:
         FloatingPointError: a loss is not finite; on every worker alike.
@@ -203,7 +209,7 @@ def gradients(distributed: DistributedRanker, batch: FeedBatch | None, progress:
 
 
 def add_totals(totals: Totals, more: Totals) -> Totals:
-    """The totals of two steps as if they were of one."""
+    """The totals of two steps as those of one."""
     both = dict(totals)
     for name, (total, count) in more.items():
         past_total, past_count = both.get(name, (0.0, 0.0))
@@ -218,7 +224,7 @@ def part_of_mean(shard: Shard, totals: Totals, name: str, weight: float | Tensor
 
 
 def _objective(shard: Shard, totals: Totals) -> Tensor:
-    """This worker's part of the loss."""
+    """This shard's part of the loss."""
     assert shard.weights is not None
     terms = []
     for name in shard.sums:

@@ -1,5 +1,5 @@
-"""A common ranker, then one a level made of it (FT and FT (Balanced) of Yu et al. 2023, "Curriculum multi-level learning for
-imbalanced live-stream recommendation", Sec. 5): what CMLIR is measured against.
+"""A common ranker, and then one for each level made of it (FT and FT (Balanced) of Yu et al. 2023, "Curriculum multi-level
+learning for imbalanced live-stream recommendation", Sec. 5): what CMLIR is measured against.
 
 The first part of the training is joint training of one ranker, on all candidates or on as many of each level as the smallest
 has. Then every level goes on from its weights, on the level's candidates alone and with an optimiser that starts anew.
@@ -59,8 +59,8 @@ class Finetune:
     """Trains the rankers of all levels; see the head of this file.
 
     Attributes:
-        at_rest: every level's ranker is what it would predict with now, and no candidates wait.
-        is_selectable: levels have learnt something of their own; an epoch before that is none of a fine-tuned ranker.
+        at_rest: every level's ranker holds what the level predicts with, and no candidates wait.
+        is_selectable: levels have learnt something of their own; before that there is no fine-tuned ranker to select.
 
     Raises:
         ConfigError: a weighting that needs one worker, and several; the training data have no candidates.
@@ -92,8 +92,8 @@ class Finetune:
         is_balanced = config.sampling == "balanced"
         self.kept = [least / count if is_balanced and count else 1.0 for count in schedule.candidates_of_level]
         device = self.distributed[0].dense[0].device
-        self.common = Rebatcher(1, group, device)
-        self.queues = Rebatcher(len(self.names), group, device)
+        self.common_rebatcher = Rebatcher(1, group, device)
+        self.rebatcher = Rebatcher(len(self.names), group, device)
         self.steps = 0
         self.round = 0
         self._diagnostics: dict[str, float] = {}
@@ -107,7 +107,7 @@ class Finetune:
         return self.round == len(self.rounds) or self.steps == self.rounds[self.round].start
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
-        """Takes in one joint batch; all workers take part. It need not bring about a step of the optimisers.
+        """Takes in one joint batch; all workers take part. It does not always lead to a step of the optimisers.
 
         Args, Raises: as `joint.Joint.step`; and ValueError if the training is over.
 
@@ -115,7 +115,7 @@ class Finetune:
             Totals as `joint.Joint.step`, of all steps that were made; empty without any.
         """
         if self.round == len(self.rounds):
-            raise ValueError(f"finetune was to train for {self.steps} joint batches, and has had them.")
+            raise ValueError(f"finetune was to train for {self.steps} joint batches, and has had all of them.")
         is_last = self.steps == self.rounds[self.round].end - 1
         if self.steps < self.switch:
             totals = self._common_step(batch, progress, is_last=is_last)
@@ -169,9 +169,9 @@ class Finetune:
                 self.optimisers[0].step(rows)
         else:
             keep_N = None if batch is None else draw_kept(batch, self.kept, progress)
-            due = self.common.add(batch, keep_N, queue_N=None if batch is None else torch.zeros_like(batch.level_N))
-            for queue in self.common.filled() if is_last else due:
-                totals, rows = gradients(first, self.common.take(queue), progress)
+            due = self.common_rebatcher.add(batch, keep_N, queue_N=None if batch is None else torch.zeros_like(batch.level_N))
+            for queue in self.common_rebatcher.filled() if is_last else due:
+                totals, rows = gradients(first, self.common_rebatcher.take(queue), progress)
                 if rows is not None:
                     self.optimisers[0].step(rows)
         if is_last:
@@ -180,7 +180,7 @@ class Finetune:
 
     @torch.no_grad()
     def _copy(self) -> None:
-        """All levels are what the first is."""
+        """Gives all levels the weights of the first."""
         first, *others = self.distributed
         for distributed in others:
             for parameter, original in zip(distributed.dense, first.dense, strict=True):
@@ -196,10 +196,10 @@ class Finetune:
         self.pretrained = [parameter.detach().clone() for parameter in self.distributed[0].dense]
 
     def _own_step(self, batch: FeedBatch | None, progress: float, *, is_last: bool) -> Totals:
-        due = self.queues.add(batch, None if batch is None else torch.ones_like(batch.level_N, dtype=torch.bool))
+        due = self.rebatcher.add(batch, None if batch is None else torch.ones_like(batch.level_N, dtype=torch.bool))
         totals: Totals = {}
-        for level in self.queues.filled() if is_last else due:
-            found, rows = gradients(self.distributed[level], self.queues.take(level), progress)
+        for level in self.rebatcher.filled() if is_last else due:
+            found, rows = gradients(self.distributed[level], self.rebatcher.take(level), progress)
             totals = add_totals(totals, found)
             if rows is not None:
                 self.optimisers[level].step(rows if self.config.specific == "all" else {})

@@ -1,9 +1,10 @@
-"""A level's candidates of several joint batches, put together until they are worth a step.
+"""Batches of one level, made of its candidates in several joint batches.
 
-Optimisers such as Adam take steps of one length whatever the batch is. How much a level moves the parameters is therefore
-decided by the number of its steps, not by the number of its candidates in them, and a sampling plan such as CMLIR's Eq. 3
-has to become one of steps. So a level's candidates wait until they are as many as the largest level has in a joint batch:
-that level takes a step a batch, one with a tenth of its candidates a step in ten batches, on batches of the same size.
+Optimisers such as Adam take steps of the same length whatever the batch size is. How far a level moves the parameters is
+therefore decided by the number of its steps and not by the number of candidates in them, so a sampling plan such as CMLIR's
+Eq. 3 has to be turned into numbers of steps. A level's candidates wait here until they are as many as the largest level has
+in one joint batch. The largest level then takes a step with every joint batch, and a level with a tenth of its candidates
+takes one step in ten, all on batches of the same size.
 
     # N candidates of this worker's share, C levels
 """
@@ -22,10 +23,10 @@ NEARLY = 1 - 1e-9  # of a step's worth, so that fractions that sum to 1 are not 
 
 
 class Rebatcher:
-    """Rebatcher that all workers fill together, one a level or otherwise.
+    """Queues of candidates, usually one for each level, that all workers fill together.
 
     Args:
-        group: the workers; all of them then find the same queues due.
+        group: the workers, all of which find the same queues due.
         device: where workers exchange counts.
     """
 
@@ -47,11 +48,11 @@ class Rebatcher:
         Args:
             keep_N: the candidates to take, bool; None without a batch.
             repeats: how often each candidate of a queue counts, for over-sampling: a step of few candidates that are repeated
-                is the step of them alone, so they are not copied but sooner due. None for once.
+                is the step of them alone, so they are not copied but due sooner. None for once.
             queue_N: the queue of every candidate, int64; None for its level.
 
         Returns:
-            Rebatcher that are due.
+            The queues whose candidates are worth a step now.
         """
         queues = len(self.waiting)
         counts = torch.zeros(2, queues, dtype=torch.float64, device=self.device)
@@ -73,16 +74,16 @@ class Rebatcher:
         return [queue for queue, worth in enumerate(self.worth) if worth >= NEARLY]
 
     def filled(self) -> list[int]:
-        """Rebatcher with any candidates."""
+        """The queues that hold any candidates."""
         return [level for level, worth in enumerate(self.worth) if worth > 0]
 
     def take(self, queue: int) -> FeedBatch | None:
-        """Empties a queue; None if nothing of it lies with this worker."""
+        """Empties a queue: this worker's part of its candidates as one batch, None if it has none of them."""
         waiting, self.waiting[queue], self.worth[queue] = self.waiting[queue], [], 0.0
         return joined(waiting) if waiting else None
 
 
 def draw_kept(batch: FeedBatch, kept: Sequence[float], progress: float) -> Tensor:
-    """Whether each candidate is kept [N], by a draw of its own against the share that its level keeps."""
+    """Whether each candidate is kept, bool [N]: a draw for every candidate against the share that its level keeps."""
     share_N = torch.tensor(kept, dtype=torch.float64, device=batch.level_N.device)[batch.level_N]
     return uniform_N(batch, progress, SALT) < share_N

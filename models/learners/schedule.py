@@ -1,4 +1,4 @@
-"""What a learner with a schedule knows of the training before it begins.
+"""What a learner that plans ahead knows of the training before it begins.
 
 # C levels
 """

@@ -20,19 +20,20 @@ from typing import Any
 import pyarrow.parquet as pq
 import xxhash
 
+from models.catalogue import CANDIDATE, CONTEXT, ROOM, logged
 from models.config import ConfigError, to_dict
 from models.schema import Schema
-from pipelines.encode.contract import deciding
-from pipelines.encode.derive import base_columns, preference_columns
+from pipelines.encode.columns import base_columns, preference_columns
+from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.fit import Partial, finish
 from pipelines.logs.canonical import CanonicalLogs, check, read_footer
 from pipelines.prepare.clean import EVENTS, REPEATED, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.exchange import atomic
-from pipelines.prepare.features import PREFIXES, attribute_columns
+from pipelines.prepare.features import attribute_columns
 from pipelines.prepare.runner import Counts, Item, run_step
-from pipelines.prepare.tables import KEYS, common_types
+from pipelines.prepare.tables import FAMILIES, KEYS, common_types
 from pipelines.prepare.tasks import CleanChunk, CountRooms, CutBucket, EncodeFile, FitFile, Plan, SortAttributes, WriteFeatures
 from pipelines.prepared import SPLITS, Prepared
 
@@ -89,14 +90,14 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     feeds_schema(schema)  # a name that two columns would have is told before any work is done
     served = base_columns(schema, config.extra_columns)
     columns = served.union(*preference_columns(schema).values())
-    carried = [name for name in columns if name == "position" or name.startswith(("context.", "state."))]
+    carried = logged(columns, CONTEXT, ROOM, CANDIDATE)
     types = common_types(logs.files("impressions"), carried)
     for name in sorted(set(carried) - set(types.names)):
-        _missing(name, "impressions", logs)
+        _missing(name, name, "impressions", logs)
     for table, names in attribute_columns(columns, schema).items():
         there = common_types(logs.files(table), names).names
         for name in sorted(set(names) - set(there)):
-            _missing(name, table, logs, PREFIXES[table])
+            _missing(FAMILIES[table].column(name).name, name, table, logs)
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
         readers = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
         raise ConfigError(f"history `{readers}` reads product clicks, but the log has no table `product_clicks`.")
@@ -105,12 +106,12 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, rows, buckets)
 
 
-def _missing(name: str, table: str, logs: CanonicalLogs, prefix: str = "") -> None:
+def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
     files = logs.files(table)
     if not files:
-        raise ConfigError(f"the schema reads `{prefix}{name}`, but the log has no table `{table}`.")
+        raise ConfigError(f"the schema reads `{reads}`, but the log has no table `{table}`.")
     known = ", ".join(pq.read_schema(files[0]).names)
-    raise ConfigError(f"the schema reads `{prefix}{name}`, but table `{table}` has no column `{name}`. It has: {known}.")
+    raise ConfigError(f"the schema reads `{reads}`, but table `{table}` has no column `{name}`. It has: {known}.")
 
 
 def _run(plan: Plan) -> dict[str, Any]:
@@ -293,7 +294,7 @@ def _summed(counts) -> dict[str, int]:
 def _inputs(plan: Plan) -> dict[str, Any]:
     """Everything that decides what is written, in parts that a message can name."""
     config = {name: value for name, value in to_dict(plan.config).items() if name not in _INDIFFERENT}
-    schema = _fingerprint(deciding(plan.schema))
+    schema = _fingerprint(decisive_part(plan.schema))
     return {"tables": TABLES, "logs": plan.logs.fingerprint(), "schema": schema, "config": config}
 
 
@@ -351,4 +352,4 @@ def _describe(plan: Plan) -> None:
         print(f"  {table:<15} {rows:>13,} rows in {len(files)} files, {size:,.1f} MiB{parts}")
     print(f"  {plan.buckets} buckets of about {sum(plan.rows.values()) // plan.buckets:,} log rows")
     print(f"  {len(plan.columns)} columns: {', '.join(sorted(plan.columns))}")
-    print(f"  counters over all users: {', '.join(plan.counters) or 'none'}")
+    print(f"  counters over all users: {', '.join(column.name for column in plan.counters) or 'none'}")

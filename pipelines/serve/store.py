@@ -10,7 +10,7 @@ A store is written once, beside its place, and moved there when it is whole; it 
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.catalogue import PRODUCT, ROOM, STREAMER, Subject, find_stored
 from models.config import ConfigError
 from pipelines.encode.arrays import whole
 from pipelines.logs.ids import as_ids
 from pipelines.prepared import Prepared
 
 LAYOUT = 2  # of the files below; a store of another layout is built anew
-# columns of a room that are its streamer's, or those of the product on its screen, and by whose id they are also kept
-PARTS = {
-    "streamers": ("streamer_id", ("streamer.", "streamer_impressions.", "streamer_entries.", "streamer_first_at")),
-    "products": ("state.product_id", ("product.",)),
-}
+# whose columns, among those of a room, are also kept by an id of their own: that of who streams, or of what is on screen
+PARTS: Mapping[str, Subject] = {"streamers": STREAMER, "products": PRODUCT}
 _MAP_BYTES = 1 << 40  # address space, not disk
 _CHUNK = 8192  # rows in one transaction
 
@@ -162,17 +160,18 @@ def build_store(prepared: Prepared, path: Path) -> Path:
         for batch in _batches(prepared.snapshot("users"), user_schema):
             _write(environment, users, batch["user_id"], _messages(batch))
         room_schema = _common_schema(prepared.snapshot("rooms"))
-        names = {"rooms": [name for name in room_schema.names if name != "room_id"]}
-        names |= {part: [name for name in room_schema.names if name.startswith(own)] for part, (_, own) in PARTS.items()}
+        names = {"rooms": [name for name in room_schema.names if name != ROOM.key]}
+        for part, subject in PARTS.items():
+            names[part] = [name for name in names["rooms"] if (known := find_stored(name)) and known.of == subject]
         layouts = {table: _layout(room_schema, columns) for table, columns in names.items()}
         tables = {table: environment.open_db(table.encode()) for table in layouts}
         for batch in _batches(prepared.snapshot("rooms"), room_schema):
             _write(environment, tables["rooms"], batch["room_id"], layouts["rooms"].pack(batch))
-            for part, (key, _) in PARTS.items():
-                if key in batch.schema.names:
+            for part, subject in PARTS.items():
+                if subject.key in batch.schema.names:
                     # rooms of one streamer carry the same columns of it, as of the same moment; one of them is kept
-                    known = batch.filter(batch[key].is_valid())
-                    _write(environment, tables[part], known[key], layouts[part].pack(known))
+                    named = batch.filter(batch[subject.key].is_valid())
+                    _write(environment, tables[part], named[subject.key], layouts[part].pack(named))
         meta = {
             "layout": LAYOUT,
             "fingerprint": prepared.fingerprint,

@@ -66,7 +66,7 @@ class Toy(nn.Module):
     def table_sets(self) -> dict:
         return {}
 
-    def for_training(self, batch: FeedBatch) -> FeedBatch:
+    def for_training(self, batch: FeedBatch, progress: float) -> FeedBatch:
         return batch
 
     def gather(self, batch: FeedBatch) -> dict:

@@ -44,7 +44,7 @@ class Line(nn.Module):
     def table_sets(self):
         return {}
 
-    def for_training(self, batch):
+    def for_training(self, batch, progress):
         return batch
 
     def gather(self, batch):
@@ -144,7 +144,7 @@ def test_algorithm_1_step_by_step():
         assert learner.shared[0].tolist() == pytest.approx(shared, abs=1e-12)
     # in the first iteration both own steps are RATE long in each place times a half of the hardness: by hand to the end
     assert own_sums[0][0] > 0 and learner.alpha(2) == 0
-    with pytest.raises(ValueError, match="cmlir was to train for 6 joint batches, and has had them"):
+    with pytest.raises(ValueError, match="cmlir was to train for 6 joint batches, and has had all of them"):
         learner.step(two_points())
 
 
@@ -226,13 +226,13 @@ def test_levels_take_as_many_steps_as_their_samples_are_worth(sampling, expected
             return plain(*args, **kwargs)
 
         monkeypatch.setattr(optimisers, "step", counted)
-    plain_take = learner.queues.take
+    plain_take = learner.rebatcher.take
 
     def take(level):
-        taken[level] += learner.queues.worth[level]
+        taken[level] += learner.rebatcher.worth[level]
         return plain_take(level)
 
-    monkeypatch.setattr(learner.queues, "take", take)
+    monkeypatch.setattr(learner.rebatcher, "take", take)
     for seed in range(12):
         learner.step(with_levels(tiny_schema(), seed), seed / 12)
     if sampling == "under":  # by chance: each level keeps 12 in the mean, of 108 that are worth 12 steps
@@ -525,7 +525,7 @@ def test_it_cannot_be_saved_while_shared_weights_are_trained():
         ({"eta": 0}, r"eta > 0 and 0 < step_size <= 1, got rounds_per_epoch=5, specific_steps=4, eta=0"),
         ({"step_size": 1.5}, "step_size=1.5"),
         ({"specific_steps": 0}, "specific_steps=0"),
-        ({"shared": False, "specific": "dense"}, "one whole model a level, so it needs specific: all, got dense"),
+        ({"shared": False, "specific": "dense"}, "a whole model for every level, so needs specific: all, got dense"),
         ({"inner": "local", "specific": "dense"}, "inner: local needs specific: all or none, got dense"),
     ],
 )

@@ -89,7 +89,7 @@ def test_pretraining_is_joint_training_and_then_every_level_goes_its_own_way():
     ]
     expected = sum(float(each.square().sum()) for each in dense) ** 0.5
     assert learner.diagnostics()["norm.head"] == pytest.approx(expected) and expected > 0
-    with pytest.raises(ValueError, match="finetune was to train for 10 joint batches, and has had them"):
+    with pytest.raises(ValueError, match="finetune was to train for 10 joint batches, and has had all of them"):
         learner.step(batches[0])
 
 
@@ -106,7 +106,7 @@ def test_balanced_pretraining_takes_as_many_of_each_level_as_the_smallest_has(mo
     assert learner.kept == pytest.approx([1, 1 / 3, 1 / 9])
     ranker, learner = made(FinetuneConfig(sampling="balanced"), schema, counts=(10, 30, 90))
     seen, steps = torch.zeros(3), []
-    plain = learner.common.take
+    plain = learner.common_rebatcher.take
 
     def watched(pool):
         batch = plain(pool)
@@ -115,7 +115,7 @@ def test_balanced_pretraining_takes_as_many_of_each_level_as_the_smallest_has(mo
             seen.add_(torch.bincount(batch.level_N, minlength=3))
         return batch
 
-    monkeypatch.setattr(learner.common, "take", watched)
+    monkeypatch.setattr(learner.common_rebatcher, "take", watched)
     for place in range(6):
         learner.step(with_levels(schema, place, (20, 60, 180)), place / 10)
     assert seen[0] == 120  # all of the smallest level

@@ -76,7 +76,7 @@ def test_features_equal_the_naive_reference(tmp_path, seed):
 
 def test_settings_mean_what_they_say(tmp_path):
     log = random_log(7, feeds=60)
-    changes = {"feed_gap_seconds": 0.5, "feed_most": 2, "day_starts_hour": 8.5}
+    changes = {"feed_gap_seconds": 0.5, "feed_most": 2, "clock": Clock(day_starts_hour=8.5)}
     output = tmp_path / "out"
     schema = replace(SCHEMA, preference_days=(1.0, 2.0, 0.25))
     extra = tuple(name for name in EXTRA if not name.endswith(".1.5d"))
@@ -113,7 +113,7 @@ def test_stages_quantiles_and_encoded_preferences_equal_the_naive_reference(tmp_
 def test_days_are_cut_at_the_local_hour(tmp_path):
     log = random_log(3)
     output = tmp_path / "out"
-    given = config(day_starts_hour=20.5, clock=Clock(utc_offset_hours=12.0))  # 8:30 UTC
+    given = config(clock=Clock(utc_offset_hours=12.0, day_starts_hour=20.5))  # 8:30 UTC
     manifest = prepare(log.write(tmp_path / "logs"), SCHEMA, given, output).manifest
     by_split = {split: rows_of(output, f"features/{split}") for split in SPLITS}
     last = max(row["day"] for rows in by_split.values() for row in rows)
@@ -171,13 +171,12 @@ def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
             for owner in ("room", "streamer"):
                 first, age = room[f"{owner}_first_at"], feed[f"{owner}_age_hours"][place]
                 assert age == (None if first is None else pytest.approx((ending - first) / HOUR))
-                pairs = zip(
-                    user[f"pair.{owner}_id"], user[f"pair.{owner}_impressions"], user[f"pair.{owner}_entries"], strict=True
-                )
+                kinds = ("impressions", "entries", "orders")
+                pairs = zip(user[f"pair.{owner}_id"], *(user[f"pair.{owner}_{what}"] for what in kinds), strict=True)
                 by_id = {identity: counts for identity, *counts in pairs}
                 if room[f"{owner}_id"] is not None:
-                    expected = [feed[f"pair_{owner}_{what}"][place] for what in ("impressions", "entries")]
-                    assert by_id.get(room[f"{owner}_id"], [0, 0]) == expected
+                    expected = [feed[f"pair_{owner}_{what}"][place] for what in kinds]
+                    assert by_id.get(room[f"{owner}_id"], [0, 0, 0]) == expected
             last = dict(zip(user["pair.room_id"], user["pair.room_last_shown_at"], strict=True)).get(room_id)
             assert feed["pair_room_hours"][place] == (None if last is None else pytest.approx((ending - last) / HOUR))
             shown = [row for row in log.impressions if row["room_id"] == room_id]
@@ -185,7 +184,14 @@ def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
                 newest = max(row["shown_at"] for row in shown)
                 assert room["state.viewers"] in [row["state.viewers"] for row in shown if row["shown_at"] == newest]
     assert {"user_impressions", "preference.stay", "channels.stay_seconds", "goods.product_id"} <= compared
-    assert {"streamer_entries.1h", "room_impressions.life", "room.category", "streamer.fans"} <= compared
+    assert {
+        "streamer_entries.1h",
+        "room_impressions.life",
+        "room_orders.1h",
+        "user_orders",
+        "room.category",
+        "streamer.fans",
+    } <= compared
 
 
 # -- no leak ---------------------------------------------------------------------------------------------------

@@ -249,12 +249,12 @@ def test_a_folder_of_an_older_version_is_refused_and_its_unfinished_work_thrown_
     del manifest["tables"], inputs["tables"]
     (output / "manifest.json").write_text(json.dumps({**manifest, "inputs": inputs}))
     message = refused(logs, output)
-    assert "what changed: the version of the tables (1 then, 2 now). Prepare into another folder, or delete this one" in message
+    assert "what changed: the version of the tables (1 then, 3 now). Prepare into another folder, or delete this one" in message
     (output / "manifest.json").unlink()
     (output / "work").mkdir()
     (output / "work" / "inputs.json").write_text(json.dumps(inputs))
     prepare(logs, SCHEMA, config(), output)
-    assert "is of something else (the version of the tables (1 then, 2 now)); starting afresh" in capsys.readouterr().out
+    assert "is of something else (the version of the tables (1 then, 3 now)); starting afresh" in capsys.readouterr().out
 
 
 def test_a_value_that_never_was_positive_is_told(output, tmp_path, capsys):
@@ -279,7 +279,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(logs, output, capsys):
         ({"valid_days": 0}, "valid_days > 0"),
         ({"quarantine_limit": 1.5}, "0 <= quarantine_limit <= 1"),
         ({"earliest": "2100-01-01"}, "earliest < latest"),
-        ({"day_starts_hour": 24}, "day_starts_hour < 24"),
+        ({"clock": {"day_starts_hour": 24}}, "a clock needs 0 <= day_starts_hour < 24, got 24"),
         ({"bucket_rows": 3}, "`prepare.bucket_rows` is not a known key. Known here: clock,"),
     ],
 )

@@ -93,7 +93,7 @@ def test_what_is_no_part_of_the_tables_is_that_of_the_schema_it_is_used_with(fol
 def test_tables_of_another_version_are_refused(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "tables": 1}))
-    with pytest.raises(ConfigError, match=r"holds tables of version 1, this program reads 2. Delete the folder and prepare"):
+    with pytest.raises(ConfigError, match=r"holds tables of version 1, this program reads 3. Delete the folder and prepare"):
         Prepared.open(folder)
     del manifest["tables"]  # as the first version left it
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -8,7 +8,7 @@ import pytest
 
 from models.config import ConfigError, from_dict, overlaid, to_dict
 from models.schema import Schema
-from pipelines.encode.contract import differences, unreadable
+from pipelines.encode.contract import differences, obstacles
 from pipelines.experiment import Experiment, load_experiment
 from pipelines.prepared import Prepared
 from pipelines.steps import search_plan, searched_of, with_best
@@ -132,7 +132,7 @@ def test_all_that_decides_tables_is_named(tiny_schema):
     other = Schema.from_dict(spelling)
     assert differences(tiny_schema, other) == ["field `hour`", "history `products`", "preference_days", "stages"]
     turned = Schema.from_dict({**tiny_schema.to_dict(), "fields": tiny_schema.to_dict()["fields"][::-1]})
-    assert differences(tiny_schema, turned) == unreadable(tiny_schema, turned) == ["the order of fields"]
+    assert differences(tiny_schema, turned) == obstacles(tiny_schema, turned) == ["the order of fields"]
 
 
 def test_fewer_targets_and_no_stages_can_still_be_read():
@@ -140,6 +140,6 @@ def test_fewer_targets_and_no_stages_can_still_be_read():
     here["targets"], here["stages"] = here["targets"][1::-1], None
     here["targets"][0]["parents"] = []
     fewer = Schema.from_dict(here)
-    assert unreadable(there, fewer) == []
+    assert obstacles(there, fewer) == []
     assert differences(there, fewer) == ["target `order`", "target `stay`", "target `follow`", "target `visit`", "stages"]
-    assert unreadable(fewer, there) == ["target `order`", "target `stay`", "target `follow`", "target `visit`", "stages"]
+    assert obstacles(fewer, there) == ["target `order`", "target `stay`", "target `follow`", "target `visit`", "stages"]
