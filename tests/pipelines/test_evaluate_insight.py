@@ -68,7 +68,7 @@ def bundle_of(prepared, path, model, history=(), change=lambda ranker: None):
     torch.manual_seed(0)
     ranker = Ranker(prepared.schema, model, prepared.encoder.table_sizes)
     change(ranker)
-    parts = {"schema": prepared.schema, "model": model, "encoder": prepared.encoder, "ranker": ranker}
+    parts = {"schema": prepared.schema, "system": model, "encoder": prepared.encoder, "ranker": ranker}
     save_bundle(path, **parts, metrics={}, provenance={"seed": 0})
     if history:
         (path.parent / "history.json").write_text(json.dumps(list(history)))
