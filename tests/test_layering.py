@@ -26,6 +26,7 @@ ROOMS = (
     ("pipelines.logs",),
     ("pipelines.runs",),
     ("pipelines.cluster",),
+    ("pipelines.ray_private",),
     ("models.zoo",),
     ("models.system",),
     ("models.learners",),

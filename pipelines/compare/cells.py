@@ -126,14 +126,14 @@ class Cell:
             "metrics": evaluate_table(scored, self.table.schema),
             "valid": {
                 "monitor": Monitor(self.system.schema, self.train.monitor).name,
-                "value": trained.best_metrics["monitor"],
+                "value": trained.best.monitor,
             },
             "training": {
                 "seconds": trained.seconds,
                 "candidates_per_second": trained.candidates_per_second,
-                "steps": trained.history[-1]["total_steps"],
+                "steps": trained.history[-1].total_steps,
                 "epochs": len(trained.history),
-                "best_epoch": trained.best_metrics["epoch"] + 1,
+                "best_epoch": trained.best.epoch + 1,
                 "stopped": bundle.provenance["stopped"],
             },
             "parameters": {"dense": self.parameters.dense, "tables": self.parameters.tables},

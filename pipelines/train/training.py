@@ -1,4 +1,4 @@
-"""Training: prepared feeds and a ranker's config in, a bundle with the best epoch's weights out."""
+"""Training takes prepared feeds and a ranker's config, and leaves a bundle with the best epoch's weights."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from models.schema import Schema
 from models.system import SystemConfig, build_ranker
 from pipelines.bundle import fingerprint, provenance, save_bundle
 from pipelines.prepared import Prepared
-from pipelines.train.checkpoint import Checkpoints, Progress, read_progress, write_text
+from pipelines.train.checkpoint import Checkpoints, write_text
 from pipelines.train.config import EXECUTION, TrainConfig
 from pipelines.train.monitor import Monitor
-from pipelines.train.report import HISTORY
-from pipelines.train.stream import Plan
-from pipelines.train.worker import CHECKPOINTS, Run, plan_of, work
+from pipelines.train.order import FeedOrder
+from pipelines.train.progress import HISTORY, EpochRecord, Progress, read_progress
+from pipelines.train.worker import CHECKPOINTS, Run, feed_order, work
 
 RUN = "run.json"
 BUNDLE = "bundle"
@@ -35,8 +35,8 @@ class TrainResult:
     Attributes:
         bundle_path: the best epoch's ranker.
         checkpoint: the last checkpoint.
-        history: a record an epoch: losses, validation metrics, throughput.
-        best_metrics: the record of the best epoch.
+        history: a record of every epoch.
+        best: the record of the best epoch.
         seconds: of training steps, without validation.
         candidates_per_second: over all epochs.
         fresh: False if the run had been finished before.
@@ -44,8 +44,8 @@ class TrainResult:
 
     bundle_path: Path
     checkpoint: Path
-    history: list[dict[str, Any]]
-    best_metrics: dict[str, Any]
+    history: list[EpochRecord]
+    best: EpochRecord
     seconds: float
     candidates_per_second: float
     fresh: bool
@@ -58,7 +58,7 @@ def train(
     *,
     output: Path,
     schema: Schema | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
     resume: bool = True,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> TrainResult:
@@ -80,7 +80,7 @@ def train(
     schema = schema or prepared.schema
     run = Run(data=prepared.path.resolve(), schema=schema, system=model, config=config, folder=output)
     Monitor(schema, config.monitor)  # what can be refused early is
-    plan = plan_of(run, prepared, rank=0, size=max(1, config.workers))
+    order = feed_order(run, prepared, rank=0, size=max(1, config.workers))
     if config.workers:
         from pipelines.train.ray_train import check_cluster
 
@@ -97,32 +97,32 @@ def train(
     last = _finished(output)
     fresh = last is None or not (output / BUNDLE).exists()  # the latter: killed after the last checkpoint
     if last is None:
-        last = _trained(run, plan, f"train-{fingerprint(identity)}", say, on_epoch)
+        last = _trained(run, order, f"train-{fingerprint(identity)}", say, on_epoch)
     elif not fresh:
         say(f"Already trained: {output / BUNDLE}. To train again, throw it away (--restart, resume=False).")
     progress = read_progress(last)
     if fresh:
         _bundle(run, prepared, last, progress, output / BUNDLE)
-    seconds = sum(record["seconds"] for record in progress.history)
+    seconds = sum(record.seconds for record in progress.history)
     assert progress.best_epoch is not None
     return TrainResult(
         bundle_path=output / BUNDLE,
         checkpoint=last,
         history=progress.history,
-        best_metrics=progress.history[progress.best_epoch],
+        best=progress.history[progress.best_epoch],
         seconds=seconds,
-        candidates_per_second=sum(record["candidates"] for record in progress.history) / seconds,
+        candidates_per_second=sum(record.candidates for record in progress.history) / seconds,
         fresh=fresh,
     )
 
 
 def _trained(
-    run: Run, plan: Plan, name: str, say: Callable[[str], None], on_epoch: Callable[[dict[str, Any]], None] | None
+    run: Run, order: FeedOrder, name: str, say: Callable[[str], None], on_epoch: Callable[[EpochRecord], None] | None
 ) -> Path:
-    """Trains and returns the last checkpoint."""
-    workers, groups = run.config.workers, len(plan.groups)
+    """Trains until the run is over, and returns its last checkpoint."""
+    workers, groups = run.config.workers, len(order.groups)
     where = f"{workers} Ray worker{'s' if workers > 1 else ''}" if workers else "in this process"
-    say(f"Training on {plan.feeds:,} feeds, {plan.steps:,} steps an epoch, {where}.")
+    say(f"Training on {order.feeds:,} feeds, {order.steps:,} steps an epoch, {where}.")
     if groups < workers:
         say(f"Only {groups} row groups: some workers get no feeds. Prepare with fewer prepare.row_group_feeds.")
     say(f"Curves: tensorboard --logdir {run.folder / 'tensorboard'}")
@@ -155,7 +155,7 @@ def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, 
         system=run.system,
         encoder=prepared.encoder,
         ranker=ranker,
-        metrics=best["metrics"] or {},
+        metrics=best.metrics or {},
         provenance=provenance(
             data={"path": str(run.data), "fingerprint": prepared.fingerprint},
             seed=run.config.seed,
@@ -163,8 +163,8 @@ def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, 
             best_epoch=progress.best_epoch + 1,
             epochs=len(progress.history),
             stopped=progress.stopped,
-            monitor={Monitor(run.schema, run.config.monitor).name: best["monitor"]},
-            seconds=sum(record["seconds"] for record in progress.history),
+            monitor={Monitor(run.schema, run.config.monitor).name: best.monitor},
+            seconds=sum(record.seconds for record in progress.history),
         ),
     )
 

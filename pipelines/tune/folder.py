@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
+from pipelines.ray_private import dashboard_url
 from pipelines.train.checkpoint import write_text
 from pipelines.tune.config import TuneConfig
 
@@ -59,7 +60,7 @@ def say_where_to_watch(what: str, curves: Path, config: TuneConfig, say: Callabl
     cpus = ray.cluster_resources().get("CPU", 0)
     if config.cpus_per_trial > cpus:
         raise ConfigError(f"tune.cpus_per_trial is {config.cpus_per_trial:g}, but the cluster has {cpus:g} CPUs.")
-    url = ray._private.worker.get_dashboard_url()
+    url = dashboard_url()
     dashboard = f" · Ray dashboard: http://{url}" if url else ""
     say(f"{what} Watch: tensorboard --logdir {curves}{dashboard}")
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from models.config import ConfigError, to_dict
 from pipelines.prepared import Prepared
 from pipelines.train.monitor import Monitor
+from pipelines.train.progress import read_history
 from pipelines.tune.config import Choice, TuneConfig, check_space, configs, ranker_of_meta, schema_of
 from pipelines.tune.folder import SETTINGS, claim, note, refuse_another, say_where_to_watch, write_json
 from pipelines.tune.objectives import Objectives, objectives_of
@@ -258,8 +259,7 @@ def _trial(
     refusal: str | None = None,
 ) -> Trial:
     """Reads from a trial's training folder what it has reached."""
-    file = folder / "history.json"
-    history: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    history = read_history(folder)
     done = (folder / "bundle").is_dir()
     best = objectives.best(history)
     if done:  # which knows best what it is of
@@ -269,11 +269,11 @@ def _trial(
         id=id,
         status="failed" if failure else "refused" if refusal else "done" if done else "stopped",
         values=values,
-        score=best["monitor"] if best else None,
+        score=best.monitor if best else None,
         scores=objectives.scores(best) if best else {},
-        best_epoch=best["epoch"] + 1 if best else None,
+        best_epoch=best.epoch + 1 if best else None,
         epochs=len(history),
-        seconds=round(sum(record["seconds"] for record in history), 1),
+        seconds=round(sum(record.seconds for record in history), 1),
         reason=failure or refusal or "",
     )
 

@@ -15,6 +15,7 @@ from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STA
 from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
 from pipelines.prepared import Prepared
+from pipelines.train.progress import EpochRecord
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
 QUANTILES = -np.log(1 - np.linspace(0, 1 - 1 / 512, 257))  # of the exponential distribution, up to its last 512th
@@ -54,6 +55,13 @@ def fabricate(
     fingerprint = f"fabricated-{seed}-{train_files}-{valid_files}"
     (path / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": fingerprint, "splits": counts}))
     return Prepared.open(path)
+
+
+def epoch_record(epoch: int, **known: Any) -> EpochRecord:
+    """A finished epoch of a training without validation."""
+    nothing: dict[str, Any] = {"losses": {}, "diagnostics": [], "metrics": None, "monitor": None}
+    numbers = {"total_steps": 8 * (epoch + 1), "candidates": 100.0, "seconds": 1.0, "candidates_per_second": 100.0}
+    return EpochRecord(epoch=epoch, **{**nothing, **numbers, **known})
 
 
 def feed_table(batch: FeedBatch, schema: Schema, first_id: int) -> pa.Table:

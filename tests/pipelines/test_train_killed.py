@@ -78,8 +78,10 @@ def test_a_killed_ray_worker_is_replaced_and_changes_nothing(local_ray, tmp_path
     killed: list[int] = []
 
     def kill_one(record):
-        if record["epoch"] == 0:
+        if record.epoch == 0:
             time.sleep(0.2)  # into the second epoch
+            while not list((tmp_path / "killed" / "checkpoints").glob("*-0001")):
+                time.sleep(0.1)  # written while training goes on
             killed.append(max(workers_of_ray()))
             os.kill(killed[0], signal.SIGKILL)
 

@@ -21,7 +21,7 @@ from pipelines.tune.folder import claim, left_over
 from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.picture import draw
 from pipelines.tune.search import Trial, _sorted, _trial, _with_front, _write_tables, plan_of, search
-from tests.pipelines.fabricate import fabricate
+from tests.pipelines.fabricate import epoch_record, fabricate
 from tests.samples import TABLE_SIZES, full_schema
 
 MODEL = {"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}}
@@ -270,7 +270,8 @@ def test_the_front_against_trying_every_pair(tiny_schema):
 
 def test_other_metrics_are_those_of_the_best_epoch(tiny_schema):
     objectives = by(tiny_schema, "click.auc", "click.gini")
-    record = lambda auc, gini: {"monitor": auc, "metrics": {"targets": {"click": {"auc": auc, "gini": gini}}, "mean": {}}}
+    metrics = lambda auc, gini: {"targets": {"click": {"auc": auc, "gini": gini}}, "mean": {}}
+    record = lambda auc, gini: epoch_record(0, monitor=auc, metrics=metrics(auc, gini))
     best = objectives.best([record(0.6, 0.01), record(0.7, 0.05), record(0.7, 0.02)])
     assert objectives.scores(best) == {"click.auc": 0.7, "click.gini": 0.05}  # the earliest of equal ones
     with pytest.raises(ConfigError, match=r"`click\.gini` is not defined on the validation split .*a Gini two levels"):
@@ -285,11 +286,11 @@ def test_a_trial_is_read_from_its_folder(trained, tiny_schema):
     monitor = objectives_of(tune({RATE: choice(0.1)}), Monitor(tiny_schema))
     trial = _trial(3, "abc", {RATE: 0.1}, None, result.bundle_path.parent, monitor)
     assert (trial.status, trial.epochs) == ("done", 2)
-    assert trial.score == max(record["monitor"] for record in result.history)
-    assert trial.best_epoch == result.best_metrics["epoch"] + 1
+    assert trial.score == max(record.monitor for record in result.history)
+    assert trial.best_epoch == result.best.epoch + 1
     assert trial.scores == {"auc": trial.score}
     both = _trial(3, "abc", {RATE: 0.1}, None, result.bundle_path.parent, by(tiny_schema, "click.auc", "click.gini"))
-    best = result.history[trial.best_epoch - 1]["metrics"]["targets"]["click"]
+    best = result.history[trial.best_epoch - 1].metrics["targets"]["click"]
     assert both.scores["click.gini"] == best["gini"]
     missing = _trial(4, "def", {RATE: 0.1}, "ValueError: no", Path("nowhere"), monitor)
     assert (missing.status, missing.score, missing.reason) == ("failed", None, "ValueError: no")

@@ -13,6 +13,7 @@ import pytest
 from models.config import ConfigError, from_dict
 from pipelines.bundle import load_bundle
 from pipelines.prepared import Prepared
+from pipelines.train.progress import read_history
 from pipelines.tune import TuneConfig, latest, register, search
 from tests.pipelines.fabricate import fabricate
 
@@ -74,8 +75,8 @@ def test_a_search_by_two_metrics_tells_each_epoch_and_keeps_the_front(local_ray,
     config = tune(space, trials=2, metric=["click.auc", "click.gini"], seed=1)
     result = search(spelling, data, config, tmp_path / "out", say=said.append)
     for trial in result.trials:
-        records = json.loads((tmp_path / "out" / "trials" / trial.id / "history.json").read_text())
-        own = [record["metrics"]["targets"]["click"] for record in records]
+        records = read_history(tmp_path / "out" / "trials" / trial.id)
+        own = [record.metrics["targets"]["click"] for record in records]
         for epoch, metrics in enumerate(own, 1):
             (line,) = [line for line in said if line.startswith(f"trial {trial.number} · epoch {epoch} ·")]
             assert f"click.auc {metrics['auc']:.4f}" in line and f"click.gini {metrics['gini']:.4f}" in line
@@ -195,7 +196,7 @@ def test_a_killed_search_goes_on(data, tmp_path):
     }
     assert sorted(histories.values())[1] == 60 and len(histories) == 2
     files = (tmp_path / "out").glob("trials/*/history.json")
-    reached = max(record["monitor"] for path in files for record in json.loads(path.read_text()))
+    reached = max(record.monitor for path in files for record in read_history(path.parent))
 
     second = start()
     assert second.wait(timeout=150) == 0, log.read_text()

@@ -79,7 +79,7 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
     learnt = [target for target in TARGETS if bundle.system.weighting != FixedConfig(targets="roots") or target == "click"]
     assert bundle.system == ZOO[name] and [*bundle.metrics["targets"]] == learnt
     compared = bundle.ranker.together.names if bundle.ranker.together else ()
-    assert trained.history[0]["losses"].keys() == {*TARGETS, *bundle.ranker.penalties, *compared}
+    assert trained.history[0].losses.keys() == {*TARGETS, *bundle.ranker.penalties, *compared}
 
     client = served(trained.bundle_path, store)
     answer = client.post("/rank", json=BODY)

@@ -19,7 +19,7 @@ from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.train import TrainConfig
 from pipelines.train.config import EXECUTION
-from pipelines.train.report import HISTORY
+from pipelines.train.progress import read_history
 from pipelines.tune.config import TuneConfig, checked, configs, ranker_of_meta, schema_of
 from pipelines.tune.objectives import measured
 from pipelines.tune.structure.graphs import EMPTY, Graph, StructureConfig, graph_of, parents_of, spelled
@@ -91,8 +91,7 @@ class Problem:
         return fmean(value if direction(path) == "max" else -value for path, value in values.items())
 
     def seconds(self, graph: Graph, seed: int) -> float:
-        file = self.folder_of(graph, seed) / HISTORY
-        return sum(record["seconds"] for record in json.loads(file.read_text())) if file.exists() else 0.0
+        return sum((record.seconds for record in read_history(self.folder_of(graph, seed))), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
