@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER, hours_since
-from pipelines.prepare.exchange import ExchangeWriter, atomic
+from pipelines.prepare.exchange import ExchangeWriter
 from pipelines.prepare.tables import Attributes, times
 from pipelines.prepare.timeline import Moments, Timeline, find
+from pipelines.runs import written
 
 WINDOWS_MS = {"10m": 600_000, "1h": 3_600_000, "life": None}
 LONGEST_WINDOW_MS = 3_600_000
@@ -194,7 +195,7 @@ def count_bucket(
         ending: a moment after all events; each room's counters then are what is returned.
     """
     schema = pa.schema([ROW, *counter_types(counting.columns)])
-    with atomic(output) as draft, ExchangeWriter(draft, schema, len(shown)) as writer:
+    with written(output) as draft, ExchangeWriter(draft, schema, len(shown)) as writer:
         for begin, end in _slices(shown, rows_per_slice):
             since = begin - LONGEST_WINDOW_MS
             part, rows = _load(shown, entered, counting.rooms.ids, since, begin, end)

@@ -24,6 +24,7 @@ from torch import nn
 
 from models.learners.world import World
 from pipelines.bundle import save_weights
+from pipelines.runs import written
 from pipelines.train.world import from_rank_0, gather_objects
 
 KEPT = 2
@@ -117,23 +118,16 @@ class Checkpoints:
         random_states = gather_objects(_random_state(), world)
         if random_states is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".writing-*"):
-            shutil.rmtree(left)
         before = self.latest()
-        path = self.folder / f".writing-{os.getpid()}"
-        path.mkdir()
-        save_weights(path / "weights.safetensors", ranker)
-        if best:
-            _link(path / "weights.safetensors", path / "best.safetensors")
-        elif before is not None and (before / "best.safetensors").exists():
-            _link(before / "best.safetensors", path / "best.safetensors")
-        torch.save({"learner": learner.state_dict(), "random": random_states}, path / "state.pt")
-        (path / "progress.json").write_text(json.dumps(asdict(progress)))
-        for file in path.iterdir():
-            _flush(file)
-        path.rename(self.folder / f"{progress.total_steps:09d}-{progress.epoch:04d}")
-        _flush(self.folder)
+        with written(self.folder / f"{progress.total_steps:09d}-{progress.epoch:04d}") as path:
+            path.mkdir()
+            save_weights(path / "weights.safetensors", ranker)
+            if best:
+                _link(path / "weights.safetensors", path / "best.safetensors")
+            elif before is not None and (before / "best.safetensors").exists():
+                _link(before / "best.safetensors", path / "best.safetensors")
+            torch.save({"learner": learner.state_dict(), "random": random_states}, path / "state.pt")
+            (path / "progress.json").write_text(json.dumps(asdict(progress)))
         for old in sorted(self.folder.glob("[0-9]*"))[:-KEPT]:
             shutil.rmtree(old)
 
@@ -145,26 +139,11 @@ def read_progress(path: Path) -> Progress:
     return Progress(losses=sums[0], telling=sums[1], **spelling)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
-
-
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _random_state() -> dict[str, Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from models.metrics import value_of
-from pipelines.train.checkpoint import Progress, write_text
+from pipelines.runs import write_text
+from pipelines.train.checkpoint import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
 STEPS_BETWEEN_POINTS = 20  # of the loss curves

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.config import ConfigError
 from models.learners import build_learner, is_leveled
 from models.learners.span import Span
 from models.learners.world import World
@@ -102,22 +101,13 @@ def plan_of(run: Run, prepared: Prepared, *, rank: int, size: int) -> Plan:
 
 
 def span_of(run: Run, prepared: Prepared, plan: Plan) -> Span:
-    """What a learner that plans the whole training is told of it.
-
-    Raises:
-        ConfigError: the data were prepared before candidates were counted by level.
-    """
-    counts = prepared.manifest["splits"]["train"].get("candidates_by_level")
-    if counts is None:
-        raise ConfigError(
-            f"the learner `{run.model.learner.kind}` wants to know how many training candidates each level has, and the "
-            f"manifest of {prepared.path} does not count them. Prepare again, into another folder or with the old one deleted."
-        )
+    """What a learner that plans the whole training is told of it."""
+    counts = prepared.manifest.splits["train"].candidates_by_level
     return Span(
         epochs=run.config.epochs,
         steps=plan.steps,
         max_steps=run.config.max_steps,
-        candidates_of_level=tuple(counts) or (0,) * len(run.schema.levels.names),
+        candidates_of_level=counts or (0,) * len(run.schema.levels.names),
     )
 
 

@@ -22,8 +22,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from models.config import ConfigError
 from pipelines.prepared import Prepared
+from pipelines.runs import write_text
 from pipelines.train import train
-from pipelines.train.checkpoint import write_text
 from pipelines.train.report import HISTORY
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, checked, schema_of
 from pipelines.tune.objectives import Objectives

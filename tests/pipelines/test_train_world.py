@@ -41,7 +41,7 @@ def trained(data: Path, system: str, optimiser: str, world) -> tuple[dict[str, t
     ranker = ranker_of(prepared.schema, config, prepared.encoder.table_sizes).double()
     groups = row_groups(prepared.files("train"))
     plan = Plan(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=world.rank, size=world.size)
-    counts = tuple(prepared.manifest["splits"]["train"]["candidates_by_level"])
+    counts = prepared.manifest.splits["train"].candidates_by_level
     span = Span(epochs=1, steps=plan.steps, candidates_of_level=counts)
     learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], world, span)
     losses, had_data = [], []
