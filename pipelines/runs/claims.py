@@ -17,7 +17,7 @@ from pathlib import Path
 
 from models.config import ConfigError
 from pipelines.runs import processes
-from pipelines.runs.files import draft_of, flush, full_disk_told, sweep
+from pipelines.runs.files import draft_of, full_disk_told, sweep
 
 RENEWED_EVERY = 5.0  # seconds between two signs of life
 DEAD_AFTER = 60.0  # seconds without one after which a holder on another machine counts as dead
@@ -62,11 +62,11 @@ def claim(
     """Inside, no other process that claims the folder works in it; what dead writers left half written is removed.
 
     The claim of a dead holder is taken over, which is said. On the holder's own machine it is dead if its process is gone;
-    seen from any other, if it has given no sign of life for `DEAD_AFTER` seconds.
+    seen from any other, if it has given no sign of life for `DEAD_AFTER` seconds, and until then or the next one is waited.
 
     Args:
         folder: need not be there.
-        patience: seconds to wait for another holder.
+        patience: seconds to wait for a holder that lives.
 
     Raises:
         ConfigError: another process works in the folder, or has taken over because this one was halted for long.
@@ -74,7 +74,7 @@ def claim(
     folder = Path(folder).resolve()
     file = folder.with_name(f".{folder.name}.claim")
     file.parent.mkdir(parents=True, exist_ok=True)
-    mine, began, waits = _this_process(), time.monotonic(), False
+    mine, began, seen, waits = _this_process(), time.monotonic(), None, False
     while (now := _take(file, mine)) is not None:
         found = _read(file)
         if found is None:  # it has just ended
@@ -84,13 +84,17 @@ def claim(
             if _bury(file, holder, now):
                 say(f"{folder}: {holder} died at its work, begun {_since(holder)}. Taking over.")
             continue
-        line = f"{folder} is in use by {holder} since {_since(holder)}.{_told_sign(holder, now - last_sign)}"
-        if time.monotonic() - began >= patience:
+        line = f"{folder} is in use by {holder} since {_since(holder)}."
+        if seen is None or seen[0] != holder:
+            seen = found
+        lives = holder.machine == processes.machine() or seen != found
+        if lives and time.monotonic() - began >= patience:
             raise ConfigError(f"{line} Wait for its end, stop it, or give the experiment another `name`.")
         if not waits:
-            say(f"{line} Waiting for at most {patience:.0f} s.")
+            age = f"Its last sign of life is {now - last_sign:.0f} s old, at {DEAD_AFTER:.0f} s it counts as dead; waiting for one."
+            say(f"{line} {f'Waiting for at most {patience:.0f} s.' if lives else age}")
             waits = True
-        time.sleep(0.1)
+        time.sleep(0.2)
     ended, lost = threading.Event(), threading.Event()
     signs = threading.Thread(target=_give_signs, args=(file, mine, ended, lost), name=f"claim of {folder}", daemon=True)
     signs.start()
@@ -118,7 +122,6 @@ def _take(file: Path, mine: Holder) -> float | None:
     try:
         with full_disk_told(file):
             draft.write_text(json.dumps(asdict(mine)), encoding="utf-8")
-            flush(draft)
         now = draft.stat().st_mtime
         try:
             os.link(draft, file)  # whole at once, and refused where one is there
@@ -181,15 +184,6 @@ def _give_signs(file: Path, mine: Holder, ended: threading.Event, lost: threadin
                 os.kill(os.getpid(), signal.SIGINT)  # ends the work as Ctrl-C does
                 return
             os.utime(file)
-
-
-def _told_sign(holder: Holder, seconds_since_sign: float) -> str:
-    if holder.machine == processes.machine():
-        return ""
-    return (
-        f" Its last sign of life is {max(0.0, seconds_since_sign):.0f} s old; after {DEAD_AFTER:.0f} s without one it counts "
-        "as dead."
-    )
 
 
 def _since(holder: Holder) -> str:
