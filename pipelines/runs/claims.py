@@ -91,8 +91,9 @@ def claim(
         if lives and time.monotonic() - began >= patience:
             raise ConfigError(f"{line} Wait for its end, stop it, or give the experiment another `name`.")
         if not waits:
-            age = f"Its last sign of life is {now - last_sign:.0f} s old, at {DEAD_AFTER:.0f} s it counts as dead; waiting for one."
-            say(f"{line} {f'Waiting for at most {patience:.0f} s.' if lives else age}")
+            age = f"{now - last_sign:.0f} s old, at {DEAD_AFTER:.0f} s it counts as dead"
+            why = f"Waiting for at most {patience:.0f} s." if lives else f"Its last sign of life is {age}; waiting for one."
+            say(f"{line} {why}")
             waits = True
         time.sleep(0.2)
     ended, lost = threading.Event(), threading.Event()
