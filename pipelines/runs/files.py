@@ -16,6 +16,7 @@ from models.config import ConfigError
 from pipelines.runs import processes
 
 QUIET = 60.0  # seconds without a write after which the writer of a draft counts as dead
+FULL = 2**20  # bytes free on a disk below which any error in writing is taken for want of space
 
 _DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<kind>draft|old)")
 
@@ -112,11 +113,12 @@ def full_disk_told(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if getattr(error, "errno", None) not in codes and os.strerror(errno.ENOSPC) not in str(error):
+        free = shutil.disk_usage(path.parent).free
+        told = getattr(error, "errno", None) in codes or os.strerror(errno.ENOSPC) in str(error)
+        if isinstance(error, ConfigError) or (not told and free >= FULL):
             raise
-        free = shutil.disk_usage(path.parent).free / 2**20
         raise ConfigError(
-            f"no space to write {path} ({free:,.0f} MiB are free there; a quota or a limit may leave less). What was there "
+            f"no space to write {path} ({free / 2**20:,.0f} MiB are free there; a quota may leave less). What was there "
             "before is as it was. Make room and start again."
         ) from error
 
