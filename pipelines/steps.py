@@ -39,9 +39,8 @@ from pipelines.train import TrainResult, train
 from pipelines.tune import SearchResult, StructureResult, search, search_structure
 from pipelines.tune.folder import GRAPH, SETTINGS, left_over
 from pipelines.tune.registry import latest, register
-from pipelines.tune.search import RESULT, plan_of, run_of
+from pipelines.tune.search import plan_of, run_of
 from pipelines.tune.structure.result import PICTURE, TABLE
-from pipelines.tune.structure.search import RESULT as STRUCTURE
 from pipelines.tune.structure.search import plan_of as plan_of_structure
 from pipelines.tune.structure.search import run_of as run_of_structure
 
@@ -140,9 +139,9 @@ def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> Searched
     if not any({SETTINGS, GRAPH} & bundle.provenance.keys() for bundle in bundles):
         return None
     folder = experiment.folder / "search"
-    for result, table, picture in ((RESULT, "search.csv", "search.png"), (STRUCTURE, TABLE, PICTURE)):
-        if (folder / result).exists():
-            summary = json.loads((folder / result).read_text()).get("summary", [])  # older searches have none
+    for run, table, picture in ((run_of(folder), "search.csv", "search.png"), (run_of_structure(folder), TABLE, PICTURE)):
+        if run.is_finished:
+            summary = json.loads((folder / run.result).read_text())["summary"]
             return Searched(summary=summary, picture=folder / picture, table=folder / table)
     return None
 
