@@ -11,7 +11,6 @@ provenance.json     where it comes from
 import hashlib
 import json
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from models.ranker import Ranker
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker
 from pipelines.encode.state import EncoderState
+from pipelines.runs import written
 
 FILES = ("schema.json", "config.json", "encoder", "weights.safetensors", "metrics.json", "provenance.json")
 
@@ -68,18 +68,15 @@ def save_bundle(
 ) -> Path:
     """Writes a bundle; one that is already there is replaced. Returns its path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}-writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    _write(beside / "schema.json", schema.to_dict())
-    _write(beside / "config.json", to_dict(system))
-    encoder.save(beside / "encoder")
-    save_weights(beside / "weights.safetensors", ranker, _parts(schema.to_dict(), to_dict(system), encoder))
-    _write(beside / "metrics.json", metrics)
-    _write(beside / "provenance.json", provenance)
-    shutil.rmtree(path, ignore_errors=True)
-    return beside.rename(path)
+    with written(path) as draft:
+        draft.mkdir()
+        _write(draft / "schema.json", schema.to_dict())
+        _write(draft / "config.json", to_dict(system))
+        encoder.save(draft / "encoder")
+        save_weights(draft / "weights.safetensors", ranker, _parts(schema.to_dict(), to_dict(system), encoder))
+        _write(draft / "metrics.json", metrics)
+        _write(draft / "provenance.json", provenance)
+    return path
 
 
 def load_bundle(path: Path) -> Bundle:

@@ -19,8 +19,9 @@ from pipelines.encode.arrays import integers, present
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.ids import as_ids
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, atomic, bucket_of
+from pipelines.prepare.exchange import ExchangeWriter, bucket_of
 from pipelines.prepare.timeline import codes, find, run_starts
+from pipelines.runs import written
 
 ENTER_CODE = 0
 EVENTS = ("impressions", "engagements", "product_clicks")
@@ -118,7 +119,7 @@ def clean(
     judge = {"impressions": _impressions, "engagements": _engagements, "product_clicks": _product_clicks}[chunk.table]
     counts: dict = {"rows": 0, "sound": 0, "unused": 0, "latest": None, "quarantined": {}}
     bad_rows: list[pa.Table] = []
-    with atomic(output) as draft:
+    with written(output) as draft:
         writer = None
         first_row, time = chunk.first_row, "shown_at" if chunk.table == "impressions" else "at"
         for batch in _batches(chunk, extra, config.rows_per_chunk):
@@ -144,7 +145,7 @@ def clean(
         if writer is not None:
             writer.file.close()
     if bad_rows:
-        with atomic(quarantine) as draft:
+        with written(quarantine) as draft:
             pq.write_table(pa.concat_tables(bad_rows), draft, compression="zstd")
     return counts
 

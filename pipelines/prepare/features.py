@@ -14,11 +14,11 @@ from pipelines.encode.arrays import integers, present
 from pipelines.encode.columns import declared, history_column
 from pipelines.encode.feeds import LABEL_PREFIX, META
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.exchange import atomic
 from pipelines.prepare.room_counters import Rooms
 from pipelines.prepare.tables import FAMILIES, KEYS, Attributes
 from pipelines.prepare.timeline import codes, spread
 from pipelines.prepare.user_counters import Log, UserSide
+from pipelines.runs import written
 
 
 def attribute_columns(columns: Collection[str], schema: Schema) -> dict[str, list[str]]:
@@ -189,5 +189,5 @@ def slices(user: np.ndarray, most: int) -> Iterator[slice]:
 
 def write_parquet(table: pa.Table, path: Path, rows_per_group: int) -> None:
     """Polars writes lists several times as fast as Arrow does; histories overlap, so a light compression is enough."""
-    with atomic(path) as draft:
+    with written(path) as draft:
         pl.from_arrow(table).write_parquet(draft, compression="lz4", row_group_size=rows_per_group, statistics=False)  # type: ignore[union-attr]

@@ -18,9 +18,10 @@ import pyarrow as pa
 from models.catalogue import ENTER, FEEDS, IMPRESSIONS, ROOM, STREAMER, WINDOWS, Column, Count, Hours, Subject
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER, hours_since
-from pipelines.prepare.exchange import ExchangeWriter, atomic
+from pipelines.prepare.exchange import ExchangeWriter
 from pipelines.prepare.tables import Attributes, times
 from pipelines.prepare.timeline import Moments, Timeline, find
+from pipelines.runs import written
 
 OWNERS = (ROOM, STREAMER)
 LONGEST_WINDOW_MS = max(window for window in WINDOWS.values() if window is not None)
@@ -201,7 +202,7 @@ def count_bucket(
         ending: a moment after all events; each room's counters then are what is returned.
     """
     schema = pa.schema([ROW, *(pa.field(column.name, counter_type(column)) for column in counting.columns)])
-    with atomic(output) as draft, ExchangeWriter(draft, schema, len(shown)) as writer:
+    with written(output) as draft, ExchangeWriter(draft, schema, len(shown)) as writer:
         for begin, end in _slices(shown, rows_per_slice):
             part, rows = _load(shown, done, counting, begin, end)
             found = counting.count(part)

@@ -14,8 +14,8 @@ from typing import Any
 
 from models.config import ConfigError
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import atomic
 from pipelines.ray_private import quiet_data
+from pipelines.runs import write_text
 
 Counts = dict[str, Any]
 
@@ -74,8 +74,7 @@ class Task:
             counts = self.task(item.work)
         except ConfigError as problem:
             return str(problem)
-        with atomic(_note(self.folder, item)) as draft:
-            draft.write_text(json.dumps(counts))
+        write_text(_note(self.folder, item), json.dumps(counts))
         return ""
 
 

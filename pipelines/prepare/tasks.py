@@ -27,7 +27,7 @@ from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
 from pipelines.prepare.clean import ENTER_CODE, QUARANTINE, REPEATED, Chunk, actions_of, clean
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, atomic, bucket_of, open_batches, read_bucket, read_table, write_table
+from pipelines.prepare.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
 from pipelines.prepare.log_to_feeds import cut
@@ -36,6 +36,7 @@ from pipelines.prepare.tables import KEYS, Attributes, sort_table
 from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import UserSide, read_log
 from pipelines.prepared import SPLITS
+from pipelines.runs import written
 
 CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
 ENGAGEMENTS = pa.schema(
@@ -302,7 +303,7 @@ class FitFile:
         part = fit_partial(
             pq.read_table(file, use_threads=False), self.plan.schema, entry_rate=self.entry_rate, clock=self.plan.config.clock
         )
-        with atomic(self.plan.work / "fit" / f"{file.stem}.pickle") as draft:
+        with written(self.plan.work / "fit" / f"{file.stem}.pickle") as draft:
             draft.write_bytes(pickle.dumps(part))
         return {}
 
@@ -318,7 +319,7 @@ class EncodeFile:
         state = EncoderState.load(plan.output / "encoder")
         output = plan.output / "feeds" / file.parent.name / file.name
         feeds, of_level_C = 0, np.zeros(len(plan.schema.levels.names), np.int64)
-        with atomic(output) as draft, pq.ParquetFile(file) as source:
+        with written(output) as draft, pq.ParquetFile(file) as source:
             writer = None
             for group in range(source.num_row_groups):
                 table = encode(source.read_row_group(group, use_threads=False), plan.schema, state)
@@ -342,7 +343,7 @@ def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> n
 
 
 def _exchange(path: Path, table: pa.Table, bucket: np.ndarray, buckets: int) -> None:
-    with atomic(path) as draft, ExchangeWriter(draft, table.schema, buckets) as writer:
+    with written(path) as draft, ExchangeWriter(draft, table.schema, buckets) as writer:
         writer.write(table, bucket)
 
 
@@ -363,5 +364,5 @@ def _quarantine_repeated(repeated: pa.Table, path: Path) -> None:
         "room_id": repeated["room_id"],
         "at": repeated["shown_at"],
     }
-    with atomic(path) as draft:
+    with written(path) as draft:
         pq.write_table(pa.table(columns, schema=QUARANTINE), draft, compression="zstd")

@@ -28,6 +28,7 @@ from torch import nn
 
 from models.config import ConfigError
 from models.learners.workers import WorkerGroup
+from pipelines.runs import written
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.process_group import all_objects, from_rank_0
 from pipelines.train.progress import Progress, read_progress
@@ -160,12 +161,9 @@ class Checkpoints:
 
     def _write(self, snapshot: _Snapshot) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".writing-*"):
-            shutil.rmtree(left)
         before = self.latest()
-        path = self.folder / f".writing-{os.getpid()}"
-        path.mkdir()
-        try:
+        with written(self.folder / snapshot.name) as path:
+            path.mkdir()
             save_file(snapshot.weights, path / "weights.safetensors")
             if snapshot.is_best:
                 _link(path / "weights.safetensors", path / "best.safetensors")
@@ -173,23 +171,9 @@ class Checkpoints:
                 _link(before / "best.safetensors", path / "best.safetensors")
             with (path / "state.pt").open("wb") as file:
                 torch.save(snapshot.state, file)
-            (path / "progress.json").write_text(json.dumps(snapshot.progress))
-            for file_path in path.iterdir():
-                _flush(file_path)
-            path.rename(self.folder / snapshot.name)
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)  # half a checkpoint would hold the room that is missing
-            raise
-        _flush(self.folder)
+            (path / "progress.json").write_text(json.dumps(snapshot.progress), encoding="utf-8")
         for old in sorted(self.folder.glob("[0-9]*"))[:-KEPT]:
             shutil.rmtree(old)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
 
 
 def _copied(value: Any) -> Any:
@@ -226,14 +210,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _random_state() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.metrics.names import value_of
-from pipelines.train.checkpoint import write_text
+from pipelines.runs import write_text
 from pipelines.train.progress import HISTORY, EpochRecord, Progress
 
 SECONDS_BETWEEN_LINES = 10.0

@@ -1,7 +1,5 @@
 """Training takes prepared feeds and a ranker's config, and leaves a bundle with the best epoch's weights."""
 
-import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,16 @@ from models.schema import Schema
 from models.system import SystemConfig, build_ranker
 from pipelines.bundle import fingerprint, provenance, save_bundle
 from pipelines.prepared import Prepared
-from pipelines.train.checkpoint import Checkpoints, write_text
+from pipelines.runs import RunFolder
+from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import EXECUTION, TrainConfig
 from pipelines.train.monitor import Monitor
 from pipelines.train.order import FeedOrder
 from pipelines.train.progress import HISTORY, EpochRecord, Progress, read_progress
 from pipelines.train.worker import CHECKPOINTS, Run, feed_order, work
 
-RUN = "run.json"
 BUNDLE = "bundle"
-OURS = (RUN, CHECKPOINTS, HISTORY, BUNDLE, "tensorboard", "ray", "progress.log")
+PARTS = (BUNDLE, CHECKPOINTS, HISTORY, "tensorboard", "ray", "progress.log")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +56,7 @@ def train(
     *,
     output: Path,
     schema: Schema | None = None,
+    purpose: Mapping[str, Any] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     resume: bool = True,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
@@ -70,6 +69,7 @@ def train(
     Args:
         output: holds bundle, checkpoints, history and TensorBoard files; with workers, all nodes must reach it.
         schema: targets to train for, if their weights or parents differ from the prepared ones.
+        purpose: what else the folder is for, as part of its identity.
         on_epoch: called with the record of every epoch finished now; what it raises ends the training.
         resume: False throws away what an earlier run left in `output`.
 
@@ -85,17 +85,15 @@ def train(
         from pipelines.train.ray_train import check_cluster
 
         check_cluster(config)
+    folder, identity = RunFolder(output, BUNDLE, PARTS), identity_of(prepared.fingerprint, schema, system, config)
     if not resume:
-        _remove(output)
-    identity = {
-        "data": prepared.fingerprint,
-        "schema": schema.to_dict(),
-        "model": to_dict(model),
-        "train": {name: value for name, value in to_dict(config).items() if name not in EXECUTION},
-    }
-    _claim(output, identity)
+        folder.clear()
+    folder.begin(
+        {**identity, **(purpose or {})},
+        way_out="Train into another folder, or throw the old run away (--restart, resume=False).",
+    )
     last = _finished(output)
-    fresh = last is None or not (output / BUNDLE).exists()  # the latter: killed after the last checkpoint
+    fresh = last is None or not folder.is_finished  # the latter: killed after the last checkpoint
     if last is None:
         last = _trained(run, order, f"train-{fingerprint(identity)}", say, on_epoch)
     elif not fresh:
@@ -114,6 +112,16 @@ def train(
         candidates_per_second=sum(record.candidates for record in progress.history) / seconds,
         fresh=fresh,
     )
+
+
+def identity_of(data: str, schema: Schema, system: SystemConfig, config: TrainConfig) -> dict[str, Any]:
+    """What decides a training's weights; how fast and where it is made does not.
+
+    Args:
+        data: fingerprint of the prepared folder.
+    """
+    train = {name: value for name, value in to_dict(config).items() if name not in EXECUTION}
+    return {"data": data, "schema": schema.to_dict(), "model": to_dict(system), "train": train}
 
 
 def _trained(
@@ -173,39 +181,3 @@ def _device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device is cuda, but PyTorch finds no GPU here. Set it to auto or cpu.")
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _claim(output: Path, identity: dict[str, Any]) -> None:
-    """Notes what is trained in the folder, and refuses anything else from then on."""
-    file = output / RUN
-    if file.exists():
-        before = json.loads(file.read_text())
-        if before != identity:
-            raise ConfigError(
-                f"{output} holds a run that differs in {', '.join(_differing(before, identity))}. "
-                "Train into another folder, or throw the old run away (--restart, resume=False)."
-            )
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(identity, indent=1))
-
-
-def _differing(before: Any, now: Any, path: str = "") -> list[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = dict.fromkeys([*before, *now])
-        return [line for key in keys for line in _differing(before.get(key), now.get(key), f"{path}.{key}" if path else key)]
-    return [] if before == now else [f"{path} ({_short(before)} -> {_short(now)})"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _remove(output: Path) -> None:
-    for name in OURS:
-        path = output / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

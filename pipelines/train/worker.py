@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.config import ConfigError
 from models.learners.schedule import Schedule
 from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
@@ -105,22 +104,13 @@ def feed_order(run: Run, prepared: Prepared, *, rank: int, size: int) -> FeedOrd
 
 
 def schedule_of(run: Run, prepared: Prepared, order: FeedOrder) -> Schedule:
-    """What a learner that plans the whole training goes by.
-
-    Raises:
-        ConfigError: the data were prepared before candidates were counted by level.
-    """
-    counts = prepared.manifest["splits"]["train"].get("candidates_by_level")
-    if counts is None:
-        raise ConfigError(
-            f"the learner `{run.system.learner.kind}` wants to know how many training candidates each level has, and the "
-            f"manifest of {prepared.path} does not count them. Prepare again, into another folder or with the old one deleted."
-        )
+    """What a learner that plans the whole training goes by."""
+    counts = prepared.manifest.splits["train"].candidates_by_level
     return Schedule(
         epochs=run.config.epochs,
         steps=order.steps,
         max_steps=run.config.max_steps,
-        candidates_of_level=tuple(counts) or (0,) * len(run.schema.levels.names),
+        candidates_of_level=counts or (0,) * len(run.schema.levels.names),
     )
 
 

@@ -23,8 +23,8 @@ from ray.tune.search.optuna import OptunaSearch
 from models.config import ConfigError
 from pipelines.prepared import Prepared
 from pipelines.ray_private import plain_tune_output
+from pipelines.runs import write_text
 from pipelines.train import train
-from pipelines.train.checkpoint import write_text
 from pipelines.train.progress import EpochRecord, read_history
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, checked, schema_of
 from pipelines.tune.objectives import Objectives

@@ -13,10 +13,10 @@ from models.system import SystemConfig, build_ranker
 from pipelines.bundle import save_bundle
 from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
-from pipelines.encode.feeds import TABLES
 from pipelines.encode.fit import finish, fit_partial
 from pipelines.encode.state import EncoderState
 from pipelines.prepared import SPLITS, Prepared
+from tests.pipelines.fabricate import write_manifest
 from tests.pipelines.test_encode import random_feeds
 
 NOW = 1_700_000_000_000
@@ -42,8 +42,8 @@ def write_prepared(folder: Path, schema: Schema, *, feeds: int = 6, seed: int = 
     (folder / "schema.json").write_text(json.dumps(schema.to_dict()))
     levels = encode(features, schema, state)["level"].combine_chunks().flatten().to_numpy()
     by_level = np.bincount(levels, minlength=len(schema.levels.names)).tolist()
-    splits = {split: {"files": 2, "feeds": feeds, "candidates_by_level": by_level} for split in SPLITS}
-    (folder / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": "abc", "splits": splits}))
+    splits = {split: {"files": 2, "feeds": feeds, "candidates_by_level": tuple(by_level)} for split in SPLITS}
+    write_manifest(folder, "abc", splits)
     return folder
 
 

@@ -75,7 +75,7 @@ def test_a_counter_is_declared_once_and_prepared_stored_defaulted_overridden_and
     assert not any(target.action == "wave" for target in schema.targets)
     config = PrepareConfig(parallel="none", quarantine_limit=0.5, rows_per_bucket=50, rows_per_chunk=20)
     prepared = prepare(log.write(tmp_path / "logs"), schema, config, tmp_path / "prepared")
-    ending = prepared.manifest["ending"]
+    ending = prepared.manifest.ending
 
     # prepared: as a reference counts that shares nothing with the pipeline
     expected = {(row["user_id"], row["at"], *row["room_id"]): row for row in naive_features(log, schema, actions=ACTIONS)}

@@ -119,7 +119,7 @@ def test_days_are_cut_at_the_local_hour(tmp_path):
     last = max(row["day"] for rows in by_split.values() for row in rows)
     assert {row["day"] for row in by_split["test"]} == {last}
     assert {row["day"] for row in by_split["valid"]} == {last - 1}
-    assert manifest["days"]["test"] == [day_name(last)]
+    assert manifest.splits["test"].days == (day_name(last),)
     assert all((row["at"] - int(8.5 * HOUR)) // DAY == row["day"] for rows in by_split.values() for row in rows)
 
 
@@ -129,7 +129,7 @@ def test_buckets_and_slices_change_nothing(tmp_path, rows_per_bucket):
     logs = random_log(11, feeds=20).write(tmp_path / "logs")
     prepare(logs, SCHEMA, config(feeds_per_file=1000), tmp_path / "one")
     small = config(rows_per_bucket=rows_per_bucket, rows_per_chunk=5, feeds_per_file=1000)
-    assert prepare(logs, SCHEMA, small, tmp_path / "many").manifest["buckets"] > 4
+    assert prepare(logs, SCHEMA, small, tmp_path / "many").manifest.buckets > 4
     for what, key in (
         ("features", "feed_id"),
         ("feeds", "feed_id"),
@@ -147,7 +147,7 @@ def test_buckets_and_slices_change_nothing(tmp_path, rows_per_bucket):
 def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
     log = random_log(5)
     output = tmp_path / "out"
-    ending = prepare(log.write(tmp_path / "logs"), SCHEMA, config(), output).manifest["ending"]
+    ending = prepare(log.write(tmp_path / "logs"), SCHEMA, config(), output).manifest.ending
     users = {row["user_id"]: row for row in rows_of(output, "snapshot/users")}
     rooms = {row["room_id"]: row for row in rows_of(output, "snapshot/rooms")}
     assert users.keys() >= {row["user_id"] for row in log.users}
@@ -341,10 +341,10 @@ def test_finished_work_is_left_alone(tmp_path, capsys):
 def test_feeds_stand_beside_features(tmp_path):
     prepared = prepare(random_log(4).write(tmp_path / "logs"), SCHEMA, config(), tmp_path / "out")
     for split in SPLITS:
-        assert len(prepared.files(split)) == len(prepared.features(split)) == prepared.manifest["splits"][split]["files"] > 0
+        assert len(prepared.files(split)) == len(prepared.features(split)) == prepared.manifest.splits[split].files > 0
         ids = lambda files: [value for file in files for value in pq.read_table(file)["feed_id"].to_pylist()]
         assert ids(prepared.files(split)) == ids(prepared.features(split))
-        assert len(ids(prepared.files(split))) == prepared.manifest["splits"][split]["feeds"]
+        assert len(ids(prepared.files(split))) == prepared.manifest.splits[split].feeds
         assert pq.read_schema(prepared.files(split)[0]).remove_metadata() == feeds_schema(SCHEMA)
     rows = [row for row in rows_of(tmp_path / "out") if row["day"] < START // DAY + 2]
     entered = sum(row["action"] == "enter" and row["at"] < START + 2 * DAY for row in random_log(4).engagements)

@@ -458,7 +458,7 @@ def test_another_budget_goes_on_with_the_same_trainings(trained, data, tmp_path)
     large = search_structure({"model": DBMTL}, data.path, tune(**THREE), tmp_path, say=lambda line: None)
     assert large.found.graph == CHAIN and len(set(trainings.done)) == len(trainings.done)
     other = {"model": {**DBMTL, "embedding_width": 8}}
-    with pytest.raises(ConfigError, match=r"holds another search \(model differ\)"):
+    with pytest.raises(ConfigError, match=r"with other settings: model.embedding_width \(4 -> 8\)\. Search into another"):
         search_structure(other, data.path, tune(**THREE), tmp_path)
     assert search_structure(other, data.path, tune(**THREE), tmp_path, resume=False, say=lambda line: None).fresh
 

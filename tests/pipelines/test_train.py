@@ -20,6 +20,7 @@ from models.metrics.evaluation import Evaluation
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
+from pipelines.runs.files import draft_of
 from pipelines.train import TrainConfig, checkpoint, train
 from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.loop import fit
@@ -150,10 +151,10 @@ def test_finished_work_says_so_and_does_nothing(undisturbed, prepared):
 def test_another_configuration_in_the_same_folder_is_refused(undisturbed, prepared):
     output = undisturbed[0].bundle_path.parent
     with pytest.raises(
-        ConfigError, match=r"differs in train.batch_feeds \(16 -> 8\).*another folder, or throw the old run away"
+        ConfigError, match=r"other settings: train.batch_feeds \(16 -> 8\).*another folder, or throw the old run away"
     ):
         train(prepared, MODEL, replace(CONFIG, batch_feeds=8), output=output)
-    with pytest.raises(ConfigError, match=r"differs in model.embedding_width \(4 -> 5\)"):
+    with pytest.raises(ConfigError, match=r"other settings: model.embedding_width \(4 -> 5\)"):
         train(prepared, replace(MODEL, embedding_width=5), CONFIG, output=output)
 
 
@@ -303,15 +304,17 @@ class Stateless:
     state_dict = load_state_dict = lambda self, *_: {}
 
 
-def test_a_checkpoint_that_was_not_finished_is_ignored_and_swept_away(tmp_path):
+def test_a_checkpoint_that_was_not_finished_is_ignored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), SingleWorker(), best=True)
         checkpoints.wait(SingleWorker())
-        (tmp_path / ".writing-17").mkdir()
-        (tmp_path / ".writing-17" / "weights.safetensors").write_bytes(b"half")
+        draft = draft_of(tmp_path / "000000007-0002")
+        draft.mkdir()
+        (draft / "weights.safetensors").write_bytes(b"half")
         assert checkpoints.restore(Parameter(), Stateless(), SingleWorker()).total_steps == 5
         checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), SingleWorker())
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["000000005-0001", "000000009-0002"]
+    # a draft is removed by whoever claims the folder next
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [draft.name, "000000005-0001", "000000009-0002"]
 
 
 def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_it(tmp_path, monkeypatch):

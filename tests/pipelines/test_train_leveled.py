@@ -1,6 +1,5 @@
 """Training of rankers that have weights of each level: goes on after a break, is validated at rest, keeps the best."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.config import ConfigError
 from models.learners.cmlir import Cmlir
 from models.learners.finetune import Finetune
 from models.leveled import Leveled
@@ -139,15 +137,6 @@ def test_training_in_bf16_is_that_of_every_level(prepared, tmp_path):
     for name, loss in exact.history[0].losses.items():
         found = result.history[0].losses[name]
         assert found == pytest.approx(loss, rel=0.02) and found != loss
-
-
-def test_data_that_were_prepared_without_counting_levels_are_refused(prepared, tmp_path):
-    manifest = json.loads((prepared.path / "manifest.json").read_text())
-    del manifest["splits"]["train"]["candidates_by_level"]
-    older = replace(prepared, manifest=manifest)
-    run = Run(data=prepared.path, schema=prepared.schema, system=model("cmlir"), config=CONFIG, folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"learner `cmlir` wants to know how many .* does not count them. Prepare again"):
-        schedule_of(run, older, feed_order(run, older, rank=0, size=1))
 
 
 def test_the_schedule_is_that_of_the_feed_files(prepared, tmp_path):

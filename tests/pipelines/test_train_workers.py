@@ -47,7 +47,7 @@ def trained(data: Path, system: str, optimiser: str, group) -> tuple[dict[str, t
     ranker = build_ranker(prepared.schema, config, prepared.encoder.table_sizes).double()
     groups = row_groups(prepared.files("train"))
     order = FeedOrder(groups=groups, seed=1, batch_feeds=10, window_groups=2, rank=group.rank, size=group.size)
-    counts = tuple(prepared.manifest["splits"]["train"]["candidates_by_level"])
+    counts = prepared.manifest.splits["train"].candidates_by_level
     schedule = Schedule(epochs=1, steps=order.steps, candidates_of_level=counts)
     learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], group, schedule)
     losses, had_data = [], []

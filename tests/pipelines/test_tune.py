@@ -13,11 +13,12 @@ from models.config import ConfigError, from_dict
 from models.ranker import Ranker
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
+from pipelines.runs import RunFolder
 from pipelines.train import TrainConfig, train
 from pipelines.train.monitor import Monitor
 from pipelines.tune import TuneConfig, latest, register
 from pipelines.tune.config import MOST_CHECKED, check_space, checked, configs
-from pipelines.tune.folder import claim, left_over
+from pipelines.tune.folder import left_over
 from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.picture import draw
 from pipelines.tune.search import Trial, _sorted, _trial, _with_front, _write_tables, plan_of, search
@@ -199,13 +200,6 @@ def test_another_kind_replaces_a_section():
     assert (trained.optimiser.dense.kind, trained.optimiser.dense.rate) == ("adagrad", 0.02)
 
 
-def test_a_folder_belongs_to_one_search(tmp_path):
-    claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
-    claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
-    with pytest.raises(ConfigError, match=r"holds another search \(tune differ\).*another `name`.*--restart"):
-        claim(tmp_path, {"data": "a", "tune": {"trials": 4}})
-
-
 def test_no_validation_feeds(tmp_path):
     fabricate(tmp_path / "data", valid_files=())
     with pytest.raises(ConfigError, match=r"no validation feeds to search by; set prepare\.valid_days"):
@@ -229,16 +223,17 @@ def test_the_plan_says_what_is_searched_and_by_what(trained, tmp_path):
 
 
 def test_what_an_earlier_search_left_is_counted(tmp_path):
-    assert left_over(tmp_path, "result.json") == ""
-    claim(tmp_path, {"data": "a"})
+    run = RunFolder(tmp_path, "result.json")
+    assert left_over(run) == ""
+    run.begin({"data": "a"}, way_out="")
     for name, epochs in (("one", 3), ("two", 2)):
         (tmp_path / "trials" / name).mkdir(parents=True)
         (tmp_path / "trials" / name / "history.json").write_text(json.dumps([{}] * epochs))
     (tmp_path / "trials" / "one" / "bundle").mkdir()
-    told = left_over(tmp_path, "result.json")
+    told = left_over(run)
     assert told == f"{tmp_path} holds a search that was stopped: 1 trainings are done and 1 begun, 5 epochs in all."
     (tmp_path / "result.json").touch()
-    assert left_over(tmp_path, "result.json") == f"{tmp_path} holds a finished search."
+    assert left_over(run) == f"{tmp_path} holds a finished search."
 
 
 # -- what it goes by -----------------------------------------------------------------------------------------------
@@ -372,7 +367,6 @@ def test_versions_count_up_and_the_latest_is_found(trained, tmp_path):
     loaded = load_bundle(latest(tmp_path, "quick"))
     assert loaded.provenance["seed"] == 5
     assert json.loads((loaded.path / "history.json").read_text())[0]["epoch"] == 0
-    assert not list((tmp_path / "quick").glob(".writing-*"))
 
 
 def test_what_is_no_bundle_is_not_registered(trained, tmp_path):
