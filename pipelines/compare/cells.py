@@ -8,6 +8,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,22 +16,23 @@ from typing import Any, Protocol
 import torch
 
 from models.config import ConfigError, from_dict, to_dict
-from models.ranker import RankerConfig
 from models.schema import Schema
+from models.system import SystemConfig
 from pipelines.bundle import load_bundle, provenance
 from pipelines.compare.config import Parameters, System, folder_of
+from pipelines.compare.results import TrainedCell, TrainingTook, UnitResult, Validated
 from pipelines.evaluate.baselines import Predicted, booster, popularity, truth
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.score import evaluate_table, score
 from pipelines.prepared import Prepared
+from pipelines.runs import RunFolder, differences, write_text
 from pipelines.train import TrainConfig, train
-from pipelines.train.checkpoint import write_text
 from pipelines.train.config import EXECUTION
 from pipelines.train.monitor import Monitor
+from pipelines.train.training import identity_of
 from pipelines.train.worker import CHECKPOINTS
 
-IDENTITY, RESULT, FAILED, LINES = "identity.json", "result.json", "failed.json", "progress.log"
-TOO_LARGE = 40  # characters of a value in a message
+RESULT, FAILED, LINES = "result.json", "failed.json", "progress.log"
 
 
 class Unit(Protocol):
@@ -49,7 +51,7 @@ class Unit(Protocol):
     def identity(self) -> dict[str, Any]:
         """What makes its result this one; how fast and where it is made does not."""
 
-    def make(self) -> dict[str, Any]:
+    def make(self) -> UnitResult:
         """Does the work, goes on where a killed run was, and gives the result."""
 
 
@@ -96,15 +98,15 @@ class Cell:
         return f"{self.label}{'' if self.rate is None else f' rate {self.rate:g}'} seed {self.seed}"
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "data": self.shared.fingerprint,
-            "split": self.shared.evaluate.split,
-            "model": to_dict(self.system.model),
-            "schema": self.system.schema.to_dict(),
-            "train": {name: value for name, value in to_dict(self.train).items() if name not in EXECUTION},
-        }
+        training = identity_of(self.shared.fingerprint, self.system.schema, self.system.model, self.train)
+        return {**training, **self.purpose}
 
-    def make(self) -> dict[str, Any]:
+    @property
+    def purpose(self) -> dict[str, Any]:
+        """What its result depends on beyond the training."""
+        return {"split": self.shared.evaluate.split}
+
+    def make(self) -> UnitResult:
         prepared = Prepared.open(self.shared.data)
 
         def say(line: str) -> None:
@@ -112,33 +114,41 @@ class Cell:
                 file.write(line + "\n")
 
         trained = train(
-            prepared, self.system.model, self.train, output=self.folder, schema=self.system.schema, resume=True, say=say
+            prepared,
+            self.system.model,
+            self.train,
+            output=self.folder,
+            schema=self.system.schema,
+            purpose=self.purpose,
+            say=say,
         )
         bundle = load_bundle(trained.bundle_path)
         if self.train.device != "cpu" and torch.cuda.is_available():
             bundle.ranker.to("cuda")
         files = prepared.files(self.shared.evaluate.split)
         scored = score(bundle.ranker, bundle.schema, files, self.shared.evaluate.batch_feeds)
-        return {
-            "label": self.label,
-            "rate": self.rate,
-            "seed": self.seed,
-            "metrics": evaluate_table(scored, self.shared.schema).to_dict(),
-            "valid": {
-                "monitor": Monitor(self.system.schema, self.train.monitor).name,
-                "value": trained.best_metrics["monitor"],
-            },
-            "training": {
-                "seconds": trained.seconds,
-                "candidates_per_second": trained.candidates_per_second,
-                "steps": trained.history[-1]["total_steps"],
-                "epochs": len(trained.history),
-                "best_epoch": trained.best_metrics["epoch"] + 1,
-                "stopped": bundle.provenance["stopped"],
-            },
-            "parameters": {"dense": self.parameters.dense, "tables": self.parameters.tables},
-            "made": provenance(),
-        }
+        return UnitResult(
+            label=self.label,
+            made=provenance(),
+            metrics=evaluate_table(scored, self.shared.schema).to_dict(),
+            cell=TrainedCell(
+                rate=self.rate,
+                seed=self.seed,
+                valid=Validated(
+                    monitor=Monitor(self.system.schema, self.train.monitor).name,
+                    value=trained.best.monitor,
+                ),
+                training=TrainingTook(
+                    seconds=trained.seconds,
+                    candidates_per_second=trained.candidates_per_second,
+                    steps=trained.history[-1].total_steps,
+                    epochs=len(trained.history),
+                    best_epoch=trained.best.epoch + 1,
+                    stopped=bundle.provenance["stopped"],
+                ),
+                parameters=self.parameters,
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,27 +172,23 @@ class Baseline:
             "evaluate": {key: value for key, value in evaluate.items() if key not in shared},
         }
 
-    def make(self) -> dict[str, Any]:
+    def make(self) -> UnitResult:
         found = self._predicted()
         if isinstance(found, str):
-            return {"label": self.name, "left_out": found, "made": provenance()}
-        return {
-            "label": self.name,
-            "metrics": evaluate_table(found.table, self.shared.schema).to_dict(),
-            "note": found.note,
-            "made": provenance(),
-        }
+            return UnitResult(label=self.name, made=provenance(), note=found)
+        metrics = evaluate_table(found.table, self.shared.schema).to_dict()
+        return UnitResult(label=self.name, made=provenance(), metrics=metrics, note=found.note)
 
     def _predicted(self) -> Predicted | str:
         prepared = replace(Prepared.open(self.shared.data), schema=self.shared.schema)
         config = self.shared.evaluate
-        how: dict[str, Any] = {"rows": config.baseline_rows, "seed": config.seed}
+        rows, seed = config.baseline_rows, config.seed
         match self.name:
             case "popularity":
-                return popularity(prepared, config.split, **how)
+                return popularity(prepared, config.split, rows=rows, seed=seed)
             case "booster":
                 columns, iterations = config.baseline_columns, config.baseline_iterations
-                return booster(prepared, config.split, columns=columns, iterations=iterations, **how)
+                return booster(prepared, config.split, columns=columns, rows=rows, iterations=iterations, seed=seed)
             case _:
                 assert self.shared.truth is not None  # a comparison without one has no such unit
                 return truth(prepared, config.split, self.shared.truth)
@@ -198,16 +204,19 @@ def cell_folder(output: Path, system: System, rate: float | None, seed: int) -> 
 def run(unit: Unit) -> str | None:
     """Does a unit's work and leaves its result; None, or the first line of what went wrong, the rest in `failed.json`."""
     try:
-        unit.folder.mkdir(parents=True, exist_ok=True)
+        begin(unit)
         (unit.folder / FAILED).unlink(missing_ok=True)
-        write_text(unit.folder / IDENTITY, json.dumps(unit.identity(), indent=1))
         began = time.monotonic()
-        result = {"identity": unit.identity(), **unit.make(), "took_seconds": time.monotonic() - began}
-        write_text(unit.folder / RESULT, json.dumps(result, indent=1, allow_nan=False))
+        result = unit.make().after(time.monotonic() - began)
+        write_text(unit.folder / RESULT, json.dumps(result.to_dict(), indent=1, allow_nan=False))
         drop_checkpoints(unit)
     except Exception as error:  # one cell's fault stands in its row; the others go on
         return note_failure(unit, error)
     return None
+
+
+def begin(unit: Unit) -> None:
+    run_of(unit).begin(unit.identity(), way_out="Start with --replace to throw it away and run it again.")
 
 
 def note_failure(unit: Unit, error: BaseException) -> str:
@@ -215,7 +224,8 @@ def note_failure(unit: Unit, error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
     told = line if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}"
-    unit.folder.mkdir(parents=True, exist_ok=True)
+    with suppress(ConfigError):  # which would be the error that is told
+        begin(unit)
     trace = "".join(traceback.format_exception(error))
     write_text(unit.folder / FAILED, json.dumps({"error": told, "trace": trace}, indent=1))
     return told
@@ -229,9 +239,24 @@ def drop_checkpoints(unit: Unit) -> None:
 # -- what is there -------------------------------------------------------------------------------------------------
 
 
-def result_of(unit: Unit) -> dict[str, Any] | None:
-    """The finished result; None if there is none."""
-    return _read(unit.folder / RESULT)
+def run_of(unit: Unit) -> RunFolder:
+    return RunFolder(unit.folder, RESULT)
+
+
+def result_of(unit: Unit) -> UnitResult | None:
+    """The finished result; None if there is none.
+
+    Raises:
+        ConfigError: it is damaged, or was written by another version of this program.
+    """
+    found = _read(unit.folder / RESULT)
+    try:
+        return None if found is None else UnitResult.from_dict(found)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{unit.folder / RESULT} was written by another version of this program ({error}). Delete its folder, and it is "
+            "made again."
+        ) from None
 
 
 def failure_of(unit: Unit) -> str | None:
@@ -242,19 +267,16 @@ def failure_of(unit: Unit) -> str | None:
 
 def differing(unit: Unit) -> list[str]:
     """In which settings the folder's result, or begun training, is not this unit's; empty if it may stand."""
-    result = result_of(unit)
-    before = result["identity"] if result is not None else _read(unit.folder / IDENTITY)
-    if before is None:
-        return []
-    old, new = _flat(_as_now(before) if result is not None else before), _flat(unit.identity())
-    return [
-        f"{key} ({_short(old.get(key))} -> {_short(new.get(key))})" for key in {**old, **new} if old.get(key) != new.get(key)
-    ]
+    run = run_of(unit)
+    before = run.identity
+    if before is not None and run.is_finished:
+        return differences(_as_now(before), unit.identity())
+    return run.differences(unit.identity())
 
 
 def _as_now(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity with the defaults of keys that configs got since: a key that was not there says nothing else."""
-    known = {"model": RankerConfig, "schema": Schema, "train": TrainConfig}
+    known = {"model": SystemConfig, "schema": Schema, "train": TrainConfig}
     spelled = dict(identity)
     for part, cls in known.items():
         if part in spelled:
@@ -264,22 +286,6 @@ def _as_now(identity: Mapping[str, Any]) -> dict[str, Any]:
                 continue
             spelled[part] = {key: value for key, value in now.items() if part != "train" or key not in EXECUTION}
     return spelled
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested dicts, and lists of named dicts, as one dict by dotted path."""
-    if isinstance(value, list) and value and all(isinstance(item, Mapping) and "name" in item for item in value):
-        value = {item["name"]: item for item in value} | {"order": [item["name"] for item in value]}
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {
-        key: item for name, inner in value.items() for key, item in _flat(inner, f"{path}.{name}" if path else name).items()
-    }
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= TOO_LARGE else text[: TOO_LARGE - 3] + "..."
 
 
 def _read(path: Path) -> dict[str, Any] | None:

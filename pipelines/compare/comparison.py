@@ -1,10 +1,8 @@
 """Which units a comparison has, which are done, which may run now."""
 
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from models.config import ConfigError
 from models.schema import Schema
@@ -21,9 +19,11 @@ from pipelines.compare.cells import (
 )
 from pipelines.compare.config import CompareConfig, Parameters, System, columns_of, parameters_of, systems_of
 from pipelines.compare.curves import varied_of
+from pipelines.compare.results import UnitResult
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.prepared import Prepared
 from pipelines.report.evaluation.metrics import EvaluationResult
+from pipelines.runs import discard
 from pipelines.train import TrainConfig
 from pipelines.train.monitor import Monitor
 
@@ -95,8 +95,7 @@ class Comparison:
         if unknown := [name for name in only if name not in known]:
             raise ConfigError(f"--only: `{unknown[0]}` is no row of the table. Rows: {', '.join(known)}.")
         self.only = frozenset(only)
-        self.results: dict[Path, dict[str, Any]] = {}
-        self._evaluated: dict[Path, EvaluationResult] = {}
+        self.results: dict[Path, UnitResult] = {}
         self.failures: dict[Path, str] = {}
         self.others: dict[Path, tuple[Unit, list[str]]] = {}
         for unit in self._known():
@@ -138,7 +137,7 @@ class Comparison:
             if any(cell.folder in self.failures for cell in trials):
                 scores[rate] = None
             elif trials and all(cell.folder in self.results for cell in trials):
-                values = [self.results[cell.folder]["valid"]["value"] for cell in trials]
+                values = [value for cell in trials if (value := self.validated(cell)) is not None]
                 scores[rate] = sum(values) / len(values)
         return scores
 
@@ -169,11 +168,12 @@ class Comparison:
     def evaluated(self, unit: Unit) -> EvaluationResult | None:
         """The metrics of a unit; None while it is not finished, and for a baseline that could not be had."""
         result = self.results.get(unit.folder)
-        if result is None or "metrics" not in result:
-            return None
-        if unit.folder not in self._evaluated:
-            self._evaluated[unit.folder] = EvaluationResult.from_dict(result["metrics"])
-        return self._evaluated[unit.folder]
+        return None if result is None else result.evaluated
+
+    def validated(self, cell: Cell) -> float | None:
+        """The score of a finished cell on the validation split; None without one."""
+        result = self.results.get(cell.folder)
+        return None if result is None or result.cell is None else result.cell.valid.value
 
     def results_of(self, system: System) -> dict[int, EvaluationResult]:
         """The metrics of a system's finished cells, by seed."""
@@ -242,7 +242,7 @@ class Comparison:
                 + "\nStart with --replace to throw just these away and run them again, or give the experiment another `name`."
             )
         for unit, _ in others:
-            shutil.rmtree(unit.folder)
+            discard(unit.folder)
             del self.others[unit.folder]
         for unit in self._known():
             if unit.folder in self.failures and self._wanted(unit.label):

@@ -162,14 +162,14 @@ def _state(comparison: Comparison, unit: Unit) -> str:
 def _headline(comparison: Comparison, unit: Unit) -> str:
     result, metrics = comparison.results[unit.folder], comparison.evaluated(unit)
     if metrics is None:
-        return result["left_out"]
+        return result.note
     by_target: dict[str, str] = {}
     for path in comparison.columns:
         target, metric = head(path, comparison.shared.schema)
         known = target in (*metrics.targets, "mean") and target not in by_target
         if known and len(by_target) < TARGETS_NAMED:
             by_target[target] = f"{target} {metric} {shown(metrics.value(path))}"
-    return " · ".join([*by_target.values(), _duration(result["took_seconds"])])
+    return " · ".join([*by_target.values(), _duration(result.took_seconds)])
 
 
 def _tell_rate(comparison: Comparison, unit: Unit, say: Callable[[str], None]) -> None:

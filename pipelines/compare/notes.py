@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from models.learners import is_leveled
+from models.system import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import merit
 from pipelines.report.comparison.compared import SIGNIFICANT, Row
@@ -17,13 +17,10 @@ def about_of(comparison: Comparison, name: str) -> dict[str, str]:
     manifest, scored = comparison.prepared.manifest, comparison.shared.evaluate.split
     about = {"Data": name}
     for term, split in {"Trained on": "train", "Stopped by": "valid", "Scored on": scored}.items():
-        counts = manifest["splits"][split]
-        if not counts["feeds"]:
-            continue
-        days = manifest.get("days", {}).get(split, [])
-        span = list(dict.fromkeys([*days[:1], *days[-1:]]))
-        rows = f"{counts['candidates']:,} candidates" if "candidates" in counts else f"{counts['feeds']:,} feeds"
-        about[term] = ", ".join(part for part in (split, " to ".join(span), rows) if part)
+        counts = manifest.splits[split]
+        if counts.feeds:
+            span = dict.fromkeys([*counts.days[:1], *counts.days[-1:]])
+            about[term] = ", ".join(part for part in (split, " to ".join(span), f"{counts.candidates:,} candidates") if part)
     about["Seeds"] = ", ".join(map(str, comparison.config.seeds))
     about["Prepared data"] = f"fingerprint {comparison.shared.fingerprint}"
     about["Code"] = ", ".join(sorted(_commits(comparison))) or MISSING
@@ -130,7 +127,7 @@ def _stopping(comparison: Comparison) -> str:
 
 
 def _commits(comparison: Comparison) -> set[str]:
-    found = {result["made"].get("git_commit") or "unknown" for result in comparison.results.values()}
+    found = {result.made.get("git_commit") or "unknown" for result in comparison.results.values()}
     return {commit[:8] + ("+" if commit.endswith("+") else "") for commit in found}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from models.metrics import direction
+from models.metrics.names import direction
 from pipelines.report.comparison.compared import Paired, Verdict
 
 ROUNDING = 1e-12  # of the values: differences that vary by no more do not vary

@@ -1,14 +1,13 @@
 """Makes the table of a comparison from what its finished cells say."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from models.config import to_dict
 from pipelines.compare.cells import Baseline
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import Claim, Parameters, System, spelled
 from pipelines.compare.notes import about_of, warnings_of, words_of
+from pipelines.compare.results import TrainingTook
 from pipelines.compare.scores import score_of
 from pipelines.compare.statistics import gap_closed, merit, paired, relative_improvement, spread, verdict
 from pipelines.report.comparison.compared import Compared, Cost, CurveDrawn, Row, Score, Tested
@@ -45,7 +44,8 @@ def compared(comparison: Comparison, name: str) -> Compared:
 def _system_row(comparison: Comparison, system: System) -> Row:
     cells = comparison.cells(system)
     results = comparison.results_of(system)
-    training = [comparison.results[cell.folder]["training"] for cell in cells if cell.folder in comparison.results]
+    finished = (comparison.results[cell.folder].cell for cell in cells if cell.folder in comparison.results)
+    training = [cell.training for cell in finished if cell is not None]
     failures = {
         cell.name.removeprefix(system.label).strip(): comparison.failures[cell.folder]
         for cell in cells or comparison.trials(system)
@@ -73,9 +73,9 @@ def _system_row(comparison: Comparison, system: System) -> Row:
     )
 
 
-def _cost(parameters: Parameters, training: list[Mapping[str, Any]]) -> Cost:
+def _cost(parameters: Parameters, training: list[TrainingTook]) -> Cost:
     kept = ("seconds", "candidates_per_second", "epochs", "best_epoch")
-    means = {key: sum(each[key] for each in training) / len(training) for key in kept} if training else {}
+    means = {key: sum(getattr(each, key) for each in training) / len(training) for key in kept} if training else {}
     return Cost(dense=parameters.dense, tables=parameters.tables, **means)
 
 
@@ -98,7 +98,7 @@ def _baseline_row(comparison: Comparison, baseline: Baseline) -> Row:
         role="truth" if baseline.name == "truth" else "baseline",
         failures={} if error is None else {"": error},
         scores={path: Score(mean=None if metrics is None else metrics.find(path)) for path in comparison.columns},
-        note="not run yet" if result is None else result.get("left_out") or result["note"],
+        note="not run yet" if result is None else result.note,
     )
 
 

@@ -83,7 +83,7 @@ def evaluate(
                 note=_origin(bundle),
                 history=history,
                 insight=_insight(bundle, sample, history, config),
-                settings={"model": to_dict(bundle.model), "provenance": dict(bundle.provenance)},
+                settings={"model": to_dict(bundle.system), "provenance": dict(bundle.provenance)},
             )
         )
         say(f"{name}: {table.num_rows:,} candidates, {table.num_rows / seconds:,.0f}/s · {_headline(entries[-1])}")

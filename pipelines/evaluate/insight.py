@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from models.hashing import splitmix64
 from models.leveled import Leveled
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from pipelines.encode.arrays import lengths
 from pipelines.encode.batches import to_batch
-from pipelines.encode.hashing import splitmix64
 from pipelines.report.evaluation.entries import Epoch
 from pipelines.report.evaluation.insight import (
     CarriedEdge,

@@ -4,7 +4,7 @@ A malformed row goes to quarantine with its reason. What can only be seen with a
 impression logged twice in different files) is found in the next step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.catalogue import ENTER
 from models.config import ConfigError
 from models.schema import Schema
 from pipelines.encode.arrays import integers, present
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.ids import as_ids
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, atomic, bucket_of
+from pipelines.prepare.exchange import ExchangeWriter, bucket_of
 from pipelines.prepare.timeline import codes, find, run_starts
+from pipelines.runs import written
 
-ENTER = "enter"
 ENTER_CODE = 0
 EVENTS = ("impressions", "engagements", "product_clicks")
 LONGEST_STAY_SECONDS = 366 * 86_400.0
@@ -87,17 +88,29 @@ def chunks_of(logs: CanonicalLogs, rows_per_chunk: int, tables: tuple[str, ...] 
     return chunks
 
 
-def actions_of(schema: Schema) -> list[str]:
-    """The actions that matter, in the order of their codes; `enter` is the first."""
-    return [ENTER, *sorted({target.action for target in schema.targets} - {ENTER})]
+def actions_of(schema: Schema, counted: Iterable[str] = ()) -> list[str]:
+    """The actions that matter, in the order of their codes; `enter` is the first.
+
+    Args:
+        counted: actions that some counter counts, beside those of targets.
+    """
+    return [ENTER, *sorted({target.action for target in schema.targets}.union(counted) - {ENTER})]
 
 
 def clean(
-    chunk: Chunk, schema: Schema, config: PrepareConfig, *, extra: pa.Schema, buckets: int, output: Path, quarantine: Path
+    chunk: Chunk,
+    actions: Sequence[str],
+    config: PrepareConfig,
+    *,
+    extra: pa.Schema,
+    buckets: int,
+    output: Path,
+    quarantine: Path,
 ) -> dict:
     """Writes the sound rows of a chunk to `output` by bucket of their user, the others to `quarantine`; returns counts.
 
     Args:
+        actions: in the order of their codes, see `actions_of`; engagements of others are left out.
         extra: columns of impressions beside ids and times (`position`, `context.*`, `state.*`) to carry on.
 
     Raises:
@@ -106,11 +119,11 @@ def clean(
     judge = {"impressions": _impressions, "engagements": _engagements, "product_clicks": _product_clicks}[chunk.table]
     counts: dict = {"rows": 0, "sound": 0, "unused": 0, "latest": None, "quarantined": {}}
     bad_rows: list[pa.Table] = []
-    with atomic(output) as draft:
+    with written(output) as draft:
         writer = None
         first_row, time = chunk.first_row, "shown_at" if chunk.table == "impressions" else "at"
         for batch in _batches(chunk, extra, config.rows_per_chunk):
-            sound, reason, ids = judge(batch, schema, config, chunk.file)
+            sound, reason, ids = judge(batch, actions, config, chunk.file)
             is_bad = reason > 0
             used = ~is_bad if sound is None else ~is_bad & sound
             good = ids if used.all() else ids.filter(pa.array(used))
@@ -132,7 +145,7 @@ def clean(
         if writer is not None:
             writer.file.close()
     if bad_rows:
-        with atomic(quarantine) as draft:
+        with written(quarantine) as draft:
             pq.write_table(pa.concat_tables(bad_rows), draft, compression="zstd")
     return counts
 
@@ -164,7 +177,7 @@ _COLUMNS = {
 
 
 def _impressions(
-    batch: pa.Table, schema: Schema, config: PrepareConfig, file: str
+    batch: pa.Table, actions: Sequence[str], config: PrepareConfig, file: str
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     ids = {name: as_ids(batch[name]) for name in ("user_id", "room_id")}
     request = as_ids(batch["request_id"]) if "request_id" in batch.column_names else pa.nulls(len(batch), pa.int64())
@@ -176,7 +189,7 @@ def _impressions(
 
 
 def _engagements(
-    batch: pa.Table, schema: Schema, config: PrepareConfig, file: str
+    batch: pa.Table, actions: Sequence[str], config: PrepareConfig, file: str
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     ids = {name: as_ids(batch[name]) for name in ("user_id", "room_id")}
     request = as_ids(batch["request_id"]) if "request_id" in batch.column_names else pa.nulls(len(batch), pa.int64())
@@ -186,8 +199,7 @@ def _engagements(
     action = action.chunk(0) if isinstance(action, pa.ChunkedArray) else action
     _mark(reason, MISSING, ~present(action))
     names = action.dictionary.to_pylist()
-    known = actions_of(schema)
-    code_of_name = np.array([known.index(name) if name in known else -1 for name in names] or [-1], np.int8)
+    code_of_name = np.array([actions.index(name) if name in actions else -1 for name in names] or [-1], np.int8)
     code = code_of_name[integers(action.indices)]
     value = batch["value"].cast(pa.float64()) if "value" in batch.column_names else pa.nulls(len(batch), pa.float64())
     number = value.fill_null(0.0).to_numpy()
@@ -198,7 +210,7 @@ def _engagements(
 
 
 def _product_clicks(
-    batch: pa.Table, schema: Schema, config: PrepareConfig, file: str
+    batch: pa.Table, actions: Sequence[str], config: PrepareConfig, file: str
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     ids = {name: as_ids(batch[name]) for name in ("user_id", "product_id")}
     reason = _first_reasons(ids, None, batch["at"], config, f"{file}: column `at`")

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models import catalogue
+from models.catalogue import Attribute
 from pipelines.encode.arrays import integers, present
 from pipelines.encode.clock import NEVER
 from pipelines.logs.canonical import CanonicalLogs
@@ -18,7 +20,8 @@ from pipelines.logs.ids import as_ids
 from pipelines.prepare.exchange import read_table, write_table
 from pipelines.prepare.timeline import find
 
-KEYS = {"users": "user_id", "rooms": "room_id", "streamers": "streamer_id", "products": "product_id"}
+FAMILIES = {family.how.table: family for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}
+KEYS = {family.how.table: family.how.key for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}
 
 
 def common_types(files: Iterable[Path], columns: Iterable[str]) -> pa.Schema:

@@ -10,10 +10,11 @@ import pytest
 from models.config import ConfigError, from_dict
 from pipelines.bundle import load_bundle
 from pipelines.compare import CompareConfig
-from pipelines.compare.cells import Cell, failure_of, result_of, run
+from pipelines.compare.cells import Cell, begin, failure_of, result_of, run
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import columns_of, folder_of, parameters_of, systems_of
 from pipelines.compare.execute import InProcess, OnRay, carry_out, overview, state_of_units
+from pipelines.compare.results import TrainedCell, TrainingTook, UnitResult, Validated
 from pipelines.compare.table import compared
 from pipelines.evaluate import EvaluateConfig, evaluate_table, score
 from pipelines.report.comparison.write import html, markdown, parts_of, write_table
@@ -74,13 +75,22 @@ class Canned:
                         table.setdefault(metric, {})[part[0]] = value
                     else:
                         table[metric] = value
-                kept = {"seconds": 2.0, "candidates_per_second": 100.0 * (1 + unit.seed), "epochs": 2, "best_epoch": 1}
-                return {
-                    "metrics": result_with(targets).to_dict(),
-                    "valid": {"monitor": "auc", "value": canned.valid(unit)},
-                    "training": {**kept, "steps": 8, "stopped": "all epochs done"},
-                    "made": {"git_commit": "0123456789"},
-                }
+                cell = TrainedCell(
+                    rate=unit.rate,
+                    seed=unit.seed,
+                    valid=Validated(monitor="auc", value=canned.valid(unit)),
+                    training=TrainingTook(
+                        seconds=2.0,
+                        candidates_per_second=100.0 * (1 + unit.seed),
+                        steps=8,
+                        epochs=2,
+                        best_epoch=1,
+                        stopped="all epochs done",
+                    ),
+                    parameters=unit.parameters,
+                )
+                made = {"git_commit": "0123456789"}
+                return UnitResult(label=unit.label, made=made, metrics=result_with(targets).to_dict(), cell=cell)
 
         return unit, run(Made())
 
@@ -271,8 +281,7 @@ def test_a_row_may_be_trained_for_its_own_number_of_epochs(prepared, tmp_path):
 
 def test_a_begun_cell_of_other_settings_is_refused(prepared, tmp_path):
     cell = planned(compare(), prepared, tmp_path).waiting()[0]
-    cell.folder.mkdir(parents=True)
-    (cell.folder / "identity.json").write_text(json.dumps(cell.identity()))
+    begin(cell)
     planned(compare(), prepared, tmp_path).begin()
     with pytest.raises(
         ConfigError, match=r"1 of the results .* bottom seed 0: train\.patience \(2 -> 7\)".replace(" .* ", r"(.|\n)*")
@@ -283,19 +292,19 @@ def test_a_begun_cell_of_other_settings_is_refused(prepared, tmp_path):
 def test_a_key_that_a_config_got_since_says_nothing_else(prepared, tmp_path):
     comparison = planned(compare(), prepared, tmp_path)
     ran(comparison, Canned(lambda cell: {"click.auc": 0.6}))
-    file = comparison.units()[0].folder / "result.json"
-    result = json.loads(file.read_text())
-    del result["identity"]["model"]["hidden_ids"], result["identity"]["train"]["patience"]
-    file.write_text(json.dumps(result))
+    file = comparison.units()[0].folder / "run.json"
+    identity = json.loads(file.read_text())
+    del identity["model"]["hidden_ids"], identity["train"]["patience"]
+    file.write_text(json.dumps(identity))
     assert planned(compare(), prepared, tmp_path).count() == (4, 4)
-    result["identity"]["model"]["gone_since"] = 1
-    file.write_text(json.dumps(result))
+    identity["model"]["gone_since"] = 1
+    file.write_text(json.dumps(identity))
     assert planned(compare(), prepared, tmp_path).count() == (3, 4)
 
 
 def test_a_damaged_result_names_the_file(prepared, tmp_path):
     cell = planned(compare(), prepared, tmp_path).waiting()[0]
-    cell.folder.mkdir(parents=True)
+    begin(cell)
     (cell.folder / "result.json").write_text("{")
     with pytest.raises(ConfigError, match=r"result\.json is damaged .* Delete its folder"):
         planned(compare(), prepared, tmp_path)
@@ -574,8 +583,8 @@ def test_two_systems_two_seeds(prepared, tmp_path):
             for path in table.columns:
                 assert table.row(cell.label).scores[path].by_seed[cell.seed] == metrics.value(path)
             result = result_of(cell)
-            assert result["training"]["steps"] == 8 and result["training"]["epochs"] == 2
-            assert result["valid"]["value"] == bundle.provenance["monitor"]["auc"]
+            assert result.cell.training.steps == 8 and result.cell.training.epochs == 2
+            assert result.cell.valid.value == bundle.provenance["monitor"]["auc"]
             assert not (cell.folder / "checkpoints").exists() and (cell.folder / "history.json").exists()
     assert table.row("mmoe").scores["click.auc"].mean > 0.55  # it has learnt something
     assert table.row("binned").settings["targets"] == {"stay": {"bins": 3}}
@@ -597,11 +606,19 @@ def test_a_killed_cell_goes_on_inside(prepared, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(prepared, cell.system.model, cell.train, output=cell.folder, on_epoch=kill, say=lambda line: None)
+        train(
+            prepared,
+            cell.system.model,
+            cell.train,
+            output=cell.folder,
+            purpose=cell.purpose,
+            on_epoch=kill,
+            say=lambda line: None,
+        )
     carry_out(broken, InProcess(), lambda line: None)
     assert "Going on at epoch 2" in (cell.folder / "progress.log").read_text()
     results = [next(iter(each.results.values())) for each in (whole, broken)]
-    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0].metrics == results[1].metrics
 
 
 def test_baselines_and_truth_stand_beside(tmp_path):

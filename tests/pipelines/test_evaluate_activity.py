@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models.metrics import direction
+from models.metrics.names import direction
 from models.schema import Schema
 from pipelines.compare.config import CompareConfig, columns_of
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score

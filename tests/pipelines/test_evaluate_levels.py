@@ -23,7 +23,7 @@ def told(progress, norms, hardness=None, alpha=None):
 
 def entry_of(*tellings, name="cmlir"):
     losses = {target: 0.5 for target in tiny_schema().target_names}
-    records = tuple(Epoch(epoch=i, losses=losses, told=(telling,)) for i, telling in enumerate(tellings))
+    records = tuple(Epoch(epoch=i, losses=losses, diagnostics=(telling,)) for i, telling in enumerate(tellings))
     return Entry(name=name, role="model", result=result_with(), history=records)
 
 
@@ -41,7 +41,7 @@ def test_what_levels_came_to():
 
 
 def test_what_other_learners_tell_is_none_of_it():
-    epoch = Epoch(epoch=0, told=({"progress": 1.0, "weight.order": 0.5},))
+    epoch = Epoch(epoch=0, diagnostics=({"progress": 1.0, "weight.order": 0.5},))
     adaptive = Entry(name="a", role="model", result=result_with(), history=(epoch,))
     assert levels([adaptive], tiny_schema()) == [] and weights([entry_of(*CMLIR)], tiny_schema()) == []
     assert levels([Entry(name="a", role="model", result=result_with(), history=(Epoch(epoch=0),))], tiny_schema()) == []

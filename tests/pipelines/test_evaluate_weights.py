@@ -16,7 +16,7 @@ def adaptive(*tellings):
     told = tuple(dict(zip(names, telling, strict=True)) for telling in tellings)
     losses = {name: 0.5 for name in tiny_schema().target_names}
     half = len(told) // 2
-    records = tuple(Epoch(epoch=i, losses=losses, told=part) for i, part in enumerate((told[:half], told[half:])))
+    records = tuple(Epoch(epoch=i, losses=losses, diagnostics=part) for i, part in enumerate((told[:half], told[half:])))
     return Entry(name="adaptive", role="model", result=result_with(), history=records)
 
 
@@ -35,7 +35,7 @@ def test_what_the_weights_came_to():
 
 def test_the_one_target_without_a_weight_is_the_primary():
     told = ({"progress": 1.0, "weight.goods_bag": 0.4, "weight.order": 0.3, "weight.stay": 0.2},)
-    entry = Entry(name="a", role="model", result=result_with(), history=(Epoch(epoch=0, told=told),))
+    entry = Entry(name="a", role="model", result=result_with(), history=(Epoch(epoch=0, diagnostics=told),))
     (group,) = weights([entry], tiny_schema())
     assert group.columns[0][0].text == (
         "At the end goods_bag weighs most (0.40), stay least (0.20); click, the primary target, always 1."
@@ -43,7 +43,7 @@ def test_the_one_target_without_a_weight_is_the_primary():
 
 
 def test_nothing_told_is_nothing_shown():
-    silent = Epoch.from_dict({"epoch": 0, "losses": {}, "told": []})
+    silent = Epoch.from_dict({"epoch": 0, "losses": {}, "diagnostics": []})
     assert weights([Entry(name="a", role="model", result=result_with(), history=(silent,))], tiny_schema()) == []
 
 

@@ -9,7 +9,7 @@ from pipelines.report.comparison import figures
 from pipelines.report.comparison.compared import Compared, CurveDrawn, Row, Score, Tested
 from pipelines.report.page import page
 from pipelines.report.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
-from pipelines.train.checkpoint import write_text
+from pipelines.runs import write_text
 
 COLUMNS_ABREAST = 8  # metrics in one table, so that a laptop shows it whole
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from models.metrics import TOPS
+from models.metrics.names import TOPS
 from models.schema import Schema, Target
 from pipelines.report.evaluation.entries import Entry
 from pipelines.report.evaluation.exposure import SplitExposure

@@ -21,14 +21,14 @@ class Epoch:
     Attributes:
         epoch: from 0.
         losses: the mean by target; losses that a part of the model adds are called `part` or `part.target`.
-        told: readings of the learner during the epoch, such as loss weights, each with its `progress` in epochs.
+        diagnostics: what the learner told of itself during the epoch, such as loss weights, each with its `progress` in epochs.
         metrics: on the validation split; None without one.
         more: whatever else the run has noted (steps, seconds), which no page shows.
     """
 
     epoch: int
     losses: dict[str, float] = field(default_factory=dict)
-    told: tuple[dict[str, float | None], ...] = ()
+    diagnostics: tuple[dict[str, float | None], ...] = ()
     metrics: EvaluationResult | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -40,7 +40,7 @@ class Epoch:
         return {
             "epoch": self.epoch,
             "losses": self.losses,
-            "told": list(self.told),
+            "diagnostics": list(self.diagnostics),
             "metrics": None if self.metrics is None else self.metrics.to_dict(),
             **self.more,
         }
@@ -52,7 +52,7 @@ class Epoch:
         return cls(
             epoch=more.pop("epoch"),
             losses=more.pop("losses", {}),
-            told=tuple(more.pop("told", ())),
+            diagnostics=tuple(more.pop("diagnostics", ())),
             metrics=None if metrics is None else EvaluationResult.from_dict(metrics),
             more=more,
         )

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from models.config import from_dict, to_dict
-from models.metrics import value_of
+from models.metrics.names import value_of
 
 Values = Mapping[str, float | None]
 """Numbers by name; None where one is not defined."""

@@ -312,7 +312,7 @@ def levels(models: Sequence[Entry], schema: Schema) -> list[Group]:
 
 def _readings(entry: Entry, what: str) -> Readings:
     """The readings of all epochs; nothing where no name in it begins with `what`."""
-    readings = [record for epoch in entry.history for record in epoch.told]
+    readings = [record for epoch in entry.history for record in epoch.diagnostics]
     return readings if any(name.startswith(what) for record in readings for name in record) else []
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.metrics import DIRECTIONS
+from models.metrics.names import DIRECTIONS
 from models.schema import Target
 from pipelines.report.evaluation.entries import Entry
 from pipelines.report.evaluation.metrics import EvaluationResult

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.metrics import CUTOFFS
+from models.metrics.names import CUTOFFS
 from models.schema import STAGES, Schema, Target
 from pipelines.report.evaluation import comparisons, sections
 from pipelines.report.evaluation.entries import Entry, EvaluationReport, SearchShown
@@ -17,6 +17,7 @@ from pipelines.report.figures.calibration import calibration
 from pipelines.report.figures.courses import learning_curves
 from pipelines.report.figures.style import colours, png
 from pipelines.report.page import page
+from pipelines.runs import write_text
 
 GROUPS_ABREAST = 4  # targets in one overview table
 TOLERATED = 0.005  # share of candidates on which predictions may break the funnel beyond what labels do, before it is marked
@@ -46,9 +47,8 @@ def write_report(folder: Path, report: EvaluationReport, schema: Schema, search:
     Returns:
         path of `report.html`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
-    (folder / "report.html").write_text(html(report, schema, search), encoding="utf-8")
+    write_text(folder / "metrics.json", json.dumps(report.to_dict(), indent=1, allow_nan=False))
+    write_text(folder / "report.html", html(report, schema, search))
     return folder / "report.html"
 
 
