@@ -51,7 +51,7 @@ class TrainResult:
 
 def train(
     prepared: Prepared,
-    model: SystemConfig,
+    system: SystemConfig,
     config: TrainConfig,
     *,
     output: Path,
@@ -78,14 +78,14 @@ def train(
     """
     output = Path(output).resolve()
     schema = schema or prepared.schema
-    run = Run(data=prepared.path.resolve(), schema=schema, system=model, config=config, folder=output)
+    run = Run(data=prepared.path.resolve(), schema=schema, system=system, config=config, folder=output)
     Monitor(schema, config.monitor)  # what can be refused early is
     order = feed_order(run, prepared, rank=0, size=max(1, config.workers))
     if config.workers:
         from pipelines.train.ray_train import check_cluster
 
         check_cluster(config)
-    folder, identity = RunFolder(output, BUNDLE, PARTS), identity_of(prepared.fingerprint, schema, model, config)
+    folder, identity = RunFolder(output, BUNDLE, PARTS), identity_of(prepared.fingerprint, schema, system, config)
     if not resume:
         folder.clear()
     folder.begin(
