@@ -226,9 +226,7 @@ def section_of_page(section: Section, hidden: Sequence[str] = ("kind", "type")) 
         if key in hidden and section.kind:
             continue
         if key not in known:
-            raise ValueError(
-                f"{file}: {cls.__name__} has no meaning for `{key}`; add it under `Attributes:` of its docstring."
-            )
+            raise ValueError(f"{file}: {cls.__name__} has no meaning for `{key}`; add it under `Attributes:` of its docstring.")
         what = "[section](#model)" if (cls, key) == (Experiment, "model") else _type(key, hint)
         unit = _unit(key)
         rows.append(f"| `{key}` | {what}{f', {unit}' if unit else ''} | {_default(field)} | {_spoken(known[key])} |")
