@@ -67,7 +67,7 @@ def commands(text: str) -> Iterator[str]:
     shell = [block.text for block in blocks(text) if block.language == "sh"]
     lines = [line.partition(" # ")[0] for each in shell for line in each.replace("\\\n", " ").splitlines()]
     for line in [*lines, *inline(text)]:
-        for part in re.split(r"&&| -- ", line):
+        for part in re.split(r"&&| -- | > ", line):
             if part.strip():
                 yield part.strip()
 

@@ -17,6 +17,7 @@ from pipelines.experiment import Experiment, load_experiment
 from pipelines.logs import SOURCES
 from pipelines.logs.canonical import TABLES
 from tests.pages import PAGES, ROOT, anchors, blocks, commands, inline, links, rows, section
+from tests.test_layering import ROOMS
 
 QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.yaml"
 PLACEHOLDER = re.compile(r"\bNAME\b|\.\.\.|a\.b=c")  # what stands on a page for a reader's own words
@@ -146,7 +147,9 @@ def parse(module: str, words: list[str], monkeypatch) -> argparse.Namespace:
     return told.value.args[0]
 
 
-@each_page
+@pytest.mark.parametrize(
+    "name", [name for name in TEXTS if name != "docs/extend.md"]
+)  # which is followed by test_docs_extend.py
 def test_commands_can_be_typed(name, monkeypatch):
     """Jobs exist and know the flags; configs exist and load with the changes; make knows its targets."""
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -197,3 +200,8 @@ def test_a_wrong_flag_is_seen(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         parse("jobs.tune", ["--dry-runs"], monkeypatch)
     assert "--dry-runs" in capsys.readouterr().err
+
+
+def test_the_map_of_rooms_is_the_order_that_is_tested():
+    drawn = [tuple(inline(cells[0])) for cells in rows(section(TEXTS["docs/architecture.md"], "Rooms"))]
+    assert drawn == list(ROOMS)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import xxhash
 from pydantic import Discriminator
 
 from models.config import config, to_dict
@@ -90,8 +91,13 @@ def _identity(source: SimulateConfig | EbnerdConfig) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "config": {key: value for key, value in to_dict(source).items() if key != "path"},  # the inputs, wherever they lie
-        "inputs": {file.name: file_digest(file) for file in source.inputs()},
+        "inputs": {file.name: _digest(file) for file in source.inputs()},
     }
+
+
+def _digest(file: Path) -> str:
+    """Changes with the file's content; a Parquet file's footer tells it without reading the whole."""
+    return file_digest(file) if file.suffix == ".parquet" else xxhash.xxh64_hexdigest(file.read_bytes())
 
 
 def _checked(logs: CanonicalLogs) -> CanonicalLogs:
