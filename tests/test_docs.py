@@ -2,11 +2,13 @@
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
@@ -14,8 +16,9 @@ from docs import generate
 from models.config import ConfigError, config
 from models.zoo import ZOO
 from pipelines.experiment import Experiment, load_experiment
-from pipelines.logs import SOURCES
+from pipelines.logs import SOURCES, materialise
 from pipelines.logs.canonical import TABLES
+from pipelines.steps import prepare_step, register_step, train_step
 from tests.pages import PAGES, ROOT, anchors, blocks, commands, inline, links, rows, section
 from tests.test_layering import ROOMS
 
@@ -23,6 +26,8 @@ QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.yaml"
 PLACEHOLDER = re.compile(r"\bNAME\b|\.\.\.|a\.b=c")  # what stands on a page for a reader's own words
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 each_page = pytest.mark.parametrize("name", TEXTS)
+# those whose commands are not run; test_docs_extend.py follows the other one
+each_typed_page = pytest.mark.parametrize("name", [name for name in TEXTS if name != "docs/extend.md"])
 
 
 # -- generated -----------------------------------------------------------------------------------------------------
@@ -147,9 +152,7 @@ def parse(module: str, words: list[str], monkeypatch) -> argparse.Namespace:
     return told.value.args[0]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in TEXTS if name != "docs/extend.md"]
-)  # which is followed by test_docs_extend.py
+@each_typed_page
 def test_commands_can_be_typed(name, monkeypatch):
     """Jobs exist and know the flags; configs exist and load with the changes; make knows its targets."""
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -178,7 +181,7 @@ def loads(snippet: dict, tmp_path: Path) -> bool:
     return True
 
 
-@each_page
+@each_typed_page
 def test_config_snippets_load(name, tmp_path):
     snippets = [yaml.safe_load(block.text) for block in blocks(TEXTS[name]) if block.language == "yaml"]
     for code in inline(TEXTS[name]):
@@ -188,6 +191,33 @@ def test_config_snippets_load(name, tmp_path):
             snippets.append(yaml.safe_load(code.replace("NAME", "mmoe")))
     for snippet in snippets:
         assert loads(snippet, tmp_path), f"{name}: {snippet}"
+
+
+def test_the_example_request_is_of_the_quickstart_world(tmp_path):
+    """User and rooms exist, and the rooms are live at the moment that is asked for."""
+    (shell,) = [block.text for block in blocks(TEXTS["README.md"]) if "curl" in block.text]
+    request = json.loads(shell[shell.index("-d '") + 4 : shell.rindex("'")])
+    logs = materialise(load_experiment(QUICKSTART).logs, tmp_path)
+    impressions = pl.concat([pl.read_parquet(file) for file in logs.files("impressions")])
+    assert request["at"] >= impressions["shown_at"].max()  # the store is as of the log's end
+    assert request["user_id"] in impressions["user_id"]
+    rooms = pl.concat([pl.read_parquet(file) for file in logs.files("rooms")])
+    live = rooms.filter((pl.col("start_at") <= request["at"]) & (pl.col("end_at") > request["at"]))["room_id"]
+    assert {item["room_id"] for item in request["candidates"]} <= set(live)
+
+
+def test_the_five_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    """On a small run in the place of the quickstart's."""
+    small = ["logs.users=60", "logs.days=4", "prepare.parallel=none", "train.epochs=1", f"output={tmp_path / 'runs'}"]
+    experiment = load_experiment(QUICKSTART, small)
+    prepared = prepare_step(experiment)
+    register_step(experiment, train_step(experiment).bundle_path)
+    (code,) = [block.text for block in blocks(TEXTS["README.md"]) if block.language == "python"]
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    exec(compile(code, "README.md", "exec"), {})
+    candidates = prepared.manifest["splits"]["test"]["candidates"]
+    assert f"[{candidates} rows x 4 columns]" in capsys.readouterr().out
 
 
 def test_a_wrong_snippet_does_not_load(tmp_path):

@@ -13,6 +13,7 @@ from tests.pages import ROOT, Block, blocks, section
 
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 WALKS = [line.removeprefix("## ") for line in PAGE.splitlines() if line.startswith("## ")]
+TESTS = "python -m pytest -q "
 COPIED = ("models", "pipelines", "jobs", "docs", "tests", "pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
@@ -36,37 +37,45 @@ def patched(text: str, edits: str) -> str:
     return text
 
 
-def follow(block: Block, project: Path) -> None:
-    """Does what a block says."""
-    if block.language == "sh":
-        for command in block.text.splitlines():
-            words = shlex.split(command)
-            assert words[0] == "python", command
-            environment = {**os.environ, "PYTHONPATH": str(project)}
-            done = subprocess.run(
-                [sys.executable, *words[1:]], cwd=project, env=environment, capture_output=True, text=True, timeout=240
-            )
-            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return
+def write(block: Block, project: Path) -> None:
+    """Makes the file that a block begins with, or edits it."""
     head, _, rest = block.text.partition("\n")
     if block.language == "diff":
         file = project / head.removeprefix("+++ ")
         file.write_text(patched(file.read_text(encoding="utf-8"), rest), encoding="utf-8")
-    elif head.startswith("# ") and "/" in head:
-        file = project / head.removeprefix("# ")
-        assert not file.exists(), f"{file} is there already"
-        file.write_text(rest, encoding="utf-8")
-    else:
-        pytest.fail(f"docs/extend.md: a block of {block.language} says neither a file nor a command:\n{block.text}")
+        return
+    assert head.startswith("# ") and "/" in head, f"line {block.line}: a block of {block.language} that names no file"
+    file = project / head.removeprefix("# ")
+    assert not file.exists(), f"{file} is there already"
+    file.write_text(rest, encoding="utf-8")
 
 
-@pytest.mark.parametrize("walk", WALKS)
-def test_the_page_can_be_followed(walk, tmp_path):
+def run(command: str, project: Path) -> None:
+    words = shlex.split(command)
+    assert words[0] == "python", command
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    done = subprocess.run([sys.executable, *words[1:]], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.timeout(600)
+def test_the_page_can_be_followed(tmp_path):
+    """All walks in one copy. Their own tests run in one go, since starting takes longer than they do."""
     project = copied(tmp_path)
-    told = blocks(section(PAGE, walk))
-    assert {block.language for block in told} >= {"sh", "python"}
-    for block in told:
-        follow(block, project)
+    commands: dict[str, None] = {}
+    for walk in WALKS:
+        told = blocks(section(PAGE, walk))
+        for block in told:
+            if block.language != "sh":
+                write(block, project)
+        listed = [line for block in told if block.language == "sh" for line in block.text.splitlines()]
+        assert any(line.startswith(TESTS) for line in listed), f"{walk}: no test of its own"
+        commands |= dict.fromkeys(listed)
+    together = [command for command in commands if command.startswith(TESTS) and len(command.split()) == 5]
+    run(TESTS + " ".join(command.removeprefix(TESTS) for command in together), project)
+    for command in commands:
+        if command not in together:
+            run(command, project)
 
 
 def test_an_edit_that_does_not_fit_is_seen():
