@@ -19,6 +19,7 @@ from pipelines.experiment import Experiment, load_experiment
 from pipelines.logs import SOURCES, materialise
 from pipelines.logs.canonical import TABLES
 from pipelines.steps import prepare_step, register_step, train_step
+from pipelines.train.config import EXECUTION
 from tests.pages import PAGES, ROOT, anchors, blocks, commands, inline, links, rows, section
 from tests.test_layering import ROOMS
 
@@ -167,6 +168,27 @@ def test_commands_can_be_typed(name, monkeypatch):
             file = getattr(args, "config", None)
             if file not in (None, "FILE"):
                 load_experiment(ROOT / file, [change for change in args.set if not PLACEHOLDER.search(change)])
+
+
+def test_the_table_of_jobs_names_all_their_flags(capsys):
+    listed = {}
+    for job, *_, flags in rows(section(TEXTS["docs/operate.md"], "Jobs")):
+        if job.startswith("`python -m jobs.") and "bench" not in job:
+            listed[job.strip("`").split()[2]] = set(re.findall(r"--[\w-]+", flags))
+    assert len(listed) == 8
+    for module, flags in listed.items():
+        with pytest.raises(SystemExit):
+            importlib.import_module(module).main(["--help"])
+        known = set(re.findall(r"^  (?:-h, )?(--[\w-]+)", capsys.readouterr().out, re.MULTILINE))
+        assert flags == known - {"--help", "--config", "--set", "--debug"}, module
+
+
+def test_what_may_change_between_two_starts_does_not_change_a_result():
+    (told,) = [
+        part for part in section(TEXTS["docs/operate.md"], "Started again").split("\n\n") if part.startswith("What changes")
+    ]
+    named = {code.removeprefix("train.") for code in inline(told) if code.startswith("train.")}
+    assert len(named) == 4 and named <= EXECUTION
 
 
 def loads(snippet: dict, tmp_path: Path) -> bool:
