@@ -1,7 +1,7 @@
-"""Writes `docs/config.md` from the configuration classes: `python -m docs.generate`, or `--check` to see whether it is current.
+"""Writes `docs/config.md` and `docs/columns.md`: `python -m docs.generate`, or `--check` to see whether they are current.
 
-A key's type and default come from its dataclass, its meaning from the `Attributes:` section of the class's docstring. The
-meanings are therefore written once, beside the code that they are about.
+A key's type and default come from its dataclass, its meaning from the `Attributes:` section of the class's docstring; raw
+columns come from the catalogue. Meanings are therefore written once, beside the code that they are about.
 """
 
 import argparse
@@ -19,12 +19,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from models.catalogue import WINDOWS, Line, listing
 from models.config import to_dict
-from models.ranker import RankerConfig
+from models.system import SystemConfig
 from pipelines.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
-PAGE = Path(__file__).with_name("config.md")
+FOLDER = Path(__file__).parent
 
 # Units that a key's name tells.
 UNITS = {"seconds": "seconds", "hours": "hours", "hour": "hours", "days": "days", "mb": "MB", "cpus": "CPUs", "gpus": "GPUs"}
@@ -76,7 +77,11 @@ def anchor(title: str) -> str:
 
 
 def meanings(cls: type) -> dict[str, str]:
-    """Meanings of a class's attributes by name, from its docstring. `a, b: text` gives both the text."""
+    """Meanings of a class's attributes by name, from its docstring and those of its bases. `a, b: text` gives both the text."""
+    return {name: text for each in reversed(cls.__mro__) for name, text in _own_meanings(each).items()}
+
+
+def _own_meanings(cls: type) -> dict[str, str]:
     lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
     if "Attributes:" not in [line.strip() for line in lines]:
         return {}
@@ -115,10 +120,10 @@ def sections(path: str, kind: str, cls: type) -> Iterator[Section]:
 
 @functools.cache
 def everything() -> dict[type, Section]:
-    """The first section of every class, in order. `model`, a mapping in the experiment, is a `RankerConfig`."""
+    """The first section of every class, in order. `model`, a mapping in the experiment, is a `SystemConfig`."""
     found = list(sections("experiment", "", Experiment))
     place = next(index for index, section in enumerate(found) if section.path == "train")
-    found[place:place] = sections("model", "", RankerConfig)
+    found[place:place] = sections("model", "", SystemConfig)
     first: dict[type, Section] = {}
     for section in found:
         first.setdefault(section.cls, section)
@@ -230,7 +235,7 @@ def section_of_page(section: Section, hidden: Sequence[str] = ("kind", "type")) 
         what = "[section](#model)" if (cls, key) == (Experiment, "model") else _type(key, hint)
         unit = _unit(key)
         rows.append(f"| `{key}` | {what}{f', {unit}' if unit else ''} | {_default(field)} | {_spoken(known[key])} |")
-    if cls is RankerConfig:
+    if cls is SystemConfig:
         rows.insert(0, f"| `system` | text | none | {SYSTEM} |")
     if section.kind:
         name = "type" if "type" in typing.get_type_hints(cls) and "kind" not in typing.get_type_hints(cls) else "kind"
@@ -253,16 +258,81 @@ def page() -> str:
     return "\n".join([HEAD, *contents, "", *map(section_of_page, listed)])
 
 
+COLUMNS_HEAD = """# Raw columns
+
+<!-- Written by `python -m docs.generate` from `models/catalogue.py`. Change the declarations there, not this page. -->
+
+A field or a history field of the schema reads one of these columns (`column: streamer_entries.1h`). All are as known strictly
+before the feed. A count is 0 where nothing has happened; hours without a past, and attributes that the log does not have, are
+missing.
+
+* `of` says whom a column speaks of. What speaks of the feed, the user or the context is a field `of: feed`, everything else a
+  field `of: candidate`.
+* Windows reach back from the feed: {windows}.
+* Derived columns follow from others of the same row: `from ...`.
+* How to add a counter: [extend](extend.md#a-counter).
+"""
+
+
+def columns_page() -> str:
+    """The whole page of raw columns."""
+    windows = ", ".join(f"`.{name}` {_span(span)}" for name, span in WINDOWS.items())
+    lines = _with_windows_together(listing())
+    of_entries = [line for line in lines if line.name.startswith("HISTORY.")]
+    others = [line for line in lines if line not in of_entries]
+    head = COLUMNS_HEAD.format(windows=windows)
+    return "\n".join([head, *_table(others), "", "## Entries of histories", "", *_table(of_entries), ""])
+
+
+def _span(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "to the beginning of the log"
+    minutes = milliseconds // 60_000
+    return f"{minutes // 60} h" if minutes % 60 == 0 else f"{minutes} min"
+
+
+def _with_windows_together(lines: Sequence[Line]) -> list[Line]:
+    """Columns that differ in their window alone as one line."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        head, _, window = line.name.rpartition(".")
+        found.setdefault(head if window in WINDOWS else line.name, []).append(line)
+    return [
+        dataclasses.replace(
+            group[0],
+            name=", ".join([group[0].name, *(f".{line.name.rpartition('.')[2]}" for line in group[1:])]),
+            derived_from=tuple(name.rpartition(".")[0] for name in group[0].derived_from),
+        )
+        if len(group) > 1
+        else group[0]
+        for group in found.values()
+    ]
+
+
+def _table(lines: Sequence[Line]) -> list[str]:
+    rows = ["| column | of | where nothing is known | meaning |", "| --- | --- | --- | --- |"]
+    for line in lines:
+        name, _, table = line.name.removeprefix("HISTORY.").partition(" (")
+        derived = "from " + ", ".join(f"`{name}`" for name in line.derived_from) if line.derived_from else ""
+        of = f"{line.of} of {table.rstrip(')')}" if table else line.of
+        rows.append(f"| `{name}` | {of} | {line.default or derived} | {line.meaning} |")
+    return rows
+
+
+PAGES = {"config.md": page, "columns.md": columns_page}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where the page is not current")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page is not current")
     args = parser.parse_args(argv)
-    text = page()
-    if args.check and (not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text):
-        sys.exit("docs/config.md is not what the configuration classes say. Run `make docs` and commit the page.")
-    if not args.check:
-        PAGE.write_text(text, encoding="utf-8")
-        print(f"Written: {PAGE}")
+    for name, written in PAGES.items():
+        file, text = FOLDER / name, written()
+        if not args.check:
+            file.write_text(text, encoding="utf-8")
+            print(f"Written: {file}")
+        elif not file.is_file() or file.read_text(encoding="utf-8") != text:
+            sys.exit(f"docs/{name} is not what the code says. Run `make docs` and commit the page.")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,8 @@ class OptimiserConfig:
     """The optimisers of a ranker.
 
     Attributes:
-        dense, tables: the optimisers of dense parameters and of embedding tables.
+        dense: the optimiser of dense parameters.
+        tables: that of embedding tables.
         clip_norm: gradients of a step, dense and tables together, are scaled down to this norm; None leaves them.
     """
 
