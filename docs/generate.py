@@ -224,6 +224,8 @@ def section_of_page(section: Section, hidden: Sequence[str] = ("kind", "type")) 
     """One heading with its table."""
     cls, known = section.cls, meanings(section.cls)
     file = Path(inspect.getsourcefile(cls) or "").resolve().relative_to(ROOT)
+    if not said(cls):
+        raise ValueError(f"{file}: {cls.__name__} says nothing of itself; begin its docstring with a sentence.")
     level = "##" if "." not in section.path and not section.kind else "###"
     lines = [f"{level} {section.title}", "", f"{_spoken(said(cls))} ([`{cls.__name__}`](../{file}))".lstrip(), ""]
     rows = []

@@ -46,8 +46,18 @@ def test_a_key_without_a_meaning_is_told():
 
         width: int = 3
 
+    @config
+    class Nameless:
+        """Attributes:
+        width: of it.
+        """
+
+        width: int = 3
+
     with pytest.raises(ValueError, match="Silent has no meaning for `width`"):
         generate.section_of_page(generate.Section("model.silent", "", Silent))
+    with pytest.raises(ValueError, match="Nameless says nothing of itself"):
+        generate.section_of_page(generate.Section("model.nameless", "", Nameless))
 
 
 def test_meanings_of_a_docstring():
