@@ -249,7 +249,7 @@ def test_the_five_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     exec(compile(code, "README.md", "exec"), {})
-    candidates = prepared.manifest["splits"]["test"]["candidates"]
+    candidates = prepared.manifest.splits["test"].candidates
     assert f"[{candidates} rows x 4 columns]" in capsys.readouterr().out
 
 
