@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.check.config import Calendar, date_of
+from pipelines.check.config import NO_DAY, Calendar, date_of
 from pipelines.check.facts import QUANTILES, ColumnFacts, Common
 from pipelines.check.sketches import Commonest, Distinct, Quantiles
 from pipelines.encode.arrays import integers
@@ -65,7 +65,7 @@ class ColumnTally:
         """Takes in a batch; returns its distinct values as int64 keys with their rows, None for types not examined.
 
         Args:
-            day: of every row, days since 1970; None for tables without time.
+            day: of every row, days since 1970 or `NO_DAY`; None for tables without time.
         """
         valid = None
         if day is not None and (values.null_count or pa.types.is_floating(values.type)):
@@ -174,7 +174,7 @@ class ColumnTally:
             whole_hours=self._whole_hours,
             future=self._future,
             implausible=self._implausible,
-            known_by_day={date_of(day): self.by_day[day] for day in sorted(self.by_day)},
+            known_by_day={date_of(day): self.by_day[day] for day in sorted(self.by_day) if day != NO_DAY},
         )
 
     def spelled_lately(self, key: int) -> str | None:

@@ -7,6 +7,8 @@ import numpy as np
 from models.config import config
 from pipelines.encode.clock import DAY_MS, Clock
 
+NO_DAY = -1_000_000  # of rows whose time is missing or implausible
+
 
 @config
 class CheckConfig:

@@ -7,8 +7,8 @@ import numpy as np
 
 from models.schema import Schema
 from pipelines.check.columns import counted
+from pipelines.check.config import NO_DAY
 
-NO_DAY = -1_000_000  # of rows whose time is missing or implausible
 _MOST_ACTIONS = 64
 OTHERS = "(others)"
 

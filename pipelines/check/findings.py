@@ -17,7 +17,7 @@ from pipelines.encode.clock import DAY_MS, HOUR_MS
 
 _ENOUGH = 20
 _NOTABLE, _MANY = 0.001, 0.01  # shares of rows from which on a fault is told, and told louder
-_NOBODY = {"", "0", "-1", "null", "none", "nan", "na", "n/a", "nil", "undefined", "unknown", "anonymous", "-"}
+_NOBODY = {"", "-1", "null", "none", "nan", "na", "n/a", "nil", "undefined", "unknown", "anonymous", "-"}
 
 
 class _Case:
@@ -33,9 +33,18 @@ class _Case:
         self.days = [day for day in facts.days if day.rows.get("impressions") and day.date <= today]
         self.training = {day.date for day in self.days if day.split == "train"}
         self.actions_read = {target.action for target in schema.targets}
+        self.thin = {day.date for day in self.days if self.is_thin(day)}  # what else is odd about them follows from that
 
     def shown(self, day: DayFacts) -> int:
         return day.rows["impressions"]
+
+    def others(self, day: DayFacts) -> list[DayFacts]:
+        return [other for other in self.days if other is not day]
+
+    def is_thin(self, day: DayFacts) -> bool:
+        """Has it far fewer impressions than the other days?"""
+        usual = [self.shown(other) for other in self.others(day)]
+        return len(usual) > 1 and median(usual) >= _ENOUGH and self.shown(day) < median(usual) / self.config.jump
 
     def column(self, table: str, name: str) -> ColumnFacts | None:
         return next((column for column in self.facts.columns if (column.table, column.name) == (table, name)), None)
@@ -131,7 +140,7 @@ def _missing_days(case: _Case) -> Iterator[Finding]:
 def _short_days(case: _Case) -> Iterator[Finding]:
     spans = {day.date: (day.last["impressions"] - day.first["impressions"]) / HOUR_MS for day in case.days}
     for day in case.days:
-        others = [other for other in case.days if other is not day]
+        others = case.others(day)
         if len(others) < 2:
             return
         usual, rows = median(spans[other.date] for other in others), median(case.shown(other) for other in others)
@@ -148,7 +157,7 @@ def _short_days(case: _Case) -> Iterator[Finding]:
                 told=f"impressions from {first} to {last} only, {spans[day.date]:.1f} h; other days span {usual:.1f} h; {role}",
                 way_out="take the day out or fetch the rest of it; where all days are cut alike, set `prepare.day_starts_hour`",
             )
-        elif case.shown(day) < rows / case.config.jump:
+        elif day.date in case.thin:
             yield Finding(
                 severity="medium",
                 kind="few_rows",
@@ -231,7 +240,7 @@ def _jump(severity: Severity, subject: str, what: str, days: Sequence[tuple[str,
 
 def _jumps(case: _Case, count: Mapping[str, int]) -> list[tuple[str, float, float]]:
     """Days whose rate lies too far from that of the other days on which there was any: day, its rate, theirs."""
-    shown = {day.date: case.shown(day) for day in case.days}
+    shown = {day.date: case.shown(day) for day in case.days if day.date not in case.thin}
     rate = {day: count[day] / shown[day] for day in shown}
     found = []
     for day in shown:
@@ -295,7 +304,8 @@ def _answers(case: _Case) -> Iterator[Finding]:
             f"{answers.by_request:.0%} have a request id",
             way_out="the others are no labels: compare the ids of both tables, add request ids, or raise `attribution_seconds`",
         )
-    elif answers.early / answers.asked >= _MANY:
+        return
+    if answers.early / answers.asked >= _MANY:
         yield Finding(
             severity="high" if answers.early / answers.asked >= 0.1 else "medium",
             kind="early_labels",
@@ -303,11 +313,9 @@ def _answers(case: _Case) -> Iterator[Finding]:
             told=f"{answers.early:,} of {answers.asked:,} engagements{sample} come before their impression",
             way_out="compare the clocks that write both; is `impressions.shown_at` the moment of logging?",
         )
-    if share < case.config.credited:
-        return
     for day in case.days:
-        others = [other.credited / other.asked for other in case.days if other is not day and other.asked >= _ENOUGH]
-        if day.asked < 2 * _ENOUGH or not others:
+        others = [other.credited / other.asked for other in case.others(day) if other.asked >= _ENOUGH]
+        if day.asked < 2 * _ENOUGH or not others or day.date in case.thin:
             continue
         if day.credited / day.asked < median(others) / 2:
             yield Finding(
@@ -348,8 +356,9 @@ def _placeholders(case: _Case) -> Iterator[Finding]:
         if column.holds != "id" or column.name == "request_id" or column.rows < _ENOUGH or not column.distinct:
             continue
         for common in column.commonest:
-            is_frequent = common.rows >= max(10 * column.rows / column.distinct, _NOTABLE * column.rows)
-            if common.value.strip().lower() in _NOBODY and is_frequent:
+            word = common.value.strip().lower()
+            is_nobody = word in _NOBODY or (word == "0" and common.rows >= 10 * column.rows / column.distinct)
+            if is_nobody and common.rows >= _NOTABLE * column.rows:
                 yield Finding(
                     severity="high",
                     kind="placeholder",
@@ -365,7 +374,7 @@ def _heavy_users(case: _Case) -> Iterator[Finding]:
         if column.name != "user_id" or not column.distinct or column.rows < _ENOUGH:
             continue
         for common in column.commonest:
-            is_placeholder = common.value.strip().lower() in _NOBODY
+            is_placeholder = common.value.strip().lower() in _NOBODY | {"0"}
             far_above = common.rows >= 10 * column.rows / column.distinct
             if common.rows / column.rows >= case.config.user_share and far_above and not is_placeholder:
                 told.add(common.value)
@@ -419,6 +428,7 @@ def _coverage(case: _Case) -> Iterator[Finding]:
 
 
 def _repeats(case: _Case) -> Iterator[Finding]:
+    coarse = {finding.subject.split(".")[0] for finding in _midnight(case)}  # where equal rows are no wonder
     for again in case.facts.repeats:
         if not again.repeated:
             continue
@@ -430,7 +440,7 @@ def _repeats(case: _Case) -> Iterator[Finding]:
                 told=f"{again.repeated:,} of {again.rows:,} rows give an id that another row of the table gives too",
                 way_out="write a row an id, or a column `valid_from` where attributes change",
             )
-        elif again.repeated / again.rows >= _NOTABLE:
+        elif again.repeated / again.rows >= _NOTABLE and again.table not in coarse:
             yield Finding(
                 severity="high" if again.repeated / again.rows >= 0.05 else "medium",
                 kind="duplicates",

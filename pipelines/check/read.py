@@ -11,8 +11,8 @@ import pyarrow as pa
 from models.schema import Schema
 from pipelines.check.answers import UserSample, compare
 from pipelines.check.columns import ColumnTally
-from pipelines.check.config import Calendar, CheckConfig, date_of
-from pipelines.check.days import NO_DAY, Actions, Days, rates
+from pipelines.check.config import NO_DAY, Calendar, CheckConfig, date_of
+from pipelines.check.days import Actions, Days, rates
 from pipelines.check.facts import CheckFacts, Coverage, DayFacts, Heavy, Lives, Repeats
 from pipelines.check.lives import RoomLives
 from pipelines.check.sketches import Commonest, Distinct, Ids
