@@ -26,6 +26,7 @@ from pipelines.encode.contract import deciding
 from pipelines.encode.derive import base_columns, preference_columns
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.fit import Partial, finish
+from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import CanonicalLogs, check, read_footer
 from pipelines.prepare.clean import EVENTS, REPEATED, chunks_of
 from pipelines.prepare.config import PrepareConfig
@@ -73,7 +74,7 @@ def prepare(
     with atomic(output / "manifest.json") as draft:
         draft.write_text(json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(plan.work)
-    for line in _remarks(manifest["counts"], output):
+    for line in [*_remarks(manifest["counts"], output), *manifest["remarks"]]:
         print(f"  {line}", flush=True)
     counts = ", ".join(f"{manifest['splits'][split]['feeds']:,} {split}" for split in SPLITS)
     print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
@@ -168,15 +169,12 @@ def _run(plan: Plan) -> dict[str, Any]:
     step("fit", [_file_item(file) for file in files["train"]], FitFile(plan, entry_rate))
     parts = [pickle.loads(path.read_bytes()) for path in sorted((plan.work / "fit").glob("*.pickle"))]
     state = finish(Partial.merged(parts), plan.schema, entry_rate=entry_rate, clock=plan.config.clock)
-    for name, quantiles in state.label_quantiles.items():
-        if not quantiles[-1]:
-            print(f"  warning: no positive label of `{name}` on training days", flush=True)
     state.save(plan.output / "encoder")
     items = {split: [_file_item(file) for file in files[split]] for split in SPLITS}
     encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan))
+    seen = {split: Seen.merged([Seen(**encoded[item.name]) for item in items[split]]) for split in SPLITS if items[split]}
     for split in SPLITS:
-        by_level = [encoded[item.name]["candidates_by_level"] for item in items[split]]
-        splits[split]["candidates_by_level"] = [sum(counts) for counts in zip(*by_level, strict=True)]
+        splits[split]["candidates_by_level"] = seen[split].candidates_by_level if split in seen else []
 
     return {
         "splits": splits,
@@ -186,6 +184,7 @@ def _run(plan: Plan) -> dict[str, Any]:
         "empty_days": [_date(day) for day in empty],
         "ending": ending,
         "entry_rate": entry_rate,
+        "remarks": silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds}),
         "counts": {
             "rows": plan.rows,
             "quarantined": bad,
