@@ -4,7 +4,7 @@ Every function here looks for one kind of fault and is silent on a log without i
 that chance alone does not explain them: where fewer than `_ENOUGH` rows are to be expected, nothing is said.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
 from statistics import median
@@ -339,8 +339,8 @@ def _placeholders(case: _Case) -> Iterator[Finding]:
             severity="high",
             kind="placeholder",
             subject="impressions.request_id",
-            told=f"{requests.shared_ids:,} request ids belong to several users, {requests.example!r} to "
-            f"{requests.most_users:,}; they stand in {share:.1%} of {requests.rows:,} impressions",
+            told=f"several users have the same request id, {requests.most_users:,} of them {requests.example!r}; such ids: "
+            f"{requests.shared_ids:,}, in {share:.1%} of {requests.rows:,} impressions",
             way_out="write no id (null) where there is none, and ids that no other user has",
         )
     elif requests.rows and requests.reused_rows / requests.rows >= _NOTABLE:
@@ -505,53 +505,43 @@ def _constant(case: _Case) -> Iterator[Finding]:
 
 def _presence(case: _Case) -> Iterator[Finding]:
     """Columns without a value at all, on training days, or on some days only."""
-    partly: dict[str, tuple[ColumnFacts, set[str]]] = {}
-    for column in [*_values(case), *(c for c in case.facts.columns if c.holds == "time" and c.table == "rooms")]:
-        subject, known = f"{column.table}.{column.name}", column.rows - column.missing - column.nan
-        if known == 0 and column.rows:
+    times = [column for column in case.facts.columns if column.holds == "time" and column.table == "rooms"]
+    gone_of: dict[tuple[str, str], frozenset[str]] = {}
+    for column in [*_values(case), *times]:
+        if column.missing + column.nan == column.rows:
             yield Finding(
                 severity=_if_read(column, "high"),
                 kind="all_null",
-                subject=subject,
+                subject=f"{column.table}.{column.name}",
                 told=f"none of {column.rows:,} rows has a value",
                 way_out="look where it comes from, or take it out of the schema",
             )
-            continue
-        days = [day for day in case.days if day.rows.get(column.table, 0)]
-        if column.table not in ("impressions", "engagements") or not days:
-            continue
-        there = [day for day in days if column.known_by_day.get(day.date, 0)]
-        share = sum(column.known_by_day[day.date] for day in there) / max(sum(day.rows[column.table] for day in there), 1)
-        gone = {day.date for day in days if day not in there and day.rows[column.table] * share >= _ENOUGH}
-        training = {day.date for day in days} & case.training
-        if gone and training <= gone:
-            yield Finding(
-                severity=_if_read(column, "high"),
-                kind="null_on_training",
-                subject=subject,
-                told=f"no value on the {len(training)} training days; the first is of {min(day.date for day in there)}",
-                way_out="nothing can be learned of it: take it out of the schema, or fetch the days before",
-            )
-        elif gone:
-            partly[subject] = column, gone
-    for subject, (column, gone) in partly.items():
-        known_days = {day.date for day in case.days} - gone
-        twin = next(
-            (
-                name
-                for name, (other, missing) in partly.items()
-                if name != subject and other.table == column.table and {day.date for day in case.days} - missing == gone
-            ),
-            None,
-        )
-        renamed = f"; `{twin}` is there on exactly those" if twin else ""
+        elif gone := _gone(case, column):
+            gone_of[column.table, column.name] = gone
+    for (table, name), gone in gone_of.items():
+        described = case.column(table, name)
+        days = frozenset(day.date for day in case.days if day.rows.get(table))
+        there = sorted(days - gone)
+        twins = [other for (where, other), missing in gone_of.items() if where == table and days - missing == gone]
+        renamed = f"; where it is missing `{twins[0]}` is there, and nowhere else" if twins else ""
+        on_training = bool(case.training) and case.training & days <= gone
+        asked = "was it renamed? Write one name on all days" if twins else "was it renamed, or begun later?"
         yield Finding(
-            severity=_if_read(column, "high"),
-            kind="some_days_only",
-            subject=subject,
-            told=f"no value on {_days(gone)}, but on {len(known_days)} other days{renamed}",
-            way_out="was it renamed? Write one name on all days" if twin else "was it renamed, or begun later?",
+            severity="low" if described is None else _if_read(described, "high"),
+            kind="null_on_training" if on_training else "some_days_only",
+            subject=f"{table}.{name}",
+            told=f"no value on {_days(gone)}{', which are all training days' if on_training else ''}, but on "
+            f"{_days(there)}{renamed}",
+            way_out=f"nothing can be learned of it: {asked}" if on_training else asked,
         )
+
+
+def _gone(case: _Case, column: ColumnFacts) -> frozenset[str]:
+    """Days on which a column of an event table has no value, where the share of the others would have made some."""
+    rows = {day.date: day.rows[column.table] for day in case.days if day.rows.get(column.table)}
+    there = [day for day in rows if column.known_by_day.get(day)]
+    share = sum(column.known_by_day[day] for day in there) / max(sum(rows[day] for day in there), 1)
+    return frozenset(day for day in rows if day not in there and rows[day] * share >= _ENOUGH)
 
 
 def _numbers(case: _Case) -> Iterator[Finding]:
@@ -606,7 +596,7 @@ def _number(day: DayFacts) -> int:
     return (date.fromisoformat(day.date) - date(1970, 1, 1)).days
 
 
-def _days(dates: set[str]) -> str:
+def _days(dates: Iterable[str]) -> str:
     """Days in words: one, two, or from the first to the last."""
     ordered = sorted(dates)
     return " and ".join(ordered) if len(ordered) < 3 else f"{len(ordered)} days from {ordered[0]} to {ordered[-1]}"

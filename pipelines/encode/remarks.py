@@ -42,23 +42,28 @@ class Seen:
     def of(cls, feeds: pa.Table, schema: Schema) -> "Seen":
         """Counts one encoded table."""
         day_R, size_R = integers(feeds["day"]), lengths(feeds["room_id"])
-        day_N = np.repeat(day_R, size_R)
+        first_R = np.cumsum(size_R) - size_R  # no feed is empty
+        a_feed = lambda flags_N: np.add.reduceat(flags_N, first_R, dtype=np.int64) if len(flags_N) else size_R
         level_N = flat(feeds["level"]).to_numpy()
-        seen = cls(np.bincount(level_N, minlength=len(schema.levels.names)).tolist(), _by_day(day_R), _by_day(day_N))
+        seen = cls(
+            np.bincount(level_N, minlength=len(schema.levels.names)).tolist(),
+            _by_day(day_R, np.ones_like(day_R)),
+            _by_day(day_R, size_R),
+        )
         for item in schema.fields:
             values = flat(feeds[item.name]).to_numpy()
-            is_known = values != 0
-            days = day_R if item.of == "feed" else day_N
             if len(values):
                 seen.spans[item.name] = float(values.min()), float(values.max())
-            everywhere = seen.feeds if item.of == "feed" else seen.candidates
-            seen.known[item.name] = dict(everywhere) if is_known.all() else _by_day(days[is_known])
+            if np.count_nonzero(values) == len(values):
+                seen.known[item.name] = dict(seen.feeds if item.of == "feed" else seen.candidates)
+            else:
+                known = values != 0
+                seen.known[item.name] = _by_day(day_R, known if item.of == "feed" else a_feed(known))
         for history in schema.histories:
-            count_R = lengths(feeds[f"{history.name}.{history.fields[0].name}"])
-            seen.entries[history.name] = _by_day(np.repeat(day_R, count_R))
+            seen.entries[history.name] = _by_day(day_R, lengths(feeds[f"{history.name}.{history.fields[0].name}"]))
         for name in schema.target_names:
             if LABEL_PREFIX + name in feeds.column_names:
-                seen.positives[name] = _by_day(day_N[flat(feeds[LABEL_PREFIX + name]).to_numpy() > 0])
+                seen.positives[name] = _by_day(day_R, a_feed(flat(feeds[LABEL_PREFIX + name]).to_numpy() > 0))
         return seen
 
     @classmethod
@@ -142,12 +147,13 @@ def _days(days: Sequence[str], dates: Mapping[str, str]) -> str:
     return " and ".join(named) if len(named) < 3 else f"{len(named)} days from {named[0]} to {named[-1]}"
 
 
-def _by_day(days: np.ndarray) -> dict[str, int]:
-    if not len(days):
+def _by_day(day_R: np.ndarray, count_R: np.ndarray) -> dict[str, int]:
+    """Sums of what feeds count, by day; without days of none."""
+    if not len(day_R):
         return {}
-    low = int(days.min())
-    rows = np.bincount(days - low)
-    return {str(low + place): int(rows[place]) for place in np.flatnonzero(rows).tolist()}
+    low = int(day_R.min())
+    sums = np.bincount(day_R - low, count_R)  # exact below 2^53
+    return {str(low + place): int(sums[place]) for place in np.flatnonzero(sums).tolist()}
 
 
 def _summed(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
