@@ -118,6 +118,7 @@ def evaluate(
         stages=stage_course(prepared, split, truth),
         exposure=split_exposure(prepared, split, new_rooms),
         searched=searched,
+        remarks=prepared.manifest.get("remarks", []),
     )
     say(f"Report: {path}")
     return path

@@ -81,6 +81,7 @@ def write_report(
     stages: Mapping[str, Any] | None = None,
     exposure: Mapping[str, Any] | None = None,
     searched: Searched | None = None,
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Writes `report.html` and `metrics.json` into the folder (made if needed).
 
@@ -92,6 +93,7 @@ def write_report(
         stages: how users move through them, as `life_cycle.stage_course` gives it.
         exposure: what the split's own order does for those of little exposure, as `exposure.split_exposure` gives it.
         searched: the search before it; None for none.
+        remarks: what of the prepared data says nothing, in lines.
 
     Returns:
         path of `report.html`.
@@ -108,10 +110,11 @@ def write_report(
         "stages": stages,
         "exposure": exposure,
         "search": None if searched is None else list(searched.summary),
+        "remarks": list(remarks),
         "entries": [asdict(entry) for entry in entries],
     }
     (folder / "metrics.json").write_text(json.dumps(everything, indent=1, allow_nan=False), encoding="utf-8")
-    text = _html(entries, schema, about, left_out, settings, stages, exposure, searched)
+    text = _html(entries, schema, about, left_out, settings, stages, exposure, searched, remarks)
     (folder / "report.html").write_text(text, encoding="utf-8")
     return folder / "report.html"
 
@@ -174,6 +177,7 @@ def _html(
     stages: Mapping[str, Any] | None,
     exposure: Mapping[str, Any] | None,
     searched: Searched | None,
+    remarks: Sequence[str],
 ) -> str:
     colour = figures.colours({entry.name: entry.role for entry in entries})
     models = [entry for entry in entries if entry.role == "model"]
@@ -189,6 +193,7 @@ def _html(
         Path(__file__).parent / "templates" / "report.html.j2",
         about=about,
         alarms=[(entry.name, alarm["message"]) for entry in racing for alarm in entry.result["alarms"]],
+        remarks=remarks,
         colour=colour,
         counts=[("candidates", reference["rows"]), ("feeds", reference["feeds"]), ("users", reference["users"])],
         user_share=reference["user_share"],
