@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.config import from_dict, to_dict
@@ -445,3 +448,36 @@ def test_days_begin_where_the_platform_says(tmp_path):
     facts = check_logs(logs, schema(), shifted, CheckConfig(), tmp_path / "check", now=NOW).facts
     assert facts.days[0].date == "2025-05-31"  # 00:00 UTC is 01:00 there, before the day begins
     assert facts.days[0].rows["impressions"] == 4 * 19  # 19 feeds, 9.6 minutes apart, in the first 3 hours
+
+
+def test_columns_of_any_type_and_files_without_rows(tmp_path):
+    """Whatever Parquet holds is counted, at least its nulls."""
+    log = clean_log()
+    logs = write(log, tmp_path / "logs")
+    shown = log["impressions"].to_arrow()
+    rows = len(shown)
+    odd = {
+        "context.nothing": pa.nulls(rows),
+        "context.dictionary": pa.array(["a", "b"] * (rows // 2)).dictionary_encode(),
+        "context.decimal": pa.array([Decimal(place) / 100 for place in range(rows)], pa.decimal128(12, 2)),
+        "context.large": pa.array(np.arange(rows, dtype=np.uint64) + 2**63),
+        "context.half": pa.array(np.arange(rows) % 50, pa.float16()),
+        "context.flag": pa.array([True, False] * (rows // 2)),
+        "when": pa.array(np.arange(rows) * 1000, pa.timestamp("us", "UTC")),
+        "date": pa.array(np.arange(rows), pa.int32()).cast(pa.date32()),
+        "tags": pa.array([["a", "b"]] * rows),
+        "box": pa.array([{"a": 1}] * rows),
+        "raw": pa.array([b"a\xff"] * rows),
+    }
+    for name, column in odd.items():
+        shown = shown.append_column(name, column)
+    for part in range(3):
+        (tmp_path / "logs" / "impressions" / f"{part}.parquet").unlink()
+    pq.write_table(shown, tmp_path / "logs" / "impressions" / "0.parquet")
+    pq.write_table(shown.slice(0, 0), tmp_path / "logs" / "impressions" / "1.parquet")
+    result = check_logs(logs, schema(), calendar(), CheckConfig(), tmp_path / "check", now=NOW)
+    assert {finding.name for finding in result.findings} == {"all_null:impressions.context.nothing"}
+    columns = {column.name: column for column in result.facts.columns if column.table == "impressions"}
+    assert columns["context.dictionary"].commonest[0].rows == rows // 2 and columns["context.decimal"].high == (rows - 1) / 100
+    assert columns["context.large"].distinct == rows and columns["context.half"].distinct == 50
+    assert [columns[name].examined for name in ("when", "date", "tags", "box", "raw")] == [True, False, False, False, False]
