@@ -17,6 +17,7 @@ from pipelines.cluster import RayConfig, output_folder
 from pipelines.compare import CompareConfig
 from pipelines.compare.config import columns_of, systems_of
 from pipelines.compare.curves import varied_of
+from pipelines.encode.feeds import feeds_schema
 from pipelines.evaluate import EvaluateConfig
 from pipelines.logs import LogsConfig
 from pipelines.prepare import PrepareConfig
@@ -62,6 +63,7 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise ValueError(f"name is {self.name!r}; it names a folder, so it must be one word.")
+        feeds_schema(self.schema)  # names that two columns would have
         resolve(self.model)  # a wrong model is told before any work is done
         if self.compare is not None:
             varied_of(self.compare, self.schema, systems_of(self.compare, self.schema))

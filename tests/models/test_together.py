@@ -92,7 +92,7 @@ def test_workers_compare_what_one_would(interest):
     )
     assert first_losses == second_losses
     for whole, parts in zip(losses, first_losses, strict=True):
-        assert whole.keys() == parts.keys() >= {"correlation", "alignment"}
+        assert whole.keys() == parts.keys() >= {"disentangled.correlation", "disentangled.alignment"}
         for name in whole:
             assert parts[name] == pytest.approx(whole[name], rel=1e-9)
     for name, value in alone.items():
