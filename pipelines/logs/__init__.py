@@ -24,6 +24,7 @@ from pipelines.logs.canonical import CanonicalLogs, check, file_digest
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulate import SimulateConfig
+from pipelines.paths import LocalPath
 from pipelines.runs import RUN, RunFolder, told, write_json, written
 
 __all__ = [
@@ -50,7 +51,7 @@ class CanonicalConfig:
     """
 
     kind: Literal["canonical"] = "canonical"
-    path: Path
+    path: LocalPath
 
 
 LogsConfig = Annotated[CanonicalConfig | SimulateConfig | EbnerdConfig, Discriminator("kind")]
