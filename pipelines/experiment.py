@@ -30,8 +30,17 @@ class Experiment:
 
     Attributes:
         name: of the run; results lie in `output/name`.
+        output: folder of all runs. In a job that was submitted to a cluster, an absolute path that every node reaches.
+        logs: where logs come from.
+        schema: what a model reads, and what it predicts.
+        prepare: logs to feeds.
         model: `system` names a row of the zoo; further keys change that row (see `models.zoo.resolve`).
+        train: training.
+        tune: search.
+        evaluate: report.
         compare: systems beside each other; None for none.
+        serve: endpoint.
+        ray: which Ray is used.
     """
 
     name: str

@@ -31,6 +31,8 @@ class Claim:
     """An ordering to be tested: `better` above each of `than` on each metric. A chain is several claims.
 
     Attributes:
+        better: label of the system that is claimed to be better.
+        than: labels of those that it is claimed to be better than.
         metrics: as in `CompareConfig.metrics`; none means all of the table's.
         or_equal: it is enough that no difference to the contrary shows.
     """
