@@ -12,6 +12,7 @@ from models.config import ConfigError, config, from_dict, overlaid, replaced, to
 from models.schema import Schema
 from models.system import SystemConfig
 from models.zoo import resolve
+from pipelines.check import CheckConfig
 from pipelines.cluster import RayConfig, output_folder
 from pipelines.compare import CompareConfig
 from pipelines.compare.config import columns_of, systems_of
@@ -38,6 +39,7 @@ class Experiment:
         train: training.
         tune: search.
         evaluate: report.
+        check: from where on something about the logs is worth a warning.
         compare: systems beside each other; None for none.
         serve: endpoint.
         ray: which Ray is used.
@@ -47,6 +49,7 @@ class Experiment:
     output: str = "runs"
     logs: LogsConfig
     schema: Schema
+    check: CheckConfig = default(default_factory=CheckConfig)
     prepare: PrepareConfig = default(default_factory=PrepareConfig)
     model: dict[str, Any] = default(default_factory=lambda: {"system": "mmoe"})
     train: TrainConfig = default(default_factory=TrainConfig)

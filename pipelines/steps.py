@@ -1,6 +1,7 @@
 """The steps of an experiment and where each leaves its result, below `output/name`.
 
     source/     canonical logs (and, for simulated ones, the truth beside them)
+    check/      report.html, check.json
     prepared/   feature and feed tables, encoder, snapshot for the endpoint
     search/     trials of a search
     train/      checkpoints, curves, the bundle
@@ -22,6 +23,7 @@ from typing import Any
 
 from models.config import ConfigError, from_dict, overlaid, replaced, to_dict
 from pipelines.bundle import Bundle, load_bundle
+from pipelines.check import Calendar, Checked, check_logs
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.execute import OnRay, carry_out
 from pipelines.compare.table import compared
@@ -59,6 +61,22 @@ def truth_of(experiment: Experiment) -> Path | None:
     """The simulator's own probabilities; None for real logs."""
     folder = experiment.folder / "source" / "truth"
     return folder if isinstance(experiment.logs, SimulateConfig) and folder.is_dir() else None
+
+
+def check_step(experiment: Experiment) -> Checked:
+    """Looks at the logs before they are prepared; days and splits are those of the tables to come."""
+    days = experiment.prepare
+    calendar = Calendar(
+        clock=days.clock,
+        valid_days=days.valid_days,
+        test_days=days.test_days,
+        earliest=days.earliest,
+        latest=days.latest,
+    )
+    folder = experiment.folder / "check"
+    logs = logs_of(experiment)
+    with claim(folder):
+        return check_logs(logs, experiment.schema, calendar, experiment.check, folder, run=experiment.name)
 
 
 def prepare_step(experiment: Experiment, *, dry_run: bool = False) -> Prepared | None:

@@ -19,7 +19,7 @@ ROOMS = (
     ("pipelines.steps",),
     ("pipelines.experiment",),
     ("pipelines.compare", "pipelines.tune"),
-    ("pipelines.prepare", "pipelines.train", "pipelines.evaluate", "pipelines.serve"),
+    ("pipelines.check", "pipelines.prepare", "pipelines.train", "pipelines.evaluate", "pipelines.serve"),
     ("pipelines.report",),
     ("pipelines.prepared", "pipelines.bundle"),
     ("pipelines.encode",),

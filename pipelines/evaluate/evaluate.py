@@ -116,6 +116,7 @@ def evaluate(
         life_cycle=life_cycle_of(prepared, split, truth),
         exposure=split_exposure(prepared, split, new_rooms),
         search=None if search is None else search.summary,
+        remarks=prepared.manifest.remarks,
     )
     path = write_report(output, report, schema, search)
     say(f"Report: {path}")

@@ -355,7 +355,17 @@ def test_alarms_stand_on_top(world, tmp_path):
     assert text.index('id="alarms"') < text.index('id="overview"')
     assert "flat: `order`: all" in text and "0.125" in text and "left out: no" in text
     fine = [Entry(name="fine", role="model", result=evaluate_table(scored, world.schema))]
-    assert 'id="alarms"' not in page_of(tmp_path, fine, world.schema)
+    silent = page_of(tmp_path, fine, world.schema)
+    assert 'id="alarms"' not in silent and 'id="remarks"' not in silent
+
+
+def test_what_of_the_data_says_nothing_stands_before_the_numbers(world, tmp_path):
+    scored = truth(world, "test", world.path.parent / "truth").table
+    entries = [Entry(name="x", role="model", result=evaluate_table(scored, world.schema))]
+    remarks = ("history `past`: empty in all 40 feeds of training days",)
+    text = page_of(tmp_path, entries, world.schema, remarks=remarks)
+    assert text.index(f"<li>{remarks[0]}</li>") < text.index('id="overview"')
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["remarks"] == list(remarks)
 
 
 def test_best_cells_follow_the_metrics_direction():

@@ -134,6 +134,7 @@ class EvaluationReport:
         life_cycle: how users move through their stages; None where they have none.
         exposure: what the split's own order does for candidates of little exposure; None where nobody asked.
         search: what the search before it came to, in lines; None where there was none.
+        remarks: what of the prepared data says nothing, in lines.
 
     Raises:
         ValueError: two entries of one name.
@@ -146,6 +147,7 @@ class EvaluationReport:
     life_cycle: LifeCycle | None = None
     exposure: SplitExposure | None = None
     search: tuple[str, ...] | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.entries]
@@ -161,6 +163,7 @@ class EvaluationReport:
             "stages": None if self.life_cycle is None else to_dict(self.life_cycle),
             "exposure": None if self.exposure is None else to_dict(self.exposure),
             "search": None if self.search is None else list(self.search),
+            "remarks": list(self.remarks),
             "entries": [entry.to_dict() for entry in self.entries],
         }
 
@@ -175,4 +178,5 @@ class EvaluationReport:
             life_cycle=None if stages is None else from_dict(LifeCycle, stages),
             exposure=None if exposure is None else from_dict(SplitExposure, exposure),
             search=None if search is None else tuple(search),
+            remarks=tuple(spelling["remarks"]),
         )

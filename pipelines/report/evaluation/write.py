@@ -119,6 +119,7 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
         "report.html.j2",
         about=report.about,
         alarms=[(entry.name, alarm.message) for entry in racing for alarm in entry.result.alarms],
+        remarks=report.remarks,
         colour=colour,
         counts=[("candidates", reference.rows), ("feeds", reference.feeds), ("users", reference.users)],
         user_share=reference.user_share,
