@@ -26,13 +26,15 @@ from pipelines.encode.contract import deciding
 from pipelines.encode.derive import base_columns, preference_columns
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.fit import Partial, finish
-from pipelines.logs.canonical import CanonicalLogs, check, read_footer
-from pipelines.prepare.clean import EVENTS, REPEATED, chunks_of
+from pipelines.logs.canonical import CanonicalLogs, read_footer
+from pipelines.logs.check import check
+from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.exchange import atomic
 from pipelines.prepare.features import PREFIXES, attribute_columns
+from pipelines.prepare.findings import findings, remarks
 from pipelines.prepare.runner import Counts, Item, run_step
-from pipelines.prepare.tables import KEYS, common_types
+from pipelines.prepare.tables import KEYS
 from pipelines.prepare.tasks import CleanChunk, CountRooms, CutBucket, EncodeFile, FitFile, Plan, SortAttributes, WriteFeatures
 from pipelines.prepared import SPLITS, Prepared
 
@@ -90,11 +92,11 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     served = base_columns(schema, config.extra_columns)
     columns = served.union(*preference_columns(schema).values())
     carried = [name for name in columns if name == "position" or name.startswith(("context.", "state."))]
-    types = common_types(logs.files("impressions"), carried)
+    types = logs.types("impressions", carried)
     for name in sorted(set(carried) - set(types.names)):
         _missing(name, "impressions", logs)
     for table, names in attribute_columns(columns, schema).items():
-        there = common_types(logs.files(table), names).names
+        there = logs.types(table, names).names
         for name in sorted(set(names) - set(there)):
             _missing(name, table, logs, PREFIXES[table])
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
@@ -102,7 +104,8 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
         raise ConfigError(f"history `{readers}` reads product clicks, but the log has no table `product_clicks`.")
     rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
-    return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, rows, buckets)
+    has_events = frozenset(table for table in EVENTS[1:] if logs.types(table, ["event_id"]).names)
+    return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, has_events, rows, buckets)
 
 
 def _missing(name: str, table: str, logs: CanonicalLogs, prefix: str = "") -> None:
@@ -134,16 +137,19 @@ def _run(plan: Plan) -> dict[str, Any]:
     for chunk in chunks:
         for reason, count in cleaned[chunk.name]["quarantined"].items():
             bad[chunk.table][reason] = bad[chunk.table].get(reason, 0) + count
-            worst[chunk.table][chunk.file] = worst[chunk.table].get(chunk.file, 0) + count
+            file = str(chunk.file.path)
+            worst[chunk.table][file] = worst[chunk.table].get(file, 0) + count
     _limit(plan, bad, worst)
 
     share = sum(plan.rows.values()) // plan.buckets
     buckets = [Item(f"{bucket:05d}", bucket, share) for bucket in range(plan.buckets)]
     cuts = step("cut", buckets, CutBucket(plan)).values()
-    repeated = sum(counts["repeated"] for counts in cuts)
-    if repeated:
-        bad["impressions"][REPEATED] = repeated
-        _limit(plan, bad, worst)
+    found = findings(attributes, [(chunk.table, cleaned[chunk.name]) for chunk in chunks], cuts)
+    for counts in cuts:
+        for table, reasons in counts["quarantined"].items():
+            for reason, count in reasons.items():
+                bad[table][reason] = bad[table].get(reason, 0) + count
+    _limit(plan, bad, worst)
     feeds = _summed(counts["feeds_by_day"] for counts in cuts)
     candidates = _summed(counts["candidates_by_day"] for counts in cuts)
     first_days, empty = _days(plan, feeds)
@@ -197,6 +203,7 @@ def _run(plan: Plan) -> dict[str, Any]:
             "rooms": sum(counts["rooms"] for counts in rooms.values()),
             "attributes": {table: counts["ids"] for table, counts in attributes.items()},
             "feeds_by_day": {_date(int(day)): feeds[day] for day in sorted(feeds, key=int)},
+            "found": found,
         },
         "buckets": plan.buckets,
         "seconds": seconds,
@@ -216,7 +223,7 @@ def _remarks(counts: Mapping[str, Any], output: Path) -> list[str]:
             f"{counts['unattributed_engagements']:,} of {counts['rows']['engagements']:,} engagements follow no impression "
             "within their target's attribution time: they count for histories and counters, not for labels"
         )
-    return lines
+    return lines + remarks(counts["found"])
 
 
 def _file_item(file: Path) -> Item:
@@ -224,8 +231,9 @@ def _file_item(file: Path) -> Item:
 
 
 def _limit(plan: Plan, bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]) -> None:
-    """Stops the job where too many rows are malformed."""
-    for table, reasons in bad.items():
+    """Stops the job where too many rows are malformed; what was delivered twice is sound, and only too much."""
+    for table, found in bad.items():
+        reasons = {reason: count for reason, count in found.items() if reason != TWICE}
         count, rows = sum(reasons.values()), plan.rows[table]
         if rows and count / rows > plan.config.quarantine_limit:
             why = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(reasons.items(), key=lambda item: -item[1]))

@@ -144,7 +144,10 @@ def test_a_long_chain_is_cut_into_feeds_of_bounded_size():
 def test_the_first_of_repeated_impressions_counts():
     log = bucket([(7, 1, 10, 50), (7, 1, 10, 20), (None, 1, 10, 90), (None, 1, 10, 90), (None, 1, 10, 91)], [])
     assert log.feeds["at"].to_pylist() == [50, 90]
-    assert log.repeated["shown_at"].to_pylist() == [20, 90]
+    assert log.quarantined.select(["at", "reason"]).to_pylist() == [
+        {"at": 90, "reason": "delivered twice"},
+        {"at": 20, "reason": "impression logged twice"},
+    ]
 
 
 def test_engagements_are_credited_by_request_else_to_the_latest_impression():
