@@ -173,7 +173,9 @@ def _run(plan: Plan) -> dict[str, Any]:
     files = {split: sorted((plan.output / "features" / split).glob("*.parquet")) for split in SPLITS}
     step("fit", [_file_item(file) for file in files["train"]], FitFile(plan, entry_rate))
     parts = [pickle.loads(path.read_bytes()) for path in sorted((plan.work / "fit").glob("*.pickle"))]
-    state = finish(Partial.merged(parts), plan.schema, entry_rate=entry_rate, clock=plan.config.clock)
+    merged, ids = Partial.merged(parts), plan.logs.id_kinds()
+    state = finish(merged, plan.schema, entry_rate=entry_rate, clock=plan.config.clock, ids=ids)
+    found["wild"] = {name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild}
     for name, quantiles in state.label_quantiles.items():
         if not quantiles[-1]:
             print(f"  warning: no positive label of `{name}` on training days", flush=True)

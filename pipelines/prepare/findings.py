@@ -24,6 +24,7 @@ def findings(
         `alike_engagements`: how many are as another in user, room, action and instant, and differ otherwise.
         `requests_again`: how many requests became several feeds, how many feeds, and the ids with the most.
         `requests_shared`: how many request ids are of several users of a bucket, and the ids with the most.
+        (Fitting the encoder adds `wild`: by numeric field, values on training days too large to be meant.)
     """
     missing: dict[str, dict[str, Counter[str]]] = {}
     placeholders: dict[str, dict[str, Counter[str]]] = {}
@@ -81,6 +82,11 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
         for column, kinds in columns.items():
             told = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.items())
             lines.append(f"`{table}`, column `{column}`: values that count as missing ({told})")
+    for field, count in found["wild"].items():
+        lines.append(
+            f"field `{field}`: {count:,} values on training days are over 65,536 times as large as 99 of 100 others; they count "
+            "as missing"
+        )
     return lines
 
 
