@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from models.config import ConfigError
 from pipelines.logs.canonical import REQUIRED_TABLES, TABLES, CanonicalLogs, LogFile, declaration, fitting, read_footer
 from pipelines.logs.ids import id_kind
-from pipelines.logs.layout import hidden_parquet, is_hidden, parquet_files, path_values, stem
+from pipelines.logs.layout import hidden_parquet, is_hidden, is_parquet_name, parquet_files, path_values, stem
 from pipelines.logs.types import DAY, EXPECTED, ID, TIME
 
 _YEAR_2000, _YEAR_2100 = 946_684_800_000, 4_102_444_800_000  # Unix milliseconds
@@ -54,6 +54,9 @@ def check(logs: CanonicalLogs) -> list[str]:
         if rows == 0 and table in REQUIRED_TABLES:
             raise ConfigError(f"table `{table}` at {logs.path} has no rows ({len(parts)} files).")
         remarks += _of_path(logs, table, parts) + _partly_there(table, schemas)
+        unnamed = [part.path for part in parts if not is_parquet_name(part.path.name)]
+        if unnamed:
+            remarks.append(f"{table}: {len(unnamed)} files are read as Parquet by what they hold, for example {unnamed[0]}.")
         remarks += [f"{file} is not read: its name is hidden." for file in hidden_parquet(logs.places(table)[0])]
     return list(dict.fromkeys(remarks))
 

@@ -196,6 +196,7 @@ def _run(plan: Plan) -> dict[str, Any]:
         "entry_rate": entry_rate,
         "counts": {
             "rows": plan.rows,
+            "kept": _summed(counts["kept"] for counts in cuts),
             "quarantined": bad,
             "unused_engagements": sum(counts["unused"] for counts in cleaned.values()),
             "unattributed_engagements": sum(counts["unattributed"] for counts in cuts),

@@ -84,8 +84,8 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
             lines.append(f"`{table}`, column `{column}`: values that count as missing ({told})")
     for field, count in found["wild"].items():
         lines.append(
-            f"field `{field}`: {count:,} values on training days are over 65,536 times as large as 99 of 100 others; they count "
-            "as missing"
+            f"field `{field}`: {count:,} values on training days are over 65,536 times as large as 99 of 100 others; they "
+            "count as missing"
         )
     return lines
 

@@ -183,6 +183,11 @@ class CutBucket:
             "candidates_by_day": _by_day(day, sizes),
             "entries_by_day": _by_day(entry_day, np.ones(len(entry_day))),
             "unattributed": credits.unattributed(plan.schema),
+            "kept": {
+                "impressions": len(ordered.impressions),
+                "engagements": len(ordered.engagements),
+                "product_clicks": len(clicks),
+            },
             "quarantined": _by_table(quarantined),
             **ordered.told,
         }
