@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from jobs import screen
 from pipelines.cluster import connected
 from pipelines.compare.execute import listing, overview
-from pipelines.steps import compare_step, comparison_of
+from pipelines.steps import claimed_comparison, compare_step, comparison_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,17 +22,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     experiment = screen.experiment_of(args)
     only = [label.strip() for label in args.only.split(",") if label.strip()]
-    comparison = comparison_of(experiment, only=only)
-    print(overview(comparison))
-    if args.dry_run:
-        print(listing(comparison))
+    if args.dry_run or args.table:
+        comparison = comparison_of(experiment, only=only)
+        print(overview(comparison))
+        if args.dry_run:
+            print(listing(comparison))
+        else:
+            compare_step(experiment, comparison, run=False)
         return
-    if not args.table:
+    with claimed_comparison(experiment, only=only) as comparison:
+        print(overview(comparison))
         comparison.begin(replace=args.replace)
-    runs = not args.table and comparison.left() > 0
-    with connected(experiment.ray) if runs else nullcontext():
-        compared = compare_step(experiment, comparison, run=runs)
-    if compared.failed and not args.table:
+        runs = comparison.left() > 0
+        with connected(experiment.ray) if runs else nullcontext():
+            compared = compare_step(experiment, comparison, run=runs)
+    if compared.failed:
         sys.exit(1)
 
 

@@ -4,6 +4,7 @@ Started again after a kill it goes on; on finished work it does nothing.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from jobs import screen
 from pipelines.cluster import connected
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.dry_run:
         prepare_step(experiment, dry_run=True)
         return
-    with connected(experiment.ray):
+    with connected(experiment.ray) if experiment.prepare.parallel == "ray" else nullcontext():
         prepared = prepare_step(experiment)
     assert prepared is not None
     print(f"Prepared: {prepared.path}")

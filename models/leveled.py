@@ -1,4 +1,4 @@
-"""A ranker for each level of the schema: what `cmlir` and `finetune` train, and what is then saved and served.
+"""A ranker for each level of the schema, which `cmlir` and `finetune` train and which is then saved and served.
 
 Each level predicts with weights of its own, which for CMLIR are the shared part plus the level's own (Yu et al. 2023,
 "Curriculum multi-level learning for imbalanced live-stream recommendation", Sec. 4): kept as their sum, so that predicting
@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
-from models.config import ConfigError
-from models.learners import is_leveled
 from models.losses import Losses
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
@@ -87,7 +85,10 @@ class Leveled(nn.Module):
         return self.first.weighting
 
     def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
-        """As `Ranker.predict`: [N] by target that is trained for. What a feed is embedded to is computed once a level in it."""
+        """As `Ranker.predict`: [N] by target that is trained for.
+
+        A feed is embedded once for every level among its candidates.
+        """
         parts = self._each(batch)
         if len(parts) == 1:
             ((ranker, _, whole),) = parts
@@ -96,7 +97,7 @@ class Leveled(nn.Module):
         return {name: _assembled([(of_level_N, answer[name]) for of_level_N, answer in answers]) for name in self.trained}
 
     def insight(self, batch: FeedBatch) -> Insight:
-        """As `Ranker.insight`; what is said of a feed's user is the mean over the levels of its candidates."""
+        """As `Ranker.insight`; preferences of a feed's user are means over the levels of its candidates."""
         parts = [(of_level_N, ranker.insight(part)) for ranker, of_level_N, part in self._each(batch)]
         first = parts[0][1]
         gathered = lambda of, name: _assembled([(of_level_N, of(part)[name]) for of_level_N, part in parts])
@@ -141,22 +142,6 @@ class Leveled(nn.Module):
             if level:
                 ranker.set_submodule(name, original)
                 self._aliases[f"levels.{level}.{name}."] = f"levels.0.{name}."
-
-
-def ranker_of(schema: Schema, config: RankerConfig, table_sizes: Mapping[str, int]) -> Ranker | Leveled:
-    """The ranker of a configuration: one for all levels, or, if its learner tells them apart, one for each.
-
-    Raises:
-        ConfigError: a filling that cannot work on this schema.
-    """
-    if not is_leveled(config.learner):
-        return Ranker(schema, config, table_sizes)
-    if len(schema.levels.names) < 2:
-        raise ConfigError(
-            f"`learner: {{kind: {config.learner.kind}}}` learns weights for each level, but the schema has only "
-            f"`{schema.levels.names[0]}`. Name more in `schema.levels`, or take another learner."
-        )
-    return Leveled(schema, config, table_sizes, tied=config.learner.specific == "dense")
 
 
 def _assembled(parts: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -39,7 +39,11 @@ class Binned(nn.Module):
         self.register_buffer("means_K", transformed(target, torch.arange(target.bins + 1.0)))
 
     def fit(self, quantiles_Q: Tensor) -> None:
-        """Args: quantiles_Q: the positive labels' quantiles at Q evenly spaced shares from 0 to 1, ascending, float64."""
+        """Sets edges and means.
+
+        Args:
+            quantiles_Q: the positive labels' quantiles at Q evenly spaced shares from 0 to 1, ascending, float64.
+        """
         bins = len(self.means_K) - 1
         share_Q = torch.linspace(0, 1, len(quantiles_Q), dtype=torch.float64)
         places = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
@@ -113,22 +117,22 @@ class Losses(nn.Module):
         return predicted
 
     def beliefs(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """[N] by target: the labels as `slots.Training` tells of them.
+        """[N] by target: the labels as `slots.Training` has them.
 
         Raises:
             ValueError: labels of a target are missing.
         """
         self._check(labels)
-        told = {}
+        beliefs = {}
         for target in self.targets:
             label_N = labels[target.name]
             if target.is_binary:
-                told[target.name] = label_N
+                beliefs[target.name] = label_N
             elif target.bins is not None:
-                told[target.name] = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins  # type: ignore[operator]
+                beliefs[target.name] = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins  # type: ignore[operator]
             else:
-                told[target.name] = transformed(target, label_N)
-        return told
+                beliefs[target.name] = transformed(target, label_N)
+        return beliefs
 
     def _check(self, labels: Mapping[str, Tensor]) -> None:
         missing = [target.name for target in self.targets if target.name not in labels]
@@ -147,11 +151,12 @@ def believed(target: Target, output: Tensor) -> Tensor:
 
 
 def sum_count(losses_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of losses and their number, to be divided once those of all workers are added."""
     return losses_N.sum(), torch.full((), len(losses_N), dtype=losses_N.dtype, device=losses_N.device)
 
 
 def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Linear interpolation of ascending points (x, y), at places inside of them."""
+    """Linear interpolation between ascending points (x, y)."""
     right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
     share = (at - x[right - 1]) / (x[right] - x[right - 1])
     return y[right - 1] + share * (y[right] - y[right - 1])

@@ -79,9 +79,11 @@ class RowwiseAdagradConfig:
 
 @config
 class OptimiserConfig:
-    """Attributes:
-    dense, tables: the optimisers of dense parameters and of embedding tables.
-    clip_norm: gradients of a step, dense and tables together, are scaled down to this norm; None leaves them.
+    """The optimisers of a ranker.
+
+    Attributes:
+        dense, tables: the optimisers of dense parameters and of embedding tables.
+        clip_norm: gradients of a step, dense and tables together, are scaled down to this norm; None leaves them.
     """
 
     dense: Annotated[AdamConfig | AdagradConfig, Discriminator("kind")] = default(default_factory=AdamConfig)
@@ -104,7 +106,10 @@ class TableOptimiser(Protocol):
 
 
 class LazyAdam:
-    """State is allocated and touched at once, so that a training that does not fit in memory fails at its start."""
+    """Keeps two moments and a step count for each row of a table.
+
+    State is allocated and touched at once, so that a training that does not fit in memory fails at its start.
+    """
 
     def __init__(self, config: LazyAdamConfig, weight: Tensor) -> None:
         self.config = config
@@ -133,6 +138,8 @@ class LazyAdam:
 
 
 class RowwiseAdagrad:
+    """Keeps one number for each row of a table."""
+
     def __init__(self, config: RowwiseAdagradConfig, weight: Tensor) -> None:
         self.config = config
         self.sums = torch.full((len(weight),), 0, dtype=weight.dtype, device=weight.device)
@@ -204,7 +211,11 @@ class Optimisers:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises: ValueError if the state belongs to other tables or another kind of optimiser."""
+        """Puts back what `state_dict` gave.
+
+        Raises:
+            ValueError: the state belongs to other tables or to another kind of optimiser.
+        """
         for name, each in self.tables.items() if self.keeps_tables else ():
             found, wanted = state["tables"].get(name, {}), each.state()
             if {key: value.shape for key, value in found.items()} != {key: value.shape for key, value in wanted.items()}:

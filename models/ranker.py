@@ -18,13 +18,12 @@ from models.fusions import FUSIONS, FusionConfig
 from models.fusions.shared_bottom import SharedBottomConfig
 from models.interests import INTERESTS, InterestConfig
 from models.interests.pooling import PoolingConfig
+from models.layers.dropout import number_dropouts, rows_N
 from models.layers.embedding import Embedded, Embedding
 from models.layers.numbers import NumbersConfig, RawConfig
 from models.layers.tables import Gathered, TableSet
 from models.layers.unknown import with_hidden_ids
 from models.layers.wide import Wide
-from models.learners import LearnerConfig
-from models.learners.joint import JointConfig
 from models.losses import Losses
 from models.schema import STAGES, Schema
 from models.slots import STAGE, Compared, Insight, Interests, SumCount, Together, Training, Vectors, Weights, Widths
@@ -34,7 +33,7 @@ from models.weightings.fixed import FixedConfig
 
 @config
 class RankerConfig:
-    """A system: one filling per slot.
+    """One filling for each slot of a ranker.
 
     Attributes:
         embedding_width: of tables whose fields declare none.
@@ -43,7 +42,7 @@ class RankerConfig:
         stage: read the user's rule-based stage as a feature (PLE_stage of the STAN paper); the schema must declare `stages`.
         hidden_ids: share of the candidates' vocabulary ids hidden in training, so that ids born later are met
             (`layers.unknown`); 0 for ids that live long.
-        interest, fusion, coupling, weighting, learner: the slots, told apart by `kind`.
+        interest, fusion, coupling, weighting: the slots, told apart by `kind`.
     """
 
     embedding_width: int = 16
@@ -55,7 +54,6 @@ class RankerConfig:
     fusion: FusionConfig = default(default_factory=SharedBottomConfig)
     coupling: CouplingConfig = default(default_factory=IndependentConfig)
     weighting: WeightingConfig = default(default_factory=FixedConfig)
-    learner: LearnerConfig = default(default_factory=JointConfig)
 
     def __post_init__(self) -> None:
         if self.embedding_width < 1:
@@ -119,6 +117,7 @@ class Ranker(nn.Module):
         target_widths = {name: width + config.wide for name, width in self.fusion.widths.items()}
         self.coupling = COUPLINGS[config.coupling.kind](config.coupling, schema, target_widths)
         self.weighting = WEIGHTINGS[config.weighting.kind](config.weighting, schema, self.embedding.widths)
+        number_dropouts(self)
         self.losses = Losses(schema)
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
         self.together: Together | None = self.interest.together
@@ -128,9 +127,13 @@ class Ranker(nn.Module):
         """All embedding tables by module name; every other parameter is dense."""
         return {name: module for name, module in self.named_modules() if isinstance(module, TableSet)}
 
-    def for_training(self, batch: FeedBatch) -> FeedBatch:
-        """The batch as a learner should see it: with some ids hidden, where the config says so."""
-        return with_hidden_ids(batch, self.schema, self.config.hidden_ids)
+    def for_training(self, batch: FeedBatch, progress: float) -> FeedBatch:
+        """The batch as a learner should see it: with some ids hidden, where the config says so.
+
+        Args:
+            progress: as in `outcome`.
+        """
+        return with_hidden_ids(batch, self.schema, self.config.hidden_ids, progress)
 
     def gather(self, batch: FeedBatch) -> dict[nn.Module, Gathered]:
         """The table rows that the batch reads, as leaves to differentiate (see `layers.tables`)."""
@@ -156,7 +159,7 @@ class Ranker(nn.Module):
     def outcome(
         self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None, *, progress: float = 0.0
     ) -> Outcome:
-        """Outputs with what else training needs.
+        """Outputs, and what else training needs.
 
         Args:
             gathered: as in `forward`.
@@ -198,6 +201,7 @@ class Ranker(nn.Module):
             candidate={**embedded.candidate, **interests.candidate},
             feed_of_candidate_N=batch.feed_of_candidate_N,
             level_N=batch.level_N,
+            rows_N=rows_N(training),
         )
         return embedded, vectors, interests
 

@@ -18,12 +18,10 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator
 
+from models.catalogue import find, is_room_state
 from models.config import config, from_dict, to_dict
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-ROOM_STATE = re.compile(
-    r"(feed_rank\.)?((state|product|room_impressions|room_entries|room_entry_rate)\..+|room_age_hours)"
-)  # what changes while a room is live; the product is the one on screen
 STAGES = ("new", "wander", "stick", "loyal")
 """Rule-based stages of a user's life cycle (STAN, Sec. 2.1), see `Stages`."""
 
@@ -114,8 +112,8 @@ class Field:
 
     @property
     def is_room_state(self) -> bool:
-        """Does it read the real-time state of the candidate's room, rather than what the room or the user is?"""
-        return self.of == "candidate" and ROOM_STATE.fullmatch(self.column) is not None
+        """Whether it reads the real-time state of the candidate's room, rather than what the room or the user is."""
+        return self.of == "candidate" and is_room_state(self.column)
 
 
 @config
@@ -176,7 +174,8 @@ class Target:
         transform: what a value is trained on; predictions are always given back in the label's own unit.
         bins: values only: trained as a classification into this many equal-frequency bins of the positive labels of
             training days, and one class for 0. The prediction is the expectation of the transformed value.
-        loss_weight: weight in the training loss; 0 means predicted and evaluated, not trained for.
+        loss_weight: weight in the training loss. A target of weight 0 is not learnt, and so neither predicted nor judged; as
+            a parent of others it still takes its place in the graph that couplings follow.
         fusion_weight: weight in the one score that orders a feed (see `models.score`).
     """
 
@@ -290,6 +289,7 @@ class Schema:
         self._check_targets()
         self._check_tables()
         self._check_preferences()
+        self._check_columns()
         for history in self.histories:
             if not self.matches(history.name):
                 tables = sorted({field.table for field in self.fields if field.of == "candidate" and field.table})
@@ -297,16 +297,6 @@ class Schema:
                     f"history `{history.name}` shares no table with a candidate field, so no candidate can be compared "
                     f"with it. Its tables: {sorted({field.table for field in history.fields})}; the candidate's: {tables}."
                 )
-        if not self.list_context:
-            for field in self.fields:
-                if field.column == "feed_size" or field.column.startswith("feed_rank."):
-                    raise ValueError(
-                        f"field `{field.name}` reads `{field.column}`, which compares a candidate with its feed. "
-                        "Declare `list_context: true` if logged feeds are whole candidate sets, or drop the field."
-                    )
-        for field in self.fields:
-            if field.column == "position":
-                raise ValueError(f"field `{field.name}` reads `position`, which is not known when a feed is to be ranked.")
 
     # -- fields ------------------------------------------------------------------------------------------------
 
@@ -392,6 +382,17 @@ class Schema:
                 raise ValueError(
                     f"stages.{role} is `{name}`, which is no {kind} target. There are: {', '.join(known) or 'none'}. "
                     "Name one of them, or leave `stages` out."
+                )
+
+    def _check_columns(self) -> None:
+        for field in self.fields:
+            column = find(field.column)  # a column that does not exist is told where tables are at hand
+            if column is not None and not column.in_requests:
+                raise ValueError(f"field `{field.name}` reads `{column.name}`, which is not known when a feed is to be ranked.")
+            if column is not None and column.compares and not self.list_context:
+                raise ValueError(
+                    f"field `{field.name}` reads `{column.name}`, which compares a candidate with its feed. "
+                    "Declare `list_context: true` if logged feeds are whole candidate sets, or drop the field."
                 )
 
     def _check_targets(self) -> None:

@@ -3,8 +3,8 @@
     Embedding -> interest -> fusion -> coupling, with a weighting beside them in training.
 
 Vectors are addressed by name and live on one of two levels: `feed` (one row a feed) or `candidate` (one row a
-candidate). A part is told the widths of what it gets and tells the widths of what it gives, so that any filling of
-a slot follows any filling of the slot before. What is the same for a whole feed stays on R rows until a linear map
+candidate). A part is given the widths of its inputs and has those of its outputs as `widths`, so that any filling of
+a slot can follow any filling of the slot before. What is the same for a whole feed stays on R rows until a linear map
 has been applied to it (`layers.mixed`), and is widened to N rows as late as possible.
 
 Interests, couplings and weightings may add losses of their own in training. They list the names in `penalties`, since
@@ -12,7 +12,14 @@ workers exchange sums of equal length even when one of them has no batch. A loss
 with each other, such as a contrast between users, is no sum over workers: an interest hands those rows over as `Compared`
 and tells with its `together` what becomes of them, so that several workers compare what one would.
 
-    # R feeds, N candidates, F/C summed width of the feed/candidate vectors, H width of a target's vector, K classes
+Names of tensors end with their shape. These letters mean the same in every file of `models`, but where a parameter is
+named otherwise, since saved weights go by its name:
+
+    # R feeds, N candidates, L history length, T targets, D width of a vector, H width of a hidden layer or of a target's
+    # vector, U different rows of a table set; in interests and layers also G x S grid of candidates (`layers.grid`)
+
+All others belong to the file that declares them at its head. Here F/C is the summed width of the feed/candidate vectors, K
+the classes of a binned value.
 """
 
 from collections.abc import Mapping
@@ -51,12 +58,14 @@ class Vectors:
         candidate: float [N, width] by name.
         feed_of_candidate_N: row of the feed that a candidate belongs to, int64, not decreasing.
         level_N: index of the candidate's level, int64.
+        rows_N: by which dropout draws (`layers.dropout.rows_N`); None when predicting.
     """
 
     feed: Mapping[str, Tensor]
     candidate: Mapping[str, Tensor]
     feed_of_candidate_N: Tensor
     level_N: Tensor
+    rows_N: Tensor | None = None
 
     @cached_property
     def feed_RF(self) -> Tensor | None:
@@ -113,13 +122,13 @@ class Interests:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What interests, couplings and weightings are told in training; when predicting, they are told nothing.
+    """What interests, couplings and weightings know in training; when predicting, they get None instead.
 
     Attributes:
         progress: epochs that training has behind it, fractions included.
         batch: for draws (`layers.draws`) and user ids; its labels are in their own units.
-        beliefs: [N] by target, the label as a child may be told of it: 0 or 1, a value in its transformed space, a binned
-            value as the place of its class between the first (0) and the last (1).
+        beliefs: [N] by target, the label in the form in which a parent hands it to its children: 0 or 1, a value in its
+            transformed space, a binned value as the place of its class between the first (0) and the last (1).
     """
 
     progress: float

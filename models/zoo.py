@@ -35,7 +35,7 @@ from models.interests.pooling import PoolingConfig
 from models.learners.adaptive import AdaptiveConfig
 from models.learners.cmlir import CmlirConfig
 from models.learners.finetune import FinetuneConfig
-from models.ranker import RankerConfig
+from models.system import SystemConfig
 from models.weightings.fixed import FixedConfig
 from models.weightings.stage import StageConfig
 
@@ -54,95 +54,95 @@ LIVE = ("engagements",)
 CLICK, ADAPTIVE = FixedConfig(targets="roots"), AdaptiveConfig()
 
 
-def eliverec(interest: DisentangledConfig) -> RankerConfig:
-    return RankerConfig(embedding_width=32, interest=interest, fusion=ENTRY, learner=ADAPTIVE)
+def eliverec(interest: DisentangledConfig) -> SystemConfig:
+    return SystemConfig(embedding_width=32, interest=interest, fusion=ENTRY, learner=ADAPTIVE)
 
 
-ZOO: dict[str, RankerConfig] = {
+ZOO: dict[str, SystemConfig] = {
     # Cheng et al. 2016, with pooled histories as in the eLiveRec paper (hence WDL+)
-    "wdl": RankerConfig(wide=True, interest=PoolingConfig(), fusion=SingleConfig(hidden=(256, 128, 64))),
+    "wdl": SystemConfig(wide=True, interest=PoolingConfig(), fusion=SingleConfig(hidden=(256, 128, 64))),
     # Zhou et al. 2018, Sec. 6.3 and its published code
-    "din": RankerConfig(interest=DinConfig(hidden=(80, 40)), fusion=SingleConfig(hidden=(200, 80))),
+    "din": SystemConfig(interest=DinConfig(hidden=(80, 40)), fusion=SingleConfig(hidden=(200, 80))),
     # a network a target over shared embeddings: MLP single of the STAN paper, shared-bottom of the PIMM paper
-    "single": RankerConfig(fusion=TOWERS),
+    "single": SystemConfig(fusion=TOWERS),
     # vanilla MTL of the DBMTL paper, MLP shared of the STAN paper
-    "shared_bottom": RankerConfig(fusion=SHARED_BOTTOM),
-    "mmoe": RankerConfig(fusion=MMOE),
-    "ple": RankerConfig(fusion=PLE),
+    "shared_bottom": SystemConfig(fusion=SHARED_BOTTOM),
+    "mmoe": SystemConfig(fusion=MMOE),
+    "ple": SystemConfig(fusion=PLE),
     # Ma et al. 2018 (ESMM), Sec. 3.1: 360-200-80
-    "esmm": RankerConfig(embedding_width=18, fusion=SingleConfig(hidden=(360, 200, 80)), coupling=EsmmConfig()),
+    "esmm": SystemConfig(embedding_width=18, fusion=SingleConfig(hidden=(360, 200, 80)), coupling=EsmmConfig()),
     # -- DBMTL, Sec. 3.1, on the schema's graph; and the structures of its Table 5, one target pointing at all others
-    "dbmtl": RankerConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(hidden=(32,))),
-    "dbmtl_click": RankerConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="click")),
-    "dbmtl_goods_bag": RankerConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="goods_bag")),
-    "dbmtl_follow": RankerConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="follow")),
+    "dbmtl": SystemConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(hidden=(32,))),
+    "dbmtl_click": SystemConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="click")),
+    "dbmtl_goods_bag": SystemConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="goods_bag")),
+    "dbmtl_follow": SystemConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="follow")),
     # -- PIMM, Sec. 3.2: embeddings, towers and curriculum of its own (industrial) data
-    "aitm": RankerConfig(embedding_width=24, fusion=TOWERS, coupling=AitmConfig(calibrator=0.6)),
-    "mncm": RankerConfig(
+    "aitm": SystemConfig(embedding_width=24, fusion=TOWERS, coupling=AitmConfig(calibrator=0.6)),
+    "mncm": SystemConfig(
         embedding_width=24, fusion=MncmConfig(specific=2, shared=2, hidden=(128, 64), towers=(32,)), coupling=AitmConfig()
     ),
-    "pimm": RankerConfig(embedding_width=24, fusion=TOWERS, coupling=PimmConfig(alpha=2 / 3, decay=1 / 3, floor=0.0)),
+    "pimm": SystemConfig(embedding_width=24, fusion=TOWERS, coupling=PimmConfig(alpha=2 / 3, decay=1 / 3, floor=0.0)),
     # -- STAN, Sec. 4.1: with the rule-based stage as a feature
-    "ple_stage": RankerConfig(embedding_width=128, stage=True, fusion=PLE),
-    "stan_without_beta": RankerConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="none")),
-    "stan": RankerConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
+    "ple_stage": SystemConfig(embedding_width=128, stage=True, fusion=PLE),
+    "stan_without_beta": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="none")),
+    "stan": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
     # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
-    "star": RankerConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
+    "star": SystemConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
     # -- CMLIR, Sec. 5.1 and 5.3: on MMoE and PLE, with experts as there; k = 4, eta = 1; 5 rounds an epoch, 25 in 5 epochs
-    "mmoe_cmlir": RankerConfig(fusion=MMOE, learner=CmlirConfig()),
-    "mmoe_cmlir_dense": RankerConfig(fusion=MMOE, learner=CmlirConfig(specific="dense")),
-    "ple_cmlir": RankerConfig(fusion=PLE, learner=CmlirConfig()),
-    "mmoe_finetune": RankerConfig(fusion=MMOE, learner=FinetuneConfig()),
-    "mmoe_finetune_balanced": RankerConfig(fusion=MMOE, learner=FinetuneConfig(sampling="balanced")),
-    "ple_finetune": RankerConfig(fusion=PLE, learner=FinetuneConfig()),
+    "mmoe_cmlir": SystemConfig(fusion=MMOE, learner=CmlirConfig()),
+    "mmoe_cmlir_dense": SystemConfig(fusion=MMOE, learner=CmlirConfig(specific="dense")),
+    "ple_cmlir": SystemConfig(fusion=PLE, learner=CmlirConfig()),
+    "mmoe_finetune": SystemConfig(fusion=MMOE, learner=FinetuneConfig()),
+    "mmoe_finetune_balanced": SystemConfig(fusion=MMOE, learner=FinetuneConfig(sampling="balanced")),
+    "ple_finetune": SystemConfig(fusion=PLE, learner=FinetuneConfig()),
     # Table 3, on MMoE; MLIR is without the curriculum
-    "cmlir_without_shared": RankerConfig(fusion=MMOE, learner=CmlirConfig(shared=False)),
-    "cmlir_without_specific": RankerConfig(fusion=MMOE, learner=CmlirConfig(specific="none")),
-    "cmlir_without_hardness": RankerConfig(fusion=MMOE, learner=CmlirConfig(hardness=False)),
-    "cmlir_without_adaptor": RankerConfig(fusion=MMOE, learner=CmlirConfig(adaptor=False)),
-    "mlir": RankerConfig(fusion=MMOE, learner=CmlirConfig(sampling="natural")),
-    "mlir_over": RankerConfig(fusion=MMOE, learner=CmlirConfig(sampling="over")),
-    "mlir_under": RankerConfig(fusion=MMOE, learner=CmlirConfig(sampling="under")),
+    "cmlir_without_shared": SystemConfig(fusion=MMOE, learner=CmlirConfig(shared=False)),
+    "cmlir_without_specific": SystemConfig(fusion=MMOE, learner=CmlirConfig(specific="none")),
+    "cmlir_without_hardness": SystemConfig(fusion=MMOE, learner=CmlirConfig(hardness=False)),
+    "cmlir_without_adaptor": SystemConfig(fusion=MMOE, learner=CmlirConfig(adaptor=False)),
+    "mlir": SystemConfig(fusion=MMOE, learner=CmlirConfig(sampling="natural")),
+    "mlir_over": SystemConfig(fusion=MMOE, learner=CmlirConfig(sampling="over")),
+    "mlir_under": SystemConfig(fusion=MMOE, learner=CmlirConfig(sampling="under")),
     # -- eLiveRec, Sec. V-B: the baselines of its Table II, d = 128, 8 heads; towers as in the row `din`; ETA attends to all of
     # its short sequences, as there
     # over the channels alone
-    "wdl_channels": RankerConfig(wide=True, interest=PoolingConfig(histories=LIVE), fusion=SingleConfig(hidden=(256, 128, 64))),
-    "din_channels": RankerConfig(interest=DinConfig(hidden=(80, 40), histories=LIVE), fusion=TOWER),
-    "dien_channels": RankerConfig(embedding_width=32, interest=DienConfig(histories=LIVE), fusion=TOWER),
-    "hgn_channels": RankerConfig(embedding_width=32, interest=HgnConfig(histories=LIVE), fusion=TOWER),
-    "bst_channels": RankerConfig(embedding_width=32, interest=BstConfig(histories=LIVE), fusion=TOWER),
-    "can_channels": RankerConfig(embedding_width=32, interest=CanConfig(histories=LIVE), fusion=TOWER),
-    "eta_channels": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None, histories=LIVE), fusion=TOWER),
+    "wdl_channels": SystemConfig(wide=True, interest=PoolingConfig(histories=LIVE), fusion=SingleConfig(hidden=(256, 128, 64))),
+    "din_channels": SystemConfig(interest=DinConfig(hidden=(80, 40), histories=LIVE), fusion=TOWER),
+    "dien_channels": SystemConfig(embedding_width=32, interest=DienConfig(histories=LIVE), fusion=TOWER),
+    "hgn_channels": SystemConfig(embedding_width=32, interest=HgnConfig(histories=LIVE), fusion=TOWER),
+    "bst_channels": SystemConfig(embedding_width=32, interest=BstConfig(histories=LIVE), fusion=TOWER),
+    "can_channels": SystemConfig(embedding_width=32, interest=CanConfig(histories=LIVE), fusion=TOWER),
+    "eta_channels": SystemConfig(embedding_width=32, interest=EtaConfig(keep=None, histories=LIVE), fusion=TOWER),
     # over both domains; `wdl` and `din` stand above
-    "dien": RankerConfig(embedding_width=32, interest=DienConfig(), fusion=TOWER),
-    "hgn": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=TOWER),
-    "bst": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=TOWER),
-    "can": RankerConfig(embedding_width=32, interest=CanConfig(), fusion=TOWER),
-    "eta": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=TOWER),
+    "dien": SystemConfig(embedding_width=32, interest=DienConfig(), fusion=TOWER),
+    "hgn": SystemConfig(embedding_width=32, interest=HgnConfig(), fusion=TOWER),
+    "bst": SystemConfig(embedding_width=32, interest=BstConfig(), fusion=TOWER),
+    "can": SystemConfig(embedding_width=32, interest=CanConfig(), fusion=TOWER),
+    "eta": SystemConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=TOWER),
     # across domains; the last three in their "+" form, with the user's sequences
-    "minet": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=TOWER),
-    "dasl": RankerConfig(embedding_width=32, interest=DaslConfig(), fusion=TOWER),
-    "conet": RankerConfig(embedding_width=32, interest=ConetConfig(), fusion=TOWER),
-    "dtcdr": RankerConfig(embedding_width=32, interest=DtcdrConfig(), fusion=TOWER),
-    "ddtcdr": RankerConfig(embedding_width=32, interest=DdtcdrConfig(), fusion=TOWER),
+    "minet": SystemConfig(embedding_width=32, interest=MinetConfig(), fusion=TOWER),
+    "dasl": SystemConfig(embedding_width=32, interest=DaslConfig(), fusion=TOWER),
+    "conet": SystemConfig(embedding_width=32, interest=ConetConfig(), fusion=TOWER),
+    "dtcdr": SystemConfig(embedding_width=32, interest=DtcdrConfig(), fusion=TOWER),
+    "ddtcdr": SystemConfig(embedding_width=32, interest=DdtcdrConfig(), fusion=TOWER),
     # Table IV: for the click alone, with fixed weights, and with adaptive ones
-    "din_ctr": RankerConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, weighting=CLICK),
-    "din_vanilla": RankerConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY),
-    "din_adaptive": RankerConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, learner=ADAPTIVE),
-    "hgn_ctr": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY, weighting=CLICK),
-    "hgn_vanilla": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY),
-    "hgn_adaptive": RankerConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY, learner=ADAPTIVE),
-    "bst_ctr": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY, weighting=CLICK),
-    "bst_vanilla": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY),
-    "bst_adaptive": RankerConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY, learner=ADAPTIVE),
-    "eta_ctr": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY, weighting=CLICK),
-    "eta_vanilla": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY),
-    "eta_adaptive": RankerConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY, learner=ADAPTIVE),
-    "minet_ctr": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY, weighting=CLICK),
-    "minet_vanilla": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY),
-    "minet_adaptive": RankerConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY, learner=ADAPTIVE),
-    "eliverec_ctr": RankerConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY, weighting=CLICK),
-    "eliverec_vanilla": RankerConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY),
+    "din_ctr": SystemConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, weighting=CLICK),
+    "din_vanilla": SystemConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY),
+    "din_adaptive": SystemConfig(embedding_width=32, interest=DinConfig(hidden=(80, 40)), fusion=ENTRY, learner=ADAPTIVE),
+    "hgn_ctr": SystemConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY, weighting=CLICK),
+    "hgn_vanilla": SystemConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY),
+    "hgn_adaptive": SystemConfig(embedding_width=32, interest=HgnConfig(), fusion=ENTRY, learner=ADAPTIVE),
+    "bst_ctr": SystemConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY, weighting=CLICK),
+    "bst_vanilla": SystemConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY),
+    "bst_adaptive": SystemConfig(embedding_width=32, interest=BstConfig(), fusion=ENTRY, learner=ADAPTIVE),
+    "eta_ctr": SystemConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY, weighting=CLICK),
+    "eta_vanilla": SystemConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY),
+    "eta_adaptive": SystemConfig(embedding_width=32, interest=EtaConfig(keep=None), fusion=ENTRY, learner=ADAPTIVE),
+    "minet_ctr": SystemConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY, weighting=CLICK),
+    "minet_vanilla": SystemConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY),
+    "minet_adaptive": SystemConfig(embedding_width=32, interest=MinetConfig(), fusion=ENTRY, learner=ADAPTIVE),
+    "eliverec_ctr": SystemConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY, weighting=CLICK),
+    "eliverec_vanilla": SystemConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY),
     "eliverec": eliverec(DisentangledConfig()),
     # Table III (w/o P, C, N, D; Cos, Enc, SR), Figure 5, and channels alone
     "eliverec_learnt_prototypes": eliverec(DisentangledConfig(prototypes="learnt")),
@@ -158,8 +158,8 @@ ZOO: dict[str, RankerConfig] = {
 }
 
 
-def resolve(spelling: Mapping[str, Any]) -> RankerConfig:
-    """The config of a spelling; without `system` the defaults of `RankerConfig` are overlaid.
+def resolve(spelling: Mapping[str, Any]) -> SystemConfig:
+    """The config of a spelling; without `system` the defaults of `SystemConfig` are overlaid.
 
     Raises:
         ConfigError: an unknown system, key or value.
@@ -167,6 +167,6 @@ def resolve(spelling: Mapping[str, Any]) -> RankerConfig:
     name = spelling.get("system")
     if name is not None and name not in ZOO:
         raise ConfigError(f"`model.system` is {name!r}, which is not in the zoo. Systems: {', '.join(ZOO)}.")
-    row = to_dict(RankerConfig() if name is None else ZOO[name])
+    row = to_dict(SystemConfig() if name is None else ZOO[name])
     changes = {key: value for key, value in spelling.items() if key != "system"}
-    return from_dict(RankerConfig, overlaid(row, changes), where="model")
+    return from_dict(SystemConfig, overlaid(row, changes), where="model")

@@ -11,7 +11,6 @@ provenance.json     where it comes from
 import hashlib
 import json
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,10 +25,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.config import ConfigError, from_dict, to_dict
-from models.leveled import Leveled, ranker_of
-from models.ranker import Ranker, RankerConfig
+from models.leveled import Leveled
+from models.ranker import Ranker
 from models.schema import Schema
+from models.system import SystemConfig, build_ranker
 from pipelines.encode.state import EncoderState
+from pipelines.runs import written
 
 FILES = ("schema.json", "config.json", "encoder", "weights.safetensors", "metrics.json", "provenance.json")
 
@@ -44,7 +45,7 @@ class Bundle:
 
     path: Path
     schema: Schema
-    model: RankerConfig
+    system: SystemConfig
     encoder: EncoderState
     ranker: Ranker | Leveled
     metrics: Mapping[str, Any]
@@ -59,7 +60,7 @@ def save_bundle(
     path: Path,
     *,
     schema: Schema,
-    model: RankerConfig,
+    system: SystemConfig,
     encoder: EncoderState,
     ranker: Ranker | Leveled,
     metrics: Mapping[str, Any],
@@ -67,18 +68,15 @@ def save_bundle(
 ) -> Path:
     """Writes a bundle; one that is already there is replaced. Returns its path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}-writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    _write(beside / "schema.json", schema.to_dict())
-    _write(beside / "config.json", to_dict(model))
-    encoder.save(beside / "encoder")
-    save_weights(beside / "weights.safetensors", ranker, _parts(schema.to_dict(), to_dict(model), encoder))
-    _write(beside / "metrics.json", metrics)
-    _write(beside / "provenance.json", provenance)
-    shutil.rmtree(path, ignore_errors=True)
-    return beside.rename(path)
+    with written(path) as draft:
+        draft.mkdir()
+        _write(draft / "schema.json", schema.to_dict())
+        _write(draft / "config.json", to_dict(system))
+        encoder.save(draft / "encoder")
+        save_weights(draft / "weights.safetensors", ranker, _parts(schema.to_dict(), to_dict(system), encoder))
+        _write(draft / "metrics.json", metrics)
+        _write(draft / "provenance.json", provenance)
+    return path
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -94,25 +92,25 @@ def load_bundle(path: Path) -> Bundle:
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
         raise ConfigError(f"{path} is not a whole bundle: {', '.join(missing)} missing. Copy the whole folder.")
-    spelled_schema, spelled_model = _read(path / "schema.json"), _read(path / "config.json")
+    spelled_schema, spelled_system = _read(path / "schema.json"), _read(path / "config.json")
     schema = from_dict(Schema, spelled_schema, where="schema")
-    model = from_dict(RankerConfig, spelled_model, where="model")
+    system = from_dict(SystemConfig, spelled_system, where="model")
     encoder = _read_encoder(path / "encoder")
     weights, metadata = _read_weights(path / "weights.safetensors")
-    for part, fingerprint in _parts(spelled_schema, spelled_model, encoder).items():
+    for part, fingerprint in _parts(spelled_schema, spelled_system, encoder).items():
         if metadata.get(part) != fingerprint:
             raise ConfigError(
                 f"{path}: the {part} is not the one its weights were trained with (fingerprint {fingerprint}, the weights say "
                 f"{metadata.get(part)}). A bundle's files belong together; copy the whole folder from one source."
             )
     encoder.check(schema)
-    ranker = ranker_of(schema, model, encoder.table_sizes)
+    ranker = build_ranker(schema, system, encoder.table_sizes)
     _check_weights(path, ranker, weights)
     ranker.load_state_dict(weights)
     return Bundle(
         path=path.resolve(),
         schema=schema,
-        model=model,
+        system=system,
         encoder=encoder,
         ranker=ranker.eval(),
         metrics=_read(path / "metrics.json"),
@@ -140,9 +138,9 @@ def fingerprint(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _parts(schema: Mapping[str, Any], model: Mapping[str, Any], encoder: EncoderState) -> dict[str, str]:
+def _parts(schema: Mapping[str, Any], system: Mapping[str, Any], encoder: EncoderState) -> dict[str, str]:
     """Fingerprints of the parts as they are written, so that a bundle outlives keys that are added to a config later."""
-    return {"schema": fingerprint(schema), "config": fingerprint(model), "encoder": encoder.fingerprint}
+    return {"schema": fingerprint(schema), "config": fingerprint(system), "encoder": encoder.fingerprint}
 
 
 def _check_weights(path: Path, ranker: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The one place that starts or joins Ray, and says what it found."""
+"""The one place that starts or joins Ray, and says what it found. Ray's private parts are in `pipelines.ray_private`."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.config import ConfigError, config
+from pipelines.ray_private import in_submitted_job, keep_workers_warm, quiet_authentication, show_train_page
 
 
 @config
@@ -35,14 +36,12 @@ class RayConfig:
 @contextmanager
 def connected(ray_config: RayConfig) -> Iterator[None]:
     """Inside, Ray is up. What was started here is stopped at the end; a Ray that was there before is left alone."""
-    # Idle workers are kept between stages: each new one imports Ray again, a second or two on a small machine.
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-    os.environ.setdefault("RAY_num_workers_soft_limit", "10")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's Train page
+    keep_workers_warm()
+    show_train_page()
     import ray
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    quiet_authentication()
     if ray.is_initialized():
         yield
         return
@@ -74,7 +73,7 @@ def connected(ray_config: RayConfig) -> Iterator[None]:
 def output_folder(output: str, name: str) -> Path:
     """`output/name`, absolute. A submitted job runs in a temporary copy, where a relative folder would be lost."""
     path = Path(output).expanduser()
-    if not path.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if not path.is_absolute() and in_submitted_job():
         raise ConfigError(
             f"`output` is {output!r}: in a submitted job it must be an absolute path that all nodes reach "
             "(add `--set output=/shared/liverank`), because the job's own folder is temporary."

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
-from models.ranker import RankerConfig
 from models.schema import Schema
+from models.system import SystemConfig
 from models.zoo import resolve
 from pipelines.cluster import RayConfig, output_folder
 from pipelines.compare import CompareConfig
@@ -56,7 +56,7 @@ class Experiment:
             columns_of(self.compare, self.schema)
 
     @cached_property
-    def ranker(self) -> RankerConfig:
+    def system(self) -> SystemConfig:
         return resolve(self.model)
 
     @cached_property

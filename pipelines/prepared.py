@@ -1,18 +1,138 @@
 """A finished prepared folder: feeds of every split, their schema and encoder, and what the job counted."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.config import ConfigError
+from models.config import ConfigError, config, from_dict
 from models.schema import Schema
-from pipelines.encode.contract import unreadable
+from pipelines.encode.contract import obstacles
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.state import EncoderState
 
 SPLITS = ("train", "valid", "test")
+MANIFEST = "manifest.json"
+
+
+@config
+class Split:
+    """What a split holds.
+
+    Attributes:
+        files: of encoded feeds, and as many of raw ones.
+        largest_feed: candidates in the largest one.
+        candidates_by_level: in the order of the schema's level names; empty for a split without feeds.
+        days: `YYYY-MM-DD`, those with feeds.
+    """
+
+    files: int
+    feeds: int
+    candidates: int
+    largest_feed: int
+    candidates_by_level: tuple[int, ...] = ()
+    days: tuple[str, ...] = ()
+
+
+@config
+class UsedAgain:
+    """Requests of one user and id whose rows are further apart than the feed gap.
+
+    Attributes:
+        feeds: what they became.
+        most: feeds, by the ids with the most.
+    """
+
+    requests: int = 0
+    feeds: int = 0
+    most: dict[str, int] = field(default_factory=dict)
+
+
+@config
+class SharedIds:
+    """Request ids of several users; each of them has a feed of her own.
+
+    Attributes:
+        ids: how many there are in the bucket of users with the most of them, so at least.
+        most: users, by the ids with the most.
+    """
+
+    ids: int = 0
+    most: dict[str, int] = field(default_factory=dict)
+
+
+@config
+class Findings:
+    """What was found in the rows of a log, beside malformed ones.
+
+    Attributes:
+        missing: by table and column, values that count as missing, by what they are.
+        placeholders: by table and column, rows whose id names nothing, by its spelling.
+        alike_engagements: as another in user, room, action and instant, but not in value, request or event id.
+        wild: by numeric field, values on training days too large to be meant.
+    """
+
+    missing: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    placeholders: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    alike_engagements: int = 0
+    requests_again: UsedAgain = field(default_factory=UsedAgain)
+    requests_shared: SharedIds = field(default_factory=SharedIds)
+    wild: dict[str, int] = field(default_factory=dict)
+
+
+@config
+class LogCounts:
+    """What became of the log.
+
+    Attributes:
+        rows: of every event table, as they came: those kept, quarantined and (of engagements) unused.
+        kept: of every event table, those that feeds, histories and counters are made of.
+        quarantined: by event table and reason.
+        unused_engagements: of actions that the schema does not know.
+        unattributed_engagements: they follow no impression in time; they count for histories and counters, not for labels.
+        users, rooms: in the snapshot.
+        attributes: ids by attribute table.
+        feeds_by_day: by `YYYY-MM-DD`.
+    """
+
+    rows: dict[str, int]
+    kept: dict[str, int]
+    quarantined: dict[str, dict[str, int]]
+    unused_engagements: int
+    unattributed_engagements: int
+    feeds: int
+    candidates: int
+    users: int
+    rooms: int
+    attributes: dict[str, int]
+    feeds_by_day: dict[str, int]
+    found: Findings
+
+
+@config
+class Manifest:
+    """What the job left and counted.
+
+    Attributes:
+        tables: version of the tables.
+        fingerprint: equal for equal logs, schema and configuration.
+        splits: by name.
+        empty_days: within the log, without a feed.
+        ending: the first moment after the log, ms.
+        entry_rate: entries a candidate, on training days.
+        buckets: of users, and of streamers.
+        seconds: by step, of the run that finished it.
+    """
+
+    tables: int
+    fingerprint: str
+    splits: dict[str, Split]
+    empty_days: tuple[str, ...]
+    ending: int
+    entry_rate: float
+    counts: LogCounts
+    buckets: int
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -21,16 +141,17 @@ class Prepared:
 
     Attributes:
         schema: what it is used with, which may differ in weights and the like from what it was prepared for.
-        manifest: holds at least `fingerprint` and, by split, `splits` with `files`, `feeds`, `candidates`,
-            `largest_feed` and, in the order of the schema's level names, `candidates_by_level`.
-        fingerprint: equal for equal logs, schema and configuration.
     """
 
     path: Path
     schema: Schema
     encoder: EncoderState
-    manifest: Mapping[str, Any]
-    fingerprint: str
+    manifest: Manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal logs, schema and configuration."""
+        return self.manifest.fingerprint
 
     @classmethod
     def open(cls, path: Path | str, *, schema: Schema | None = None) -> "Prepared":
@@ -46,26 +167,21 @@ class Prepared:
         path = Path(path)
         if not path.is_dir():
             raise ConfigError(f"there is no prepared folder at `{path}`. Make it with `python -m jobs.prepare`.")
-        manifest = _read_json(path / "manifest.json", "was not finished; run `python -m jobs.prepare` again, it goes on")
-        if manifest.get("tables") != TABLES:
-            raise ConfigError(
-                f"`{path}` holds tables of version {manifest.get('tables', 1)}, this program reads {TABLES}. Delete the folder "
-                "and prepare again, or prepare into another one."
-            )
+        manifest = _manifest(path)
         own_schema = Schema.from_dict(_read_json(path / "schema.json", "is damaged; delete it and prepare again"))
         try:
             encoder = EncoderState.load(path / "encoder")
         except FileNotFoundError as error:
             raise ConfigError(str(error)) from None
         encoder.check(own_schema)
-        if schema is not None and (parts := unreadable(own_schema, schema)):
+        if schema is not None and (parts := obstacles(own_schema, schema)):
             raise ConfigError(
                 f"`{path}` was prepared for another schema: they differ in {', '.join(parts)}. "
                 "Prepare into another folder, or use its schema."
             )
-        prepared = cls(path, schema or own_schema, encoder, manifest, manifest["fingerprint"])
+        prepared = cls(path, schema or own_schema, encoder, manifest)
         for split in SPLITS:
-            found, expected = len(prepared.files(split)), manifest["splits"][split]["files"]
+            found, expected = len(prepared.files(split)), manifest.splits[split].files
             if found != expected:
                 raise ConfigError(
                     f"`{path / 'feeds' / split}` holds {found} Parquet files where the manifest counts {expected}. "
@@ -89,6 +205,22 @@ class Prepared:
         if split not in SPLITS:
             raise ConfigError(f"there is no split `{split}`; there are: {', '.join(SPLITS)}.")
         return sorted((self.path / kind / split).glob("*.parquet"))
+
+
+def _manifest(path: Path) -> Manifest:
+    spelling = _read_json(path / MANIFEST, "was not finished; run `python -m jobs.prepare` again, it goes on")
+    if spelling.get("tables") != TABLES:
+        raise ConfigError(
+            f"`{path}` holds tables of version {spelling.get('tables', 1)}, this program reads {TABLES}. Delete the folder "
+            "and prepare again, or prepare into another one."
+        )
+    try:
+        return from_dict(Manifest, spelling, where=MANIFEST)
+    except ConfigError as error:
+        raise ConfigError(
+            f"`{path}` was prepared by another version of this program ({str(error).splitlines()[0]}) Delete the folder and "
+            "prepare again, or prepare into another one."
+        ) from None
 
 
 def _read_json(path: Path, otherwise: str) -> dict[str, Any]:

@@ -9,11 +9,13 @@
     compare/    cells and baselines of a comparison, its table
     store/      the endpoint's feature store
 
-A step that is finished says so and does nothing; one that was killed goes on.
+A step that is finished says so and does nothing; one that was killed goes on. While one works in its folder, another
+process that wants to is told who does (`pipelines.runs.claim`).
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,22 +30,27 @@ from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.evaluate.report import Searched
 from pipelines.experiment import Experiment
-from pipelines.logs import CanonicalLogs, SimulateConfig, materialise
+from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, materialise
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
+from pipelines.runs import claim
 from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
 from pipelines.tune import SearchResult, StructureResult, search, search_structure
 from pipelines.tune.folder import GRAPH, SETTINGS, left_over
 from pipelines.tune.registry import latest, register
-from pipelines.tune.search import RESULT, plan_of
+from pipelines.tune.search import plan_of, run_of
 from pipelines.tune.structure.result import PICTURE, TABLE
-from pipelines.tune.structure.search import RESULT as STRUCTURE
 from pipelines.tune.structure.search import plan_of as plan_of_structure
+from pipelines.tune.structure.search import run_of as run_of_structure
 
 
 def logs_of(experiment: Experiment) -> CanonicalLogs:
-    return materialise(experiment.logs, experiment.folder / "source")
+    folder = experiment.folder / "source"
+    if isinstance(experiment.logs, CanonicalConfig):
+        return materialise(experiment.logs, folder)
+    with claim(folder):
+        return materialise(experiment.logs, folder)
 
 
 def truth_of(experiment: Experiment) -> Path | None:
@@ -54,7 +61,9 @@ def truth_of(experiment: Experiment) -> Path | None:
 
 def prepare_step(experiment: Experiment, *, dry_run: bool = False) -> Prepared | None:
     """Logs to prepared tables; None after a dry run."""
-    return prepare(logs_of(experiment), experiment.schema, experiment.prepare, experiment.folder / "prepared", dry_run=dry_run)
+    logs, folder = logs_of(experiment), experiment.folder / "prepared"
+    with nullcontext() if dry_run else claim(folder):
+        return prepare(logs, experiment.schema, experiment.prepare, folder, dry_run=dry_run)
 
 
 def prepared_of(experiment: Experiment) -> Prepared:
@@ -77,13 +86,9 @@ def prepared_of(experiment: Experiment) -> Prepared:
 
 
 def train_step(experiment: Experiment, *, restart: bool = False) -> TrainResult:
-    return train(
-        prepared_of(experiment),
-        experiment.ranker,
-        experiment.train,
-        output=experiment.folder / "train",
-        resume=not restart,
-    )
+    prepared, folder = prepared_of(experiment), experiment.folder / "train"
+    with claim(folder):
+        return train(prepared, experiment.system, experiment.train, output=folder, resume=not restart)
 
 
 def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool = False) -> list[str]:
@@ -98,7 +103,7 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
     """
     folder, spelling, path = experiment.folder / "search", to_dict(experiment), prepared_of(experiment).path
     is_structure = experiment.tune.structure is not None
-    before = left_over(folder, STRUCTURE if is_structure else RESULT)
+    before = left_over((run_of_structure if is_structure else run_of)(folder))
     if resume and (restart or not before):
         raise ConfigError(
             "--resume goes on with the search that is there and --restart throws it away; give one of them."
@@ -115,7 +120,8 @@ def search_step(experiment: Experiment, *, restart: bool = False) -> SearchResul
     """Searches settings or the graph of targets; goes on with what was begun before, unless told to restart."""
     way = search if experiment.tune.structure is None else search_structure
     folder = experiment.folder / "search"
-    return way(to_dict(experiment), prepared_of(experiment).path, experiment.tune, folder, resume=not restart)
+    with claim(folder):
+        return way(to_dict(experiment), prepared_of(experiment).path, experiment.tune, folder, resume=not restart)
 
 
 def with_best(experiment: Experiment, found: SearchResult | StructureResult) -> Experiment:
@@ -133,9 +139,9 @@ def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> Searched
     if not any({SETTINGS, GRAPH} & bundle.provenance.keys() for bundle in bundles):
         return None
     folder = experiment.folder / "search"
-    for result, table, picture in ((RESULT, "search.csv", "search.png"), (STRUCTURE, TABLE, PICTURE)):
-        if (folder / result).exists():
-            summary = json.loads((folder / result).read_text()).get("summary", [])  # older searches have none
+    for run, table, picture in ((run_of(folder), "search.csv", "search.png"), (run_of_structure(folder), TABLE, PICTURE)):
+        if run.is_finished:
+            summary = json.loads((folder / run.result).read_text())["summary"]
             return Searched(summary=summary, picture=folder / picture, table=folder / table)
     return None
 
@@ -156,15 +162,24 @@ def bundle_of(experiment: Experiment, path: str | None = None) -> Bundle:
 
 
 def evaluate_step(experiment: Experiment, bundles: list[Bundle]) -> Path:
-    return evaluate(
-        prepared_of(experiment),
-        bundles,
-        experiment.evaluate,
-        experiment.folder / "report",
-        truth=truth_of(experiment),
-        run=experiment.name,
-        searched=searched_of(experiment, bundles),
-    )
+    folder = experiment.folder / "report"
+    with claim(folder):
+        return evaluate(
+            prepared_of(experiment),
+            bundles,
+            experiment.evaluate,
+            folder,
+            truth=truth_of(experiment),
+            run=experiment.name,
+            searched=searched_of(experiment, bundles),
+        )
+
+
+@contextmanager
+def claimed_comparison(experiment: Experiment, *, only: Collection[str] = ()) -> Iterator[Comparison]:
+    """The comparison for a process that is going to run it, which no other does meanwhile."""
+    with claim(experiment.folder / "compare"):
+        yield comparison_of(experiment, only=only)
 
 
 def comparison_of(experiment: Experiment, *, only: Collection[str] = ()) -> Comparison:
@@ -211,4 +226,6 @@ def compare_step(experiment: Experiment, comparison: Comparison, *, run: bool = 
 
 def store_of(experiment: Experiment) -> Path:
     """The endpoint's feature store, built from the prepared snapshot unless it is there."""
-    return build_store(prepared_of(experiment), experiment.folder / "store")
+    folder = experiment.folder / "store"
+    with claim(folder):
+        return build_store(prepared_of(experiment), folder)

@@ -5,8 +5,8 @@ import torch
 
 from models.batch import FeedBatch, HistoryBatch
 from models.config import from_dict, to_dict
-from models.ranker import RankerConfig
 from models.schema import STAGES, Bins, Field, Hash, History, HistoryField, Number, Schema, Target, Vocabulary
+from models.system import SystemConfig
 
 TABLE_SIZES = {"user": 50, "hour": 25, "room": 40, "streamer": 20, "category": 8, "product": 30, "rate_bin": 9, "stay_bin": 7}
 
@@ -71,7 +71,7 @@ def full_schema() -> Schema:
     )
 
 
-def smaller(config: RankerConfig) -> RankerConfig:
+def smaller(config: SystemConfig) -> SystemConfig:
     """The same choices with narrow layers, since width decides nothing here but time."""
     limits = {"embedding_width": 16, "width": 32, "heads": 4}
 
@@ -84,7 +84,7 @@ def smaller(config: RankerConfig) -> RankerConfig:
             [min(each, 48) for each in value] if key in ("hidden", "entering", "towers") and isinstance(value, list) else value
         )
 
-    return from_dict(RankerConfig, narrow("", to_dict(config)))
+    return from_dict(SystemConfig, narrow("", to_dict(config)))
 
 
 def random_batch(

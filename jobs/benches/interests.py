@@ -52,11 +52,12 @@ from models.interests.dien import DienConfig
 from models.interests.din import DinConfig
 from models.interests.pooling import PoolingConfig
 from models.layers.embedding import Embedded, EmbeddedHistory
-from models.learners import build_learner
-from models.learners.world import Solo
+from models.learners.joint import JointConfig
+from models.learners.workers import SingleWorker
 from models.optim import OptimiserConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
 from models.slots import Training, Vectors
+from models.system import SystemConfig, build_learner
 from models.zoo import ZOO
 
 ROWS, FEED, BATCHES = 5_000, 8, 4
@@ -107,7 +108,7 @@ def feeds_part(kinds: Sequence[str], width: int, repeats: int) -> None:
     alone = [flat(batch) for batch in grouped]
     for kind in kinds:
         interest = of_width(PoolingConfig() if kind == "pooling" else ZOO[kind].interest, width)
-        config = RankerConfig(embedding_width=WIDTH, interest=interest, fusion=BOTTOM)
+        config = SystemConfig(embedding_width=WIDTH, interest=interest, fusion=BOTTOM)
         cells = []
         for what in (encoding, training_step, prediction):
             torch.manual_seed(0)
@@ -159,7 +160,7 @@ def encoding(ranker: Ranker, batches: Sequence[FeedBatch]) -> Step:
 
 
 def training_step(ranker: Ranker, batches: Sequence[FeedBatch]) -> Step:
-    learner = build_learner(ranker, ranker.schema, ranker.config.learner, OptimiserConfig(), Solo())
+    learner = build_learner(ranker, ranker.schema, JointConfig(), OptimiserConfig(), SingleWorker())
     return lambda index: learner.step(batches[index % len(batches)], index / 1000)
 
 
@@ -205,7 +206,7 @@ def peers_part(repeats: int) -> None:
         "dien": DienConfig(width=width),
     }
     for kind, interest in interests.items():
-        config = RankerConfig(embedding_width=WIDTH, interest=interest, fusion=BOTTOM)
+        config = SystemConfig(embedding_width=WIDTH, interest=interest, fusion=BOTTOM)
         contestants: dict[str, Step] = {}
         for name, batches in (("feeds", grouped), ("flat", [each.feeds for each in alone])):
             torch.manual_seed(0)

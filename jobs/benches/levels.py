@@ -39,13 +39,11 @@ from torch import Tensor, nn
 from jobs.benches.measure import ratio, row, speed, title
 from jobs.benches.systems import CANDIDATES, FEEDS, LARGE, LENGTH, WIDTH, quickstart, random_feeds, table_sizes
 from models.batch import FeedBatch
-from models.learners import build_learner
-from models.learners.span import Span
-from models.learners.world import Solo
-from models.leveled import ranker_of
+from models.learners.schedule import Schedule
+from models.learners.workers import SingleWorker
 from models.optim import OptimiserConfig
-from models.ranker import RankerConfig
 from models.schema import Schema
+from models.system import SystemConfig, build_learner, build_ranker
 from models.zoo import ZOO
 
 BASE = "mmoe"
@@ -103,11 +101,11 @@ class Training:
         torch.manual_seed(0)
         schema, config = quickstart_of_levels(), config_of(system)
         self.steps, self.batches = steps, batches
-        self.ranker = ranker_of(schema, config, sizes_of(schema, rows))
+        self.ranker = build_ranker(schema, config, sizes_of(schema, rows))
         counts = sum(torch.bincount(self._batch(index).level_N, minlength=len(SHARES)) for index in range(self.steps))
         assert isinstance(counts, Tensor)
-        span = Span(epochs=1, steps=self.steps, candidates_of_level=tuple(counts.tolist()))
-        self.learner = build_learner(self.ranker, schema, config.learner, OptimiserConfig(), Solo(), span)
+        span = Schedule(epochs=1, steps=self.steps, candidates_of_level=tuple(counts.tolist()))
+        self.learner = build_learner(self.ranker, schema, config.learner, OptimiserConfig(), SingleWorker(), span)
 
     def run(self) -> Iterator[None]:
         """Takes a step at a time."""
@@ -185,7 +183,7 @@ def quickstart_of_levels() -> Schema:
     return schema
 
 
-def config_of(system: str) -> RankerConfig:
+def config_of(system: str) -> SystemConfig:
     return dataclasses.replace(ZOO[system], embedding_width=WIDTH)
 
 

@@ -205,8 +205,8 @@ def on_ray(logs: Path, output: Path, whole: bool, cpus: int) -> dict:
     return {
         "seconds": seconds,
         "cold": cold,
-        "steps": prepared.manifest["seconds"],
-        "buckets": prepared.manifest["buckets"],
+        "steps": prepared.manifest.seconds,
+        "buckets": prepared.manifest.buckets,
         "totals": totals(files),
     }
 

@@ -52,10 +52,10 @@ from models.fusions.single import SingleConfig
 from models.interests import InterestConfig
 from models.interests.din import DinConfig
 from models.interests.pooling import PoolingConfig
-from models.learners import build_learner
-from models.learners.world import Solo
+from models.learners.workers import SingleWorker
 from models.optim import AdagradConfig, AdamConfig, LazyAdamConfig, OptimiserConfig, RowwiseAdagradConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
+from models.system import SystemConfig, build_learner
 
 SMALL, LARGE = 10_000, 1_000_000
 HIDDEN, TOWER, ATTENTION = (256, 128), (64,), (64, 16)
@@ -65,10 +65,10 @@ FAMILIES = {
     "adagrad": OptimiserConfig(dense=AdagradConfig(rate=RATE), tables=RowwiseAdagradConfig(rate=RATE)),
 }
 SYSTEMS = {
-    "mmoe": RankerConfig(fusion=MmoeConfig(experts=3, hidden=HIDDEN, towers=TOWER)),
-    "ple": RankerConfig(fusion=PleConfig(levels=2, specific=1, shared=1, hidden=HIDDEN, towers=TOWER)),
-    "esmm": RankerConfig(fusion=SingleConfig(hidden=HIDDEN), coupling=EsmmConfig()),
-    "din": RankerConfig(interest=DinConfig(hidden=ATTENTION), fusion=SingleConfig(hidden=HIDDEN)),
+    "mmoe": SystemConfig(fusion=MmoeConfig(experts=3, hidden=HIDDEN, towers=TOWER)),
+    "ple": SystemConfig(fusion=PleConfig(levels=2, specific=1, shared=1, hidden=HIDDEN, towers=TOWER)),
+    "esmm": SystemConfig(fusion=SingleConfig(hidden=HIDDEN), coupling=EsmmConfig()),
+    "din": SystemConfig(interest=DinConfig(hidden=ATTENTION), fusion=SingleConfig(hidden=HIDDEN)),
 }
 PEER_BYTES = 4 * FIELDS * LARGE * WIDTH * 6.5  # weights, gradients, two moments, temporaries of the step
 
@@ -196,7 +196,7 @@ def feeds_part(_: Sequence[str], quick: bool) -> None:
         "mmoe": MmoeConfig(experts=3, hidden=HIDDEN, towers=TOWER),
     }
     rankers = {
-        f"{first} + {second}": RankerConfig(interest=interest, fusion=fusion)
+        f"{first} + {second}": SystemConfig(interest=interest, fusion=fusion)
         for first, interest in interests.items()
         for second, fusion in fusions.items()
     }
@@ -207,7 +207,7 @@ def feeds_part(_: Sequence[str], quick: bool) -> None:
     repeats = 3 if quick else 9
     for name, config in rankers.items():
         ranker = Ranker(schema, config, sizes(SMALL))
-        learners = {each: build_learner(ranker, schema, config.learner, FAMILIES[each], Solo()) for each in FAMILIES}
+        learners = {each: build_learner(ranker, schema, config.learner, FAMILIES[each], SingleWorker()) for each in FAMILIES}
 
         def predict(batch: FeedBatch, ranker: Ranker = ranker) -> None:
             with torch.inference_mode():
@@ -249,7 +249,7 @@ def _available_bytes() -> float:
 def ours(system: str, rows: int, optimiser: OptimiserConfig, batches: list[Both], ranker: Ranker | None = None) -> Step:
     schema = schema_of(system, rows)
     ranker = ranker or Ranker(schema, SYSTEMS[system], sizes(rows))
-    learner = build_learner(ranker, schema, SYSTEMS[system].learner, optimiser, Solo())
+    learner = build_learner(ranker, schema, SYSTEMS[system].learner, optimiser, SingleWorker())
     return lambda index: learner.step(batches[index % len(batches)].feeds)
 
 

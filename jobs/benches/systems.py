@@ -24,12 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from jobs.benches.measure import Step, ratio, ratios, row, speed, title, turns
 from models.batch import FeedBatch, HistoryBatch
 from models.couplings.independent import IndependentConfig
-from models.learners import build_learner
 from models.learners.joint import Joint
-from models.learners.world import Solo
+from models.learners.workers import SingleWorker
 from models.optim import OptimiserConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
 from models.schema import STAGES, Bins, Encoding, Field, Hash, Schema, Vocabulary
+from models.system import SystemConfig, build_learner
 from models.weightings.fixed import FixedConfig
 from models.zoo import ZOO
 from pipelines.experiment import load_spelling
@@ -54,8 +54,8 @@ class Case:
 
     name: str
     schema: Schema
-    config: RankerConfig
-    without: RankerConfig
+    config: SystemConfig
+    without: SystemConfig
     has: tuple[str, ...]
 
 
@@ -67,12 +67,12 @@ class Contestant:
         products: multiplications with addition of all matrix products of a step, a candidate; backward pass included.
     """
 
-    def __init__(self, schema: Schema, config: RankerConfig, batches: Sequence[FeedBatch]) -> None:
+    def __init__(self, schema: Schema, config: SystemConfig, batches: Sequence[FeedBatch]) -> None:
         torch.manual_seed(0)
         ranker = Ranker(schema, config, table_sizes(schema))
-        learner = build_learner(ranker, schema, config.learner, OptimiserConfig(), Solo())
+        learner = build_learner(ranker, schema, config.learner, OptimiserConfig(), SingleWorker())
         assert isinstance(learner, Joint)
-        self.dense = sum(parameter.numel() for parameter in learner.workers.dense)
+        self.dense = sum(parameter.numel() for parameter in learner.distributed.dense)
         self.step: Step = lambda index: learner.step(batches[index % len(batches)], index / 1000)
         with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_flops}) as counter:
             self.step(0)

@@ -29,8 +29,10 @@ from models.slots import Coupled, Training
 
 @config
 class AitmConfig:
-    """Attributes:
-    calibrator: the paper's alpha, weight of the calibrator in the loss; 0 for none.
+    """Information transfer from parents to children.
+
+    Attributes:
+        calibrator: the paper's alpha, weight of the calibrator in the loss; 0 for none.
     """
 
     kind: Literal["aitm"] = "aitm"
@@ -42,6 +44,8 @@ class AitmConfig:
 
 
 class Aitm(nn.Module):
+    """Children attend to their parents' messages; the penalty `calibrator` punishes a child likelier than its parent."""
+
     carries = "attention of the child on the parent's message"
 
     def __init__(self, config: AitmConfig, schema: Schema, widths: dict[str, int]) -> None:

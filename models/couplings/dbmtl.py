@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
+from models.layers.dropout import rows_N
 from models.layers.graph import generations
 from models.layers.heads import Heads
 from models.layers.mlp import MlpBank, check_layers
@@ -29,11 +30,13 @@ from models.slots import Coupled, Training
 
 @config
 class DbmtlConfig:
-    """Attributes:
-    hidden: layers of a target's MLP; the last is the width of its embedding.
-    dropout: share of each hidden layer set to 0 in training.
-    parents: another graph than the schema's: parents by target; a target left out has none.
-    root: another graph than the schema's: this target is the parent of all others (the paper's Table 5).
+    """The MLP of each target, and the graph along which embeddings are handed on.
+
+    Attributes:
+        hidden: layers of a target's MLP; the last is the width of its embedding.
+        dropout: share of each hidden layer set to 0 in training.
+        parents: another graph than the schema's: parents by target; a target left out has none.
+        root: another graph than the schema's: this target is the parent of all others (the paper's Table 5).
     """
 
     kind: Literal["dbmtl"] = "dbmtl"
@@ -52,10 +55,13 @@ class DbmtlConfig:
 
 
 class Dbmtl(nn.Module):
-    """Attributes:
+    """Each target's embedding from its own vector and its parents' embeddings, and its output from that.
+
+    Attributes:
         parents: of every target, in the graph in use.
 
-    Raises: ConfigError if the configured graph names no target of the schema, names one twice, or has a cycle.
+    Raises:
+        ConfigError: the configured graph names what is no target of the schema, names one twice, or has a cycle.
     """
 
     penalties: tuple[str, ...] = ()
@@ -72,10 +78,10 @@ class Dbmtl(nn.Module):
         self.heads = Heads(schema, dict.fromkeys(schema.target_names, self.width))
 
     def forward(self, vectors: dict[str, Tensor], training: Training | None) -> Coupled:
-        return Coupled(outputs=self.heads(self._embeddings(vectors)))
+        return Coupled(outputs=self.heads(self._embeddings(vectors, training)))
 
     def edges(self, vectors: dict[str, Tensor]) -> dict[tuple[str, str], Tensor]:
-        embeddings = self._embeddings(vectors)
+        embeddings = self._embeddings(vectors, None)
         outputs = self.heads(embeddings)
         changes = {}
         for group, bank in zip(self.groups, self.banks, strict=True):
@@ -87,7 +93,9 @@ class Dbmtl(nn.Module):
                 for name, embedding_NE in zip(group, bank(without_BNI), strict=True):
                     changes[self.parents[name][place], name] = self.heads.one(name, embedding_NE)
         return {
-            (parent, target.name): (said(target, outputs[target.name]) - said(target, changes[parent, target.name])).abs()
+            (parent, target.name): (
+                as_number(target, outputs[target.name]) - as_number(target, changes[parent, target.name])
+            ).abs()
             for target in self.targets
             for parent in self.parents[target.name]
         }
@@ -96,11 +104,12 @@ class Dbmtl(nn.Module):
         inputs = self.own_widths[group[0]] + len(self.parents[group[0]]) * self.width
         return MlpBank(len(group), inputs, config.hidden, config.dropout)
 
-    def _embeddings(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _embeddings(self, vectors: Mapping[str, Tensor], training: Training | None) -> dict[str, Tensor]:
         """[N, E] of every target."""
         embeddings: dict[str, Tensor] = {}
         for group, bank in zip(self.groups, self.banks, strict=True):
-            embeddings.update(zip(group, bank(self._inputs(group, vectors, embeddings)).unbind(0), strict=True))
+            embedding_BNE = bank(self._inputs(group, vectors, embeddings), rows_N(training))
+            embeddings.update(zip(group, embedding_BNE.unbind(0), strict=True))
         return embeddings
 
     def _inputs(self, group: tuple[str, ...], vectors: Mapping[str, Tensor], embeddings: Mapping[str, Tensor]) -> Tensor:
@@ -135,6 +144,6 @@ def graph(config: DbmtlConfig, schema: Schema) -> dict[str, tuple[str, ...]]:
     return {name: other.parents(name) for name in names}
 
 
-def said(target: Target, output: Tensor) -> Tensor:
+def as_number(target: Target, output: Tensor) -> Tensor:
     """[N]: a logit, a transformed value, or the expected place of a class."""
     return output if target.bins is None else believed(target, output)

@@ -30,11 +30,17 @@ from models.slots import Coupled, Training
 
 @config
 class EsmmConfig:
+    """Nothing to choose."""
+
     kind: Literal["esmm"] = "esmm"
 
 
 class Esmm(nn.Module):
-    """Raises: ConfigError if a value target is a parent; it has no probability to multiply with."""
+    """Multiplies a target's own probability with those of all its ancestors.
+
+    Raises:
+        ConfigError: a value target is a parent, which has no probability to multiply with.
+    """
 
     penalties: tuple[str, ...] = ()
     carries = "probability of the parent"

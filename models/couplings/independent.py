@@ -12,10 +12,14 @@ from models.slots import Coupled, Training
 
 @config
 class IndependentConfig:
+    """Nothing to choose."""
+
     kind: Literal["independent"] = "independent"
 
 
 class Independent(nn.Module):
+    """One linear map for each target, of its own vector."""
+
     penalties: tuple[str, ...] = ()
     carries = "nothing"
 

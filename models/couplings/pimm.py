@@ -35,12 +35,14 @@ from models.slots import Coupled, Training
 
 @config
 class PimmConfig:
-    """Attributes:
-    alpha: probability of the label at the start of training.
-    decay: subtracted for each epoch.
-    floor: the probability never falls below.
-    pace: `epoch` lowers it at the start of each epoch, as the paper does; `continuous` with every step, for data that is
-        seen once.
+    """The curriculum by which parents hand on their label or their prediction.
+
+    Attributes:
+        alpha: probability of the label at the start of training.
+        decay: subtracted for each epoch.
+        floor: the probability never falls below.
+        pace: `epoch` lowers it at the start of each epoch, as the paper does; `continuous` with every step, for data that is
+            seen once.
     """
 
     kind: Literal["pimm"] = "pimm"
@@ -60,6 +62,8 @@ class PimmConfig:
 
 
 class Pimm(nn.Module):
+    """Children attend to what their parents hand on: a message, merged with whether the parent happened."""
+
     penalties: tuple[str, ...] = ()
     carries = "attention of the child on what the parent hands on"
 
@@ -74,7 +78,7 @@ class Pimm(nn.Module):
         self.heads = Heads(schema, dict.fromkeys(self.targets, width))
 
     def probability(self, progress: float) -> float:
-        """Of being told the label, when training has `progress` epochs behind it."""
+        """The probability that a parent hands on its label, when training has `progress` epochs behind it."""
         epochs = math.floor(progress) if self.config.pace == "epoch" else progress
         return max(self.config.alpha - self.config.decay * epochs, self.config.floor)
 
@@ -104,9 +108,9 @@ class Pimm(nn.Module):
         """Z [N, H] of a target with children, from its output."""
         assert self.prior_PH is not None
         weight_H = self.prior_PH[self.transfer.senders.index(name)]
-        return (self.told(name, output, training).unsqueeze(1) * weight_H).sigmoid()
+        return (self.label_or_prediction(name, output, training).unsqueeze(1) * weight_H).sigmoid()
 
-    def told(self, name: str, output: Tensor, training: Training | None) -> Tensor:
+    def label_or_prediction(self, name: str, output: Tensor, training: Training | None) -> Tensor:
         """y* [N], without gradient: the prediction, in training mixed with the label."""
         prediction_N = believed(self.targets[name], output).detach()
         if training is None or self.probability(training.progress) == 0:

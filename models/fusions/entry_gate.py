@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
+from models.layers.dropout import Dropout
 from models.layers.grid import Grid, grid
 from models.layers.heads import at_least_float32
 from models.layers.mixed import MixedBank
@@ -40,15 +40,17 @@ from models.slots import STAGE, Vectors, Widths
 
 @config
 class EntryGateConfig:
-    """Attributes:
-    entering: layers of the tower of each root.
-    state_before_entering: let the roots read the room's state too.
-    dynamic: candidate fields that are the room's state; None takes those whose column is (`Field.is_room_state`).
-    gate_hidden: units of the hidden layer of a member's gate.
-    experts: how many, after entering.
-    hidden: layers of an expert.
-    towers: layers of each target with parents after its mixture; may be empty.
-    dropout: share of each hidden layer set to 0 in training, gates' apart.
+    """Towers before entering a room, gated experts after it.
+
+    Attributes:
+        entering: layers of the tower of each root.
+        state_before_entering: let the roots read the room's state too.
+        dynamic: candidate fields that are the room's state; None takes those whose column is (`Field.is_room_state`).
+        gate_hidden: units of the hidden layer of a member's gate.
+        experts: how many, after entering.
+        hidden: layers of an expert.
+        towers: layers of each target with parents after its mixture; may be empty.
+        dropout: share of each hidden layer set to 0 in training, gates' apart.
     """
 
     kind: Literal["entry_gate"] = "entry_gate"
@@ -69,8 +71,11 @@ class EntryGateConfig:
 
 
 class EntryGate(nn.Module):
-    """Raises: ConfigError where `dynamic` names what is no candidate field, all vectors are the room's state, or there are
-    targets after entering and no state of the room.
+    """Towers for the targets before entering a room, and gated experts for those after it.
+
+    Raises:
+        ConfigError: `dynamic` names what is no candidate field, all vectors are the room's state, or there are targets after
+            entering and no state of the room.
     """
 
     def __init__(self, config: EntryGateConfig, schema: Schema, widths: Widths) -> None:
@@ -107,7 +112,7 @@ class EntryGate(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Names of the vectors that make the room's state, and those that make each member of a level."""
+    """The names of the vectors that make up the room's state, and of those that make up each member."""
 
     state: tuple[str, ...]
     feed: tuple[tuple[str, ...], ...]
@@ -152,7 +157,7 @@ class AfterEntering(nn.Module):
             )
         self.targets = targets
         self.roles = roles
-        self.dropout = config.dropout
+        self.drop = Dropout(config.dropout)
         self.experts = config.experts
         state = sum(widths.candidate[name] for name in roles.state)
         members = len(roles.feed) + len(roles.candidate)
@@ -167,10 +172,10 @@ class AfterEntering(nn.Module):
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         gated = self._gated(vectors)
-        first_NB = F.dropout(self.first(gated).relu_(), self.dropout, self.training)
-        experts_ENH = self.rest(first_NB.unflatten(1, (self.experts, -1)).transpose(0, 1))
+        first_NB = self.drop(self.first(gated).relu_(), vectors.rows_N)
+        experts_ENH = self.rest(first_NB.unflatten(1, (self.experts, -1)).transpose(0, 1), vectors.rows_N)
         mixed_TNH = mixture(self._scores_NTE(gated), experts_ENH.transpose(0, 1))
-        return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))
+        return dict(zip(self.targets, self.towers(mixed_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         """Weights [N, E] of the experts by target."""

@@ -21,11 +21,13 @@ from models.slots import Vectors, Widths
 
 @config
 class MmoeConfig:
-    """Attributes:
-    experts: how many.
-    hidden: layers of an expert.
-    towers: layers of each target after its mixture; may be empty.
-    dropout: share of each hidden layer set to 0 in training.
+    """Experts that all targets mix, and each target's tower.
+
+    Attributes:
+        experts: how many.
+        hidden: layers of an expert.
+        towers: layers of each target after its mixture; may be empty.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["mmoe"] = "mmoe"
@@ -41,6 +43,8 @@ class MmoeConfig:
 
 
 class Mmoe(nn.Module):
+    """Experts over all inputs, mixed by a gate for each target."""
+
     def __init__(self, config: MmoeConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names
@@ -53,7 +57,7 @@ class Mmoe(nn.Module):
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         experts_NEH = self.experts(vectors).transpose(0, 1)
         mixed_TNH = mixture(self._scores_NTE(vectors), experts_NEH)
-        return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))
+        return dict(zip(self.targets, self.towers(mixed_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return dict(zip(self.targets, self._scores_NTE(vectors).softmax(2).unbind(1), strict=True))

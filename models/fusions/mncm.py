@@ -1,10 +1,10 @@
 """Experts that hand on along the target graph (after Wu 2022, "MNCM: multi-level network cascades model for multi-task
 learning", CIKM).
 
-    # N candidates, T targets, S experts of a target, X = T S + C experts with the C shared ones, H width of an expert
+    # N candidates, T targets, O own experts of a target, X = T O + C experts with the C shared ones, H width of an expert
 
-S experts per target and C shared ones read the inputs, as in one level of PLE. Before the gates, a target's own experts
-take in those of its parents: each attends over itself and the messages relu(FC(.)) of all S experts of every parent, by
+O experts per target and C shared ones read the inputs, as in one level of PLE. Before the gates, a target's own experts
+take in those of its parents: each attends over itself and the messages relu(FC(.)) of all O experts of every parent, by
 the attention of AITM, the parent's experts having taken in those above them. A target's gate then mixes its own experts
 and the shared ones, and its tower follows. With coupling `aitm`, which hands on between towers, this is MNCM.
 
@@ -31,12 +31,14 @@ from models.slots import Vectors, Widths
 
 @config
 class MncmConfig:
-    """Attributes:
-    specific: experts of each target.
-    shared: experts that all targets share.
-    hidden: layers of an expert.
-    towers: layers of each target after the gates; may be empty.
-    dropout: share of each hidden layer set to 0 in training.
+    """Experts of every target and shared ones, and each target's tower.
+
+    Attributes:
+        specific: experts of each target.
+        shared: experts that all targets share.
+        hidden: layers of an expert.
+        towers: layers of each target after the gates; may be empty.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["mncm"] = "mncm"
@@ -55,6 +57,8 @@ class MncmConfig:
 
 
 class Mncm(nn.Module):
+    """Experts of every target that take in those of its parents, mixed with the shared ones by a gate for each target."""
+
     def __init__(self, config: MncmConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names
@@ -83,13 +87,13 @@ class Mncm(nn.Module):
         shared = own_then_shared[len(self.own_names) :]
         experts_XNH = torch.stack([*(become[name] for name in self.own_names), *shared])
         mixed_TNH = own_and_shared(self._scores(vectors), experts_XNH, self.specific)
-        return dict(zip(self.targets, self.towers(mixed_TNH).unbind(0), strict=True))
+        return dict(zip(self.targets, self.towers(mixed_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return dict(zip(self.targets, self._scores(vectors).softmax(2).unbind(1), strict=True))
 
     def _scores(self, vectors: Vectors) -> Tensor:
-        """[N, T, S + C], a target's own experts first."""
+        """[N, T, O + C], a target's own experts first."""
         return self.gate_scores(vectors).unflatten(1, (len(self.targets), -1))
 
 

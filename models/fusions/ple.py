@@ -1,9 +1,9 @@
 """Progressive layered extraction (Tang et al. 2020, "Progressive layered extraction: a novel multi-task learning model
 for personalized recommendations", Sec. 4).
 
-    # N candidates, T targets, S experts of a target, C shared experts, X = T S + C experts of a level, H width of an expert
+    # N candidates, T targets, O own experts of a target, C shared experts, X = T O + C experts of a level, H width of an expert
 
-Each level has S experts per target and C shared ones. A target's gate mixes its own experts and the shared ones; the
+Each level has O experts per target and C shared ones. A target's gate mixes its own experts and the shared ones; the
 shared gate mixes the experts of all targets and the shared ones. The mixtures are the next level's inputs: a target's
 experts and gate read the target's, shared experts and the shared gate read the shared one. The first level reads the
 inputs; the last has no shared gate, since nothing would read it. Gates are linear softmax gates with a bias.
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import config
+from models.layers.dropout import Dropout
 from models.layers.mixed import MixedBank, MixedLinear
 from models.layers.mixture import mixture, own_and_shared
 from models.layers.mlp import LinearBank, MlpBank, check_layers
@@ -26,13 +26,15 @@ from models.slots import Vectors, Widths
 
 @config
 class PleConfig:
-    """Attributes:
-    levels: how many extraction levels.
-    specific: experts of each target on each level.
-    shared: shared experts on each level.
-    hidden: layers of an expert.
-    towers: layers of each target after the last level; may be empty.
-    dropout: share of each hidden layer set to 0 in training.
+    """Extraction levels of experts, and each target's tower.
+
+    Attributes:
+        levels: how many extraction levels.
+        specific: experts of each target on each level.
+        shared: shared experts on each level.
+        hidden: layers of an expert.
+        towers: layers of each target after the last level; may be empty.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["ple"] = "ple"
@@ -53,6 +55,8 @@ class PleConfig:
 
 
 class Ple(nn.Module):
+    """Extraction levels of experts and gates, one above the other."""
+
     def __init__(self, config: PleConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names
@@ -68,7 +72,8 @@ class Ple(nn.Module):
         self.expert_names = dict.fromkeys(self.targets, (*own, *shared))
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
-        return dict(zip(self.targets, self.towers(self._for_targets(self._extracted(vectors))).unbind(0), strict=True))
+        mixed_TNH = self._for_targets(self._extracted(vectors))
+        return dict(zip(self.targets, self.towers(mixed_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return dict(zip(self.targets, self._extracted(vectors).own_NTM.softmax(2).unbind(1), strict=True))
@@ -79,7 +84,7 @@ class Ple(nn.Module):
         for level in self.later:
             assert extracted.shared_N1X is not None  # only the last level has none
             shared_1NH = mixture(extracted.shared_N1X, extracted.experts_XNH.transpose(0, 1))
-            extracted = level(self._for_targets(extracted), shared_1NH)
+            extracted = level(self._for_targets(extracted), shared_1NH, vectors.rows_N)
         return extracted
 
     def _for_targets(self, extracted: "Extracted") -> Tensor:
@@ -92,7 +97,7 @@ class Extracted:
 
     Attributes:
         experts_XNH: a target's own experts side by side, target after target; then the shared ones.
-        own_NTM: gate scores of the targets over M = S + C experts, a target's own first.
+        own_NTM: gate scores of the targets over M = O + C experts, a target's own first.
         shared_N1X: scores of the shared gate over all experts; None on the last level.
     """
 
@@ -129,7 +134,7 @@ class LaterLevel(nn.Module):
     def __init__(self, config: PleConfig, targets: int, *, is_last: bool) -> None:
         super().__init__()
         self.first_width = config.hidden[0]
-        self.dropout = config.dropout
+        self.drop = Dropout(config.dropout)
         below = config.hidden[-1]
         all_experts = targets * config.specific + config.shared
         self.own = LinearBank(targets, below, config.specific * self.first_width, before_relu=True)
@@ -138,10 +143,11 @@ class LaterLevel(nn.Module):
         self.own_gates = LinearBank(targets, below, config.specific + config.shared, before_relu=False)
         self.shared_gate = None if is_last else LinearBank(1, below, all_experts, before_relu=False)
 
-    def forward(self, mixed_TNH: Tensor, shared_1NH: Tensor) -> Extracted:
+    def forward(self, mixed_TNH: Tensor, shared_1NH: Tensor, rows_N: Tensor | None) -> Extracted:
+        """Args: `rows_N` as in `layers.dropout`."""
         first_XNH = torch.cat([self._experts(self.own(mixed_TNH)), self._experts(self.shared(shared_1NH))])
         return Extracted(
-            experts_XNH=self.rest(F.dropout(first_XNH.relu_(), self.dropout, self.training)),
+            experts_XNH=self.rest(self.drop(first_XNH.relu_(), rows_N), rows_N),
             own_NTM=self.own_gates(mixed_TNH).transpose(0, 1),
             shared_N1X=None if self.shared_gate is None else self.shared_gate(shared_1NH).transpose(0, 1),
         )

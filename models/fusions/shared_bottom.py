@@ -16,10 +16,12 @@ from models.slots import Vectors, Widths
 
 @config
 class SharedBottomConfig:
-    """Attributes:
-    hidden: layers that all targets share.
-    towers: layers of each target after them; may be empty.
-    dropout: share of each hidden layer set to 0 in training.
+    """Layers that all targets share, and each target's tower.
+
+    Attributes:
+        hidden: layers that all targets share.
+        towers: layers of each target after them; may be empty.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["shared_bottom"] = "shared_bottom"
@@ -32,6 +34,8 @@ class SharedBottomConfig:
 
 
 class SharedBottom(nn.Module):
+    """One MLP over all inputs, and a tower for each target."""
+
     def __init__(self, config: SharedBottomConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names
@@ -42,7 +46,7 @@ class SharedBottom(nn.Module):
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         shared_TNH = self.bottom(vectors).expand(len(self.targets), -1, -1)
-        return dict(zip(self.targets, self.towers(shared_TNH).unbind(0), strict=True))
+        return dict(zip(self.targets, self.towers(shared_TNH, vectors.rows_N).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return {}

@@ -1,4 +1,4 @@
-"""One MLP a target over all inputs; targets share nothing but embeddings."""
+"""One MLP for each target over all inputs; targets share nothing but embeddings."""
 
 from typing import Literal
 
@@ -13,9 +13,11 @@ from models.slots import Vectors, Widths
 
 @config
 class SingleConfig:
-    """Attributes:
-    hidden: layers of a target's MLP.
-    dropout: share of each hidden layer set to 0 in training.
+    """An MLP for each target.
+
+    Attributes:
+        hidden: layers of a target's MLP.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["single"] = "single"
@@ -27,6 +29,8 @@ class SingleConfig:
 
 
 class Single(nn.Module):
+    """An MLP for each target over all inputs."""
+
     def __init__(self, config: SingleConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names

@@ -15,10 +15,10 @@ where that is wanted.
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import config
+from models.layers.dropout import Dropout
 from models.layers.mlp import check_layers
 from models.layers.star import ByLevel, StarMixedLinear, StarMlpBank
 from models.schema import Schema
@@ -27,10 +27,12 @@ from models.slots import Vectors, Widths
 
 @config
 class StarConfig:
-    """Attributes:
-    hidden: layers that all targets share.
-    towers: layers of each target after them; may be empty.
-    dropout: share of each hidden layer set to 0 in training.
+    """Layers of a shared bottom, each of which has weights of every level.
+
+    Attributes:
+        hidden: layers that all targets share.
+        towers: layers of each target after them; may be empty.
+        dropout: share of each hidden layer set to 0 in training.
     """
 
     kind: Literal["star"] = "star"
@@ -43,11 +45,13 @@ class StarConfig:
 
 
 class Star(nn.Module):
+    """A shared bottom and towers whose weights every level bends in its own way."""
+
     def __init__(self, config: StarConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
         self.targets = schema.target_names
         self.levels = len(schema.levels.names)
-        self.dropout = config.dropout
+        self.drop = Dropout(config.dropout)
         self.first = StarMixedLinear(self.levels, widths, config.hidden[0])
         self.bottom = StarMlpBank(self.levels, 1, config.hidden[0], config.hidden[1:], config.dropout)
         self.towers = StarMlpBank(self.levels, len(self.targets), self.bottom.width, config.towers, config.dropout)
@@ -56,9 +60,13 @@ class Star(nn.Module):
 
     def forward(self, vectors: Vectors) -> dict[str, Tensor]:
         by_level = ByLevel(vectors.level_N, self.levels)
-        first = [F.dropout(each.relu_(), self.dropout, self.training).unsqueeze(0) for each in self.first(vectors, by_level)]
-        shared = [each.expand(len(self.targets), -1, -1) for each in self.bottom(first)]
-        return dict(zip(self.targets, by_level.together(self.towers(shared)).unbind(0), strict=True))
+        rows = by_level.divided(vectors.rows_N)
+        first = [
+            self.drop(first_NH.relu_(), rows_N).unsqueeze(0)
+            for first_NH, rows_N in zip(self.first(vectors, by_level), rows, strict=True)
+        ]
+        shared = [each.expand(len(self.targets), -1, -1) for each in self.bottom(first, rows)]
+        return dict(zip(self.targets, by_level.together(self.towers(shared, rows)).unbind(0), strict=True))
 
     def gates(self, vectors: Vectors) -> dict[str, Tensor]:
         return {}

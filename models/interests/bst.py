@@ -20,7 +20,6 @@ is in its bias (`layers.domain`). The feed-forward layer has a ReLU, the paper's
 from collections.abc import Mapping
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
@@ -28,6 +27,7 @@ from models.config import config
 from models.layers import histories
 from models.layers.attention import Encoder, FeedForward, TargetAttention, check_heads
 from models.layers.domain import Domain
+from models.layers.dropout import Dropout, rows_N, rows_RL
 from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import Grid, grid
 from models.layers.masked import masked_mean
@@ -39,12 +39,14 @@ from models.slots import Interests, Together, Training, Widths
 
 @config
 class BstConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all. Each has a Transformer of its own.
-    width: of a token.
-    heads: of each attention.
-    blocks: among the entries of a history; the candidate's comes on top.
-    dropout: share of the outputs of attention and feed-forward layers set to 0 in training.
+    """A Transformer for each history, whose last block is the candidate's.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all. Each has a Transformer of its own.
+        width: of a token.
+        heads: of each attention.
+        blocks: among the entries of a history; the candidate's comes on top.
+        dropout: share of the outputs of attention and feed-forward layers set to 0 in training.
     """
 
     kind: Literal["bst"] = "bst"
@@ -71,13 +73,15 @@ class CandidateBlock(nn.Module):
         self.attention = TargetAttention(config.width, config.heads, itself=True)
         self.feed_forward = FeedForward(config.width, 4 * config.width)
         self.norms = nn.ModuleList([nn.LayerNorm(config.width), nn.LayerNorm(config.width)])
-        self.dropout = config.dropout
+        self.dropouts = nn.ModuleList([Dropout(config.dropout), Dropout(config.dropout)])
 
-    def forward(self, candidate_ND: Tensor, encoded_RLD: Tensor, is_real_RL: Tensor, places: Grid) -> Tensor:
-        drop = lambda x: F.dropout(x, self.dropout, self.training)
+    def forward(
+        self, candidate_ND: Tensor, encoded_RLD: Tensor, is_real_RL: Tensor, places: Grid, rows_N: Tensor | None
+    ) -> Tensor:
+        """Args: `rows_N` as in `layers.dropout`."""
         found_ND = self.attention(candidate_ND, encoded_RLD, is_real_RL, places)
-        candidate_ND = self.norms[0](candidate_ND + drop(found_ND))
-        return self.norms[1](candidate_ND + drop(self.feed_forward(candidate_ND)))
+        candidate_ND = self.norms[0](candidate_ND + self.dropouts[0](found_ND, rows_N))
+        return self.norms[1](candidate_ND + self.dropouts[1](self.feed_forward(candidate_ND), rows_N))
 
 
 class Bst(nn.Module):
@@ -89,6 +93,7 @@ class Bst(nn.Module):
     def __init__(self, config: BstConfig, schema: Schema, inputs: InterestInputs) -> None:
         super().__init__()
         self.histories = histories.chosen(schema, config.histories)
+        self.has_dropout = config.dropout > 0
         self.domains = nn.ModuleDict({name: Domain(schema, name, inputs, config.width) for name in self.histories})
         self.encoders = nn.ModuleDict(
             {
@@ -110,12 +115,16 @@ class Bst(nn.Module):
         gathered: Mapping[nn.Module, Gathered] | None = None,
     ) -> Interests:
         places = grid(batch.feed_of_candidate_N, batch.feeds)
+        dropping = training if self.has_dropout else None
         feed, candidate = {}, {}
         for name in self.histories:
             domain = self.domains[name]
             assert isinstance(domain, Domain)
             is_real_RL = embedded.histories[name].is_real_RL
-            encoded_RLD = self.encoders[name](domain.entries(embedded), is_real_RL)
+            places_RL = rows_RL(dropping, is_real_RL.shape[1])
+            encoded_RLD = self.encoders[name](domain.entries(embedded), is_real_RL, places_RL)
             feed[f"encoded.{name}"] = masked_mean(encoded_RLD, is_real_RL)
-            candidate[f"interest.{name}"] = self.blocks[name](domain.candidates(embedded), encoded_RLD, is_real_RL, places)
+            candidate[f"interest.{name}"] = self.blocks[name](
+                domain.candidates(embedded), encoded_RLD, is_real_RL, places, rows_N(dropping)
+            )
         return Interests(feed=feed, candidate=candidate)

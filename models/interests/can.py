@@ -44,10 +44,12 @@ from models.slots import Interests, Together, Training, Widths
 
 @config
 class CanConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all.
-    inputs: of a micro-MLP, the width of the feed tables.
-    hidden: layers of a micro-MLP, all of which are given on.
+    """Sizes of the candidates' micro-MLPs.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all.
+        inputs: of a micro-MLP, the width of the feed tables.
+        hidden: layers of a micro-MLP, all of which are given on.
     """
 
     kind: Literal["can"] = "can"

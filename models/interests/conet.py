@@ -44,11 +44,13 @@ from models.slots import Interests, Together, Training, Widths
 
 @config
 class ConetConfig:
-    """Attributes:
-    width: of items and contents.
-    heads: of the attention over a history.
-    hidden: layers of each network.
-    sparse: weight of the lasso on the cross connections; 0 for none.
+    """Sizes of the two cross-connected networks, and the lasso on their connections.
+
+    Attributes:
+        width: of items and contents.
+        heads: of the attention over a history.
+        hidden: layers of each network.
+        sparse: weight of the lasso on the cross connections; 0 for none.
     """
 
     kind: Literal["conet"] = "conet"

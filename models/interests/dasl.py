@@ -52,11 +52,13 @@ from models.slots import Interests, SumCount, Together, Training, Widths
 
 @config
 class DaslConfig:
-    """Attributes:
-    width: of the candidate's and the user's vectors and of the states.
-    attention: units of the attention.
-    orthogonal: weight of ||W W' - I||^2 in the loss.
-    mapping: weight of 1 - cos(u_p W, u_c) in the loss.
+    """Sizes of dual attentive sequential learning, and the weights of its penalties.
+
+    Attributes:
+        width: of the candidate's and the user's vectors and of the states.
+        attention: units of the attention.
+        orthogonal: weight of ||W W' - I||^2 in the loss.
+        mapping: weight of 1 - cos(u_p W, u_c) in the loss.
     """
 
     kind: Literal["dasl"] = "dasl"

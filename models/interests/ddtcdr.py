@@ -44,12 +44,14 @@ from models.slots import Interests, Together, Training, Widths
 
 @config
 class DdtcdrConfig:
-    """Attributes:
-    width: of users and items in a domain.
-    heads: of the attention over a history.
-    hidden: layers of each domain's network.
-    alpha: share of the other domain's network (.03 in the published code).
-    orthogonal: weight of the penalty on the mapping; 0 for none.
+    """Sizes of the two domains' networks, and the mapping of users between the domains.
+
+    Attributes:
+        width: of users and items in a domain.
+        heads: of the attention over a history.
+        hidden: layers of each domain's network.
+        alpha: share of the other domain's network (.03 in the published code).
+        orthogonal: weight of the penalty on the mapping; 0 for none.
     """
 
     kind: Literal["ddtcdr"] = "ddtcdr"

@@ -54,11 +54,13 @@ from models.slots import Interests, SumCount, Together, Training, Widths
 
 @config
 class DienConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all. Each has weights of its own.
-    width: of a state. The loop over entries is what a step of training waits for, and it costs the square of this.
-    auxiliary: weight of the auxiliary loss; 0 does without.
-    hidden: hidden layers of the auxiliary loss's MLP.
+    """Interest states over each history, and the auxiliary loss that teaches them.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all. Each has weights of its own.
+        width: of a state. The loop over entries is what a step of training waits for, and it costs the square of this.
+        auxiliary: weight of the auxiliary loss; 0 does without.
+        hidden: hidden layers of the auxiliary loss's MLP.
     """
 
     kind: Literal["dien"] = "dien"

@@ -30,12 +30,14 @@ from models.slots import Interests, Together, Training, Widths
 
 @config
 class DinConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all. Each has attention weights of its own.
-    hidden: hidden layers of the attention MLP.
-    activation: of the attention MLP.
-    softmax: let a history's weights sum to 1.
-    matches: also count, per candidate, the entries that share its attributes (`layers.histories.matches`).
+    """An attention MLP that weighs each history by the candidate.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all. Each has attention weights of its own.
+        hidden: hidden layers of the attention MLP.
+        activation: of the attention MLP.
+        softmax: let a history's weights sum to 1.
+        matches: also count, per candidate, the entries that share its attributes (`layers.histories.matches`).
     """
 
     kind: Literal["din"] = "din"

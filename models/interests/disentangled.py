@@ -3,7 +3,7 @@ disentangled learning for e-commerce live streaming recommendation", Sec. IV-B).
 
     # R feeds, N candidates, G x S grid of candidates (rows of one feed), L history length, D width
     # K rows of an encoded history: R, or N where the encoding depends on the candidate
-    # M compared rows of width W, H histories
+    # M compared rows of width W, J histories
 
 A sequence encoder turns a history's entries e_i into h_i (Eq. 3 and 4). Two prototypes, the mean o_c and the maximum o_s of
 the real e_i, split every h_i into a consistent and a specific part (Eq. 5, elementwise),
@@ -45,6 +45,7 @@ from models.layers import histories
 from models.layers.attention import Encoder, check_heads
 from models.layers.domain import Domain
 from models.layers.draws import uniform_R
+from models.layers.dropout import rows_RL
 from models.layers.embedding import Embedded, InterestInputs
 from models.layers.gating import HierarchicalGating
 from models.layers.grid import Grid, grid
@@ -61,20 +62,23 @@ SALT = 4  # of the draw of compared rows
 
 @config
 class DisentangledConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all. One alone is aligned with nothing.
-    width: of entries, candidates and intentions.
-    encoder: of a history; `heads`, `blocks` and `dropout` are the Transformer's.
-    prototypes: pooled from the entries, or parameters that start normal (Table III's w/o P).
-    disentangle: False gives one vector a history, and no losses.
-    correlation: weight of the distance correlation (lambda_1); 0 for none. At 0.1, with auxiliary targets weighted by 0.5 and
-        more, as the adaptive learner does, intentions can collapse in the first steps to one direction for all users: this
-        loss is small there, and InfoNCE stays at its start.
-    alignment: what brings the consistent intentions of two histories together.
-    alignment_weight: of `alignment` and `specific` (lambda_2); 0 for none.
-    temperature: of InfoNCE.
-    specific: whether InfoNCE also holds the specific intentions `apart` (Table III's SR: less mutual information) or `alike`.
-    compare: one candidate a feed, or all.
+    """How intentions are encoded and split, and which losses hold them apart and together.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all. One alone is aligned with nothing.
+        width: of entries, candidates and intentions.
+        encoder: of a history; `heads`, `blocks` and `dropout` are the Transformer's.
+        prototypes: pooled from the entries, or parameters that start normal (Table III's w/o P).
+        disentangle: False gives one vector a history, and no losses.
+        correlation: weight of the distance correlation (lambda_1); 0 for none. At 0.1, with auxiliary targets weighted by 0.5
+            and more, as the adaptive learner does, intentions can collapse in the first steps to one direction for all users:
+            this loss is small there, and InfoNCE stays at its start.
+        alignment: what brings the consistent intentions of two histories together.
+        alignment_weight: of `alignment` and `specific` (lambda_2); 0 for none.
+        temperature: of InfoNCE.
+        specific: whether InfoNCE also holds the specific intentions `apart` (Table III's SR: less mutual information) or
+            `alike`.
+        compare: one candidate a feed, or all.
     """
 
     kind: Literal["disentangled"] = "disentangled"
@@ -111,7 +115,7 @@ class Intentions(nn.Module):
 
     def __init__(self, config: DisentangledConfig, schema: Schema, history: str, inputs: InterestInputs) -> None:
         super().__init__()
-        self.history, self.disentangle = history, config.disentangle
+        self.history, self.disentangle, self.has_dropout = history, config.disentangle, config.dropout > 0
         self.domain = Domain(schema, history, inputs, config.width)
         longest = next(item.length for item in schema.histories if item.name == history)
         self.encoder: nn.Module
@@ -125,7 +129,7 @@ class Intentions(nn.Module):
         is_learnt = config.disentangle and config.prototypes == "learnt"
         self.prototypes_2D = nn.Parameter(torch.randn(2, config.width)) if is_learnt else None
 
-    def forward(self, embedded: Embedded, feed_of_candidate_N: Tensor, places: Grid) -> list[Tensor]:
+    def forward(self, embedded: Embedded, feed_of_candidate_N: Tensor, places: Grid, training: Training | None) -> list[Tensor]:
         """Consistent and specific [N, D], or the one vector where nothing is disentangled; zeros for an empty history."""
         is_real_RL = embedded.histories[self.history].is_real_RL
         entries_RLD = self.domain.entries(embedded)
@@ -141,7 +145,8 @@ class Intentions(nn.Module):
         if isinstance(self.encoder, HierarchicalGating):
             encoded_RLD = self.encoder(entries_RLD, torch.cat(list(embedded.feed.values()), dim=1), is_real_RL)
         else:
-            encoded_RLD = self.encoder(entries_RLD, is_real_RL)
+            places_RL = rows_RL(training, is_real_RL.shape[1]) if self.has_dropout else None
+            encoded_RLD = self.encoder(entries_RLD, is_real_RL, places_RL)
         query_GSD, is_real_GL = places.lay(query_ND), places.of_feed(is_real_RL)
         parts = _parts(encoded_RLD, apart_RD)
         return [places.pick(retrieved(query_GSD, places.of_feed(part_RLD), is_real_GL)) for part_RLD in parts]
@@ -169,7 +174,9 @@ def retrieved(query_GSD: Tensor, part_GLD: Tensor, is_real_GL: Tensor) -> Tensor
 
 
 class IntentLosses:
-    """Eq. 8 to 10 on compared rows: the consistent and the specific vector of each history, then a flag a history, 1 where it
+    """The losses of Eq. 8 to 10 on compared rows.
+
+    A row holds the consistent and the specific vector of each history, and then a flag for each history, which is 1 where it
     has a real entry.
 
     Args:
@@ -193,8 +200,8 @@ class IntentLosses:
             return {name: known[name](compared) for name in self.names}
 
     def _correlation(self, compared: Compared) -> Tensor:
-        vectors_MH2D, is_real_MH = self._taken_apart(compared)
-        kept_M2D = [vectors_MH2D[is_real_MH[:, each], each] for each in range(self.histories)]
+        vectors_MJ2D, is_real_MJ = self._taken_apart(compared)
+        kept_M2D = [vectors_MJ2D[is_real_MJ[:, each], each] for each in range(self.histories)]
         return self.config.correlation * torch.stack([distance_correlation(*kept.unbind(1)) for kept in kept_M2D]).sum()
 
     def _alignment(self, compared: Compared) -> Tensor:
@@ -206,11 +213,11 @@ class IntentLosses:
 
     def _over_pairs(self, compared: Compared, part: int, kind: str) -> Tensor:
         """Sum over pairs of histories, each over the rows that have entries in both."""
-        vectors_MH2D, is_real_MH = self._taken_apart(compared)
+        vectors_MJ2D, is_real_MJ = self._taken_apart(compared)
         losses = []
         for one, other in itertools.combinations(range(self.histories), 2):
-            is_kept_M = is_real_MH[:, one] & is_real_MH[:, other]
-            x_MD, y_MD = vectors_MH2D[is_kept_M, one, part], vectors_MH2D[is_kept_M, other, part]
+            is_kept_M = is_real_MJ[:, one] & is_real_MJ[:, other]
+            x_MD, y_MD = vectors_MJ2D[is_kept_M, one, part], vectors_MJ2D[is_kept_M, other, part]
             match kind:
                 case "cosine":
                     losses.append(cosine_distance(x_MD, y_MD))
@@ -221,13 +228,14 @@ class IntentLosses:
         return torch.stack(losses).sum()
 
     def _taken_apart(self, compared: Compared) -> tuple[Tensor, Tensor]:
-        vectors_MV, flags_MH = compared.rows_MW.split([self.width - self.histories, self.histories], dim=1)
-        return vectors_MV.unflatten(1, (self.histories, 2, self.config.width)), flags_MH > 0.5
+        vectors_MV, flags_MJ = compared.rows_MW.split([self.width - self.histories, self.histories], dim=1)
+        return vectors_MV.unflatten(1, (self.histories, 2, self.config.width)), flags_MJ > 0.5
 
 
 class Disentangled(nn.Module):
-    """Gives `consistent.<history>` and `specific.<history>` [N, D] per candidate, or `interest.<history>` where nothing is
-    disentangled.
+    """Gives `consistent.<history>` and `specific.<history>` [N, D] per candidate.
+
+    Where nothing is disentangled it gives `interest.<history>` instead.
 
     Raises:
         ConfigError: encoder `hgn` for a schema without feed fields.
@@ -262,7 +270,7 @@ class Disentangled(nn.Module):
         places = grid(batch.feed_of_candidate_N, batch.feeds)
         vectors: dict[str, Tensor] = {}
         for name in self.histories:
-            found = self.intentions[name](embedded, batch.feed_of_candidate_N, places)
+            found = self.intentions[name](embedded, batch.feed_of_candidate_N, places, training)
             vectors.update({f"{part}.{name}": found_ND for part, found_ND in zip(self.parts, found, strict=True)})
         compared = None
         if training is not None and self.together is not None:
@@ -277,8 +285,8 @@ class Disentangled(nn.Module):
             drawn_R = count_R.cumsum(0) - count_R + (uniform_R(batch, training.progress, SALT) * count_R).to(torch.int64)
             drawn_M = drawn_R[count_R > 0]
             feed_M, vectors = feed_M[drawn_M], [vector_ND.index_select(0, drawn_M) for vector_ND in vectors]
-        has_entries_RH = torch.stack([embedded.histories[name].is_real_RL.any(1) for name in self.histories], dim=1)
+        has_entries_RJ = torch.stack([embedded.histories[name].is_real_RL.any(1) for name in self.histories], dim=1)
         vectors_MV = torch.cat(vectors, dim=1)
         dtype = torch.promote_types(vectors_MV.dtype, torch.float32)
-        rows_MW = torch.cat([vectors_MV.to(dtype), has_entries_RH[feed_M].to(dtype)], dim=1)
+        rows_MW = torch.cat([vectors_MV.to(dtype), has_entries_RJ[feed_M].to(dtype)], dim=1)
         return Compared(users_M=batch.user_R[feed_M], rows_MW=rows_MW)

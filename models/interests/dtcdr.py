@@ -1,7 +1,7 @@
 """Dual-target cross-domain recommendation (Zhu et al. 2019, "DTCDR: a framework for dual-target cross-domain
 recommendation"), with the user's sequences as content (DTCDR+ of the eLiveRec paper).
 
-    # R feeds, N candidates, D width, U width of the combined user, O units of a network's last layer
+    # R feeds, N candidates, D width, P width of the combined user, O units of a network's last layer
 
 Each domain has an embedding of the common user, and an operator combines the two; the combined embedding stands in for the
 user in the networks of both domains (embedding sharing). Operators as published: concatenation, the larger in each place
@@ -45,11 +45,13 @@ OPERATORS = {
 
 @config
 class DtcdrConfig:
-    """Attributes:
-    width: of users and items in a domain.
-    heads: of the attention over a history.
-    hidden: layers of each domain's network.
-    combine: the operator on the user's two embeddings.
+    """Sizes of the two domains' networks, and how a user's two embeddings become one.
+
+    Attributes:
+        width: of users and items in a domain.
+        heads: of the attention over a history.
+        hidden: layers of each domain's network.
+        combine: the operator on the user's two embeddings.
     """
 
     kind: Literal["dtcdr"] = "dtcdr"
@@ -89,7 +91,7 @@ class Dtcdr(nn.Module):
     ) -> Interests:
         places = grid(batch.feed_of_candidate_N, batch.feeds)
         sides = [self.sides[name](embedded, places, batch.feed_of_candidate_N) for name in self.histories]
-        user_NU = self.combine(*[user_ND for user_ND, _ in sides])
-        found_2NO = self.networks(torch.stack([torch.cat([user_NU, item_ND], dim=1) for _, item_ND in sides]))
+        user_NP = self.combine(*[user_ND for user_ND, _ in sides])
+        found_2NO = self.networks(torch.stack([torch.cat([user_NP, item_ND], dim=1) for _, item_ND in sides]))
         vectors = zip(self.histories, found_2NO.unbind(0), strict=True)
         return Interests(candidate={f"interest.{name}": vector_NO for name, vector_NO in vectors})

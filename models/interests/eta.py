@@ -42,12 +42,14 @@ SEED = 20210810  # of the planes, the same in every process
 
 @config
 class EtaConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all. Each has an attention of its own.
-    width: of the attention.
-    heads: of the attention.
-    bits: of a hash.
-    keep: entries that a candidate attends to; None for all.
+    """Attention to the entries that hashing finds most like the candidate.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all. Each has an attention of its own.
+        width: of the attention.
+        heads: of the attention.
+        bits: of a hash.
+        keep: entries that a candidate attends to; None for all.
     """
 
     kind: Literal["eta"] = "eta"

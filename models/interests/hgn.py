@@ -37,9 +37,11 @@ from models.slots import Interests, Together, Training, Widths
 
 @config
 class HgnConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all. Each has gates of its own.
-    width: of entries, candidates and the user in the space where they meet.
+    """Gates over the entries of each history.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all. Each has gates of its own.
+        width: of entries, candidates and the user in the space where they meet.
     """
 
     kind: Literal["hgn"] = "hgn"
@@ -51,8 +53,11 @@ class HgnConfig:
 
 
 class Hgn(nn.Module):
-    """Gives `interest.<history>` [R, D] per feed and `match.<history>` [N, P] per candidate: its products with the
-    interest, with the mean entry, and with the user where the schema has feed-level fields."""
+    """Gives `interest.<history>` [R, D] per feed and `match.<history>` [N, P] per candidate.
+
+    A match is the candidate's products with the interest, with the mean entry, and with the user where the schema has
+    feed-level fields.
+    """
 
     penalties: tuple[str, ...] = ()
     together: Together | None = None

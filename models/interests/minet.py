@@ -50,10 +50,12 @@ from models.slots import Interests, Together, Training, Vectors, Widths
 
 @config
 class MinetConfig:
-    """Attributes:
-    width: of the user's, the candidate's and the entries' vectors.
-    item_hidden, interest_hidden: units of the two levels of attention.
-    rank: of the matrix that carries products over to where channels are compared.
+    """Sizes of the mixed interest network.
+
+    Attributes:
+        width: of the user's, the candidate's and the entries' vectors.
+        item_hidden, interest_hidden: units of the two levels of attention.
+        rank: of the matrix that carries products over to where channels are compared.
     """
 
     kind: Literal["minet"] = "minet"

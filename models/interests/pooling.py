@@ -20,9 +20,11 @@ from models.slots import Interests, Together, Training, Widths
 
 @config
 class PoolingConfig:
-    """Attributes:
-    histories: which histories are read (`layers.histories.chosen`); None reads all.
-    matches: also count, per candidate, the entries that share its attributes (`layers.histories.matches`).
+    """The mean of each history.
+
+    Attributes:
+        histories: which histories are read (`layers.histories.chosen`); None reads all.
+        matches: also count, per candidate, the entries that share its attributes (`layers.histories.matches`).
     """
 
     kind: Literal["pooling"] = "pooling"

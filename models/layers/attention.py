@@ -1,6 +1,6 @@
 """Multi-head attention over histories (Vaswani et al. 2017, "Attention is all you need", Sec. 3.2).
 
-    # R feeds, N candidates, L history length, D width, H heads, K width of a head (D = H K)
+    # R feeds, N candidates, L history length, D width, J heads, K width of a head (D = J K)
     # G x S grid of candidates (`layers.grid`)
 
 Projections of keys have no bias: it would add the same to all scores of a query, and softmax does not see that.
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers.dropout import Dropout
 from models.layers.grid import Grid
 from models.layers.masked import masked_softmax
 from models.layers.mlp import he_uniform, plain_uniform
@@ -33,12 +34,12 @@ class SelfAttention(nn.Module):
         self.out_bias_D = nn.Parameter(torch.zeros(width))
 
     def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
-        query_RHLK, key_RHLK, value_RHLK = (
+        query_RJLK, key_RJLK, value_RJLK = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (values_RLD @ self.all_D3D).chunk(3, dim=2)
         )
-        # fused: the weights [R, H, L, L] are not written down; an all-padding history finds zeros
-        found_RHLK = F.scaled_dot_product_attention(query_RHLK, key_RHLK, value_RHLK, attn_mask=is_real_RL[:, None, None, :])
-        return found_RHLK.transpose(1, 2).flatten(2) @ self.out_DD + self.out_bias_D
+        # fused: the weights [R, J, L, L] are not written down; an all-padding history finds zeros
+        found_RJLK = F.scaled_dot_product_attention(query_RJLK, key_RJLK, value_RJLK, attn_mask=is_real_RL[:, None, None, :])
+        return found_RJLK.transpose(1, 2).flatten(2) @ self.out_DD + self.out_bias_D
 
 
 class TargetAttention(nn.Module):
@@ -64,23 +65,23 @@ class TargetAttention(nn.Module):
         self, query_ND: Tensor, values_RLD: Tensor, is_real_RL: Tensor, places: Grid, kept_GSL: Tensor | None = None
     ) -> Tensor:
         """Args: `kept_GSL` names entries that a candidate may attend to, bool; None is all."""
-        key_RHLK, value_RHLK = (self._by_head(part) for part in (values_RLD @ self.both_D2D).chunk(2, dim=2))
-        query_GHSK = self._by_head(places.lay(torch.addmm(self.query_bias_D, query_ND, self.query_DD)))
-        score_GHSL = query_GHSK @ places.of_feed(key_RHLK).transpose(2, 3) / math.sqrt(query_GHSK.shape[3])
+        key_RJLK, value_RJLK = (self._by_head(part) for part in (values_RLD @ self.both_D2D).chunk(2, dim=2))
+        query_GJSK = self._by_head(places.lay(torch.addmm(self.query_bias_D, query_ND, self.query_DD)))
+        score_GJSL = query_GJSK @ places.of_feed(key_RJLK).transpose(2, 3) / math.sqrt(query_GJSK.shape[3])
         seen_G1SL = places.of_feed(is_real_RL)[:, None, None, :]
         if kept_GSL is not None:
             seen_G1SL = seen_G1SL & kept_GSL.unsqueeze(1)
         if not self.itself:
-            found_GHSK = masked_softmax(score_GHSL, seen_G1SL) @ places.of_feed(value_RHLK)
+            found_GJSK = masked_softmax(score_GJSL, seen_G1SL) @ places.of_feed(value_RJLK)
         else:
-            own_key_GHSK, own_value_GHSK = (
+            own_key_GJSK, own_value_GJSK = (
                 self._by_head(part) for part in places.lay(query_ND @ self.both_D2D).chunk(2, dim=2)
             )
-            own_score_GHS1 = (query_GHSK * own_key_GHSK).sum(3, keepdim=True) / math.sqrt(query_GHSK.shape[3])
-            score_GHSM = torch.cat([score_GHSL, own_score_GHS1], dim=3)  # M = L + 1
-            weight_GHSM = masked_softmax(score_GHSM, F.pad(seen_G1SL, (0, 1), value=True))
-            found_GHSK = weight_GHSM[..., :-1] @ places.of_feed(value_RHLK) + weight_GHSM[..., -1:] * own_value_GHSK
-        return torch.addmm(self.out_bias_D, places.pick(found_GHSK.transpose(1, 2).flatten(2)), self.out_DD)
+            own_score_GJS1 = (query_GJSK * own_key_GJSK).sum(3, keepdim=True) / math.sqrt(query_GJSK.shape[3])
+            score_GJSM = torch.cat([score_GJSL, own_score_GJS1], dim=3)  # M = L + 1
+            weight_GJSM = masked_softmax(score_GJSM, F.pad(seen_G1SL, (0, 1), value=True))
+            found_GJSK = weight_GJSM[..., :-1] @ places.of_feed(value_RJLK) + weight_GJSM[..., -1:] * own_value_GJSK
+        return torch.addmm(self.out_bias_D, places.pick(found_GJSK.transpose(1, 2).flatten(2)), self.out_DD)
 
     def _by_head(self, x_RLD: Tensor) -> Tensor:
         return x_RLD.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -107,12 +108,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention, self.feed_forward = SelfAttention(width, heads), FeedForward(width, inner)
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-        self.dropout = dropout
+        self.dropouts = nn.ModuleList([Dropout(dropout), Dropout(dropout)])
 
-    def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
-        drop = lambda x: F.dropout(x, self.dropout, self.training)
-        values_RLD = self.norms[0](values_RLD + drop(self.attention(values_RLD, is_real_RL)))
-        return self.norms[1](values_RLD + drop(self.feed_forward(values_RLD)))
+    def forward(self, values_RLD: Tensor, is_real_RL: Tensor, rows_RL: Tensor | None = None) -> Tensor:
+        """Args: `rows_RL` as in `layers.dropout`; None drops nothing."""
+        attended_RLD = self.dropouts[0](self.attention(values_RLD, is_real_RL), rows_RL)
+        values_RLD = self.norms[0](values_RLD + attended_RLD)
+        return self.norms[1](values_RLD + self.dropouts[1](self.feed_forward(values_RLD), rows_RL))
 
 
 class Encoder(nn.Module):
@@ -132,11 +134,12 @@ class Encoder(nn.Module):
             nn.init.normal_(self.places.weight, std=0.01)
         self.blocks = nn.ModuleList([Block(width, heads, 4 * width, dropout) for _ in range(blocks)])
 
-    def forward(self, values_RLD: Tensor, is_real_RL: Tensor) -> Tensor:
+    def forward(self, values_RLD: Tensor, is_real_RL: Tensor, rows_RL: Tensor | None = None) -> Tensor:
+        """Args: `rows_RL` as in `layers.dropout`; None drops nothing."""
         if self.places is not None:
             longest = self.places.num_embeddings
             ago_RL = is_real_RL.sum(1, keepdim=True) - 1 - torch.arange(is_real_RL.shape[1], device=is_real_RL.device)
             values_RLD = values_RLD + self.places(ago_RL.clamp(0, longest - 1))
         for block in self.blocks:
-            values_RLD = block(values_RLD, is_real_RL)
+            values_RLD = block(values_RLD, is_real_RL, rows_RL)
         return values_RLD.masked_fill(~is_real_RL.unsqueeze(2), 0)

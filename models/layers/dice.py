@@ -34,8 +34,11 @@ class Dice(nn.Module):
 
 
 class _Dice(torch.autograd.Function):
-    """By hand, since it runs on every pair of a candidate and a history entry: half the passes over memory that autograd
-    makes of the formula, each over a piece that stays in cache."""
+    """`Dice` and its gradient, written by hand.
+
+    It runs on every pair of a candidate and a history entry, and makes half the passes over memory that autograd makes of
+    the formula, each over a piece that stays in cache.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_KA: Tensor, alpha_A: Tensor, shift_A: Tensor) -> Tensor:

@@ -3,6 +3,10 @@
 A draw is a hash of whose row it is and of how far training has come, so workers that share a batch draw what one worker
 would, and a resumed training draws what the undisturbed one would.
 
+Whoever draws at the same time takes another salt: couplings and weightings that of the target's place (0, 1, ...), `dien` and
+the slots of `stage` those below 0, `disentangled` 4, `learners.rebatching` 1000, `layers.unknown` 2000 and on, and
+`layers.dropout` 3000.
+
     # R feeds, N candidates, L places of a history
 """
 
@@ -21,38 +25,55 @@ def uniform_R(batch: FeedBatch, progress: float, salt: int) -> Tensor:
         progress: of training; another one draws anew.
         salt: tells apart what is drawn at the same time.
     """
-    return _uniform(_mixed(batch.user_R + _seed(progress, salt)))
+    return _uniform(_hash_R(batch, progress, salt))
 
 
 def uniform_N(batch: FeedBatch, progress: float, salt: int) -> Tensor:
     """As `uniform_R`, a number for every candidate, by its place in the feed."""
-    feed_N = batch.feed_of_candidate_N
-    place_N = torch.arange(len(feed_N), device=feed_N.device) - torch.searchsorted(feed_N, feed_N)
-    return _uniform(_mixed(_mixed(batch.user_R + _seed(progress, salt))[feed_N] + place_N))
+    return _uniform(hash_N(batch, progress, salt))
 
 
 def uniform_RL(batch: FeedBatch, places: int, progress: float, salt: int) -> Tensor:
     """As `uniform_R`, a number for every place of a feed's history."""
+    return _uniform(hash_RL(batch, places, progress, salt))
+
+
+def hash_N(batch: FeedBatch, progress: float, salt: int) -> Tensor:
+    """What `uniform_N` is made of: 64 well mixed bits for every candidate, int64."""
+    feed_N = batch.feed_of_candidate_N
+    place_N = torch.arange(len(feed_N), device=feed_N.device) - torch.searchsorted(feed_N, feed_N)
+    return mixed_in_place(_hash_R(batch, progress, salt)[feed_N] + place_N)
+
+
+def hash_RL(batch: FeedBatch, places: int, progress: float, salt: int) -> Tensor:
+    """What `uniform_RL` is made of: 64 well mixed bits for every place of a feed's history, int64."""
     place_L = torch.arange(places, device=batch.user_R.device)
-    return _uniform(_mixed(_mixed(batch.user_R + _seed(progress, salt)).unsqueeze(1) + place_L))
+    return mixed_in_place(_hash_R(batch, progress, salt).unsqueeze(1) + place_L)
+
+
+def mixed_in_place(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele, Lea, Flood 2014; Stafford's variant 13) on int64, whose products wrap."""
+    x += -0x61C8864680B583EB
+    x ^= _shifted(x, 30)
+    x *= -0x40A7B892E31B1A47
+    x ^= _shifted(x, 27)
+    x *= -0x6B2FB644ECCEEE15
+    x ^= _shifted(x, 31)
+    return x
+
+
+def _hash_R(batch: FeedBatch, progress: float, salt: int) -> Tensor:
+    return mixed_in_place(batch.user_R + _seed(progress, salt))
 
 
 def _seed(progress: float, salt: int) -> int:
     (bits,) = struct.unpack("<q", struct.pack("<d", progress))
-    return int(_mixed(torch.tensor(bits) + salt))
-
-
-def _mixed(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele, Lea, Flood 2014; Stafford's variant 13) on int64, whose products wrap."""
-    x = x + -0x61C8864680B583EB
-    x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
-    x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15
-    return x ^ _shifted(x, 31)
+    return int(mixed_in_place(torch.tensor(bits) + salt))
 
 
 def _shifted(x: Tensor, by: int) -> Tensor:
     """Logical shift to the right."""
-    return (x >> by) & ((1 << (64 - by)) - 1)
+    return (x >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def _uniform(x: Tensor) -> Tensor:

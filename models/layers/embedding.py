@@ -49,7 +49,7 @@ class HistoryWidths:
 
 @dataclass(frozen=True, kw_only=True)
 class InterestInputs:
-    """What an interest is told of what it will read.
+    """What an interest knows beforehand of what it will read.
 
     Attributes:
         fields: of `Embedded.feed` and `Embedded.candidate`.

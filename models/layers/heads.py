@@ -13,8 +13,9 @@ from models.schema import Schema
 
 
 class Heads(nn.Module):
-    """A vector [N, width] per target -> its output: a number [N], or [N, K] for K classes; at least float32, also under
-    autocast.
+    """A vector [N, width] per target -> its output: a number [N], or [N, K] for K classes.
+
+    Outputs are at least float32, also under autocast.
 
     Weights start uniform in +-1 / sqrt(width), biases at 0.
     """

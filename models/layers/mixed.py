@@ -10,10 +10,10 @@ ranker, is computed a fraction as often.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError
+from models.layers.dropout import Dropout
 from models.layers.mlp import MlpBank, he_uniform, plain_uniform
 from models.slots import Vectors, Widths
 
@@ -57,11 +57,11 @@ class MixedBank(nn.Module):
     def __init__(self, members: int, widths: Widths, hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.members = members
-        self.dropout = dropout
+        self.drop = Dropout(dropout)
         self.first = MixedLinear(widths, members * hidden[0], before_relu=True)
         self.rest = MlpBank(members, hidden[0], hidden[1:], dropout)
         self.width = self.rest.width
 
     def forward(self, vectors: Vectors) -> Tensor:
-        first = F.dropout(self.first(vectors).relu_(), self.dropout, self.training)
-        return self.rest(first.unflatten(1, (self.members, -1)).transpose(0, 1))
+        first = self.drop(self.first(vectors).relu_(), vectors.rows_N)
+        return self.rest(first.unflatten(1, (self.members, -1)).transpose(0, 1), vectors.rows_N)

@@ -1,6 +1,6 @@
 """Softmax gates over experts.
 
-# N rows, T targets, E experts, S experts of a target, C shared experts, X = T S + C, H width
+# N rows, T targets, E experts, O own experts of a target, C shared experts, X = T O + C, H width
 """
 
 import torch
@@ -13,12 +13,12 @@ def mixture(scores_NTE: Tensor, experts_NEH: Tensor) -> Tensor:
 
 
 def own_and_shared(scores_NTM: Tensor, experts_XNH: Tensor, specific: int) -> Tensor:
-    """[T, N, H]: for every target, its own S experts and the shared ones weighted by the softmax of its scores.
+    """[T, N, H]: for every target, its own O experts and the shared ones weighted by the softmax of its scores.
 
     Args:
-        scores_NTM: M = S + C, a target's own experts first.
+        scores_NTM: M = O + C, a target's own experts first.
         experts_XNH: a target's own experts side by side, target after target; then the C shared ones.
-        specific: S.
+        specific: O.
     """
     targets = scores_NTM.shape[1]
     weight_NTM = scores_NTM.softmax(2)

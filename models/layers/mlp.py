@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.layers.dropout import Dropout
 
 
 def he_uniform(*shape: int, inputs: int) -> nn.Parameter:
@@ -54,11 +55,13 @@ class MlpBank(nn.Module):
     def __init__(self, members: int, inputs: int, hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.width = hidden[-1] if hidden else inputs
-        self.dropout = dropout
         pairs = zip([inputs, *hidden], hidden, strict=False)
         self.layers = nn.ModuleList([LinearBank(members, below, above, before_relu=True) for below, above in pairs])
 
-    def forward(self, x_BNI: Tensor) -> Tensor:
-        for layer in self.layers:
-            x_BNI = F.dropout(layer(x_BNI).relu_(), self.dropout, self.training)
+        self.dropouts = nn.ModuleList([Dropout(dropout) for _ in hidden])
+
+    def forward(self, x_BNI: Tensor, rows_N: Tensor | None = None) -> Tensor:
+        """Args: `rows_N` as in `layers.dropout`; None drops nothing."""
+        for layer, drop in zip(self.layers, self.dropouts, strict=True):
+            x_BNI = drop(layer(x_BNI).relu_(), rows_N)
         return x_BNI

@@ -4,15 +4,15 @@
     # F/C summed width of the feed/candidate vectors in MixedLinear's manner
 
 Level c applies W * W_c (elementwise) and b + b_c. W_c starts at 1 and b_c at 0, so that all levels start alike. Rows come
-grouped by level, a tensor a level; a level without rows has an empty one.
+grouped by level, one tensor for each; that of a level without rows is empty.
 """
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers.dropout import Dropout
 from models.layers.mixed import MixedLinear
 from models.layers.mlp import LinearBank
 from models.slots import Vectors, Widths
@@ -29,6 +29,10 @@ class ByLevel:
         order_N = level_N.argsort(stable=True)
         self.rows = order_N.split(torch.bincount(level_N, minlength=levels).tolist())
         self._place_N = order_N.argsort()
+
+    def divided(self, values_N: Tensor | None) -> list[Tensor | None]:
+        """The values of each level's candidates; None for None."""
+        return [None if values_N is None else values_N.index_select(0, rows) for rows in self.rows]
 
     def together(self, groups: Sequence[Tensor]) -> Tensor:
         """[B, N, H] in the candidates' order, from [B, N_c, H] of each level."""
@@ -76,18 +80,20 @@ class StarMlpBank(nn.Module):
     def __init__(self, levels: int, members: int, inputs: int, hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.width = hidden[-1] if hidden else inputs
-        self.dropout = dropout
+        self.dropouts = nn.ModuleList([Dropout(dropout) for _ in hidden])
         pairs = list(zip([inputs, *hidden], hidden, strict=False))
         self.shared = nn.ModuleList([LinearBank(members, below, above, before_relu=True) for below, above in pairs])
         self.weights = nn.ParameterList([torch.ones(levels, members, below, above) for below, above in pairs])
         self.biases = nn.ParameterList([torch.zeros(levels, members, 1, above) for _, above in pairs])
 
-    def forward(self, groups: Sequence[Tensor]) -> list[Tensor]:
-        return [self._one(level, x_BNI) for level, x_BNI in enumerate(groups)]
+    def forward(self, groups: Sequence[Tensor], rows: Sequence[Tensor | None]) -> list[Tensor]:
+        """Args: `rows` as in `layers.dropout`, of the candidates of each level."""
+        return [self._one(level, x_BNI, rows_N) for level, (x_BNI, rows_N) in enumerate(zip(groups, rows, strict=True))]
 
-    def _one(self, level: int, x_BNI: Tensor) -> Tensor:
-        for shared, weight_CBIH, bias_CB1H in zip(self.shared, self.weights, self.biases, strict=True):
+    def _one(self, level: int, x_BNI: Tensor, rows_N: Tensor | None) -> Tensor:
+        layers = zip(self.shared, self.weights, self.biases, self.dropouts, strict=True)
+        for shared, weight_CBIH, bias_CB1H, drop in layers:
             weight_BIH = shared.weight_BIH * weight_CBIH[level]  # type: ignore[operator]  # mypy sees a plain Module
             x_BNH = torch.baddbmm(shared.bias_B1H + bias_CB1H[level], x_BNI, weight_BIH)  # type: ignore[operator]
-            x_BNI = F.dropout(x_BNH.relu_(), self.dropout, self.training)
+            x_BNI = drop(x_BNH.relu_(), rows_N)
         return x_BNI

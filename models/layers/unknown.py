@@ -9,24 +9,23 @@ them. Hiding a share of the known ids in training shows the model what it will m
 
 from dataclasses import replace
 
-import torch
-
 from models.batch import FeedBatch
+from models.layers.draws import uniform_N
 from models.schema import Schema, Vocabulary
 
+SALT = 2000  # of the first field's draws, see `layers.draws`
 
-def with_hidden_ids(batch: FeedBatch, schema: Schema, share: float) -> FeedBatch:
+
+def with_hidden_ids(batch: FeedBatch, schema: Schema, share: float, progress: float) -> FeedBatch:
     """The batch with a random `share` of the candidates' vocabulary rows set to 0, each field on its own.
 
-    Histories, bins, hashes and numbers stay: what a user has done is known, and a hash knows no new ids.
+    Histories, bins, hashes and numbers stay: what a user has done is known, and a hash knows no new ids. Draws belong to
+    the candidate (`layers.draws`).
     """
     if share == 0:
         return batch
     hidden = dict(batch.candidate)
-    for field in schema.fields_of("candidate"):
+    for place, field in enumerate(schema.fields_of("candidate")):
         if isinstance(field.encoding, Vocabulary):
-            rows_N = hidden[field.name]
-            # drawn on the CPU, whose generator a checkpoint holds
-            keep_N = torch.rand(rows_N.shape).ge(share).to(rows_N.device)
-            hidden[field.name] = rows_N * keep_N
+            hidden[field.name] = hidden[field.name] * (uniform_N(batch, progress, SALT + place) >= share)
     return replace(batch, candidate=hidden)

@@ -1,7 +1,7 @@
 """Adaptive multi-task training (Zhang et al. 2023, "Cross-domain disentangled learning for e-commerce live streaming
 recommendation", eLiveRec, Sec. IV-D, Eq. 14-15): auxiliary targets are weighed by how well they agree with a primary one.
 
-    # K targets in training, the primary first; J = K - 1 auxiliary ones; S gradients, one a target and one of the rest
+    # K targets in training, the primary first; J = K - 1 auxiliary ones; Q gradients, one for each target and one for the rest
     # P numbers of all dense parameters, U different table rows of a step, D width of a table
 
 A step minimises L_rec + sum_k w_k L_k + L_reg with
@@ -25,15 +25,15 @@ the equation says: dL / dw_k = L_k.
 With `every` above 1 gradients are compared in one step of that many; the steps between keep the weights of the last and make
 one backward pass in all.
 
-Where we differ: a sigmoid keeps w in (0, 1), where the paper says nothing; one MLP for all auxiliary targets with an
-embedding each, since an MLP each would make that embedding a bias; log(1 + L), for a squared error can be thousands of
-times a cross-entropy and would leave no slope of the sigmoid. L_reg keeps the weights it has.
+Where we differ: a sigmoid keeps w in (0, 1), where the paper says nothing. There is one MLP for all auxiliary targets, with an
+embedding of each, since in an MLP of its own a target's embedding would be a bias. It reads log(1 + L), since a squared error
+can be thousands of times a cross-entropy and would leave the sigmoid no slope. L_reg keeps the weights it has.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,27 +41,27 @@ from torch import Tensor, nn
 from models.batch import FeedBatch
 from models.config import ConfigError, config
 from models.layers.tables import TableSet
-from models.learners.share import Share, Totals, Workers, part_of_mean
-from models.learners.world import World
+from models.learners.distributed import DistributedRanker, Shard, Totals, part_of_mean
+from models.learners.workers import WorkerGroup
 from models.optim import OptimiserConfig, Optimisers
+from models.ranker import Ranker
 from models.schema import Schema
-
-if TYPE_CHECKING:
-    from models.ranker import Ranker
 
 REST = "rest"  # of the loss: penalties, and losses that compare rows
 
 
 @config
 class AdaptiveConfig:
-    """Attributes:
-    primary: the target that the others are to help; None takes the first trained one without parents.
-    mode: how the weighting net learns, see the head of this file.
-    hidden: units of its hidden layer.
-    type_width: of a target's embedding in it.
-    rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100
-        of them at 1e-3 move a weight by .01, at 5e-2 by up to .5.
-    every: steps from one comparison of gradients to the next; the paper's is 1.
+    """Which target the others are to help, and the net that weighs them.
+
+    Attributes:
+        primary: the target that the others are to help; None takes the first trained one without parents.
+        mode: how the weighting net learns, see the head of this file.
+        hidden: units of its hidden layer.
+        type_width: of a target's embedding in it.
+        rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100
+            of them at 1e-3 move a weight by .01, at 5e-2 by up to .5.
+        every: steps from one comparison of gradients to the next; the paper's is 1.
     """
 
     kind: Literal["adaptive"] = "adaptive"
@@ -94,14 +94,14 @@ class Adaptive:
 
     scheduled = False
     at_rest = True
-    is_itself = True
+    is_selectable = True
 
     def __init__(
-        self, ranker: "Ranker", schema: Schema, config: AdaptiveConfig, optimiser: OptimiserConfig, world: World
+        self, ranker: Ranker, schema: Schema, config: AdaptiveConfig, optimiser: OptimiserConfig, group: WorkerGroup
     ) -> None:
-        self.workers = Workers(ranker, schema, world)
-        self.dense = self.workers.dense
-        self.optimisers = Optimisers(optimiser, self.dense, self.workers.table_weights())
+        self.distributed = DistributedRanker(ranker, schema, group)
+        self.dense = self.distributed.dense
+        self.optimisers = Optimisers(optimiser, self.dense, self.distributed.table_weights())
         self.mode = config.mode
         self.look_ahead_rate = optimiser.dense.rate
         primary = _primary(config.primary, schema, ranker.trained)
@@ -115,34 +115,34 @@ class Adaptive:
         self.every = config.every
         self.steps = 0
         self.weights = [0.5] * len(self.auxiliary)
-        self._told: dict[str, float] = {}
+        self._diagnostics: dict[str, float] = {}
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
         """One optimisation step of ranker and weighting net; all workers take part.
 
         Args, Returns, Raises: as `joint.Joint.step`.
         """
-        share = self.workers.forward(batch, progress)
-        totals, compared_MW = self.workers.totals(share)
+        shard = self.distributed.forward(batch, progress)
+        totals, compared_MW = self.distributed.totals(shard)
         if not any(count > 0 for _, count in totals.values()):
             return totals
         if self.steps % self.every == 0:
-            losses_K, dense_SP, rows = self._gradients(share, totals, compared_MW)
-            self._learn(self._agreement(losses_K, dense_SP, rows))
-            places = dense_SP.new_tensor(self._places())
-            combined_P = (dense_SP * places.unsqueeze(1)).sum(0)
-            combined = {name: (ids_U, (rows_USD * places.view(1, -1, 1)).sum(1)) for name, (ids_U, rows_USD) in rows.items()}
+            losses_K, dense_QP, rows = self._gradients(shard, totals, compared_MW)
+            self._learn(self._agreement(losses_K, dense_QP, rows))
+            places = dense_QP.new_tensor(self._places())
+            combined_P = (dense_QP * places.unsqueeze(1)).sum(0)
+            combined = {name: (ids_U, (rows_UQD * places.view(1, -1, 1)).sum(1)) for name, (ids_U, rows_UQD) in rows.items()}
         else:
-            combined_P, combined = self._combined(share, totals, compared_MW)
+            combined_P, combined = self._combined(shard, totals, compared_MW)
         for parameter, part in zip(self.dense, combined_P.split([each.numel() for each in self.dense]), strict=True):
             parameter.grad = part.view_as(parameter)
         self.optimisers.step(combined)
         self.steps += 1
         return totals
 
-    def told(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float]:
         """`weight.<target>` and `cosine.<target>` of every auxiliary target at the last comparison."""
-        return dict(self._told)
+        return dict(self._diagnostics)
 
     def state_dict(self) -> dict[str, Any]:
         """Of optimisers and weighting net; the ranker's weights are saved with the ranker."""
@@ -163,85 +163,86 @@ class Adaptive:
             each["step"] = each["step"].cpu()  # checkpoints are loaded to the ranker's device, which Adam leaves as it is
 
     def _gradients(
-        self, share: Share, totals: Totals, compared_MW: Tensor | None
+        self, shard: Shard, totals: Totals, compared_MW: Tensor | None
     ) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """Over all workers: mean losses [K]; gradients of dense parameters [S, P]; by table set, different rows [U] and their
-        gradients [U, S, D].
+        """Over all workers: mean losses [K]; gradients of dense parameters [Q, P]; by table set, different rows [U] and their
+        gradients [U, Q, D].
         """
         sizes = [parameter.numel() for parameter in self.dense]
-        tables = self.workers.tables
+        tables = self.distributed.tables
         loss_K = self.dense[0].new_zeros(len(self.trained))
-        dense_SP = self.dense[0].new_zeros(len(self.parts), sum(sizes))
+        dense_QP = self.dense[0].new_zeros(len(self.parts), sum(sizes))
         rows: dict[str, list[Tensor]] = {name: [] for name in tables}
-        if share.batch is not None:
-            gathered = [share.gathered[each].rows_UD for each in tables.values()]
+        if shard.batch is not None:
+            gathered = [shard.gathered[each].rows_UD for each in tables.values()]
             for index, part in enumerate(self.parts):
-                outputs, slopes = self._objective(part, share, totals, compared_MW)
+                outputs, slopes = self._objective(part, shard, totals, compared_MW)
                 if part != REST:
                     loss_K[index] = outputs[0].detach()
                 is_last = index == len(self.parts) - 1
                 found = _grad(outputs, slopes, [*self.dense, *gathered], retain=not is_last)
-                torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_SP[index])
+                torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_QP[index])
                 for mine, gradient_UD in zip(rows.values(), found[len(sizes) :], strict=True):
                     mine.append(gradient_UD)
-        loss_K, dense_SP = self.workers.sum_dense([loss_K, dense_SP])
-        return loss_K, dense_SP, {name: self._sum_rows(tables[name], share, mine) for name, mine in rows.items()}
+        loss_K, dense_QP = self.distributed.sum_dense([loss_K, dense_QP])
+        return loss_K, dense_QP, {name: self._sum_rows(tables[name], shard, mine) for name, mine in rows.items()}
 
     def _combined(
-        self, share: Share, totals: Totals, compared_MW: Tensor | None
+        self, shard: Shard, totals: Totals, compared_MW: Tensor | None
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """Over all workers, weighted as in the last comparison: gradients of dense parameters [P]; by table set, different rows
         [U] and their gradients [U, D].
         """
         sizes = [parameter.numel() for parameter in self.dense]
-        tables = self.workers.tables
+        tables = self.distributed.tables
         dense_P = self.dense[0].new_zeros(sum(sizes))
         rows: list[Tensor | None] = [None] * len(tables)
-        if share.batch is not None:
+        if shard.batch is not None:
             outputs: list[Tensor] = []
             slopes: list[Tensor | None] = []
             for part, weight in zip(self.parts, self._places(), strict=True):
-                of_part, slopes_of_part = self._objective(part, share, totals, compared_MW)
+                of_part, slopes_of_part = self._objective(part, shard, totals, compared_MW)
                 outputs += [output * weight for output in of_part] if part != REST else of_part
                 slopes += slopes_of_part
-            gathered = [share.gathered[each].rows_UD for each in tables.values()]
+            gathered = [shard.gathered[each].rows_UD for each in tables.values()]
             found = _grad(outputs, slopes, [*self.dense, *gathered], retain=False)
             torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_P)
             rows = [*found[len(sizes) :]]
-        (dense_P,) = self.workers.sum_dense([dense_P])
-        each_row = zip(tables.items(), rows, strict=True)
-        return dense_P, {
-            name: self.workers.sum_rows(each, share.gathered.get(each), gradient_UD) for (name, each), gradient_UD in each_row
+        (dense_P,) = self.distributed.sum_dense([dense_P])
+        summed = {
+            name: self.distributed.sum_rows(each, shard.gathered.get(each), gradient_UD)
+            for (name, each), gradient_UD in zip(tables.items(), rows, strict=True)
         }
+        return dense_P, summed
 
     def _places(self) -> list[float]:
         """Weight of every part."""
         return [1.0, *self.weights, *([1.0] if REST in self.parts else [])]
 
     def _objective(
-        self, part: str, share: Share, totals: Totals, compared_MW: Tensor | None
+        self, part: str, shard: Shard, totals: Totals, compared_MW: Tensor | None
     ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """What to differentiate for this worker's share of a part of the loss, and the slopes of what is no scalar."""
-        assert share.weights is not None
+        """What to differentiate for this shard's share of a part of the loss, and the slopes of what is no scalar."""
+        assert shard.weights is not None
         if part != REST:
-            weight = share.weights.targets[part]
-            return [part_of_mean(share, totals, part, weight if isinstance(weight, Tensor) else 1.0)], [None]
-        outputs = [part_of_mean(share, totals, name, 1.0) for name in self.workers.ranker.penalties]
+            weight = shard.weights.targets[part]
+            return [part_of_mean(shard, totals, part, weight if isinstance(weight, Tensor) else 1.0)], [None]
+        outputs = [part_of_mean(shard, totals, name, 1.0) for name in self.distributed.ranker.penalties]
         slopes: list[Tensor | None] = [None] * len(outputs)
-        if share.compared is not None and compared_MW is not None:
-            outputs.append(share.compared.rows_MW)
-            slopes.append(compared_MW.to(share.compared.rows_MW.dtype))
+        if shard.compared is not None and compared_MW is not None:
+            outputs.append(shard.compared.rows_MW)
+            slopes.append(compared_MW.to(shard.compared.rows_MW.dtype))
         return outputs, slopes
 
-    def _sum_rows(self, tables: TableSet, share: Share, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _sum_rows(self, tables: TableSet, shard: Shard, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
         beside = torch.cat(gradients, dim=1) if gradients else tables.weight.new_zeros(0, len(self.parts) * tables.width)
-        ids_U, summed = self.workers.sum_rows(tables, share.gathered.get(tables), beside)
+        ids_U, summed = self.distributed.sum_rows(tables, shard.gathered.get(tables), beside)
         return ids_U, summed.unflatten(1, (len(self.parts), tables.width))
 
-    def _agreement(self, loss_K: Tensor, dense_SP: Tensor, rows: Mapping[str, tuple[Tensor, Tensor]]) -> "Agreement":
-        products_KK = torch.zeros(2, len(self.trained), dtype=torch.float64, device=dense_SP.device)
-        for gradient_SE in (dense_SP, *(rows_USD.transpose(0, 1).flatten(1) for _, rows_USD in rows.values())):
-            gradient_KE = gradient_SE[: len(self.trained)]
+    def _agreement(self, loss_K: Tensor, dense_QP: Tensor, rows: Mapping[str, tuple[Tensor, Tensor]]) -> "Agreement":
+        products_KK = torch.zeros(2, len(self.trained), dtype=torch.float64, device=dense_QP.device)
+        for gradient_QE in (dense_QP, *(rows_UQD.transpose(0, 1).flatten(1) for _, rows_UQD in rows.values())):
+            gradient_KE = gradient_QE[: len(self.trained)]
             primary_E, auxiliary_JE = gradient_KE[0], gradient_KE[1:]
             is_shared_E = (primary_E != 0) & (auxiliary_JE != 0).any(0)
             shared_KE = gradient_KE * is_shared_E
@@ -264,7 +265,7 @@ class Adaptive:
         self.net_optimiser.step()
         self.weights = weight_J.tolist()
         for name, weight, cosine in zip(self.auxiliary, self.weights, agreement.cosine_J.tolist(), strict=True):
-            self._told |= {f"weight.{name}": weight, f"cosine.{name}": cosine}
+            self._diagnostics |= {f"weight.{name}": weight, f"cosine.{name}": cosine}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ Training is cut into N rounds (the paper's iterations). In round i = 1..N, with 
 Level c predicts with W + V_c, which is what its ranker holds at the end of every round ("at rest"); V_c starts at 0.
 
 A round's last k joint batches are those of 3., its others those of 1., so every feed is read once an epoch. Sample sizes become
-numbers of steps in `learners.pools`. Rounds never reach over an epoch's end, so that validation finds the ranker at rest.
+numbers of steps in `learners.rebatching`. Rounds never reach over an epoch's end, so that validation finds the ranker at rest.
 
 What the paper leaves open. Steps are the optimiser's (its experiments say Adam): each level keeps one for 1. and one for 3.,
 which live as long as the training; (1 - a) b_c multiplies the rate, and weight decay of 3. pulls at W + V_c. A level's own
@@ -22,17 +22,17 @@ part with `specific: all` is a copy of everything, tables included. With `dense`
 owns: every step of 1. moves its rows at a times the rate, and 3. leaves them alone. V_c learns from the level's candidates as
 they come in the joint batches.
 
-Variants (Table 3): `shared: false` trains one model a level, from the start, with no adaptor, since nothing is to be balanced
-with. `specific: none` is Reptile; all of a round is 1. `hardness: false` sets b_c to 1, which also makes steps C times as long
-in the mean. `adaptor: false` sets both a and 1 - a to 1. `sampling`: `natural` (all candidates: MLIR), `over` (levels
-repeated up to the largest), `under` (cut down to the smallest).
+Variants (Table 3): `shared: false` trains a model for each level from the start, with no adaptor, since there is nothing to
+balance it with. `specific: none` is Reptile; all of a round is 1. `hardness: false` sets b_c to 1, which also makes steps C
+times as long in the mean. `adaptor: false` sets both a and 1 - a to 1. `sampling`: `natural` (all candidates: MLIR), `over`
+(levels repeated up to the largest), `under` (cut down to the smallest).
 
 With several workers every step is that of the joint batch. `inner: local` sums nothing over workers in 1.: each worker goes
 its own way from W, on its own candidates and with optimisers that start anew, and 2. takes the mean of their ways weighted by
 how many candidates they kept; so workers talk once a round instead of once a step.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,32 +40,33 @@ from torch.nn.utils import get_total_norm
 
 from models.batch import FeedBatch
 from models.config import ConfigError, config
-from models.learners.pools import Pools, keeps
-from models.learners.share import Rows, Totals, Workers, added, gradients
-from models.learners.span import Span, least_filled
-from models.learners.world import Solo, World
+from models.learners.distributed import DistributedRanker, Rows, Totals, add_totals, gradients
+from models.learners.rebatching import Rebatcher, draw_kept
+from models.learners.schedule import Schedule, least_filled
+from models.learners.workers import SingleWorker, WorkerGroup
+from models.leveled import Leveled
 from models.optim import OptimiserConfig, Optimisers
 from models.schema import Schema
-
-if TYPE_CHECKING:
-    from models.leveled import Leveled
 
 Sampling = Literal["curriculum", "natural", "over", "under"]
 
 
 @config
 class CmlirConfig:
-    """Attributes:
-    rounds_per_epoch: the paper's 25 iterations are 5 in each of 5 epochs. Fewer where an epoch has no k + 1 batches for each.
-    eta: exponent of the adaptor.
-    step_size: of Reptile at the start, which the adaptor anneals.
-    specific_steps: k; a round has one step of 1. at least.
-    specific: what levels have of their own: everything, all but embedding tables, or nothing.
-    shared: whether there are shared weights.
-    sampling: how many of a level's candidates shared weights learn from.
-    hardness: whether b_c depends on the gradients.
-    adaptor: whether a falls over the rounds.
-    inner: whether workers sum gradients in every step of 1., or their ways once a round.
+    """The curriculum of shared weights, and what levels have of their own; see the head of this file.
+
+    Attributes:
+        rounds_per_epoch: the paper's 25 iterations are 5 in each of 5 epochs. There are fewer where an epoch does not have
+            k + 1 batches for each.
+        eta: exponent of the adaptor.
+        step_size: of Reptile at the start, which the adaptor anneals.
+        specific_steps: k; a round has one step of 1. at least.
+        specific: what levels have of their own: everything, all but embedding tables, or nothing.
+        shared: whether there are shared weights.
+        sampling: how many of a level's candidates shared weights learn from.
+        hardness: whether b_c depends on the gradients.
+        adaptor: whether a falls over the rounds.
+        inner: whether workers sum gradients in every step of 1., or their ways once a round.
     """
 
     kind: Literal["cmlir"] = "cmlir"
@@ -89,7 +90,7 @@ class CmlirConfig:
             )
         if not self.shared and self.specific != "all":
             raise ValueError(
-                f"cmlir without shared weights has one whole model a level, so it needs specific: all, got {self.specific}."
+                f"cmlir without shared weights has a whole model for every level, so needs specific: all, got {self.specific}."
             )
         if self.inner == "local" and self.specific == "dense":
             raise ValueError(
@@ -109,26 +110,33 @@ class Cmlir:
     """
 
     scheduled = True
-    is_itself = True
+    is_selectable = True
 
     def __init__(
-        self, ranker: "Leveled", schema: Schema, config: CmlirConfig, optimiser: OptimiserConfig, world: World, span: Span
+        self,
+        ranker: Leveled,
+        schema: Schema,
+        config: CmlirConfig,
+        optimiser: OptimiserConfig,
+        group: WorkerGroup,
+        schedule: Schedule,
     ) -> None:
-        if not least_filled(span.candidates_of_level):
+        if not least_filled(schedule.candidates_of_level):
             raise ConfigError("cmlir divides candidates by level, but the training data have none.")
-        self.config, self.optimiser, self.world, self.span = config, optimiser, world, span
+        self.config, self.optimiser, self.group, self.schedule = config, optimiser, group, schedule
         self.names = schema.levels.names
         has_own, ties_tables = config.specific != "none", config.specific == "dense"
-        self.rounds = span.rounds(config.rounds_per_epoch, least=1 + (config.specific_steps if has_own else 0))
-        self.workers = [Workers(each, schema, world) for each in ranker.rankers]
+        self.rounds = schedule.rounds(config.rounds_per_epoch, least=1 + (config.specific_steps if has_own else 0))
+        self.distributed = [DistributedRanker(each, schema, group) for each in ranker.rankers]
         is_local = config.inner == "local"
-        self.inner_workers = [Workers(each, schema, Solo()) for each in ranker.rankers] if is_local else self.workers
+        inner_group = SingleWorker() if is_local else group
+        self.inner_distributed = [DistributedRanker(each, schema, inner_group) for each in ranker.rankers]
         self.inner = self._inner_optimisers()
         self.own = [
             Optimisers(optimiser, each.dense, {} if ties_tables else each.table_weights())
-            for each in (self.workers if has_own else ())
+            for each in (self.distributed if has_own else ())
         ]
-        self.parts = [_part(each, tables=not ties_tables) for each in self.workers]
+        self.parts = [_part(each, tables=not ties_tables) for each in self.distributed]
         self.shared = [part.clone() for part in self.parts[0]]
         # V_c while shared weights are trained, and the rows [U] that it is of
         self.differences: list[list[tuple[Tensor | None, Tensor]]] = []
@@ -137,14 +145,14 @@ class Cmlir:
         self.moved = self._no_rows(ties_tables)
         self.own_rows = [self._no_rows(ties_tables) for _ in self.own]
         self.at_rest = True
-        self.pools = Pools(len(self.names), Solo() if is_local else world, self.shared[0].device)
+        self.rebatcher = Rebatcher(len(self.names), inner_group, self.shared[0].device)
         self.kept = 0  # candidates of this round that this worker has trained shared weights on
         self.steps = 0
         self.round = 0  # places in `rounds`, so one less than i
-        self._told: dict[str, float] = {}
+        self._diagnostics: dict[str, float] = {}
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
-        """Takes in one joint batch; all workers take part. It need not bring about a step of the optimisers.
+        """Takes in one joint batch; all workers take part. It does not always lead to a step of the optimisers.
 
         Args, Raises: as `joint.Joint.step`; and ValueError if the training is over.
 
@@ -152,7 +160,7 @@ class Cmlir:
             Totals as `joint.Joint.step`, of all steps that were made; empty without any.
         """
         if self.round == len(self.rounds):
-            raise ValueError(f"cmlir was to train for {self.steps} joint batches, and has had them.")
+            raise ValueError(f"cmlir was to train for {self.steps} joint batches, and has had all of them.")
         now = self.rounds[self.round]
         first_own = now.end - self._own_steps(now.end - now.start)
         if self.steps < first_own:
@@ -166,28 +174,28 @@ class Cmlir:
         self.steps += 1
         if self.steps == now.end:
             self.round += 1
-            self._told |= {f"norm.{name}": norm for name, norm in zip(self.names, self._norms(), strict=True)}
+            self._diagnostics |= {f"norm.{name}": norm for name, norm in zip(self.names, self._norms(), strict=True)}
         return totals
 
-    def told(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float]:
         """`alpha` (a) of the last Reptile step; by level `hardness.<level>` (b_c) of the last step on V_c, and `norm.<level>`
         (|V_c|) at the end of the last round.
         """
-        return dict(self._told)
+        return dict(self._diagnostics)
 
     def alpha(self, round: int) -> float:
         """Step size a of the shared weights in round i = 1..N."""
         return self.config.step_size * (1 - (round / len(self.rounds)) ** self.config.eta) if self.config.adaptor else 1.0
 
     def kept_of_level(self, round: int) -> list[float]:
-        """Share of its candidates that a level keeps in round i, 0 being before the first."""
+        """The share of its candidates that each level keeps in round i = 1..N."""
         exponents = {"curriculum": round / len(self.rounds), "under": 1.0, "natural": 0.0, "over": 0.0}
-        least, exponent = least_filled(self.span.candidates_of_level), exponents[self.config.sampling]
-        return [(least / count) ** exponent if count else 1.0 for count in self.span.candidates_of_level]
+        least, exponent = least_filled(self.schedule.candidates_of_level), exponents[self.config.sampling]
+        return [(least / count) ** exponent if count else 1.0 for count in self.schedule.candidates_of_level]
 
     def repeats_of_level(self) -> list[float]:
-        """How often a level's candidates count."""
-        counts = self.span.candidates_of_level
+        """How often the candidates of each level count."""
+        counts = self.schedule.candidates_of_level
         return [max(counts) / count if self.config.sampling == "over" and count else 1.0 for count in counts]
 
     def state_dict(self) -> dict[str, Any]:
@@ -206,11 +214,11 @@ class Cmlir:
             "inner": [each.state_dict() for each in self.inner] if self.config.inner == "synchronous" else [],
             "own": [each.state_dict() for each in self.own],
             "own_rows": self.own_rows,
-            "told": self._told,
+            "diagnostics": self._diagnostics,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.round, self._told = state["steps"], state["round"], dict(state["told"])
+        self.steps, self.round, self._diagnostics = state["steps"], state["round"], dict(state["diagnostics"])
         for mine, saved in zip(self.shared, state["shared"], strict=True):
             mine.copy_(saved)
         for mine, saved in zip(
@@ -228,16 +236,16 @@ class Cmlir:
         return min(self.config.specific_steps, length - 1) if self.own else 0
 
     def _inner_optimisers(self) -> list[Optimisers]:
-        """One a level; tables that there are only once have one optimiser."""
+        """One for each level; where all levels share their tables, these have one optimiser between them."""
         made: list[Optimisers] = []
-        for workers in self.inner_workers:
+        for distributed in self.inner_distributed:
             beside = made[0] if made and self.config.specific == "dense" else None
-            made.append(Optimisers(self.optimiser, workers.dense, workers.table_weights(), beside))
+            made.append(Optimisers(self.optimiser, distributed.dense, distributed.table_weights(), beside))
         return made
 
     def _no_rows(self, ties_tables: bool) -> dict[str, Tensor]:
-        """By table of which levels have copies, for every row whether it is meant: none yet."""
-        tables = {} if ties_tables else self.workers[0].table_weights()
+        """A mask over the rows of each table that levels have copies of, by its name; no row is marked yet."""
+        tables = {} if ties_tables else self.distributed[0].table_weights()
         return {name: torch.zeros(len(weight), dtype=torch.bool, device=weight.device) for name, weight in tables.items()}
 
     @torch.no_grad()
@@ -258,14 +266,14 @@ class Cmlir:
     def _shared_step(self, batch: FeedBatch | None, progress: float, *, is_last: bool) -> Totals:
         """Steps of the levels that are due; in a round's last, of all that have any candidates left."""
         round = self.round + 1
-        keep_N = None if batch is None else keeps(batch, self.kept_of_level(round), progress)
-        due = self.pools.add(batch, keep_N, self.repeats_of_level())
+        keep_N = None if batch is None else draw_kept(batch, self.kept_of_level(round), progress)
+        due = self.rebatcher.add(batch, keep_N, self.repeats_of_level())
         totals: Totals = {}
-        for level in self.pools.left() if is_last else due:
-            pooled = self.pools.take(level)
-            self.kept += 0 if pooled is None else pooled.candidates
-            found, rows = gradients(self.inner_workers[level], pooled, progress)
-            totals = added(totals, found)
+        for level in self.rebatcher.filled() if is_last else due:
+            own = self.rebatcher.take(level)
+            self.kept += 0 if own is None else own.candidates
+            found, rows = gradients(self.inner_distributed[level], own, progress)
+            totals = add_totals(totals, found)
             if rows is not None:
                 _mark(self.moved, rows)
                 self.inner[level].step(rows, table_scale=self.alpha(round) if self.config.specific == "dense" else 1.0)
@@ -279,13 +287,13 @@ class Cmlir:
         is_local = self.config.inner == "local"
         for is_moved in self.moved.values() if is_local else ():
             workers_that_moved = is_moved.int()
-            self.world.sum_(workers_that_moved)
+            self.group.sum_(workers_that_moved)
             is_moved.copy_(workers_that_moved > 0)
         for place, (ids_U, shared) in enumerate(zip(self._ids(self.moved), self.shared, strict=True)):
             start = _taken(shared, ids_U)
             way = torch.stack([_taken(part[place], ids_U) - start for part in self.parts]).mean(0) * share
             if is_local:
-                self.world.sum_(way)
+                self.group.sum_(way)
             reached = start.add(way, alpha=alpha)
             for weights in (shared, *(part[place] for part in self.parts)):
                 _put(weights, ids_U, reached)
@@ -295,14 +303,14 @@ class Cmlir:
         for is_moved in self.moved.values():
             is_moved.fill_(False)
         self.differences, self.kept, self.at_rest = [], 0, True
-        self._told["alpha"] = alpha
+        self._diagnostics["alpha"] = alpha
 
     def _share_of_round(self) -> float:
-        """What this worker's way counts among those of all."""
+        """The weight of this worker's way in the mean over all workers."""
         if self.config.inner == "synchronous":
             return 1.0
         kept = torch.tensor(self.kept, dtype=torch.float64, device=self.shared[0].device)
-        self.world.sum_(kept)
+        self.group.sum_(kept)
         return self.kept / max(1.0, kept.item())
 
     def _own_step(self, batch: FeedBatch | None, progress: float) -> Totals:
@@ -310,14 +318,14 @@ class Cmlir:
         totals: Totals = {}
         rows_of_level: dict[int, Rows] = {}
         norms = [0.0] * len(self.names)
-        for level, workers in enumerate(self.workers):
-            found, rows = gradients(workers, _of_level(batch, level), progress)
-            totals = added(totals, found)
+        for level, distributed in enumerate(self.distributed):
+            found, rows = gradients(distributed, _of_level(batch, level), progress)
+            totals = add_totals(totals, found)
             if rows is not None:
                 rows_of_level[level] = rows if self.config.specific == "all" else {}
                 of_rows = [gradient_UD for _, gradient_UD in rows_of_level[level].values()]
                 norms[level] = float(
-                    get_total_norm([*(each.grad for each in workers.dense if each.grad is not None), *of_rows])
+                    get_total_norm([*(each.grad for each in distributed.dense if each.grad is not None), *of_rows])
                 )
         alpha = self.alpha(self.round + 1)
         scale = 1 - alpha if self.config.adaptor and self.config.shared else 1.0
@@ -325,7 +333,7 @@ class Cmlir:
             _mark(self.own_rows[level], rows)
             hardness = norms[level] / (sum(norms) or 1.0) if self.config.hardness else 1.0
             self.own[level].step(rows, scale * hardness, scale * hardness)
-            self._told[f"hardness.{self.names[level]}"] = hardness
+            self._diagnostics[f"hardness.{self.names[level]}"] = hardness
         return totals
 
     @torch.no_grad()
@@ -340,13 +348,13 @@ class Cmlir:
         return norms
 
     def _ids(self, rows: dict[str, Tensor]) -> list[Tensor | None]:
-        """By place in `shared`: the rows [U] that are meant of a table; None, which is all, of other parameters."""
-        return [*(None for _ in self.workers[0].dense), *(is_meant.nonzero().squeeze(1) for is_meant in rows.values())]
+        """By place in `shared`: the marked rows [U] of a table; None for other parameters, of which all is meant."""
+        return [*(None for _ in self.distributed[0].dense), *(is_meant.nonzero().squeeze(1) for is_meant in rows.values())]
 
 
-def _part(workers: Workers, *, tables: bool) -> list[Tensor]:
-    """What is to be shared or a level's own of its ranker."""
-    return [*(parameter.detach() for parameter in workers.dense), *(workers.table_weights().values() if tables else ())]
+def _part(distributed: DistributedRanker, *, tables: bool) -> list[Tensor]:
+    """The parameters of a level's ranker that are divided into shared ones and the level's own."""
+    return [*(parameter.detach() for parameter in distributed.dense), *(distributed.table_weights().values() if tables else ())]
 
 
 def _of_level(batch: FeedBatch | None, level: int) -> FeedBatch | None:
@@ -370,7 +378,7 @@ def _put(weights: Tensor, ids_U: Tensor | None, values: Tensor) -> None:
 
 
 def _mark(rows: dict[str, Tensor], touched: Rows) -> None:
-    """Says of the touched rows that they are meant, in the tables that are there."""
+    """Marks the touched rows in the masks that there are."""
     for name, is_meant in rows.items():
         if name in touched:
             is_meant.index_fill_(0, touched[name][0], True)

@@ -1,18 +1,19 @@
-"""A common ranker, then one a level made of it (FT and FT (Balanced) of Yu et al. 2023, "Curriculum multi-level learning for
-imbalanced live-stream recommendation", Sec. 5): what CMLIR is measured against.
+"""A common ranker, and then one for each level made of it (FT and FT (Balanced) of Yu et al. 2023, "Curriculum multi-level
+learning for imbalanced live-stream recommendation", Sec. 5): what CMLIR is measured against.
 
 The first part of the training is joint training of one ranker, on all candidates or on as many of each level as the smallest
 has. Then every level goes on from its weights, on the level's candidates alone and with an optimiser that starts anew.
 
 What the paper leaves open. `pretraining` is the first part's share of the joint batches, in whole rounds. Levels take steps on
-batches of one size, so as many as their candidates are worth (`learners.pools`), as in CMLIR. With `specific: all` a level's
-own ranker is its own in everything. With `dense` levels share the embedding tables, which then stay as they were pretrained.
+batches of one size, so as many as their candidates are worth (`learners.rebatching`), as in CMLIR. With `specific: all` a
+level's own ranker is its own in everything. With `dense` levels share the embedding tables, which then stay as they were
+pretrained.
 
 At the end of every round the ranker is at rest: while the common ranker is trained it is the first level's, and the others
 are copied from it there; afterwards no candidates wait there.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,24 +21,24 @@ from torch.nn.utils import get_total_norm
 
 from models.batch import FeedBatch
 from models.config import ConfigError, config
-from models.learners.pools import Pools, keeps
-from models.learners.share import Totals, Workers, added, gradients
-from models.learners.span import Span, least_filled
-from models.learners.world import World
+from models.learners.distributed import DistributedRanker, Totals, add_totals, gradients
+from models.learners.rebatching import Rebatcher, draw_kept
+from models.learners.schedule import Schedule, least_filled
+from models.learners.workers import WorkerGroup
+from models.leveled import Leveled
 from models.optim import OptimiserConfig, Optimisers
 from models.schema import Schema
-
-if TYPE_CHECKING:
-    from models.leveled import Leveled
 
 
 @config
 class FinetuneConfig:
-    """Attributes:
-    pretraining: share of the training that the common ranker takes, between 0 and 1; a round at least, and it leaves one.
-    sampling: whether the common ranker learns from all candidates, or from equally many of each level.
-    specific: what levels have of their own: everything, or all but embedding tables.
-    rounds_per_epoch: places of an epoch where the training can switch, and be saved.
+    """How long and on what the common ranker is trained, and what each level then fine-tunes.
+
+    Attributes:
+        pretraining: share of the training that the common ranker takes, between 0 and 1; a round at least, and it leaves one.
+        sampling: whether the common ranker learns from all candidates, or from equally many of each level.
+        specific: what levels have of their own: everything, or all but embedding tables.
+        rounds_per_epoch: places of an epoch where the training can switch, and be saved.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -58,8 +59,8 @@ class Finetune:
     """Trains the rankers of all levels; see the head of this file.
 
     Attributes:
-        at_rest: every level's ranker is what it would predict with now, and no candidates wait.
-        is_itself: levels have learnt something of their own; an epoch before that is none of a fine-tuned ranker.
+        at_rest: every level's ranker holds what the level predicts with, and no candidates wait.
+        is_selectable: levels have learnt something of their own; before that there is no fine-tuned ranker to select.
 
     Raises:
         ConfigError: a weighting that needs one worker, and several; the training data have no candidates.
@@ -68,31 +69,37 @@ class Finetune:
     scheduled = True
 
     def __init__(
-        self, ranker: "Leveled", schema: Schema, config: FinetuneConfig, optimiser: OptimiserConfig, world: World, span: Span
+        self,
+        ranker: Leveled,
+        schema: Schema,
+        config: FinetuneConfig,
+        optimiser: OptimiserConfig,
+        group: WorkerGroup,
+        schedule: Schedule,
     ) -> None:
-        least = least_filled(span.candidates_of_level)
+        least = least_filled(schedule.candidates_of_level)
         if not least:
             raise ConfigError("finetune divides candidates by level, but the training data have none.")
         self.config, self.optimiser = config, optimiser
         self.names = schema.levels.names
-        self.rounds = span.rounds(config.rounds_per_epoch)
+        self.rounds = schedule.rounds(config.rounds_per_epoch)
         common_rounds = min(max(1, round(config.pretraining * len(self.rounds))), max(1, len(self.rounds) - 1))
         self.switch = self.rounds[common_rounds - 1].end
-        self.workers = [Workers(each, schema, world) for each in ranker.rankers]
+        self.distributed = [DistributedRanker(each, schema, group) for each in ranker.rankers]
         self.optimisers = self._common_optimisers()
         # of dense parameters alone: another copy of the tables would be there only to be measured against
         self.pretrained: list[Tensor] = []
         is_balanced = config.sampling == "balanced"
-        self.kept = [least / count if is_balanced and count else 1.0 for count in span.candidates_of_level]
-        device = self.workers[0].dense[0].device
-        self.common = Pools(1, world, device)
-        self.pools = Pools(len(self.names), world, device)
+        self.kept = [least / count if is_balanced and count else 1.0 for count in schedule.candidates_of_level]
+        device = self.distributed[0].dense[0].device
+        self.common_rebatcher = Rebatcher(1, group, device)
+        self.rebatcher = Rebatcher(len(self.names), group, device)
         self.steps = 0
         self.round = 0
-        self._told: dict[str, float] = {}
+        self._diagnostics: dict[str, float] = {}
 
     @property
-    def is_itself(self) -> bool:
+    def is_selectable(self) -> bool:
         return self.steps > self.switch or self.round == len(self.rounds)
 
     @property
@@ -100,7 +107,7 @@ class Finetune:
         return self.round == len(self.rounds) or self.steps == self.rounds[self.round].start
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
-        """Takes in one joint batch; all workers take part. It need not bring about a step of the optimisers.
+        """Takes in one joint batch; all workers take part. It does not always lead to a step of the optimisers.
 
         Args, Raises: as `joint.Joint.step`; and ValueError if the training is over.
 
@@ -108,7 +115,7 @@ class Finetune:
             Totals as `joint.Joint.step`, of all steps that were made; empty without any.
         """
         if self.round == len(self.rounds):
-            raise ValueError(f"finetune was to train for {self.steps} joint batches, and has had them.")
+            raise ValueError(f"finetune was to train for {self.steps} joint batches, and has had all of them.")
         is_last = self.steps == self.rounds[self.round].end - 1
         if self.steps < self.switch:
             totals = self._common_step(batch, progress, is_last=is_last)
@@ -120,9 +127,9 @@ class Finetune:
             self._make_own()
         return totals
 
-    def told(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float]:
         """`norm.<level>`: how far the level's dense parameters were from the pretrained ones at the end of the last round."""
-        return dict(self._told)
+        return dict(self._diagnostics)
 
     def state_dict(self) -> dict[str, Any]:
         """Of optimisers and place; the ranker's weights are saved with the ranker.
@@ -137,34 +144,34 @@ class Finetune:
             "round": self.round,
             "optimisers": [each.state_dict() for each in self.optimisers],
             "pretrained": self.pretrained,
-            "told": self._told,
+            "diagnostics": self._diagnostics,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.round, self._told = state["steps"], state["round"], dict(state["told"])
+        self.steps, self.round, self._diagnostics = state["steps"], state["round"], dict(state["diagnostics"])
         self.pretrained = list(state["pretrained"])
         self.optimisers = self._common_optimisers() if self.steps < self.switch else self._own_optimisers()
         for mine, saved in zip(self.optimisers, state["optimisers"], strict=True):
             mine.load_state_dict(saved)
 
     def _common_optimisers(self) -> list[Optimisers]:
-        return [Optimisers(self.optimiser, self.workers[0].dense, self.workers[0].table_weights())]
+        return [Optimisers(self.optimiser, self.distributed[0].dense, self.distributed[0].table_weights())]
 
     def _own_optimisers(self) -> list[Optimisers]:
-        tables = lambda workers: workers.table_weights() if self.config.specific == "all" else {}
-        return [Optimisers(self.optimiser, workers.dense, tables(workers)) for workers in self.workers]
+        tables = lambda distributed: distributed.table_weights() if self.config.specific == "all" else {}
+        return [Optimisers(self.optimiser, distributed.dense, tables(distributed)) for distributed in self.distributed]
 
     def _common_step(self, batch: FeedBatch | None, progress: float, *, is_last: bool) -> Totals:
-        first, totals = self.workers[0], Totals()
+        first, totals = self.distributed[0], Totals()
         if self.config.sampling == "natural":
             totals, rows = gradients(first, batch, progress)
             if rows is not None:
                 self.optimisers[0].step(rows)
         else:
-            keep_N = None if batch is None else keeps(batch, self.kept, progress)
-            due = self.common.add(batch, keep_N, pool_N=None if batch is None else torch.zeros_like(batch.level_N))
-            for pool in self.common.left() if is_last else due:
-                totals, rows = gradients(first, self.common.take(pool), progress)
+            keep_N = None if batch is None else draw_kept(batch, self.kept, progress)
+            due = self.common_rebatcher.add(batch, keep_N, queue_N=None if batch is None else torch.zeros_like(batch.level_N))
+            for queue in self.common_rebatcher.filled() if is_last else due:
+                totals, rows = gradients(first, self.common_rebatcher.take(queue), progress)
                 if rows is not None:
                     self.optimisers[0].step(rows)
         if is_last:
@@ -173,31 +180,31 @@ class Finetune:
 
     @torch.no_grad()
     def _copy(self) -> None:
-        """All levels are what the first is."""
-        first, *others = self.workers
-        for workers in others:
-            for parameter, original in zip(workers.dense, first.dense, strict=True):
+        """Gives all levels the weights of the first."""
+        first, *others = self.distributed
+        for distributed in others:
+            for parameter, original in zip(distributed.dense, first.dense, strict=True):
                 parameter.copy_(original)
             if self.config.specific == "all":
                 for weight, original_weight in zip(
-                    workers.table_weights().values(), first.table_weights().values(), strict=True
+                    distributed.table_weights().values(), first.table_weights().values(), strict=True
                 ):
                     weight.copy_(original_weight)
 
     def _make_own(self) -> None:
         self.optimisers = self._own_optimisers()
-        self.pretrained = [parameter.detach().clone() for parameter in self.workers[0].dense]
+        self.pretrained = [parameter.detach().clone() for parameter in self.distributed[0].dense]
 
     def _own_step(self, batch: FeedBatch | None, progress: float, *, is_last: bool) -> Totals:
-        due = self.pools.add(batch, None if batch is None else torch.ones_like(batch.level_N, dtype=torch.bool))
+        due = self.rebatcher.add(batch, None if batch is None else torch.ones_like(batch.level_N, dtype=torch.bool))
         totals: Totals = {}
-        for level in self.pools.left() if is_last else due:
-            found, rows = gradients(self.workers[level], self.pools.take(level), progress)
-            totals = added(totals, found)
+        for level in self.rebatcher.filled() if is_last else due:
+            found, rows = gradients(self.distributed[level], self.rebatcher.take(level), progress)
+            totals = add_totals(totals, found)
             if rows is not None:
                 self.optimisers[level].step(rows if self.config.specific == "all" else {})
         if is_last:
-            for name, workers in zip(self.names, self.workers, strict=True):
-                away = [each.detach() - before for each, before in zip(workers.dense, self.pretrained, strict=True)]
-                self._told[f"norm.{name}"] = float(get_total_norm(away))
+            for name, distributed in zip(self.names, self.distributed, strict=True):
+                away = [each.detach() - before for each, before in zip(distributed.dense, self.pretrained, strict=True)]
+                self._diagnostics[f"norm.{name}"] = float(get_total_norm(away))
         return totals

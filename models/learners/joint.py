@@ -1,20 +1,20 @@
 """Joint training: one step on the weighted sum of all targets' mean losses."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from models.batch import FeedBatch
 from models.config import config
-from models.learners.share import Totals, Workers, gradients
-from models.learners.world import World
+from models.learners.distributed import DistributedRanker, Totals, gradients
+from models.learners.workers import WorkerGroup
 from models.optim import OptimiserConfig, Optimisers
+from models.ranker import Ranker
 from models.schema import Schema
-
-if TYPE_CHECKING:
-    from models.ranker import Ranker
 
 
 @config
 class JointConfig:
+    """Nothing to choose."""
+
     kind: Literal["joint"] = "joint"
 
 
@@ -33,11 +33,13 @@ class Joint:
 
     scheduled = False
     at_rest = True
-    is_itself = True
+    is_selectable = True
 
-    def __init__(self, ranker: "Ranker", schema: Schema, config: JointConfig, optimiser: OptimiserConfig, world: World) -> None:
-        self.workers = Workers(ranker, schema, world)
-        self.optimisers = Optimisers(optimiser, self.workers.dense, self.workers.table_weights())
+    def __init__(
+        self, ranker: Ranker, schema: Schema, config: JointConfig, optimiser: OptimiserConfig, group: WorkerGroup
+    ) -> None:
+        self.distributed = DistributedRanker(ranker, schema, group)
+        self.optimisers = Optimisers(optimiser, self.distributed.dense, self.distributed.table_weights())
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
         """One optimisation step; all workers take part.
@@ -53,12 +55,12 @@ class Joint:
             FloatingPointError: a loss is not finite; on every worker alike, before anything is updated.
             ValueError: the batch lacks labels of a target.
         """
-        totals, rows = gradients(self.workers, batch, progress)
+        totals, rows = gradients(self.distributed, batch, progress)
         if rows is not None:
             self.optimisers.step(rows)
         return totals
 
-    def told(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float]:
         """Numbers of the last step worth following, by name; joint training has none besides its losses."""
         return {}
 

@@ -12,9 +12,11 @@ from models.slots import Training, Weights, Widths
 
 @config
 class FixedConfig:
-    """Attributes:
-    targets: `roots` trains for the targets without parents alone (single-task models, where the click is the only one);
-        the others are not predicted.
+    """The schema's loss weights.
+
+    Attributes:
+        targets: `roots` trains for the targets without parents alone (single-task models, where the click is the only one);
+            the others are not predicted.
     """
 
     kind: Literal["fixed"] = "fixed"
@@ -22,7 +24,11 @@ class FixedConfig:
 
 
 class Fixed(nn.Module):
-    """Raises: ConfigError if all weights that count are 0."""
+    """The same weight for every candidate.
+
+    Raises:
+        ConfigError: all weights that count are 0.
+    """
 
     penalties: tuple[str, ...] = ()
     reads_preferences = False

@@ -48,17 +48,19 @@ SLOT_SALT = -1  # of the hash that gives a user a slot; targets have 0, 1, ...
 
 @config
 class StageConfig:
-    """Attributes:
-    fields: feed-level fields that are read; None reads all.
-    width: of a field in the matrix; others are brought to it by a linear map. None takes the most common width above 1
-        (the largest of equally common ones), or 16 if there is none.
-    window: days, one of the schema's `preference_days`; None takes the first.
-    beta: `closed` takes a user's preferences for constant, so that the Beta follows from the count of earlier impressions
-        in the window: any order of data, any number of workers. `running` is Algorithm 1 itself: counts and sums per
-        user, in the order in which samples come, from anew every epoch; for data in order of time, on one worker.
-        `none` weighs by the preference itself (STAN w/o Beta).
-    users: slots for `running`, by a hash of the user's id; 8 bytes each, and 8 more a target. Users in one slot count
-        as one.
+    """Weights that follow what a user is inclined to.
+
+    Attributes:
+        fields: feed-level fields that are read; None reads all.
+        width: of a field in the matrix; others are brought to it by a linear map. None takes the most common width above 1
+            (the largest of equally common ones), or 16 if there is none.
+        window: days, one of the schema's `preference_days`; None takes the first.
+        beta: `closed` takes a user's preferences for constant, so that the Beta follows from the count of earlier impressions
+            in the window: any order of data, any number of workers. `running` is Algorithm 1 itself: counts and sums per
+            user, in the order in which samples come, from anew every epoch; for data in order of time, on one worker.
+            `none` weighs by the preference itself (STAN w/o Beta).
+        users: slots for `running`, by a hash of the user's id; 8 bytes each, and 8 more a target. Users in one slot count
+            as one.
     """
 
     kind: Literal["stage"] = "stage"

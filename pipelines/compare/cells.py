@@ -8,6 +8,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,22 +16,22 @@ from typing import Any, Protocol
 import torch
 
 from models.config import ConfigError, from_dict, to_dict
-from models.ranker import RankerConfig
 from models.schema import Schema
+from models.system import SystemConfig
 from pipelines.bundle import load_bundle, provenance
 from pipelines.compare.config import Parameters, System, folder_of
 from pipelines.evaluate.baselines import Predicted, booster, popularity, truth
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.score import evaluate_table, score
 from pipelines.prepared import Prepared
+from pipelines.runs import RunFolder, differences, write_text
 from pipelines.train import TrainConfig, train
-from pipelines.train.checkpoint import write_text
 from pipelines.train.config import EXECUTION
 from pipelines.train.monitor import Monitor
+from pipelines.train.training import identity_of
 from pipelines.train.worker import CHECKPOINTS
 
-IDENTITY, RESULT, FAILED, LINES = "identity.json", "result.json", "failed.json", "progress.log"
-TOO_LARGE = 40  # characters of a value in a message
+RESULT, FAILED, LINES = "result.json", "failed.json", "progress.log"
 
 
 class Unit(Protocol):
@@ -96,13 +97,13 @@ class Cell:
         return f"{self.label}{'' if self.rate is None else f' rate {self.rate:g}'} seed {self.seed}"
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "data": self.table.fingerprint,
-            "split": self.table.evaluate.split,
-            "model": to_dict(self.system.model),
-            "schema": self.system.schema.to_dict(),
-            "train": {name: value for name, value in to_dict(self.train).items() if name not in EXECUTION},
-        }
+        training = identity_of(self.table.fingerprint, self.system.schema, self.system.model, self.train)
+        return {**training, **self.purpose}
+
+    @property
+    def purpose(self) -> dict[str, Any]:
+        """What its result depends on beyond the training."""
+        return {"split": self.table.evaluate.split}
 
     def make(self) -> dict[str, Any]:
         prepared = Prepared.open(self.table.data)
@@ -112,7 +113,13 @@ class Cell:
                 file.write(line + "\n")
 
         trained = train(
-            prepared, self.system.model, self.train, output=self.folder, schema=self.system.schema, resume=True, say=say
+            prepared,
+            self.system.model,
+            self.train,
+            output=self.folder,
+            schema=self.system.schema,
+            purpose=self.purpose,
+            say=say,
         )
         bundle = load_bundle(trained.bundle_path)
         if self.train.device != "cpu" and torch.cuda.is_available():
@@ -126,14 +133,14 @@ class Cell:
             "metrics": evaluate_table(scored, self.table.schema),
             "valid": {
                 "monitor": Monitor(self.system.schema, self.train.monitor).name,
-                "value": trained.best_metrics["monitor"],
+                "value": trained.best.monitor,
             },
             "training": {
                 "seconds": trained.seconds,
                 "candidates_per_second": trained.candidates_per_second,
-                "steps": trained.history[-1]["total_steps"],
+                "steps": trained.history[-1].total_steps,
                 "epochs": len(trained.history),
-                "best_epoch": trained.best_metrics["epoch"] + 1,
+                "best_epoch": trained.best.epoch + 1,
                 "stopped": bundle.provenance["stopped"],
             },
             "parameters": {"dense": self.parameters.dense, "tables": self.parameters.tables},
@@ -198,11 +205,10 @@ def cell_folder(output: Path, system: System, rate: float | None, seed: int) -> 
 def run(unit: Unit) -> str | None:
     """Does a unit's work and leaves its result; None, or the first line of what went wrong, the rest in `failed.json`."""
     try:
-        unit.folder.mkdir(parents=True, exist_ok=True)
+        begin(unit)
         (unit.folder / FAILED).unlink(missing_ok=True)
-        write_text(unit.folder / IDENTITY, json.dumps(unit.identity(), indent=1))
         began = time.monotonic()
-        result = {"identity": unit.identity(), **unit.make(), "took_seconds": time.monotonic() - began}
+        result = {**unit.make(), "took_seconds": time.monotonic() - began}
         write_text(unit.folder / RESULT, json.dumps(result, indent=1, allow_nan=False))
         drop_checkpoints(unit)
     except Exception as error:  # one cell's fault is told in its row; the others go on
@@ -210,12 +216,17 @@ def run(unit: Unit) -> str | None:
     return None
 
 
+def begin(unit: Unit) -> None:
+    run_of(unit).begin(unit.identity(), way_out="Start with --replace to throw it away and run it again.")
+
+
 def note_failure(unit: Unit, error: BaseException) -> str:
     """Writes `failed.json`; returns the line that tables show."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
     told = line if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}"
-    unit.folder.mkdir(parents=True, exist_ok=True)
+    with suppress(ConfigError):  # which would be the error that is told
+        begin(unit)
     trace = "".join(traceback.format_exception(error))
     write_text(unit.folder / FAILED, json.dumps({"error": told, "trace": trace}, indent=1))
     return told
@@ -227,6 +238,10 @@ def drop_checkpoints(unit: Unit) -> None:
 
 
 # -- what is there -------------------------------------------------------------------------------------------------
+
+
+def run_of(unit: Unit) -> RunFolder:
+    return RunFolder(unit.folder, RESULT)
 
 
 def result_of(unit: Unit) -> dict[str, Any] | None:
@@ -242,19 +257,16 @@ def failure_of(unit: Unit) -> str | None:
 
 def differing(unit: Unit) -> list[str]:
     """In which settings the folder's result, or begun training, is not this unit's; empty if it may stand."""
-    result = result_of(unit)
-    before = result["identity"] if result is not None else _read(unit.folder / IDENTITY)
-    if before is None:
-        return []
-    old, new = _flat(_as_now(before) if result is not None else before), _flat(unit.identity())
-    return [
-        f"{key} ({_short(old.get(key))} -> {_short(new.get(key))})" for key in {**old, **new} if old.get(key) != new.get(key)
-    ]
+    run = run_of(unit)
+    before = run.identity
+    if before is not None and run.is_finished:
+        return differences(_as_now(before), unit.identity())
+    return run.differences(unit.identity())
 
 
 def _as_now(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity with the defaults of keys that configs got since: a key that was not there says nothing else."""
-    known = {"model": RankerConfig, "schema": Schema, "train": TrainConfig}
+    known = {"model": SystemConfig, "schema": Schema, "train": TrainConfig}
     spelled = dict(identity)
     for part, cls in known.items():
         if part in spelled:
@@ -264,22 +276,6 @@ def _as_now(identity: Mapping[str, Any]) -> dict[str, Any]:
                 continue
             spelled[part] = {key: value for key, value in now.items() if part != "train" or key not in EXECUTION}
     return spelled
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested dicts, and lists of named dicts, as one dict by dotted path."""
-    if isinstance(value, list) and value and all(isinstance(item, Mapping) and "name" in item for item in value):
-        value = {item["name"]: item for item in value} | {"order": [item["name"] for item in value]}
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {
-        key: item for name, inner in value.items() for key, item in _flat(inner, f"{path}.{name}" if path else name).items()
-    }
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= TOO_LARGE else text[: TOO_LARGE - 3] + "..."
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """The plan of a comparison: which units there are, which are done, which may run now."""
 
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from pipelines.compare.config import CompareConfig, Parameters, System, columns_
 from pipelines.compare.curves import varied_of
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.prepared import Prepared
+from pipelines.runs import discard
 from pipelines.train import TrainConfig
 from pipelines.train.monitor import Monitor
 
@@ -226,7 +226,7 @@ class Comparison:
                 + "\nStart with --replace to throw just these away and run them again, or give the experiment another `name`."
             )
         for unit, _ in others:
-            shutil.rmtree(unit.folder)
+            discard(unit.folder)
             del self.others[unit.folder]
         for unit in self._known():
             if unit.folder in self.failures and self._wanted(unit.label):

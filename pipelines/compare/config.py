@@ -13,10 +13,9 @@ import torch
 
 from models.config import ConfigError, config, from_dict, overlaid, replaced
 from models.layers.tables import TableSet
-from models.leveled import ranker_of
-from models.metrics import value_of
-from models.ranker import RankerConfig
+from models.metrics.names import value_of
 from models.schema import Schema
+from models.system import SystemConfig, build_ranker
 from models.zoo import resolve
 from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import ENTRIES_PREFIX, IMPRESSIONS
@@ -176,7 +175,7 @@ class System:
     """
 
     label: str
-    model: RankerConfig
+    model: SystemConfig
     schema: Schema
     epochs: int | None = None
 
@@ -290,7 +289,7 @@ def parameters_of(system: System, table_sizes: Mapping[str, int]) -> Parameters:
     """
     try:
         with torch.device("meta"):
-            ranker = ranker_of(system.schema, system.model, table_sizes)
+            ranker = build_ranker(system.schema, system.model, table_sizes)
     except ValueError as error:
         raise ConfigError(f"compare.systems.{system.label}: {error}") from None
     tables = sum(module.weight.numel() for module in ranker.modules() if isinstance(module, TableSet))  # each once

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from models.config import ConfigError
-from models.metrics import value_of
+from models.metrics.names import value_of
 from pipelines.compare.cells import Cell, Unit, note_failure, run
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import CompareConfig

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from models.learners import is_leveled
+from models.system import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import SIGNIFICANT, merit
 from pipelines.compare.words import MISSING, shown
@@ -19,13 +19,10 @@ def about_of(comparison: Comparison, name: str) -> dict[str, str]:
     manifest, scored = comparison.prepared.manifest, comparison.table.evaluate.split
     about = {"Data": name}
     for term, split in {"Trained on": "train", "Stopped by": "valid", "Scored on": scored}.items():
-        counts = manifest["splits"][split]
-        if not counts["feeds"]:
-            continue
-        days = manifest.get("days", {}).get(split, [])
-        span = list(dict.fromkeys([*days[:1], *days[-1:]]))
-        rows = f"{counts['candidates']:,} candidates" if "candidates" in counts else f"{counts['feeds']:,} feeds"
-        about[term] = ", ".join(part for part in (split, " to ".join(span), rows) if part)
+        counts = manifest.splits[split]
+        if counts.feeds:
+            span = dict.fromkeys([*counts.days[:1], *counts.days[-1:]])
+            about[term] = ", ".join(part for part in (split, " to ".join(span), f"{counts.candidates:,} candidates") if part)
     about["Seeds"] = ", ".join(map(str, comparison.config.seeds))
     about["Prepared data"] = f"fingerprint {comparison.table.fingerprint}"
     about["Code"] = ", ".join(sorted(_commits(comparison))) or MISSING

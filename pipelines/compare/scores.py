@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from models.metrics import value_of
+from models.metrics.names import value_of
 from pipelines.compare.config import System
 from pipelines.compare.statistics import Paired, spread
 

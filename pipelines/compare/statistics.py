@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.metrics import direction
+from models.metrics.names import direction
 
 SIGNIFICANT = 0.05  # two-sided
 ROUNDING = 1e-12  # of the values: differences that vary by no more do not vary

@@ -1,6 +1,6 @@
 """How numbers and metrics are written in tables and lines."""
 
-from models.metrics import CUTOFFS, TOPS, direction
+from models.metrics.names import CUTOFFS, TOPS, direction
 from models.schema import Schema
 
 MISSING = "–"

@@ -12,7 +12,7 @@ from pipelines.compare.scores import Score
 from pipelines.compare.table import Compared, Row, Tested
 from pipelines.compare.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
 from pipelines.evaluate.page import page
-from pipelines.train.checkpoint import write_text
+from pipelines.runs import write_text
 
 COLUMNS_ABREAST = 8  # metrics in one table, so that a laptop shows it whole
 

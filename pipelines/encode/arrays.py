@@ -55,7 +55,7 @@ def floats(array: pa.Array) -> np.ndarray:
     return array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
 
 
-def listed(values: np.ndarray | pa.Array, lengths: np.ndarray, kind: pa.DataType | None = None) -> pa.ListArray:
+def in_lists(values: np.ndarray | pa.Array, lengths: np.ndarray, kind: pa.DataType | None = None) -> pa.ListArray:
     """Flat values cut into lists of the given lengths; NaN becomes null."""
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])

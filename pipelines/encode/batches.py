@@ -6,6 +6,8 @@ import torch
 
 from models.batch import FeedBatch, HistoryBatch
 from models.schema import Schema
+from pipelines.encode.arrays import flat
+from pipelines.encode.arrays import lengths as lengths_of
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE
 
 
@@ -15,25 +17,25 @@ def to_batch(feeds: pa.Table, schema: Schema) -> FeedBatch:
     Histories are padded behind their entries to the longest of the table. Order of feeds and candidates is kept.
     """
     feeds = feeds.combine_chunks()
-    lengths = _lengths(feeds["room_id"])
+    lengths = lengths_of(feeds["room_id"])
     there = set(feeds.column_names)
     labels = {name: LABEL_PREFIX + name for name in schema.target_names if LABEL_PREFIX + name in there}
     preferences = {name: PREFERENCE_PREFIX + name for name in schema.target_names if PREFERENCE_PREFIX + name in there}
     windows = len(schema.preference_days)
     return FeedBatch(
         feed={field.name: _tensor(feeds[field.name], field.is_number) for field in schema.fields_of("feed")},
-        candidate={field.name: _tensor(_flat(feeds[field.name]), field.is_number) for field in schema.fields_of("candidate")},
+        candidate={field.name: _tensor(flat(feeds[field.name]), field.is_number) for field in schema.fields_of("candidate")},
         histories={
             history.name: _padded({field.name: feeds[f"{history.name}.{field.name}"] for field in history.fields})
             for history in schema.histories
         },
         feed_of_candidate_N=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
-        level_N=torch.from_numpy(_flat(feeds["level"]).to_numpy().astype(np.int64)),
+        level_N=torch.from_numpy(flat(feeds["level"]).to_numpy().astype(np.int64)),
         user_R=torch.from_numpy(feeds["user_id"].to_numpy().astype(np.int64)),
-        labels={name: _tensor(_flat(feeds[column]), True) for name, column in labels.items()},
+        labels={name: _tensor(flat(feeds[column]), True) for name, column in labels.items()},
         stage_R=_tensor(feeds[STAGE], False) if schema.stages is not None and STAGE in there else None,
-        preferences={name: _tensor(_flat(feeds[column]), True).view(-1, windows) for name, column in preferences.items()},
-        earlier_RW=_tensor(_flat(feeds[EARLIER]), False).view(-1, windows) if EARLIER in there else None,
+        preferences={name: _tensor(flat(feeds[column]), True).view(-1, windows) for name, column in preferences.items()},
+        earlier_RW=_tensor(flat(feeds[EARLIER]), False).view(-1, windows) if EARLIER in there else None,
     )
 
 
@@ -42,26 +44,12 @@ def _tensor(column: pa.ChunkedArray | pa.Array, is_number: bool) -> torch.Tensor
     return torch.from_numpy(values.astype(np.float32 if is_number else np.int64))
 
 
-def _whole(column: pa.ChunkedArray) -> pa.ListArray:
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    return _whole(column).flatten()
-
-
-def _lengths(column: pa.ChunkedArray) -> np.ndarray:
-    return np.diff(_whole(column).offsets.to_numpy())
-
-
 def _padded(columns: dict[str, pa.ChunkedArray]) -> HistoryBatch:
-    lengths = _lengths(next(iter(columns.values())))
+    lengths = lengths_of(next(iter(columns.values())))
     is_real = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
     rows = {}
     for name, column in columns.items():
         padded = np.zeros(is_real.shape, np.int64)
-        padded[is_real] = _flat(column).to_numpy()
+        padded[is_real] = flat(column).to_numpy()
         rows[name] = torch.from_numpy(padded)
     return HistoryBatch(rows=rows, is_real_RL=torch.from_numpy(is_real))

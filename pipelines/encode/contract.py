@@ -8,10 +8,10 @@ _LABEL = ("name", "action", "kind", "at_least", "attribution_seconds")
 _NAMED = {"fields": "field", "histories": "history", "targets": "target"}
 
 
-def deciding(schema: Schema) -> dict[str, Any]:
+def decisive_part(schema: Schema) -> dict[str, Any]:
     """The schema's spelling without what may change and needs no new preparation.
 
-    That is: weights, parents, transforms and bins of targets, and widths of embeddings.
+    What may change are weights, parents, transforms and bins of targets, and widths of embeddings.
     """
     spelling = schema.to_dict()
     for item in (*spelling["fields"], *(field for history in spelling["histories"] for field in history["fields"])):
@@ -22,7 +22,7 @@ def deciding(schema: Schema) -> dict[str, Any]:
 
 def differences(there: Schema, here: Schema) -> list[str]:
     """In which parts the tables of two schemas differ: "field `hour`", "target `click`", "levels", "the order of fields"."""
-    before, now = deciding(there), deciding(here)
+    before, now = decisive_part(there), decisive_part(here)
     found = []
     for section, kind in _NAMED.items():
         old, new = ({item["name"]: item for item in spelling.pop(section)} for spelling in (before, now))
@@ -31,8 +31,8 @@ def differences(there: Schema, here: Schema) -> list[str]:
     return found + [name for name in now if before[name] != now[name]]
 
 
-def unreadable(there: Schema, here: Schema) -> list[str]:
-    """Of `differences`, what keeps `here` from reading the tables of `there`; fewer targets, or no stages, do not."""
+def obstacles(there: Schema, here: Schema) -> list[str]:
+    """Of `differences`, those that keep `here` from reading the tables of `there`; fewer targets, or no stages, do not."""
     asked = {f"target `{name}`" for name in here.target_names} | ({"stages"} if here.stages else set())
     free = {f"target `{name}`" for name in there.target_names} | {"stages", "the order of targets"}
     return [part for part in differences(there, here) if part in asked or part not in free]

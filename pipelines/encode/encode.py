@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from models.schema import Number, Schema
-from pipelines.encode.arrays import arrays_of, listed
-from pipelines.encode.derive import derive_arrays, derived_columns, preference_columns
+from pipelines.encode.arrays import arrays_of, in_lists
+from pipelines.encode.columns import derived_columns, level_column, preference_columns
+from pipelines.encode.derive import derive_arrays
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, META, PREFERENCE_PREFIX, STAGE, feeds_schema
 from pipelines.encode.levels import level_of
 from pipelines.encode.stages import stage_columns, stages_of
@@ -18,22 +19,21 @@ from pipelines.encode.values import SHARES, Lists, column_of, floats_of, one_a_f
 
 
 def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
-    """Raw feeds as table rows and numbers: `feeds_schema(schema)` without what the features do not hold for training.
+    """Raw feeds as table rows and numbers: `feeds_schema(schema)`, as far as the features hold what training alone needs.
 
-    That are labels one by one, and running preferences all or none.
-
-    A value that is missing, or was not kept in training, is row 0; a missing number is 0, the mean. As missing count an
-    empty text, and numbers that are infinite, beyond float32, below zero under log1p, or wild (see `Scale`). A missing user
-    id is written as -1 (it names nobody; the user's table row is 0).
+    A label that they lack is left out; running preferences are there for all targets and windows or not at all. A value
+    that is missing, or was not kept in training, is row 0; a missing number is 0, the mean. As missing count an empty text,
+    and numbers that are infinite, beyond float32, below zero under log1p, or wild (see `Scale`). A missing user id is
+    written as -1 (it names nobody; the user's table row is 0).
 
     Raises:
         ConfigError: the state is of another schema, a column is missing, has a type the encoding does not take, or
             lists that do not fit the feed's candidates or history.
     """
-    plan = _plan(schema)
-    if plan.encoding != state.encoding or (plan.stages and state.stage_medians is None):
+    known = _known(schema)
+    if known.encoding != state.encoding or (known.stages and state.stage_medians is None):
         state.check(schema)
-    arrays = derive_arrays(arrays_of(features), plan.derived, entry_rate=state.entry_rate, clock=state.clock)
+    arrays = derive_arrays(arrays_of(features), known.derived, entry_rate=state.entry_rate, clock=state.clock)
     out: dict[str, pa.Array] = {}
     for item in META:
         array = column_of(arrays, item.name)
@@ -43,9 +43,9 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
     room_id = out["room_id"]
     candidates = Lists.of(room_id)
 
-    if plan.stages and state.stage_medians is not None:
-        out[STAGE] = pa.array(stages_of(stage_means(arrays, plan.stages), state.stage_medians))
-    measure = schema.levels.column or f"{schema.levels.of}_id"
+    if known.stages and state.stage_medians is not None:
+        out[STAGE] = pa.array(stages_of(stage_means(arrays, known.stages), state.stage_medians))
+    measure = level_column(schema)
     level = _level(candidates.flat(arrays, measure), measure, state.level, by_owner=schema.levels.column is None)
     out["level"] = candidates.cut(level)
     for field in schema.fields:
@@ -65,25 +65,25 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
         column = LABEL_PREFIX + name
         if column in arrays:
             out[column] = candidates.cut(floats_of(candidates.flat(arrays, column), column).astype(np.float32))
-    if plan.raw_preferences <= arrays.keys():
+    if known.raw_preferences <= arrays.keys():
         out.update(_preferences(arrays, schema, state))
-    return pa.table(out, schema=pa.schema([item for item in plan.columns if item.name in out]))
+    return pa.table(out, schema=pa.schema([item for item in known.columns if item.name in out]))
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Known:
     """What encoding needs to know of a schema, worked out once: finding a schema in a cache means hashing all of it."""
 
     encoding: str
     derived: tuple[str, ...]
     columns: pa.Schema
-    stages: Mapping[str, str]  # columns of `lifecycle.RATES`; none without stages
+    stages: Mapping[str, str]  # columns of `stages.RATES`; none without stages
     raw_preferences: frozenset[str]
 
 
 @lru_cache(maxsize=64)
-def _plan(schema: Schema) -> _Plan:
-    return _Plan(
+def _known(schema: Schema) -> _Known:
+    return _Known(
         encoding=encoding_fingerprint(schema),
         derived=derived_columns(schema),
         columns=feeds_schema(schema),
@@ -100,12 +100,12 @@ def _preferences(arrays: Mapping[str, pa.Array], schema: Schema, state: EncoderS
     rows = len(arrays["room_id"])
     side_by_side = lambda of: np.stack([floats_of(one_a_feed(arrays, column), column) for column in names[of]], axis=1).ravel()
     per_feed = np.full(rows, windows)
-    out = {EARLIER: listed(np.nan_to_num(side_by_side(EARLIER)).astype(np.int64), per_feed)}
+    out = {EARLIER: in_lists(np.nan_to_num(side_by_side(EARLIER)).astype(np.int64), per_feed)}
     for target in schema.targets:
         mean = side_by_side(target.name)
         if not target.is_binary:
             mean = place_among(mean, state.label_quantiles[target.name])
-        out[PREFERENCE_PREFIX + target.name] = listed(mean.astype(np.float32), per_feed)
+        out[PREFERENCE_PREFIX + target.name] = in_lists(mean.astype(np.float32), per_feed)
     return out
 
 

@@ -6,6 +6,7 @@ encoded fields of a schema. Both begin with the same `META` columns, so rows of 
 
 import pyarrow as pa
 
+from models import catalogue
 from models.config import ConfigError
 from models.schema import Schema
 
@@ -14,15 +15,15 @@ META = pa.schema(
         ("feed_id", pa.int64()),  # unique in a prepared data set
         ("user_id", pa.int64()),
         ("at", pa.int64()),  # when the feed was shown, ms since 1970
-        ("day", pa.int32()),  # days since 1970, cut at the configured hour
+        ("day", pa.int32()),  # days since 1970, see `Clock.day`
         ("room_id", pa.list_(pa.int64())),  # candidates in logged order
     ]
 )
-TABLES = 2  # of the columns below and of the encoder beside them; tables of another number are refused
+TABLES = 3  # of the columns below and of the encoder beside them; tables of another number are refused
 ROW = pa.int32()  # a table row on disk; int64 as a tensor
 LABEL_PREFIX = "label."
-PREFERENCE_PREFIX = "preference."
-EARLIER = "preference_count"
+EARLIER = catalogue.EARLIER
+PREFERENCE_PREFIX = f"{catalogue.PREFERENCE}."
 STAGE = "stage"
 
 

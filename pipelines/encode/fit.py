@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 
 from models.schema import Bins, Hash, Number, Schema, Stages, Vocabulary
 from pipelines.encode.arrays import arrays_of, flat, lengths
-from pipelines.encode.clock import Clock
-from pipelines.encode.derive import base_columns, derive_arrays, derived_columns
+from pipelines.encode.clock import NEVER, Clock
+from pipelines.encode.columns import base_columns, derived_columns, level_column
+from pipelines.encode.derive import derive_arrays
 from pipelines.encode.feeds import LABEL_PREFIX, META
 from pipelines.encode.levels import level_cuts, level_of
 from pipelines.encode.rows import BinRows, HashRows, TableRows, VocabularyRows
-from pipelines.encode.sketch import Counts, equal_frequency_edges, number_keys, quantiles, smallest_of
+from pipelines.encode.sketch import ValueCounts, equal_frequency_edges, number_keys, quantiles, smallest_of
 from pipelines.encode.stages import counted_rates, medians_of, stage_columns
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
 from pipelines.encode.values import SHARES, column_of, floats_of, ids_of, stage_means, transformed
@@ -150,11 +151,11 @@ class Partial:
         rates: of users by `stages.RATES`, as `number_keys`; none where the schema declares no stages.
     """
 
-    values: Mapping[str, Counts]
+    values: Mapping[str, ValueCounts]
     numbers: Mapping[str, FieldNumbers]
-    levels: Counts
-    labels: Mapping[str, Counts]
-    rates: Mapping[str, Counts]
+    levels: ValueCounts
+    labels: Mapping[str, ValueCounts]
+    rates: Mapping[str, ValueCounts]
     largest_feed: int
 
     @classmethod
@@ -167,12 +168,12 @@ class Partial:
         for part in parts[1:]:
             numbers = {name: before.plus(part.numbers[name]) for name, before in numbers.items()}
         added = lambda what: {
-            name: Counts.merged([getattr(part, what)[name] for part in parts]) for name in getattr(first, what)
+            name: ValueCounts.merged([getattr(part, what)[name] for part in parts]) for name in getattr(first, what)
         }
         return cls(
             values=added("values"),
             numbers=numbers,
-            levels=Counts.merged([part.levels for part in parts]),
+            levels=ValueCounts.merged([part.levels for part in parts]),
             labels=added("labels"),
             rates=added("rates"),
             largest_feed=max(part.largest_feed for part in parts),
@@ -181,11 +182,12 @@ class Partial:
 
 def fit_encoder(files: Iterable[Path], schema: Schema, *, entry_rate: float, clock: Clock) -> EncoderState:
     """Fits on feature files of training days, one in memory at a time. `entry_rate`: entries per impression there."""
-    needed = [*META.names, *sorted(base_columns(schema)), *(LABEL_PREFIX + name for name in schema.target_names)]
+    needed = [*META.names, *sorted(base_columns(schema))]
+    labels = [LABEL_PREFIX + name for name in schema.target_names]
     partial: Partial | None = None
     for file in sorted(files):
         there = set(pq.read_schema(file).names)  # a label may be missing, and then counts as never positive
-        columns = [name for name in needed if name in there or not name.startswith(LABEL_PREFIX)]
+        columns = [*needed, *(name for name in labels if name in there)]
         part = fit_partial(pq.read_table(file, columns=columns), schema, entry_rate=entry_rate, clock=clock)
         partial = part if partial is None else Partial.merged([partial, part])
     return finish(Partial.merged([partial] if partial else []), schema, entry_rate=entry_rate, clock=clock)
@@ -194,7 +196,7 @@ def fit_encoder(files: Iterable[Path], schema: Schema, *, entry_rate: float, clo
 def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock: Clock) -> Partial:
     """Counts one table of raw training feeds; all feeds of a user should be in one table (see the head of this file)."""
     arrays = derive_arrays(arrays_of(features), derived_columns(schema), entry_rate=entry_rate, clock=clock)
-    found: dict[str, list[Counts]] = {name: [] for name, (how, _) in schema.tables.items() if not isinstance(how, Hash)}
+    found: dict[str, list[ValueCounts]] = {name: [] for name, (how, _) in schema.tables.items() if not isinstance(how, Hash)}
     numbers: dict[str, FieldNumbers] = {}
     for field in schema.fields:
         values = flat(column_of(arrays, field.column))
@@ -210,10 +212,10 @@ def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock:
                 if not isinstance(item.encoding, Hash | Number):
                     column = f"{history.name}.{item.column}"
                     found[item.table].append(_counted(flat(column_of(arrays, column)).filter(new), column, item.encoding))
-    measure = schema.levels.column or f"{schema.levels.of}_id"
+    measure = level_column(schema)
     how = Bins() if schema.levels.column else Vocabulary()
     return Partial(
-        values={name: Counts.merged(counts) for name, counts in found.items()},
+        values={name: ValueCounts.merged(counts) for name, counts in found.items()},
         numbers=numbers,
         levels=_counted(flat(column_of(arrays, measure)), measure, how),
         labels={
@@ -252,11 +254,11 @@ def finish(
     )
 
 
-def _quantiles(counts: Counts) -> np.ndarray:
+def _quantiles(counts: ValueCounts) -> np.ndarray:
     return quantiles(counts, SHARES) if counts.total else np.zeros(len(SHARES))
 
 
-def _kept(counts: Counts, how: Vocabulary) -> np.ndarray:
+def _kept(counts: ValueCounts, how: Vocabulary) -> np.ndarray:
     enough = counts.counts >= how.min_count
     values, seen = counts.values[enough], counts.counts[enough]
     if how.max_size is not None and len(values) > how.max_size:
@@ -264,7 +266,7 @@ def _kept(counts: Counts, how: Vocabulary) -> np.ndarray:
     return values
 
 
-def _levels(counts: Counts, schema: Schema) -> LevelState:
+def _levels(counts: ValueCounts, schema: Schema) -> LevelState:
     nobody = np.zeros(0, np.int64)
     if schema.levels.column:
         cuts = level_cuts(smallest_of(counts.values), counts.counts, schema.levels)
@@ -284,13 +286,12 @@ def _first_shown(arrays: Mapping[str, pa.Array], history: str) -> np.ndarray:
     entries = column_of(arrays, f"{history}.at")
     count, at = lengths(entries), flat(entries).to_numpy()
     user, feed_at = (column_of(arrays, name).to_numpy() for name in ("user_id", "at"))
-    nothing = np.iinfo(np.int64).min
     ends = np.cumsum(count)
-    last = np.full(len(count), nothing)
+    last = np.full(len(count), NEVER)
     last[count > 0] = at[ends[count > 0] - 1]
     order = np.lexsort((feed_at, user))
     same_user = user[order][1:] == user[order][:-1]
-    last_before = np.full(len(count), nothing)
+    last_before = np.full(len(count), NEVER)
     last_before[order[1:][same_user]] = last[order[:-1][same_user]]
     place = np.arange(len(at))
     known_until = np.full(len(count), -1)
@@ -300,20 +301,20 @@ def _first_shown(arrays: Mapping[str, pa.Array], history: str) -> np.ndarray:
     return place > np.repeat(known_until, count)
 
 
-def _positive(arrays: Mapping[str, pa.Array], column: str) -> Counts:
+def _positive(arrays: Mapping[str, pa.Array], column: str) -> ValueCounts:
     if column not in arrays:
-        return Counts.of(np.zeros(0, np.int64))
+        return ValueCounts.of(np.zeros(0, np.int64))
     labels = floats_of(flat(arrays[column]), column)
-    return Counts.of(number_keys(labels[labels > 0]))
+    return ValueCounts.of(number_keys(labels[labels > 0]))
 
 
-def _rates(arrays: Mapping[str, pa.Array], stages: Stages) -> dict[str, Counts]:
+def _rates(arrays: Mapping[str, pa.Array], stages: Stages) -> dict[str, ValueCounts]:
     user, at = (column_of(arrays, name).to_numpy() for name in ("user_id", "at"))
     return counted_rates(user, at, stage_means(arrays, stage_columns(stages)))
 
 
-def _counted(values: pa.Array, column: str, how: Vocabulary | Bins) -> Counts:
+def _counted(values: pa.Array, column: str, how: Vocabulary | Bins) -> ValueCounts:
     if isinstance(how, Bins):
         numbers = floats_of(values, column)
-        return Counts.of(number_keys(numbers[~np.isnan(numbers)]))
-    return Counts.of(ids_of(values, column).drop_null().to_numpy())
+        return ValueCounts.of(number_keys(numbers[~np.isnan(numbers)]))
+    return ValueCounts.of(ids_of(values, column).drop_null().to_numpy())

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from pipelines.encode.hashing import splitmix64
+from models.hashing import splitmix64
 
 _DENSE_SPAN = 1 << 22  # ids that span no more than this are looked up in an array of that size
 _MANY = 1 << 16  # from so many values on it pays to look every distinct one up only once

@@ -13,7 +13,7 @@ _ALL_BUT_SIGN = np.int64(0x7FFF_FFFF_FFFF_FFFF)
 
 
 @dataclass(frozen=True)
-class Counts:
+class ValueCounts:
     """How often every value was seen.
 
     Attributes:
@@ -25,14 +25,14 @@ class Counts:
     counts: np.ndarray
 
     @classmethod
-    def of(cls, values: np.ndarray) -> "Counts":
+    def of(cls, values: np.ndarray) -> "ValueCounts":
         counted = pc.value_counts(pa.array(values, pa.int64()))
         distinct, counts = (counted.field(name).to_numpy() for name in ("values", "counts"))
         order = np.argsort(distinct)
         return cls(distinct[order], counts[order].astype(np.int64))
 
     @classmethod
-    def merged(cls, parts: Sequence["Counts"]) -> "Counts":
+    def merged(cls, parts: Sequence["ValueCounts"]) -> "ValueCounts":
         values = np.concatenate([part.values for part in parts])
         order = np.argsort(values, kind="stable")
         values, counts = values[order], np.concatenate([part.counts for part in parts])[order]
@@ -45,7 +45,7 @@ class Counts:
 
 
 def number_keys(values: np.ndarray) -> np.ndarray:
-    """Maps float64 to int64 in the same order, so that close numbers share a key and `Counts` of keys stay small.
+    """Maps float64 to int64 in the same order, so that close numbers share a key and `ValueCounts` of keys stay small.
 
     A key is the number cut to 12 bits behind the leading one: integers from 0 to 8192 are exact, all else is off by less
     than 1/4096 of itself. A factor of two in range costs at most 4096 keys. NaN has no key and must not be passed.
@@ -60,15 +60,15 @@ def smallest_of(keys: np.ndarray) -> np.ndarray:
     return (bits ^ (bits >> np.int64(63) & _ALL_BUT_SIGN)).view(np.float64)
 
 
-def numbers_at(counts: Counts, places: np.ndarray) -> np.ndarray:
+def numbers_at(counts: ValueCounts, places: np.ndarray) -> np.ndarray:
     """The numbers at these places (from 0) when all that `counts` of `number_keys` hold are laid out by size."""
     return smallest_of(counts.values[np.searchsorted(np.cumsum(counts.counts), places, side="right")])
 
 
-def quantiles(counts: Counts, shares: np.ndarray) -> np.ndarray:
+def quantiles(counts: ValueCounts, shares: np.ndarray) -> np.ndarray:
     """Quantiles of the numbers that `counts` of `number_keys` hold, interpolated linearly as `numpy.quantile` does.
 
-    >>> quantiles(Counts.of(number_keys(np.array([1.0, 2.0, 4.0]))), np.array([0.0, 0.5, 0.75, 1.0]))
+    >>> quantiles(ValueCounts.of(number_keys(np.array([1.0, 2.0, 4.0]))), np.array([0.0, 0.5, 0.75, 1.0]))
     array([1., 2., 3., 4.])
     """
     place = shares * (counts.total - 1)

@@ -17,7 +17,7 @@ import numpy as np
 
 from models.schema import STAGES, Stages
 from pipelines.encode.feeds import PREFERENCE_PREFIX
-from pipelines.encode.sketch import Counts, number_keys, numbers_at
+from pipelines.encode.sketch import ValueCounts, number_keys, numbers_at
 
 RATES = ("click", "stay", "order")
 
@@ -38,16 +38,16 @@ def rates_of(preferences: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"click": click_R, "stay": preferences["stay"] / clicks_R, "order": preferences["order"] / clicks_R}
 
 
-def counted_rates(user_R: np.ndarray, at_R: np.ndarray, preferences: Mapping[str, np.ndarray]) -> dict[str, Counts]:
+def counted_rates(user_R: np.ndarray, at_R: np.ndarray, preferences: Mapping[str, np.ndarray]) -> dict[str, ValueCounts]:
     """What these feeds contribute to the medians: the rates of every user's last feed with a history."""
     known = np.flatnonzero(~np.isnan(preferences["click"]))
     order = known[np.lexsort((at_R[known], user_R[known]))]
     last = order[np.append(user_R[order][1:] != user_R[order][:-1], True)] if len(order) else order
     rates = rates_of({name: values[last] for name, values in preferences.items()})
-    return {name: Counts.of(_keys(values[~np.isnan(values)])) for name, values in rates.items()}
+    return {name: ValueCounts.of(_keys(values[~np.isnan(values)])) for name, values in rates.items()}
 
 
-def medians_of(rates: Mapping[str, Counts]) -> dict[str, float]:
+def medians_of(rates: Mapping[str, ValueCounts]) -> dict[str, float]:
     """Median of each rate; 0 where no user has one."""
     middle = lambda counts: float(numbers_at(counts, np.array([(counts.total - 1) // 2]))[0])
     return {name: middle(counts) if counts.total else 0.0 for name, counts in rates.items()}

@@ -13,7 +13,7 @@ import safetensors.numpy
 from models.config import ConfigError, from_dict, to_dict
 from models.schema import Schema
 from pipelines.encode.clock import Clock
-from pipelines.encode.contract import deciding
+from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.rows import BinRows, HashRows, TableRows, VocabularyRows
 from pipelines.logs.ids import IdKind
@@ -49,7 +49,7 @@ class EncoderState:
 
     Attributes:
         encoding: fingerprint of the part of the schema this was fitted for, see `encoding_fingerprint`.
-        clock: what local time is.
+        clock: what local time is, and when days begin.
         entry_rate: entries per impression on training days.
         largest_feed: most candidates of a training feed.
         tables: rows by table.
@@ -85,7 +85,8 @@ class EncoderState:
         return digest.hexdigest()
 
     def check(self, schema: Schema) -> None:
-        """
+        """Makes sure that a schema can be encoded with this state.
+
         Raises:
             ConfigError: this state was fitted for other fields, histories, levels, stages or values than the schema's.
         """
@@ -113,7 +114,8 @@ class EncoderState:
 
     @classmethod
     def load(cls, folder: Path) -> "EncoderState":
-        """
+        """Reads what `save` wrote.
+
         Raises:
             FileNotFoundError: there is no encoder in the folder.
             ConfigError: it was written by another version.
@@ -180,7 +182,7 @@ class EncoderState:
 @lru_cache(maxsize=64)
 def encoding_fingerprint(schema: Schema) -> str:
     """Of what decides how features become rows; targets and stages are told apart, since fewer of them will do."""
-    spelling = {part: value for part, value in deciding(schema).items() if part not in ("targets", "stages")}
+    spelling = {part: value for part, value in decisive_part(schema).items() if part not in ("targets", "stages")}
     return hashlib.blake2b(_json(spelling), digest_size=8).hexdigest()
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.metrics import auc, squared_errors
+from models.metrics.binary import auc
+from models.metrics.value import squared_errors
 from models.schema import Schema, Target
 from pipelines.encode.arrays import flat, lengths
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX

@@ -15,11 +15,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from models.catalogue import WINDOWS, find
 from models.config import ConfigError
-from models.metrics import auc
+from models.metrics.binary import auc
 from models.schema import Bins, Number, Schema, Target
 from pipelines.encode.arrays import floats, lengths, whole
-from pipelines.encode.derive import WINDOWS, column, derive_columns
+from pipelines.encode.columns import column
+from pipelines.encode.derive import derive_columns
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.evaluate.score import KEYS, candidates, labelled_candidates
 from pipelines.prepared import Prepared
@@ -261,7 +263,8 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
 
 def _signal(table: pa.Table, name: str) -> NDArray:
     values_N = np.nan_to_num(floats(whole(table[name])))
-    return np.log1p(values_N) if name.startswith("room_entries.") else values_N
+    known = find(name)
+    return np.log1p(values_N) if known is not None and known.is_count else values_N
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from models.metrics import TOPS
+from models.metrics.names import TOPS
 from models.schema import Schema, Target
 from pipelines.evaluate import figures
 from pipelines.evaluate.insight import last_target

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.config import ConfigError, to_dict
-from models.metrics import value_of
+from models.metrics.names import value_of
 from pipelines.bundle import Bundle
 from pipelines.evaluate.baselines import Predicted, booster, popularity
 from pipelines.evaluate.baselines import truth as truth_of
@@ -82,7 +82,7 @@ def evaluate(
                 note=_origin(bundle),
                 history=history,
                 insight=_insight(bundle, sample, history, config),
-                settings={"model": to_dict(bundle.model), "provenance": dict(bundle.provenance)},
+                settings={"model": to_dict(bundle.system), "provenance": dict(bundle.provenance)},
             )
         )
         say(f"{name}: {table.num_rows:,} candidates, {table.num_rows / seconds:,.0f}/s · {_headline(entries[-1])}")

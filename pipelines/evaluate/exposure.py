@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from models.metrics import TOPS, share_at_top
+from models.metrics.names import TOPS
+from models.metrics.ranking import share_at_top
 from models.schema import Schema
 from models.score import fused_score
 from pipelines.encode.arrays import flat, lengths

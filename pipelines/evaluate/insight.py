@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from models.hashing import splitmix64
 from models.layers.graph import depths
 from models.leveled import Leveled
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from pipelines.encode.arrays import lengths
 from pipelines.encode.batches import to_batch
-from pipelines.encode.hashing import splitmix64
 
 CANDIDATES, USERS = 20_000, 2_000  # of a sample at most
 POINTS = 1_000  # users in the picture of preferences at most

@@ -12,9 +12,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from models.hashing import splitmix64
 from models.schema import STAGES
 from pipelines.encode.feeds import STAGE
-from pipelines.encode.hashing import splitmix64
 from pipelines.evaluate.insight import last_of
 from pipelines.evaluate.score import has_stages
 from pipelines.logs.world import DAY_MS, EPOCH_MS

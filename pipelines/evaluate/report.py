@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from models.metrics import CUTOFFS
+from models.metrics.names import CUTOFFS
 from models.schema import STAGES, Schema, Target
 from pipelines.evaluate import comparisons, figures, sections
 from pipelines.evaluate.page import page
 from pipelines.evaluate.tables import Cell, Column, Row, Table, table, unit
+from pipelines.runs import write_text
 
 GROUPS_ABREAST = 4  # targets in one overview table
 TOLERATED = 0.005  # share of candidates on which predictions may break the funnel beyond what labels do, before it is marked
@@ -99,7 +100,6 @@ def write_report(
     names = [entry.name for entry in entries]
     if len(set(names)) < len(names):
         raise ValueError(f"entries of a report need different names, got {', '.join(names)}.")
-    folder.mkdir(parents=True, exist_ok=True)
     settings = {"settings": dict(settings or {})} | {entry.name: entry.settings for entry in entries if entry.settings}
     everything = {
         "about": dict(about),
@@ -110,9 +110,9 @@ def write_report(
         "search": None if searched is None else list(searched.summary),
         "entries": [asdict(entry) for entry in entries],
     }
-    (folder / "metrics.json").write_text(json.dumps(everything, indent=1, allow_nan=False), encoding="utf-8")
+    write_text(folder / "metrics.json", json.dumps(everything, indent=1, allow_nan=False))
     text = _html(entries, schema, about, left_out, settings, stages, exposure, searched)
-    (folder / "report.html").write_text(text, encoding="utf-8")
+    write_text(folder / "report.html", text)
     return folder / "report.html"
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.leveled import Leveled
-from models.metrics import Evaluation
+from models.metrics.evaluation import Evaluation
 from models.ranker import Ranker
 from models.schema import Schema
 from pipelines.encode.arrays import flat, is_list, lengths
@@ -68,7 +68,7 @@ def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = 
         new_rooms: as `exposure.new_rooms_of` gives them.
 
     Returns:
-        what `models.metrics.Evaluation` gives; besides, of every target its metrics by what was known of the user, and
+        what `models.metrics.evaluation` gives; besides, of every target its metrics by what was known of the user, and
         `activity` (`activity.by_known`); and of targets without parents and as `fused` the shares at the top
         (`exposure.at_top`).
     """

@@ -249,7 +249,7 @@ def curriculum(models: Sequence["Entry"], colour: Mapping[str, str]) -> list[Gro
 
 
 def weights(models: Sequence["Entry"], schema: Schema) -> list[Group]:
-    """What an adaptive learner told while it trained: `told` of the epochs' records, of those that have some."""
+    """What an adaptive learner told while it trained: `diagnostics` of the epochs' records, of those that have some."""
     groups = []
     for entry in models:
         told = _told(entry, "weight.")
@@ -302,7 +302,7 @@ def levels(models: Sequence["Entry"], schema: Schema) -> list[Group]:
 
 def _told(entry: "Entry", what: str) -> list[Mapping[str, float | None]]:
     """What a learner told over all epochs; nothing if none of it begins so."""
-    told = [record for epoch in entry.history for record in epoch.get("told") or ()]
+    told = [record for epoch in entry.history for record in epoch.get("diagnostics") or ()]
     return told if any(name.startswith(what) for record in told for name in record) else []
 
 

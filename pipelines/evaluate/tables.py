@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from models.metrics import DIRECTIONS
+from models.metrics.names import DIRECTIONS
 from models.schema import Target
 
 if TYPE_CHECKING:

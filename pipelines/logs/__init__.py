@@ -2,29 +2,27 @@
 
 A source is a frozen config with a `kind`; `materialise` turns it into `CanonicalLogs`. Converted logs are written once:
 
-    OUTPUT/logs/            the canonical tables
-    OUTPUT/truth/           simulated worlds only; no step of the pipeline reads it
-    OUTPUT/manifest.json    what was converted, written last
+    OUTPUT/logs/       the canonical tables
+    OUTPUT/truth/      simulated worlds only; no step of the pipeline reads it
+    OUTPUT/run.json    what was converted, and how
 
-A conversion works in `OUTPUT.partial` and is renamed when it is whole, so one that was killed leaves nothing behind
-that could be mistaken for a log, and starts afresh.
+The folder appears whole or not at all; a conversion that was killed starts afresh.
 """
 
-import json
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator
 
-from models.config import ConfigError, config, to_dict
+from models.config import config, to_dict
 from pipelines.logs import ebnerd, simulate
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulate import SimulateConfig
+from pipelines.runs import RUN, RunFolder, told, write_json, written
 
 __all__ = ["CanonicalConfig", "CanonicalLogs", "EbnerdConfig", "LogsConfig", "SimulateConfig", "as_ids", "check", "materialise"]
 
@@ -50,37 +48,24 @@ def materialise(source: CanonicalConfig | SimulateConfig | EbnerdConfig, output:
     """
     if isinstance(source, CanonicalConfig):
         return _checked(CanonicalLogs(source.path))
-    wanted = _identity(source)
-    manifest = output / "manifest.json"
-    if manifest.is_file() and _read_identity(manifest) == wanted:
+    run, identity = RunFolder(output, "logs"), _identity(source)
+    found = run.differences(identity)
+    if run.is_finished and not found:
         print(f"Logs: {output} is finished ({source.kind}); nothing to do.", flush=True)
         return _checked(CanonicalLogs(output / "logs"))
-    if output.exists() and not manifest.is_file() and any(output.iterdir()):
-        raise ConfigError(f"{output} holds something else than converted logs. Name another folder, or empty this one.")
-    partial = output.with_name(output.name + ".partial")
-    if partial.exists():
-        print(f"Logs: {partial} is from a conversion that did not finish; starting afresh.", flush=True)
-        shutil.rmtree(partial)
+    run.refuse_foreign()
+    if found:
+        print(f"Logs: {output} was converted from something else ({told(found)}); replacing it.", flush=True)
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
-    partial.mkdir(parents=True)
-    try:
+    with written(output) as draft:
         if isinstance(source, SimulateConfig):
-            simulate.simulate(source, partial / "logs", partial / "truth")
+            simulate.simulate(source, draft / "logs", draft / "truth")
         else:
-            ebnerd.convert(source, partial / "logs")
-        logs = _checked(CanonicalLogs(partial / "logs"))
-    except Exception:
-        shutil.rmtree(partial)
-        raise
-    content = {"source": wanted, "fingerprint": logs.fingerprint(), "seconds": round(time.monotonic() - started, 1)}
-    (partial / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
-    if output.exists():
-        if manifest.is_file():
-            print(f"Logs: {output} was converted from something else; replacing it.", flush=True)
-        shutil.rmtree(output)
-    partial.rename(output)
-    print(f"Logs: {output / 'logs'} written in {content['seconds']} s", flush=True)
+            ebnerd.convert(source, draft / "logs")
+        _checked(CanonicalLogs(draft / "logs"))
+        write_json(draft / RUN, identity)
+    print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
     return CanonicalLogs(output / "logs")
 
 
@@ -92,13 +77,6 @@ def _identity(source: SimulateConfig | EbnerdConfig) -> dict[str, Any]:
         "config": {key: value for key, value in to_dict(source).items() if key != "path"},  # the inputs, wherever they lie
         "inputs": {file.name: file_digest(file) for file in inputs},
     }
-
-
-def _read_identity(manifest: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(manifest.read_text())["source"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise ConfigError(f"{manifest} is damaged, so {manifest.parent} cannot be trusted. Remove that folder.") from None
 
 
 def _checked(logs: CanonicalLogs) -> CanonicalLogs:

@@ -13,6 +13,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,27 +21,28 @@ from typing import Any
 import pyarrow.parquet as pq
 import xxhash
 
+from models.catalogue import CANDIDATE, CONTEXT, ROOM, logged
 from models.config import ConfigError, to_dict
 from models.schema import Schema
-from pipelines.encode.contract import deciding
-from pipelines.encode.derive import base_columns, preference_columns
+from pipelines.encode.columns import base_columns, preference_columns
+from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.fit import Partial, finish
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.check import check
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import atomic
-from pipelines.prepare.features import PREFIXES, attribute_columns
+from pipelines.prepare.features import attribute_columns
 from pipelines.prepare.findings import findings, remarks
-from pipelines.prepare.runner import Counts, Item, run_step
-from pipelines.prepare.tables import KEYS
+from pipelines.prepare.runner import Item, run_step
+from pipelines.prepare.tables import FAMILIES, KEYS
 from pipelines.prepare.tasks import CleanChunk, CountRooms, CutBucket, EncodeFile, FitFile, Plan, SortAttributes, WriteFeatures
-from pipelines.prepared import SPLITS, Prepared
+from pipelines.prepared import MANIFEST, SPLITS, LogCounts, Manifest, Prepared, Split
+from pipelines.runs import RunFolder, told, write_text
 
 # What changes how the job runs, and nothing that it writes.
 _INDIFFERENT = ("parallel", "cpus_per_task", "quarantine_limit")
-_OURS = ("work", "features", "feeds", "quarantine", "snapshot", "encoder")
+_WAY_OUT = "Prepare into another folder, or delete this one."
 
 
 def prepare(
@@ -58,26 +60,23 @@ def prepare(
     """
     check(logs)
     plan = plan_of(logs, schema, config, output)
-    inputs = _inputs(plan)
     if dry_run:
         _describe(plan)
         return None
-    if (output / "manifest.json").exists():
-        _refuse_other(output, inputs)
+    run, identity = RunFolder(output, MANIFEST), _identity(plan)
+    if run.is_finished:
+        run.refuse_another(identity, way_out=_WAY_OUT)
         print(f"Prepared: {output} is finished; nothing to do.", flush=True)
         return Prepared.open(output, schema=schema)
-    _begin(output, inputs)
+    _begin(run, identity)
     started = time.monotonic()
-    manifest = _run(plan)
-    manifest = {"tables": TABLES, "fingerprint": _fingerprint(inputs), "inputs": inputs, **manifest}
-    with atomic(output / "schema.json") as draft:
-        draft.write_text(json.dumps(schema.to_dict(), indent=2) + "\n")
-    with atomic(output / "manifest.json") as draft:
-        draft.write_text(json.dumps(manifest, indent=2) + "\n")
+    manifest = _run(plan, _fingerprint(identity))
+    write_text(output / "schema.json", json.dumps(schema.to_dict(), indent=2) + "\n")
+    write_text(output / MANIFEST, json.dumps(to_dict(manifest), indent=2) + "\n")
     shutil.rmtree(plan.work)
-    for line in _remarks(manifest["counts"], output):
+    for line in _remarks(manifest.counts, output):
         print(f"  {line}", flush=True)
-    counts = ", ".join(f"{manifest['splits'][split]['feeds']:,} {split}" for split in SPLITS)
+    counts = ", ".join(f"{manifest.splits[split].feeds:,} {split}" for split in SPLITS)
     print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
     return Prepared.open(output, schema=schema)
 
@@ -91,14 +90,14 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     feeds_schema(schema)  # a name that two columns would have is told before any work is done
     served = base_columns(schema, config.extra_columns)
     columns = served.union(*preference_columns(schema).values())
-    carried = [name for name in columns if name == "position" or name.startswith(("context.", "state."))]
+    carried = logged(columns, CONTEXT, ROOM, CANDIDATE)
     types = logs.types("impressions", carried)
     for name in sorted(set(carried) - set(types.names)):
-        _missing(name, "impressions", logs)
+        _missing(name, name, "impressions", logs)
     for table, names in attribute_columns(columns, schema).items():
         there = logs.types(table, names).names
         for name in sorted(set(names) - set(there)):
-            _missing(name, table, logs, PREFIXES[table])
+            _missing(FAMILIES[table].column(name).name, name, table, logs)
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
         readers = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
         raise ConfigError(f"history `{readers}` reads product clicks, but the log has no table `product_clicks`.")
@@ -108,19 +107,19 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, has_events, rows, buckets)
 
 
-def _missing(name: str, table: str, logs: CanonicalLogs, prefix: str = "") -> None:
+def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
     files = logs.files(table)
     if not files:
-        raise ConfigError(f"the schema reads `{prefix}{name}`, but the log has no table `{table}`.")
+        raise ConfigError(f"the schema reads `{reads}`, but the log has no table `{table}`.")
     known = ", ".join(pq.read_schema(files[0]).names)
-    raise ConfigError(f"the schema reads `{prefix}{name}`, but table `{table}` has no column `{name}`. It has: {known}.")
+    raise ConfigError(f"the schema reads `{reads}`, but table `{table}` has no column `{name}`. It has: {known}.")
 
 
-def _run(plan: Plan) -> dict[str, Any]:
-    """All steps; returns the manifest's counts."""
+def _run(plan: Plan, fingerprint: str) -> Manifest:
+    """All steps."""
     seconds: dict[str, float] = {}
 
-    def step(name: str, items: list[Item], task) -> dict[str, Counts]:
+    def step(name: str, items: list[Item], task) -> dict[str, dict[str, Any]]:
         started = time.monotonic()
         notes = run_step(name, items, task, notes=plan.work / "notes", config=plan.config)
         seconds[name] = round(time.monotonic() - started, 2)
@@ -157,7 +156,7 @@ def _run(plan: Plan) -> dict[str, Any]:
 
     rooms = step("rooms", buckets, CountRooms(plan, ending))
     written = step("features", buckets, WriteFeatures(plan, ending, first_days))
-    splits = {
+    totals = {
         split: {
             what: (max if what == "largest_feed" else sum)(counts["splits"][split][what] for counts in written.values())
             for what in ("files", "feeds", "candidates", "largest_feed")
@@ -175,58 +174,61 @@ def _run(plan: Plan) -> dict[str, Any]:
     parts = [pickle.loads(path.read_bytes()) for path in sorted((plan.work / "fit").glob("*.pickle"))]
     merged, ids = Partial.merged(parts), plan.logs.id_kinds()
     state = finish(merged, plan.schema, entry_rate=entry_rate, clock=plan.config.clock, ids=ids)
-    found["wild"] = {name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild}
+    found = replace(found, wild={name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild})
     for name, quantiles in state.label_quantiles.items():
         if not quantiles[-1]:
             print(f"  warning: no positive label of `{name}` on training days", flush=True)
     state.save(plan.output / "encoder")
     items = {split: [_file_item(file) for file in files[split]] for split in SPLITS}
     encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan))
+    splits = {}
     for split in SPLITS:
         by_level = [encoded[item.name]["candidates_by_level"] for item in items[split]]
-        splits[split]["candidates_by_level"] = [sum(counts) for counts in zip(*by_level, strict=True)]
+        splits[split] = Split(
+            **totals[split],
+            candidates_by_level=tuple(sum(counts) for counts in zip(*by_level, strict=True)),
+            days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
+        )
+    return Manifest(
+        tables=TABLES,
+        fingerprint=fingerprint,
+        splits=splits,
+        empty_days=tuple(_date(day) for day in empty),
+        ending=ending,
+        entry_rate=entry_rate,
+        counts=LogCounts(
+            rows=plan.rows,
+            kept=_summed(counts["kept"] for counts in cuts),
+            quarantined=bad,
+            unused_engagements=sum(counts["unused"] for counts in cleaned.values()),
+            unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
+            feeds=sum(feeds.values()),
+            candidates=sum(candidates.values()),
+            users=sum(counts["users"] for counts in written.values()),
+            rooms=sum(counts["rooms"] for counts in rooms.values()),
+            attributes={table: counts["ids"] for table, counts in attributes.items()},
+            feeds_by_day={_date(int(day)): feeds[day] for day in sorted(feeds, key=int)},
+            found=found,
+        ),
+        buckets=plan.buckets,
+        seconds=seconds,
+    )
 
-    return {
-        "splits": splits,
-        "days": {
-            split: [_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split] for split in SPLITS
-        },
-        "empty_days": [_date(day) for day in empty],
-        "ending": ending,
-        "entry_rate": entry_rate,
-        "counts": {
-            "rows": plan.rows,
-            "kept": _summed(counts["kept"] for counts in cuts),
-            "quarantined": bad,
-            "unused_engagements": sum(counts["unused"] for counts in cleaned.values()),
-            "unattributed_engagements": sum(counts["unattributed"] for counts in cuts),
-            "feeds": sum(feeds.values()),
-            "candidates": sum(candidates.values()),
-            "users": sum(counts["users"] for counts in written.values()),
-            "rooms": sum(counts["rooms"] for counts in rooms.values()),
-            "attributes": {table: counts["ids"] for table, counts in attributes.items()},
-            "feeds_by_day": {_date(int(day)): feeds[day] for day in sorted(feeds, key=int)},
-            "found": found,
-        },
-        "buckets": plan.buckets,
-        "seconds": seconds,
-    }
 
-
-def _remarks(counts: Mapping[str, Any], output: Path) -> list[str]:
+def _remarks(counts: LogCounts, output: Path) -> list[str]:
     """What a user should know of the rows that do not appear in the tables as they came."""
     lines = []
-    for table, reasons in counts["quarantined"].items():
+    for table, reasons in counts.quarantined.items():
         if reasons:
             told = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
-            of = f"{sum(reasons.values()):,} of {counts['rows'][table]:,} rows of `{table}`"
+            of = f"{sum(reasons.values()):,} of {counts.rows[table]:,} rows of `{table}`"
             lines.append(f"quarantined: {of} ({told}), kept in {output / 'quarantine'}")
-    if counts["unattributed_engagements"]:
+    if counts.unattributed_engagements:
         lines.append(
-            f"{counts['unattributed_engagements']:,} of {counts['rows']['engagements']:,} engagements follow no impression "
+            f"{counts.unattributed_engagements:,} of {counts.rows['engagements']:,} engagements follow no impression "
             "within their target's attribution time: they count for histories and counters, not for labels"
         )
-    return lines + remarks(counts["found"])
+    return lines + remarks(counts.found)
 
 
 def _file_item(file: Path) -> Item:
@@ -301,52 +303,36 @@ def _summed(counts) -> dict[str, int]:
 # -- identity --------------------------------------------------------------------------------------------------
 
 
-def _inputs(plan: Plan) -> dict[str, Any]:
+def _identity(plan: Plan) -> dict[str, Any]:
     """Everything that decides what is written, in parts that a message can name."""
     config = {name: value for name, value in to_dict(plan.config).items() if name not in _INDIFFERENT}
-    schema = _fingerprint(deciding(plan.schema))
-    return {"tables": TABLES, "logs": plan.logs.fingerprint(), "schema": schema, "config": config}
+    return {
+        "version of the tables": TABLES,
+        "logs": plan.logs.fingerprint(),
+        "schema": decisive_part(plan.schema),
+        "prepare": config,
+    }
 
 
-def _fingerprint(value: Any) -> str:
+def _fingerprint(identity: Mapping[str, Any]) -> str:
+    tables, logs, schema, config = identity.values()
+    decides = {"tables": tables, "logs": logs, "schema": _digest(schema), "config": config}
+    return _digest(decides)
+
+
+def _digest(value: Any) -> str:
     return xxhash.xxh64_hexdigest(json.dumps(value, sort_keys=True).encode())
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    if before.get("tables") != now["tables"]:  # what they are made of may be called otherwise
-        return f"the version of the tables ({before.get('tables', 1)} then, {now['tables']} now)"
-    changed = [part for part in ("logs", "schema") if before[part] != now[part]]
-    for name in {**before["config"], **now["config"]}:
-        old, new = before["config"].get(name), now["config"].get(name)
-        if old != new:
-            changed.append(f"prepare.{name} ({old} then, {new} now)")
-    return ", ".join(changed)
-
-
-def _refuse_other(output: Path, inputs: Mapping[str, Any]) -> None:
-    before = json.loads((output / "manifest.json").read_text())["inputs"]
-    if before != inputs:
-        raise ConfigError(
-            f"{output} was prepared from something else; what changed: {_changes(before, inputs)}. "
-            "Prepare into another folder, or delete this one."
-        )
-
-
-def _begin(output: Path, inputs: Mapping[str, Any]) -> None:
-    """Makes sure that unfinished work in `output` is of these inputs; that of others is thrown away."""
-    note = output / "work" / "inputs.json"
-    if note.exists():
-        before = json.loads(note.read_text())
-        if before == inputs:
-            print(f"Prepare: going on in {output}", flush=True)
-            return
-        print(f"Prepare: unfinished work in {output} is of something else ({_changes(before, inputs)}); starting afresh")
-        for name in _OURS:
-            shutil.rmtree(output / name, ignore_errors=True)
-    elif output.exists() and any(output.iterdir()):
-        raise ConfigError(f"{output} holds something else than prepared logs. Name another folder, or empty this one.")
-    with atomic(note) as draft:
-        draft.write_text(json.dumps(inputs))
+def _begin(run: RunFolder, identity: Mapping[str, Any]) -> None:
+    """Makes sure that unfinished work in the folder is of this identity; that of others is thrown away."""
+    if run.identity is not None:
+        if found := run.differences(identity):
+            print(f"Prepare: unfinished work in {run.path} is of something else ({told(found)}); starting afresh", flush=True)
+            run.clear()
+        else:
+            print(f"Prepare: going on in {run.path}", flush=True)
+    run.begin(identity, way_out=_WAY_OUT)
 
 
 def _describe(plan: Plan) -> None:
@@ -362,4 +348,4 @@ def _describe(plan: Plan) -> None:
         print(f"  {table:<15} {rows:>13,} rows in {len(files)} files, {size:,.1f} MiB{parts}")
     print(f"  {plan.buckets} buckets of about {sum(plan.rows.values()) // plan.buckets:,} log rows")
     print(f"  {len(plan.columns)} columns: {', '.join(sorted(plan.columns))}")
-    print(f"  counters over all users: {', '.join(plan.counters) or 'none'}")
+    print(f"  counters over all users: {', '.join(column.name for column in plan.counters) or 'none'}")

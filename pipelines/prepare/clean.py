@@ -5,7 +5,7 @@ impression logged twice in different files) is found in the next step.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from models.catalogue import ENTER
 from models.config import ConfigError
 from models.schema import Number, Schema
 from pipelines.encode.arrays import integers, present
@@ -22,9 +23,9 @@ from pipelines.logs.ids import as_ids, is_text
 from pipelines.logs.types import WORD, as_plain
 from pipelines.logs.values import NAN, tidied
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, atomic, bucket_of
+from pipelines.prepare.exchange import ExchangeWriter, bucket_of
+from pipelines.runs import written
 
-ENTER = "enter"
 ENTER_CODE = 0
 EVENTS = ("impressions", "engagements", "product_clicks")
 LONGEST_STAY_SECONDS = 366 * 86_400.0
@@ -116,9 +117,30 @@ def chunks_of(logs: CanonicalLogs, rows_per_chunk: int, tables: tuple[str, ...] 
     return chunks
 
 
-def actions_of(schema: Schema) -> list[str]:
-    """The actions that matter, in the order of their codes; `enter` is the first."""
-    return [ENTER, *sorted({target.action for target in schema.targets} - {ENTER})]
+def actions_of(schema: Schema, counted: Iterable[str] = ()) -> list[str]:
+    """The actions that matter, in the order of their codes; `enter` is the first.
+
+    Args:
+        counted: actions that some counter counts, beside those of targets.
+    """
+    return [ENTER, *sorted({target.action for target in schema.targets}.union(counted) - {ENTER})]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is read of the rows of a table.
+
+    Attributes:
+        schema: whose targets say which actions' values are read, and whose fields take logarithms.
+        actions: in the order of their codes, see `actions_of`; engagements of others are left out.
+        extra: columns of impressions beside ids and times (`position`, `context.*`, `state.*`) to carry on.
+        has_events: whether some file of the table has the column `event_id`.
+    """
+
+    schema: Schema
+    actions: Sequence[str]
+    extra: pa.Schema
+    has_events: bool
 
 
 @dataclass
@@ -142,23 +164,17 @@ class _Told:
 
 def clean(
     chunk: Chunk,
-    schema: Schema,
+    asked: Asked,
     config: PrepareConfig,
     *,
-    extra: pa.Schema,
-    has_events: bool,
     buckets: int,
     output: Path,
     quarantine: Path,
 ) -> dict:
     """Writes the sound rows of a chunk to `output` by bucket of their user, the others to `quarantine`; returns counts.
 
-    `rows` = `sound` + `unused` + the sum of `quarantined`. Beside them stand `missing` (values of `extra` and `value`
-    that count as missing), `placeholders` (ids that name nothing) and `names` (see `_Told`), and `latest`, a time.
-
-    Args:
-        extra: columns of impressions beside ids and times (`position`, `context.*`, `state.*`) to carry on.
-        has_events: whether some file of the table has the column `event_id`.
+    `rows` = `sound` + `unused` + the sum of `quarantined`. Beside them stand `missing`, `placeholders` and `names` (see
+    `_Told`), and `latest`, a time.
 
     Raises:
         ConfigError: a whole column of times is in seconds, or in microseconds; an id is not whole; the file is damaged.
@@ -167,11 +183,11 @@ def clean(
     told = _Told()
     counts: dict = {"rows": 0, "sound": 0, "unused": 0, "latest": None, "quarantined": {}}
     bad_rows: list[pa.Table] = []
-    with atomic(output) as draft:
+    with written(output) as draft:
         writer = None
         first_row, time = chunk.first_row, "shown_at" if chunk.table == "impressions" else "at"
-        for batch in _batches(chunk, extra, has_events, config.rows_per_chunk):
-            used, reason, ids = judge(batch, schema, config, chunk.file.path, told)
+        for batch in _batches(chunk, asked, config.rows_per_chunk):
+            used, reason, ids = judge(batch, asked, config, chunk.file.path, told)
             is_bad = reason > 0
             kept = ~is_bad if used is None else ~is_bad & used
             good = ids if kept.all() else ids.filter(pa.array(kept))
@@ -193,7 +209,7 @@ def clean(
         if writer is not None:
             writer.file.close()
     if bad_rows:
-        with atomic(quarantine) as draft:
+        with written(quarantine) as draft:
             pq.write_table(pa.concat_tables(bad_rows), draft, compression="zstd")
     names = {str(number): name for number, name in told.names.items()}
     return counts | {"missing": told.missing, "placeholders": told.placeholders, "names": names}
@@ -218,29 +234,27 @@ _COLUMNS = {
 _AS_WRITTEN = ("request_id", "event_id", "action")  # their spelling says more than their value
 
 
-def _batches(chunk: Chunk, extra: pa.Schema, has_events: bool, rows: int) -> Iterator[pa.Table]:
+def _batches(chunk: Chunk, asked: Asked, rows: int) -> Iterator[pa.Table]:
     columns = _COLUMNS[chunk.table]
     if chunk.table == "impressions":
-        columns = pa.schema([*columns, *extra])
-    elif has_events:
+        columns = pa.schema([*columns, *asked.extra])
+    elif asked.has_events:
         columns = columns.append(pa.field("event_id", _INT))
     return chunk.file.batches(columns, rows, row_groups=chunk.row_groups, as_written=_AS_WRITTEN)
 
 
 def _impressions(
-    batch: pa.Table, schema: Schema, config: PrepareConfig, file: Path, told: _Told
+    batch: pa.Table, asked: Asked, config: PrepareConfig, file: Path, told: _Told
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     request = _naming(batch, "request_id", file, told)
     reason = _first_reasons(batch, ("user_id", "room_id"), "shown_at", config, file)
     own = {"request_id": request, **{name: batch[name] for name in ("user_id", "room_id", "shown_at")}}
-    logarithmic = {
-        field.column for field in schema.fields if isinstance(field.encoding, Number) and field.encoding.transform == "log1p"
-    }
+    logarithmic = {field.column for field in asked.schema.fields if field.encoding == Number(transform="log1p")}
     others: dict[str, pa.Array] = {}
     for name in batch.column_names[len(own) :]:
         others[name], missing = tidied(_one(batch[name]))
         told.add(told.missing, name, missing)
-        if name in logarithmic and len(batch):
+        if name in logarithmic:
             told.add(told.missing, name, below_zero(others[name]))
     return None, reason, pa.table({**own, **others})
 
@@ -256,7 +270,7 @@ def below_zero(numbers: pa.Array) -> dict[str, int]:
 
 
 def _engagements(
-    batch: pa.Table, schema: Schema, config: PrepareConfig, file: Path, told: _Told
+    batch: pa.Table, asked: Asked, config: PrepareConfig, file: Path, told: _Told
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     request = _naming(batch, "request_id", file, told)
     reason = _first_reasons(batch, ("user_id", "room_id"), "at", config, file)
@@ -267,7 +281,7 @@ def _engagements(
         names = as_plain(action.dictionary, pa.string(), WORD).to_pylist()
     except ValueError as error:
         raise ConfigError(f"{file}: column `action` {error}") from None
-    known = actions_of(schema)
+    known = asked.actions
     code_of_name = np.array([known.index(name) if name in known else -1 for name in names] or [-1], np.int8)
     index = integers(action.indices)
     code = np.where(present(action), code_of_name[index], np.int8(-1))
@@ -281,8 +295,8 @@ def _engagements(
         told.add(told.missing, "value", {NAN: int(unknown.sum())})
         value = pc.if_else(pa.array(unknown), pa.scalar(None, pa.float64()), value)
         number = np.where(unknown, 0.0, number)
-    summed = np.array([any(t.action == name and not t.is_binary for t in schema.targets) for name in known])
-    read = summed | np.array([any(t.action == name and t.at_least is not None for t in schema.targets) for name in known])
+    summed = np.array([any(t.action == name and not t.is_binary for t in asked.schema.targets) for name in known])
+    read = summed | np.array([any(t.action == name and t.at_least is not None for t in asked.schema.targets) for name in known])
     read[ENTER_CODE] = True
     is_used = code >= 0
     _mark(reason, NOT_FINITE, is_used & read[code] & np.isinf(number))
@@ -293,7 +307,7 @@ def _engagements(
 
 
 def _product_clicks(
-    batch: pa.Table, schema: Schema, config: PrepareConfig, file: Path, told: _Told
+    batch: pa.Table, asked: Asked, config: PrepareConfig, file: Path, told: _Told
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     reason = _first_reasons(batch, ("user_id", "product_id"), "at", config, file)
     ids = {name: batch[name] for name in ("user_id", "product_id", "at")}

@@ -18,8 +18,7 @@ class PrepareConfig:
     `pipelines.prepare.deliveries`).
 
     Attributes:
-        clock: local time of the platform.
-        day_starts_hour: local hour at which a day begins; splits and days are cut there.
+        clock: local time of the platform, and the hour at which a day begins.
         valid_days, test_days: the log's last days are for testing, those before them for validation, all others for training.
         feed_gap_seconds: impressions of a request, or without request id, are of one feed while each follows within this gap.
         feed_most: a feed without request id has at most this many candidates; further ones open the next feed.
@@ -36,7 +35,6 @@ class PrepareConfig:
     """
 
     clock: Clock = default(default_factory=Clock)
-    day_starts_hour: float = 0.0
     valid_days: int = 1
     test_days: int = 1
     feed_gap_seconds: float = 60.0
@@ -62,19 +60,12 @@ class PrepareConfig:
                 raise ValueError(f"prepare needs {name} >= 0, got {getattr(self, name)}.")
         if not 0 <= self.quarantine_limit <= 1:
             raise ValueError(f"prepare needs 0 <= quarantine_limit <= 1, got {self.quarantine_limit}.")
-        if not 0 <= self.day_starts_hour < 24:
-            raise ValueError(f"prepare needs 0 <= day_starts_hour < 24, got {self.day_starts_hour}.")
         if self.earliest >= self.latest:
             raise ValueError(f"prepare needs earliest < latest, got {self.earliest}, {self.latest}.")
 
     @property
     def gap_ms(self) -> int:
         return round(self.feed_gap_seconds * 1000)
-
-    @property
-    def day_shift_ms(self) -> int:
-        """What a time is moved by before it is divided into days."""
-        return round((self.clock.utc_offset_hours - self.day_starts_hour) * 3_600_000)
 
     @property
     def plausible(self) -> tuple[int, int]:

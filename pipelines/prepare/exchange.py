@@ -5,33 +5,20 @@ of a bucket maps the files of all writers and touches only its own batches. The 
 of tasks, not with tasks times buckets, and what a reader holds is its bucket.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.encode.hashing import splitmix64
+from models.hashing import splitmix64
 from pipelines.prepare.timeline import stable_order
+from pipelines.runs import written
 
 
 def bucket_of(ids: np.ndarray, buckets: int) -> np.ndarray:
     """The bucket of every id, int64."""
     return (splitmix64(ids) % np.uint64(buckets)).astype(np.int64)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to that takes the place of `path` when all went well, and is gone otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 class ExchangeWriter:
@@ -78,7 +65,7 @@ def read_bucket(files: Sequence[Path], bucket: int, buckets: int, *, schema: pa.
 
 def write_table(path: Path, table: pa.Table) -> None:
     """A whole table as one Arrow file with one batch."""
-    with atomic(path) as draft, pa.ipc.new_file(str(draft), table.schema) as file:
+    with written(path) as draft, pa.ipc.new_file(str(draft), table.schema) as file:
         file.write_table(table.combine_chunks())
 
 

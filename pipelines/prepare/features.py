@@ -8,28 +8,26 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from models.catalogue import PRODUCT, Attribute, find
 from models.schema import History, Schema
 from pipelines.encode.arrays import integers, present
+from pipelines.encode.columns import declared, history_column
 from pipelines.encode.feeds import LABEL_PREFIX, META
 from pipelines.logs.ids import as_ids
-from pipelines.prepare.exchange import atomic
 from pipelines.prepare.room_counters import Rooms
-from pipelines.prepare.tables import Attributes
+from pipelines.prepare.tables import FAMILIES, KEYS, Attributes
 from pipelines.prepare.timeline import codes, spread
 from pipelines.prepare.user_counters import Log, UserSide
-
-PREFIXES = {"users": "user.", "rooms": "room.", "streamers": "streamer.", "products": "product."}
+from pipelines.runs import written
 
 
 def attribute_columns(columns: Collection[str], schema: Schema) -> dict[str, list[str]]:
-    """Attributes that the asked columns read, by table and without prefix, those of histories as well."""
-    found: dict[str, set[str]] = {table: set() for table in PREFIXES}
-    histories = tuple(f"{history.name}." for history in schema.histories)
-    for column in columns:
-        name = column.split(".", 1)[1] if column.startswith(histories) else column
-        for table, prefix in PREFIXES.items():
-            if name.startswith(prefix):
-                found[table].add(name.removeprefix(prefix))
+    """Attributes that the asked columns read, by table and without the family's name, those of histories as well."""
+    found: dict[str, set[str]] = {table: set() for table in KEYS}
+    for name in columns:
+        column = declared(name, schema)
+        if column is not None and isinstance(column.how, Attribute):
+            found[column.how.table].add(column.member)
     return {table: sorted(names) for table, names in found.items()}
 
 
@@ -41,9 +39,10 @@ class AttributeTables:
     columns: Mapping[str, Sequence[str]]
 
     def frame(self, table: str, ids: np.ndarray, missing: np.ndarray | None = None) -> pl.DataFrame:
-        """The asked attributes of every id, named with their prefix."""
+        """The asked attributes of every id, as columns of their family."""
         found = self.tables[table].of(ids, self.columns[table], missing)
-        return frame({PREFIXES[table] + name: found[name] for name in found.column_names}, len(ids))
+        family = FAMILIES[table]
+        return frame({family.column(name).name: found[name] for name in found.column_names}, len(ids))
 
 
 def frame(columns: Mapping[str, pa.Array | pa.ChunkedArray | np.ndarray], rows: int) -> pl.DataFrame:
@@ -60,7 +59,7 @@ def picked(table: pl.DataFrame, rows: np.ndarray) -> pl.DataFrame:
     return table.select(pl.all().gather(pl.Series(rows.astype(np.uint32))))
 
 
-def listed(table: pl.DataFrame, offsets: np.ndarray) -> dict[str, pa.Array]:
+def lists_of(table: pl.DataFrame, offsets: np.ndarray) -> dict[str, pa.Array]:
     """Every column cut into lists at the offsets."""
     cuts = pa.array(offsets, pa.int64())
     newest = pl.CompatLevel.newest()
@@ -119,8 +118,8 @@ class Features:
         found: dict[str, pa.Array] = {
             **_arrow(picked(self.of_feed, feeds)),
             **_arrow(picked(self.of_user, log.user_R[feeds])),
-            **listed(picked(of_room, log.room_N[rows]), offsets),
-            **listed(picked(self.of_candidate, rows), offsets),
+            **lists_of(picked(of_room, log.room_N[rows]), offsets),
+            **lists_of(picked(self.of_candidate, rows), offsets),
             **self.histories(log.user_R[feeds], log.at_R[feeds]),
         }
         return pa.table({name: found[name] for name in [*META.names, *sorted(found.keys() - set(META.names))]})
@@ -130,13 +129,14 @@ class Features:
         found: dict[str, pa.Array] = {}
         for name, entries in self.side.entries.items():
             rows, offsets = spread(*entries.before(user_Q, at_Q))
-            found.update(listed(picked(self.of_entry[name], rows), offsets))
+            found.update(lists_of(picked(self.of_entry[name], rows), offsets))
         return found
 
     def _entries(self, history: History, attributes: AttributeTables) -> pl.DataFrame:
         """The asked columns of all entries, in the order of `Entries.order_E`."""
         log, source = self.log, self.side.source[history.name]
-        asked = [name for name in self.columns if name.startswith(f"{history.name}.")]
+        of_history = {name: history_column(name, self.side.schema) for name in self.columns}
+        asked = {name: known[1] for name, known in of_history.items() if known is not None and known[0] == history.name}
         if history.events == "engagements":
             stay = log.credits.value_E[source].astype(np.float32)
             own = {"at": log.at_E[source], "stay_seconds": pa.array(stay, mask=np.isnan(stay))}
@@ -146,7 +146,7 @@ class Features:
             own = {"at": log.at_C[source], "product_id": log.product_C[source]}
             of_product = picked(attributes.frame("products", products), code)
             known = pl.concat([frame(own, len(source)), of_product], how="horizontal")
-        return known.select(pl.col(name.split(".", 1)[1]).alias(name) for name in sorted(asked))
+        return known.select(pl.col(asked[name]).alias(name) for name in sorted(asked))
 
 
 def rooms_frame(rooms: Rooms, attributes: AttributeTables) -> pl.DataFrame:
@@ -160,10 +160,10 @@ def rooms_frame(rooms: Rooms, attributes: AttributeTables) -> pl.DataFrame:
 
 def shown_products(impressions: pa.Table, columns: Collection[str], attributes: AttributeTables) -> pl.DataFrame:
     """Attributes of the product on a candidate's screen."""
-    asked = [name for name in columns if name.startswith("product.")]
+    asked = [name for name in columns if (column := find(name)) is not None and column.of == PRODUCT]
     if not asked:
         return pl.DataFrame(height=len(impressions))
-    shown = as_ids(impressions["state.product_id"])
+    shown = as_ids(impressions[PRODUCT.key])
     products, code = codes(integers(shown))
     found = attributes.frame("products", products).select(sorted(asked))
     rows = pl.Series(np.where(present(shown), code, len(products)), dtype=pl.UInt32)  # one row of nulls stands last
@@ -189,5 +189,5 @@ def slices(user: np.ndarray, most: int) -> Iterator[slice]:
 
 def write_parquet(table: pa.Table, path: Path, rows_per_group: int) -> None:
     """Polars writes lists several times as fast as Arrow does; histories overlap, so a light compression is enough."""
-    with atomic(path) as draft:
+    with written(path) as draft:
         pl.from_arrow(table).write_parquet(draft, compression="lz4", row_group_size=rows_per_group, statistics=False)  # type: ignore[union-attr]

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipelines.prepared import Findings, SharedIds, UsedAgain
+
 _NAMED = 3  # ids or spellings in a line
 
 
@@ -11,20 +13,12 @@ def findings(
     attributes: Mapping[str, Mapping[str, Any]],
     cleaned: Iterable[tuple[str, Mapping[str, Any]]],
     cuts: Iterable[Mapping[str, Any]],
-) -> dict[str, Any]:
+) -> Findings:
     """
     Args:
         attributes: what sorting an attribute table gave, by table.
         cleaned: table of every chunk, and what cleaning it gave.
         cuts: what cutting every bucket gave.
-
-    Returns:
-        `missing`: by table and column, values that count as missing, by what they are.
-        `placeholders`: by table and column, rows whose id names nothing, by its spelling.
-        `alike_engagements`: how many are as another in user, room, action and instant, and differ otherwise.
-        `requests_again`: how many requests became several feeds, how many feeds, and the ids with the most.
-        `requests_shared`: how many request ids are of several users of a bucket, and the ids with the most.
-        (Fitting the encoder adds `wild`: by numeric field, values on training days too large to be meant.)
     """
     missing: dict[str, dict[str, Counter[str]]] = {}
     placeholders: dict[str, dict[str, Counter[str]]] = {}
@@ -44,45 +38,49 @@ def findings(
         ids = max(ids, counts["shared"]["ids"])  # one id may be of users in many buckets
         again.update({names.get(str(number), str(number)): count for number, count in counts["again"]["most"]})
         shared.update({names.get(str(number), str(number)): count for number, count in counts["shared"]["most"]})
-    return {
-        "missing": missing,
-        "placeholders": placeholders,
-        "alike_engagements": alike,
-        "requests_again": {"requests": requests, "feeds": feeds, "most": dict(again.most_common(_NAMED))},
-        "requests_shared": {"ids": ids, "most": dict(shared.most_common(_NAMED))},
-    }
+    return Findings(
+        missing=_plain(missing),
+        placeholders=_plain(placeholders),
+        alike_engagements=alike,
+        requests_again=UsedAgain(requests=requests, feeds=feeds, most=dict(again.most_common(_NAMED))),
+        requests_shared=SharedIds(ids=ids, most=dict(shared.most_common(_NAMED))),
+    )
 
 
-def remarks(found: Mapping[str, Any]) -> list[str]:
+def _plain(counts: Mapping[str, Mapping[str, Counter[str]]]) -> dict[str, dict[str, dict[str, int]]]:
+    return {table: {column: dict(kinds) for column, kinds in columns.items()} for table, columns in counts.items()}
+
+
+def remarks(found: Findings) -> list[str]:
     """A line for everything that was found."""
     lines = []
-    for table, columns in found["placeholders"].items():
+    for table, columns in found.placeholders.items():
         for column, spelled in columns.items():
             what = _listed(Counter(spelled), "rows")
             lines.append(
                 f"`{column}` of {sum(spelled.values()):,} rows of `{table}` names nothing and is taken for missing: {what}"
             )
-    again, shared = found["requests_again"], found["requests_shared"]
-    if again["requests"]:
+    again, shared = found.requests_again, found.requests_shared
+    if again.requests:
         lines.append(
-            f"request ids are used again: {again['requests']:,} requests of one user and id have rows further apart than the "
-            f"feed gap and became {again['feeds']:,} feeds; most: {_listed(again['most'], 'feeds')}"
+            f"request ids are used again: {again.requests:,} requests of one user and id have rows further apart than the "
+            f"feed gap and became {again.feeds:,} feeds; most: {_listed(again.most, 'feeds')}"
         )
-    if shared["ids"]:
+    if shared.ids:
         lines.append(
-            f"request ids are shared by users ({shared['ids']:,} or more), who have their own feeds all the same; most: "
-            f"{_listed(shared['most'], 'users')}"
+            f"request ids are shared by users ({shared.ids:,} or more), who have their own feeds all the same; most: "
+            f"{_listed(shared.most, 'users')}"
         )
-    if found["alike_engagements"]:
+    if found.alike_engagements:
         lines.append(
-            f"{found['alike_engagements']:,} engagements are as another in user, room, action and instant, but not in value, "
+            f"{found.alike_engagements:,} engagements are as another in user, room, action and instant, but not in value, "
             "request or event id; all of them count"
         )
-    for table, columns in found["missing"].items():
+    for table, columns in found.missing.items():
         for column, kinds in columns.items():
             told = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.items())
             lines.append(f"`{table}`, column `{column}`: values that count as missing ({told})")
-    for field, count in found["wild"].items():
+    for field, count in found.wild.items():
         lines.append(
             f"field `{field}`: {count:,} values on training days are over 65,536 times as large as 99 of 100 others; they "
             "count as missing"

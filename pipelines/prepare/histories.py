@@ -3,7 +3,7 @@
 An entry counts from the moment it is known: an entered room when the stay is over, a clicked product at once.
 Entries stand in the order in which they became known, so what a feed may see is always one range of them.
 
-    # E entries of a domain, Q questions
+    # E entries of a domain, Q questions, U users
 """
 
 import numpy as np

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from models.catalogue import ENTER
 from models.schema import Schema, Target
 from pipelines.encode.arrays import integers
-from pipelines.prepare.clean import ENTER
 
 
 class Credits:
@@ -25,15 +25,19 @@ class Credits:
         lag_E = self.at_E - shown_at_N[self.row_E] if self.rows else np.zeros(len(self.at_E), np.int64)
         self.lag_E = np.where(engagements["by_request"].to_numpy(), 0, lag_E)
 
+    def did(self, action: str) -> np.ndarray:
+        """Which engagements are of an action, bool [E]."""
+        return self.action_E == self.actions.index(action)
+
     @property
     def over_at_E(self) -> np.ndarray:
         """When an engagement's value is known: a stay when it is over."""
-        stay_ms = np.where(self.action_E == self.actions.index(ENTER), np.nan_to_num(self.value_E) * 1000, 0)
+        stay_ms = np.where(self.did(ENTER), np.nan_to_num(self.value_E) * 1000, 0)
         return self.at_E + np.rint(stay_ms).astype(np.int64)
 
     def of(self, target: Target) -> np.ndarray:
         """Which engagements count for the target, as positions."""
-        counts = (self.row_E >= 0) & (self.action_E == self.actions.index(target.action))
+        counts = (self.row_E >= 0) & self.did(target.action)
         counts &= self.lag_E <= target.attribution_seconds * 1000
         if target.at_least is not None:
             counts &= self.value_E >= target.at_least
@@ -69,7 +73,7 @@ class Credits:
         credited = np.zeros(len(self.row_E), bool)
         asked = np.zeros(len(self.row_E), bool)
         for target in schema.targets:
-            of_action = self.action_E == self.actions.index(target.action)
+            of_action = self.did(target.action)
             asked |= of_action
             credited |= of_action & (self.row_E >= 0) & (self.lag_E <= target.attribution_seconds * 1000)
         return int((asked & ~credited).sum())

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from models.catalogue import CANDIDATE, CONTEXT, ROOM, logged
+from models.hashing import splitmix64
 from pipelines.encode.arrays import integers, present
-from pipelines.encode.clock import DAY_MS
-from pipelines.encode.hashing import splitmix64
 from pipelines.prepare.clean import QUARANTINE, REPEATED, TWICE
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.deliveries import clicks_again, engagements_again
@@ -105,16 +105,16 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
     head_R, at_R = head_G[order_G], at_G[order_G]
     told_apart = np.where(has_request, request, room_id ^ _hashed(shown_at))[head_R]
     feed_id = _hashed(_hashed(_hashed(users_U[user_N[head_R]]) ^ at_R) ^ told_apart ^ has_request[head_R])
-    context = [name for name in impressions.column_names if name.startswith("context.")]
+    context = logged(impressions.column_names, CONTEXT)
     feeds = {
         "feed_id": pa.array(feed_id & np.iinfo(np.int64).max),
         "user_id": pa.array(users_U[user_N[head_R]]),
         "at": pa.array(at_R),
-        "day": pa.array(((at_R + config.day_shift_ms) // DAY_MS).astype(np.int32)),
+        "day": pa.array(config.clock.day(at_R).astype(np.int32)),
         "size": pa.array(np.bincount(feed_N, minlength=groups)),
         **{name: impressions[name].take(pa.array(head_R)) for name in context},
     }
-    own = [name for name in impressions.column_names if name.startswith("state.") or name == "position"]
+    own = logged(impressions.column_names, ROOM, CANDIDATE)
     candidates = {
         "room_id": pa.array(room_id[rows]),
         "shown_at": pa.array(shown_at[rows]),

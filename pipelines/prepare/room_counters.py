@@ -8,32 +8,36 @@ time: a streamer with half of all impressions needs no more memory than any othe
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from models.catalogue import ENTER, FEEDS, IMPRESSIONS, ROOM, STREAMER, WINDOWS, Column, Count, Hours, Subject
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER, hours_since
-from pipelines.prepare.exchange import ExchangeWriter, atomic
+from pipelines.prepare.exchange import ExchangeWriter
 from pipelines.prepare.tables import Attributes, times
 from pipelines.prepare.timeline import Moments, Timeline, find
+from pipelines.runs import written
 
-WINDOWS_MS = {"10m": 600_000, "1h": 3_600_000, "life": None}
-LONGEST_WINDOW_MS = 3_600_000
-OWNERS = ("room", "streamer")
-COUNTERS = (
-    *(f"{owner}_{what}.{window}" for owner in OWNERS for what in ("impressions", "entries") for window in WINDOWS_MS),
-    *(f"{owner}_age_hours" for owner in OWNERS),
-)
+OWNERS = (ROOM, STREAMER)
+LONGEST_WINDOW_MS = max(window for window in WINDOWS.values() if window is not None)
 ROW = pa.field("row", pa.int32())  # of a candidate within its bucket of users
 _EVER = (np.iinfo(np.int64).min // 2, np.iinfo(np.int64).max // 2)
 
 
-def counter_types(columns: Sequence[str]) -> list[pa.Field]:
-    return [pa.field(name, pa.float32() if name.endswith("_age_hours") else pa.int64()) for name in columns]
+def counted_actions(columns: Iterable[Column]) -> list[str]:
+    """Actions that these counters and hours ask for, and `ENTER`, which always counts: a room that was entered is known."""
+    kinds = {column.events for column in columns}
+    return [ENTER, *sorted(kinds - {ENTER, IMPRESSIONS, FEEDS})]
+
+
+def counter_type(column: Column) -> pa.DataType:
+    """Of a counter's or an age's values."""
+    return pa.int64() if isinstance(column.how, Count) else pa.float32()
 
 
 @dataclass(frozen=True)
@@ -67,106 +71,110 @@ def streamers_of(room_ids: np.ndarray, rooms: Attributes) -> tuple[np.ndarray, n
 class _Past:
     """What happened to the owners of one kind so long before a slice of time that no window reaches it."""
 
-    impressions_O: np.ndarray
-    entries_O: np.ndarray
+    counts_O: dict[str, np.ndarray]  # by kind of events
     first_O: np.ndarray  # first impression, `NEVER` until there is one
 
     @classmethod
-    def none(cls, owners: int) -> "_Past":
-        return cls(np.zeros(owners, np.int64), np.zeros(owners, np.int64), np.full(owners, NEVER, np.int64))
+    def none(cls, owners: int, events: Iterable[str]) -> "_Past":
+        return cls({kind: np.zeros(owners, np.int64) for kind in events}, np.full(owners, NEVER, np.int64))
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Events:
+    """What happened to rooms: their places in `Rooms.ids`, and when."""
+
+    room_E: np.ndarray
+    at_E: np.ndarray
+
+
+@dataclass(frozen=True)
 class _Slice:
-    """The events that questions of one slice of time are about."""
+    """The questions of one slice of time, and by their kind the events that they are about."""
 
     room_Q: np.ndarray
     at_Q: np.ndarray
-    shown_room_E: np.ndarray
-    shown_at_E: np.ndarray
-    entered_room_E: np.ndarray
-    entered_at_E: np.ndarray
+    events: Mapping[str, _Events]
 
 
-@dataclass
 class Counting:
-    """Counters of the rooms of a bucket and of their streamers, slice of time by slice of time."""
+    """Counters of the rooms of a bucket and of their streamers, slice of time by slice of time.
 
-    rooms: Rooms
-    columns: Sequence[str]
-    past: dict[str, _Past] = field(init=False)
+    Attributes:
+        codes: of the actions that are counted.
+    """
 
-    def __post_init__(self) -> None:
-        self.past = {"room": _Past.none(len(self.rooms.ids)), "streamer": _Past.none(len(self.rooms.streamer_ids))}
+    def __init__(self, rooms: Rooms, columns: Sequence[Column], actions: Sequence[str]) -> None:
+        """`columns`: counters and hours of rooms and streamers; `actions`: in the order of their codes."""
+        self.rooms = rooms
+        self.columns = columns
+        self.codes = {action: actions.index(action) for action in counted_actions(columns)}
+        kinds = (IMPRESSIONS, *self.codes)
+        self.past = {ROOM: _Past.none(len(rooms.ids), kinds), STREAMER: _Past.none(len(rooms.streamer_ids), kinds)}
 
     def count(self, part: _Slice) -> dict[str, pa.Array]:
         """The asked columns for every question. Events reach back far enough for the longest window."""
         found: dict[str, pa.Array] = {}
         for owner in OWNERS:
-            asked = [name for name in self.columns if name.startswith(f"{owner}_")]
+            asked = [column for column in self.columns if column.of == owner]
             if asked:
                 found.update(self._count(owner, asked, part))
-        return {name: found[name] for name in self.columns}
+        return {column.name: found[column.name] for column in self.columns}
 
     def forget(self, part: _Slice, before: int) -> None:
         """Moves the slice's events before a moment into the past."""
         for owner, past in self.past.items():
-            shown, entered = self._owners(owner, part.shown_room_E), self._owners(owner, part.entered_room_E)
-            old = (part.shown_at_E < before) & (shown >= 0)
-            past.impressions_O += np.bincount(shown[old], minlength=len(past.first_O))
-            first_O = np.full(len(past.first_O), np.iinfo(np.int64).max)
-            np.minimum.at(first_O, shown[old], part.shown_at_E[old])
-            new = (past.first_O == NEVER) & (first_O < np.iinfo(np.int64).max)
-            past.first_O[new] = first_O[new]
-            old = (part.entered_at_E < before) & (entered >= 0)
-            past.entries_O += np.bincount(entered[old], minlength=len(past.first_O))
+            for kind, events in part.events.items():
+                owner_E = self.owners(owner)[events.room_E]
+                old = (events.at_E < before) & (owner_E >= 0)
+                past.counts_O[kind] += np.bincount(owner_E[old], minlength=len(past.first_O))
+                if kind == IMPRESSIONS:
+                    first_O = np.full(len(past.first_O), np.iinfo(np.int64).max)
+                    np.minimum.at(first_O, owner_E[old], events.at_E[old])
+                    new = (past.first_O == NEVER) & (first_O < np.iinfo(np.int64).max)
+                    past.first_O[new] = first_O[new]
 
-    def _owners(self, owner: str, room: np.ndarray) -> np.ndarray:
-        return room if owner == "room" else self.rooms.streamer_of_room[room]
+    def owners(self, owner: Subject) -> np.ndarray:
+        """Place of every room's owner among those of the kind, -1 where there is none."""
+        return np.arange(len(self.rooms.ids)) if owner == ROOM else self.rooms.streamer_of_room
 
-    def _count(self, owner: str, columns: Sequence[str], part: _Slice) -> dict[str, pa.Array]:
-        past = self.past[owner]
-        owner_Q = self._owners(owner, part.room_Q)
+    def _count(self, owner: Subject, columns: Sequence[Column], part: _Slice) -> dict[str, pa.Array]:
+        past, owners = self.past[owner], self.owners(owner)
+        owner_Q = owners[part.room_Q]
         if not len(past.first_O):
-            return {item.name: pa.nulls(len(owner_Q), item.type) for item in counter_types(columns)}
-        moments = Moments(len(past.first_O), part.shown_at_E, part.entered_at_E, part.at_Q)
+            return {column.name: pa.nulls(len(owner_Q), counter_type(column)) for column in columns}
+        moments = Moments(len(past.first_O), *(events.at_E for events in part.events.values()), part.at_Q)
         # Questions in the order of the events find their place several times as fast; S stands for sorted questions.
         order_S = np.argsort(moments.pack(np.maximum(owner_Q, 0), part.at_Q))
         unknown_S = owner_Q[order_S] < 0
         owner_S, at_S = np.where(unknown_S, 0, owner_Q[order_S]), part.at_Q[order_S]
-        lines = {}
-        for what, room_E, at_E in (
-            ("impressions", part.shown_room_E, part.shown_at_E),
-            ("entries", part.entered_room_E, part.entered_at_E),
-        ):
-            owner_E = self._owners(owner, room_E)
+        lines, position = {}, {}
+        for kind in {column.events for column in columns}:
+            owner_E = owners[part.events[kind].room_E]
             known = owner_E >= 0
-            lines[what] = Timeline(moments, owner_E[known], at_E[known])
-        older = {"impressions": past.impressions_O, "entries": past.entries_O}
-        position = {what: line.position(owner_S, at_S) for what, line in lines.items()}
+            lines[kind] = Timeline(moments, owner_E[known], part.events[kind].at_E[known])
+            position[kind] = lines[kind].position(owner_S, at_S)
         found: dict[str, pa.Array] = {}
         unknown_Q = owner_Q < 0
-        for name in columns:
-            if name.endswith("_age_hours"):
-                first_S = self.began(owner, lines["impressions"])[owner_S]
-                hours = _unsorted(hours_since(np.where(first_S < at_S, first_S, NEVER), at_S), order_S)
-                found[name] = pa.array(hours, mask=np.isnan(hours) | unknown_Q)
-                continue
-            what, window = name.removeprefix(f"{owner}_").split(".")
-            line, window_ms = lines[what], WINDOWS_MS[window]
-            if window_ms is None:
-                count_S = older[what][owner_S] + position[what] - line.first_U[owner_S]
-            else:
-                count_S = position[what] - line.position(owner_S, at_S - window_ms)
-            found[name] = pa.array(_unsorted(count_S, order_S), mask=unknown_Q)
+        for column in columns:
+            match column.how:
+                case Count(events=kind) as counter if counter.window_ms is None:
+                    count_S = past.counts_O[kind][owner_S] + position[kind] - lines[kind].begins_O[owner_S]
+                    found[column.name] = pa.array(_unsorted(count_S, order_S), mask=unknown_Q)
+                case Count(events=kind) as counter:
+                    count_S = position[kind] - lines[kind].position(owner_S, at_S - counter.window_ms)
+                    found[column.name] = pa.array(_unsorted(count_S, order_S), mask=unknown_Q)
+                case Hours(events=kind):
+                    first_S = self.began(owner, lines[kind])[owner_S]
+                    hours = _unsorted(hours_since(np.where(first_S < at_S, first_S, NEVER), at_S), order_S)
+                    found[column.name] = pa.array(hours, mask=np.isnan(hours) | unknown_Q)
         return found
 
-    def began(self, owner: str, shown: Timeline | None = None) -> np.ndarray:
+    def began(self, owner: Subject, shown: Timeline | None = None) -> np.ndarray:
         """When each owner began: a room's start if the log knows it, else the first impression, past or in `shown`."""
         first_O = self.past[owner].first_O
         if shown is not None:
             first_O = np.where(first_O == NEVER, shown.first_times(), first_O)
-        if owner == "room":
+        if owner == ROOM:
             first_O = np.where(self.rooms.start_at == NEVER, first_O, self.rooms.start_at)
         return first_O
 
@@ -179,7 +187,7 @@ def _unsorted(values_S: np.ndarray, order_S: np.ndarray) -> np.ndarray:
 
 def count_bucket(
     shown: Sequence[pa.RecordBatch],
-    entered: Sequence[pa.RecordBatch],
+    done: Sequence[pa.RecordBatch],
     counting: Counting,
     *,
     rows_per_slice: int,
@@ -190,27 +198,26 @@ def count_bucket(
 
     Args:
         shown: by bucket of users: row, room_id, shown_at, feed_at (the moment to be asked about).
-        entered: room_id, at.
+        done: room_id, at, action (code), of the counted actions.
         ending: a moment after all events; each room's counters then are what is returned.
     """
-    schema = pa.schema([ROW, *counter_types(counting.columns)])
-    with atomic(output) as draft, ExchangeWriter(draft, schema, len(shown)) as writer:
+    schema = pa.schema([ROW, *(pa.field(column.name, counter_type(column)) for column in counting.columns)])
+    with written(output) as draft, ExchangeWriter(draft, schema, len(shown)) as writer:
         for begin, end in _slices(shown, rows_per_slice):
-            since = begin - LONGEST_WINDOW_MS
-            part, rows = _load(shown, entered, counting.rooms.ids, since, begin, end)
+            part, rows = _load(shown, done, counting, begin, end)
             found = counting.count(part)
             start = 0
             for row in rows:
                 stop = start + len(row)
-                values = [found[name].slice(start, stop - start) for name in counting.columns]
+                values = [found[column.name].slice(start, stop - start) for column in counting.columns]
                 writer.write_sorted(pa.table([pa.array(row, pa.int32()), *values], schema=schema))
                 start = stop
             if end < _EVER[1]:
                 counting.forget(part, end - LONGEST_WINDOW_MS)
     rooms = np.arange(len(counting.rooms.ids))
-    part.room_Q, part.at_Q = rooms, np.full(len(rooms), ending)
-    found = counting.count(part)
-    counting.forget(part, _EVER[1])
+    last = replace(part, room_Q=rooms, at_Q=np.full(len(rooms), ending))
+    found = counting.count(last)
+    counting.forget(last, _EVER[1])
     return found
 
 
@@ -225,23 +232,29 @@ def _slices(shown: Sequence[pa.RecordBatch], rows_per_slice: int) -> Iterator[tu
 
 
 def _load(
-    shown: Sequence[pa.RecordBatch], entered: Sequence[pa.RecordBatch], rooms: np.ndarray, since: int, begin: int, end: int
+    shown: Sequence[pa.RecordBatch], done: Sequence[pa.RecordBatch], counting: Counting, begin: int, end: int
 ) -> tuple[_Slice, list[np.ndarray]]:
-    """Questions in [begin, end), events in [since, end), and the rows of the questions by bucket of users."""
-    rows, room_Q, at_Q, shown_room, shown_at, entered_room, entered_at = ([] for _ in range(7))
+    """Questions in [begin, end), events from the longest window before on, and the rows of the questions by bucket of users."""
+    since, ids = begin - LONGEST_WINDOW_MS, counting.rooms.ids
+    rows: list[np.ndarray] = []
+    room_Q: list[np.ndarray] = []
+    at_Q: list[np.ndarray] = []
+    events: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in (IMPRESSIONS, *counting.codes)}
     for batch in shown:
         room, feed_at, at = (integers(batch[name]) for name in ("room_id", "feed_at", "shown_at"))
-        room = find(rooms, room)
+        room = find(ids, room)
         asked, event = (feed_at >= begin) & (feed_at < end), (at >= since) & (at < end)
         rows.append(batch["row"].to_numpy()[asked])
         room_Q.append(room[asked])
         at_Q.append(feed_at[asked])
-        shown_room.append(room[event])
-        shown_at.append(at[event])
-    for batch in entered:
-        at = integers(batch["at"])
-        event = (at >= since) & (at < end)
-        entered_room.append(find(rooms, integers(batch["room_id"])[event]))
-        entered_at.append(at[event])
+        events[IMPRESSIONS].append((room[event], at[event]))
+    for batch in done:
+        at, action = integers(batch["at"]), batch["action"].to_numpy()
+        in_time = (at >= since) & (at < end)
+        for kind, code in counting.codes.items():
+            event = in_time & (action == code)
+            events[kind].append((find(ids, integers(batch["room_id"])[event]), at[event]))
     join = lambda parts: np.concatenate([np.zeros(0, np.int64), *parts])
-    return _Slice(*map(join, (room_Q, at_Q, shown_room, shown_at, entered_room, entered_at))), rows
+    found = {kind: _Events(*(join(part) for part in zip(*parts, strict=True))) for kind, parts in events.items() if parts}
+    nothing = _Events(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    return _Slice(join(room_Q), join(at_Q), {kind: found.get(kind, nothing) for kind in events}), rows

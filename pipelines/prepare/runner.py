@@ -5,7 +5,6 @@ not run again, so a job that was killed goes on where it was.
 """
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from typing import Any
 
 from models.config import ConfigError
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import atomic
+from pipelines.ray_private import quiet_data
+from pipelines.runs import write_text
 
 Counts = dict[str, Any]
 
@@ -74,8 +74,7 @@ class Task:
             counts = self.task(item.work)
         except ConfigError as problem:
             return str(problem)
-        with atomic(_note(self.folder, item)) as draft:
-            draft.write_text(json.dumps(counts))
+        write_text(_note(self.folder, item), json.dumps(counts))
         return ""
 
 
@@ -108,19 +107,11 @@ def _quiet(context: Any) -> Iterator[None]:
     """Without Ray Data's own progress, and without its lines about that and about every execution that ends."""
     names = ("enable_progress_bars", "print_on_execution_start")
     before = {name: getattr(context, name) for name in names}
-    loggers = {logging.getLogger(f"ray.data._internal.{name}"): level for name, level in _TOO_TALKATIVE.items()}
-    levels = {logger: logger.level for logger in loggers}
     for name in names:
         setattr(context, name, False)
-    for logger, level in loggers.items():
-        logger.setLevel(level)
     try:
-        yield
+        with quiet_data():
+            yield
     finally:
         for name, value in before.items():
             setattr(context, name, value)
-        for logger, level in levels.items():
-            logger.setLevel(level)
-
-
-_TOO_TALKATIVE = {"progress": logging.ERROR, "execution.streaming_executor": logging.WARNING}

@@ -8,8 +8,8 @@ Only columns that the schema needs are there.
 | `user_id`, `user_last_at` | time of the last impression, null if there was none |
 | `user.*`, `user_feeds`, ..., `preference.*` | feed-level columns as of that moment |
 | `HISTORY.at`, `HISTORY.*` | lists, oldest first |
-| `pair.streamer_id`, `pair.streamer_impressions`, `pair.streamer_entries`, `pair.streamer_last_entry_at` | parallel lists |
-| `pair.room_id`, `pair.room_impressions`, `pair.room_entries`, `pair.room_last_shown_at` | parallel lists |
+| `pair.streamer_id`, `pair.streamer_impressions`, ... | counters and moments of pairs with streamers, parallel lists |
+| `pair.room_id`, `pair.room_impressions`, ... | with rooms |
 
 | rooms, one row each | |
 | --- | --- |
@@ -17,6 +17,8 @@ Only columns that the schema needs are there.
 | `state.*`, `product.*` | as last shown |
 | `room_impressions.10m`, ..., `streamer_entries.life` | counters as of that moment |
 | `room_first_at`, `streamer_first_at` | what ages count from |
+
+Names are those of the catalogue (`models.catalogue`), where a column says under which name it is stored.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,10 +26,12 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pyarrow as pa
 
+from models import catalogue
+from models.catalogue import ENTER, IMPRESSIONS, PAIRS, ROOM, Column, Count, Hours, Subject, counters, logged, stored_ids
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER
-from pipelines.prepare.features import AttributeTables, Features, frame, listed, picked, rooms_frame, shown_products
-from pipelines.prepare.room_counters import OWNERS, Counting
+from pipelines.prepare.features import AttributeTables, Features, frame, lists_of, picked, rooms_frame, shown_products
+from pipelines.prepare.room_counters import Counting
 from pipelines.prepare.timeline import codes, find, spread
 from pipelines.prepare.user_counters import UserSide
 
@@ -41,12 +45,11 @@ def user_rows(features: Features, side: UserSide, users: np.ndarray, served: Col
     """
     log = side.log
     ending = np.full(len(users), log.ending)
-    last = side.shown.last(users, ending)
     attributes = picked(features.of_user, users)
     return pa.table(
         {
             "user_id": pa.array(log.users[users]),
-            "user_last_at": pa.array(last, mask=last == NEVER),
+            **side.moments_of(users, ending, served),
             **{column.name: column.to_arrow() for column in attributes},
             **side.feed_columns(users, ending, served),
             **features.histories(users, ending),
@@ -57,23 +60,29 @@ def user_rows(features: Features, side: UserSide, users: np.ndarray, served: Col
 
 def _pairs(features: Features, side: UserSide, users: np.ndarray) -> dict[str, pa.Array]:
     found: dict[str, pa.Array] = {}
-    for owner in ("streamer", "room"):
-        if not any(name.startswith(f"pair_{owner}_") for name in features.columns):
+    for owner, subject in PAIRS.items():
+        if not counters(features.columns, subject):
             continue
         pairs = side.pairs(owner)
         first = np.searchsorted(pairs.user_P, users)
         rows, offsets = spread(first, np.searchsorted(pairs.user_P, users, side="right") - first)
         ending = np.full(len(rows), side.log.ending)
-        line, last_name = (pairs.entered, "last_entry_at") if owner == "streamer" else (pairs.shown, "last_shown_at")
-        last = line.last(rows, ending)
-        columns = {
-            f"pair.{owner}_id": pairs.id_P[rows],
-            f"pair.{owner}_impressions": pairs.shown.count(rows, ending),
-            f"pair.{owner}_entries": pairs.entered.count(rows, ending),
-            f"pair.{owner}_{last_name}": pa.array(last, mask=last == NEVER),
-        }
-        found.update(listed(frame(columns, len(rows)), offsets))
+        columns: dict[str, np.ndarray | pa.Array] = {stored_ids(owner): pairs.id_P[rows]}
+        for column in _kept(subject, features.columns):
+            match column.how:
+                case Count(events=events) as counter:
+                    columns[column.stored] = pairs.lines[events].count(rows, ending, counter.window_ms)
+                case Hours(events=events):
+                    last = pairs.lines[events].last(rows, ending)
+                    columns[column.stored] = pa.array(last, mask=last == NEVER)
+        found.update(lists_of(frame(columns, len(rows)), offsets))
     return found
+
+
+def _kept(subject: Subject, asked: Collection[str]) -> list[Column]:
+    """Of a kind of pairs: what is asked for, and all that impressions and entries tell, so that the store fits more schemas."""
+    every = counters([column.name for column in catalogue.CATALOGUE.columns], subject)
+    return [column for column in every if column.name in asked or column.events in (IMPRESSIONS, ENTER)]
 
 
 def last_seen(impressions: pa.Table) -> pa.Table:
@@ -85,7 +94,7 @@ def last_seen(impressions: pa.Table) -> pa.Table:
     candidates = np.flatnonzero(shown_at == newest[room])
     last = np.empty(len(rooms), np.int64)
     last[room[candidates]] = candidates  # of several at the same moment the one that stands last
-    names = [name for name in impressions.column_names if name.startswith("state.")]
+    names = logged(impressions.column_names, ROOM)
     return impressions.select(["room_id", "shown_at", *names]).take(pa.array(last))
 
 
@@ -105,22 +114,20 @@ def room_rows(
     rooms = counting.rooms
     seen = last_seen(seen)
     place = find(integers(seen["room_id"]), rooms.ids)
-    states = seen.select([name for name in seen.column_names if name.startswith("state.")]).take(
-        pa.array(place, mask=place < 0)
-    )
+    states = seen.select(logged(seen.column_names, ROOM)).take(pa.array(place, mask=place < 0))
     of_room = rooms_frame(rooms, attributes)
-    ages: dict[str, pa.Array] = {}
-    for owner in OWNERS:
-        if f"{owner}_age_hours" in columns:
-            owner_of_room = np.arange(len(rooms.ids)) if owner == "room" else rooms.streamer_of_room
-            began = np.append(counting.began(owner), NEVER)[owner_of_room]  # the last stands for no owner at all
-            ages[f"{owner}_first_at"] = pa.array(began, mask=began == NEVER)
+    began: dict[str, pa.Array] = {}
+    for column in counting.columns:
+        if isinstance(column.how, Hours):
+            first = np.append(counting.began(column.of), NEVER)[counting.owners(column.of)]  # the last stands for no owner
+            began[column.stored] = pa.array(first, mask=first == NEVER)
+    counts = [column.name for column in counting.columns if isinstance(column.how, Count)]
     return pa.table(
         {
             **{column.name: column.to_arrow() for column in of_room},
             **{name: column for name, column in zip(states.column_names, states.columns, strict=True)},
             **{column.name: column.to_arrow() for column in shown_products(states, columns, attributes)},
-            **{name: values for name, values in counters.items() if not name.endswith("_age_hours")},
-            **ages,
+            **{name: counters[name] for name in counts},
+            **began,
         }
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from models import catalogue
+from models.catalogue import Attribute
 from pipelines.encode.arrays import integers, present
 from pipelines.encode.arrays import whole as single
 from pipelines.encode.clock import NEVER
@@ -18,7 +20,8 @@ from pipelines.logs.values import tidied
 from pipelines.prepare.exchange import read_table, write_table
 from pipelines.prepare.timeline import find
 
-KEYS = {"users": "user_id", "rooms": "room_id", "streamers": "streamer_id", "products": "product_id"}
+FAMILIES = {family.how.table: family for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}
+KEYS = {family.how.table: family.how.key for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}
 _ROWS = 500_000  # read at a time
 
 

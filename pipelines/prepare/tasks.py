@@ -3,7 +3,7 @@
 OUTPUT/work/attributes/rooms.arrow          sorted attribute tables
 OUTPUT/work/clean/impressions-00003.arrow   sound rows of a chunk, by bucket of users
 OUTPUT/work/cut/00003.feeds.arrow           ordered log of a bucket of users; also .impressions, .engagements
-OUTPUT/work/shown/00003.arrow               its impressions by bucket of streamers; also entered/, seen/
+OUTPUT/work/shown/00003.arrow               its impressions by bucket of streamers; also done/, seen/
 OUTPUT/work/counters/00003.arrow            counters of a bucket of streamers, by bucket of users
 """
 
@@ -17,25 +17,26 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.catalogue import PAIRS, ROOM, STREAMER, USER, Column, counters
 from models.schema import Schema
 from pipelines.encode.arrays import integers
-from pipelines.encode.clock import DAY_MS
 from pipelines.encode.encode import encode
 from pipelines.encode.fit import fit_partial
 from pipelines.encode.state import EncoderState
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
-from pipelines.prepare.clean import ENTER_CODE, Chunk, actions_of, clean
+from pipelines.prepare.clean import ENTER_CODE, Asked, Chunk, actions_of, clean
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, atomic, bucket_of, open_batches, read_bucket, read_table, write_table
+from pipelines.prepare.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
 from pipelines.prepare.log_to_feeds import cut, once
-from pipelines.prepare.room_counters import COUNTERS, Counting, Rooms, count_bucket, streamers_of
+from pipelines.prepare.room_counters import Counting, Rooms, count_bucket, counted_actions, streamers_of
 from pipelines.prepare.tables import KEYS, Attributes, sort_table
 from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import UserSide, read_log
 from pipelines.prepared import SPLITS
+from pipelines.runs import written
 
 CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
 ENGAGEMENTS = pa.schema(
@@ -79,8 +80,14 @@ class Plan:
         return self.output / "work"
 
     @cached_property
-    def counters(self) -> list[str]:
-        return [name for name in COUNTERS if name in self.columns]
+    def counters(self) -> list[Column]:
+        """Counters over all users: of rooms and streamers."""
+        return counters(self.columns, ROOM, STREAMER)
+
+    @cached_property
+    def actions(self) -> list[str]:
+        """The actions that targets or counters ask for, in the order of their codes."""
+        return actions_of(self.schema, counted_actions(counters(self.columns, ROOM, STREAMER, USER, *PAIRS.values())))
 
     def attributes(self) -> AttributeTables:
         tables = {table: Attributes.open(self.work / "attributes", table) for table in KEYS}
@@ -128,10 +135,8 @@ class CleanChunk:
         plan = self.plan
         return clean(
             chunk,
-            plan.schema,
+            Asked(plan.schema, plan.actions, plan.carried, chunk.table in plan.has_events),
             plan.config,
-            extra=plan.carried,
-            has_events=chunk.table in plan.has_events,
             buckets=plan.buckets,
             output=plan.work / "clean" / f"{chunk.name}.arrow",
             quarantine=plan.output / "quarantine" / f"{chunk.name}.parquet",
@@ -155,11 +160,12 @@ class CutBucket:
         write_table(plan.ordered(bucket, "product_clicks"), clicks)
         quarantined = pa.concat_tables([ordered.quarantined, copies])
         if len(quarantined):
-            with atomic(plan.output / "quarantine" / f"repeated-{bucket:05d}.parquet") as draft:
+            with written(plan.output / "quarantine" / f"repeated-{bucket:05d}.parquet") as draft:
                 pq.write_table(quarantined, draft, compression="zstd")
 
         rooms = Attributes.open(plan.work / "attributes", "rooms")
-        entered = ordered.engagements.filter(pa.array(integers(ordered.engagements["action"]) == ENTER_CODE))
+        action = integers(ordered.engagements["action"])
+        entered = ordered.engagements.filter(pa.array(action == ENTER_CODE))
         if plan.counters:
             feed_at = np.repeat(integers(ordered.feeds["at"]), integers(ordered.feeds["size"]))
             shown = {
@@ -169,13 +175,15 @@ class CutBucket:
                 "feed_at": feed_at,
             }
             self._send("shown", bucket, pa.table(shown), rooms)
-            self._send("entered", bucket, entered.select(["room_id", "at"]), rooms)
+            codes_of = [plan.actions.index(name) for name in counted_actions(plan.counters)]
+            done = ordered.engagements.filter(pa.array(np.isin(action, codes_of)))
+            self._send("done", bucket, done.select(["room_id", "at", "action"]), rooms)
         self._send("seen", bucket, snapshot.last_seen(ordered.impressions), rooms)
 
         day = integers(ordered.feeds["day"])
         sizes = integers(ordered.feeds["size"])
-        entry_day = (integers(entered["at"]) + plan.config.day_shift_ms) // DAY_MS
-        credits = Credits(ordered.engagements, integers(ordered.impressions["shown_at"]), actions_of(plan.schema))
+        entry_day = plan.config.clock.day(integers(entered["at"]))
+        credits = Credits(ordered.engagements, integers(ordered.impressions["shown_at"]), plan.actions)
         return {
             "feeds": len(day),
             "candidates": len(ordered.impressions),
@@ -212,21 +220,21 @@ class CountRooms:
         seen = read_bucket(plan.exchange("seen"), bucket, plan.buckets)
         all_rooms = read_bucket(plan.exchange("all_rooms"), bucket, plan.buckets, schema=pa.schema([("room_id", pa.int64())]))
         shown = open_batches(plan.exchange("shown"), bucket, plan.buckets) if plan.counters else []
-        entered = open_batches(plan.exchange("entered"), bucket, plan.buckets) if plan.counters else []
+        done = open_batches(plan.exchange("done"), bucket, plan.buckets) if plan.counters else []
         known = [integers(part["room_id"]) for part in (seen, all_rooms)]
-        ids = np.unique(np.concatenate([*known, *(np.unique(integers(batch["room_id"])) for batch in entered)]))
-        counting = Counting(Rooms.of(ids, attributes.tables["rooms"]), plan.counters)
-        counters: dict[str, pa.Array] = {}
+        ids = np.unique(np.concatenate([*known, *(np.unique(integers(batch["room_id"])) for batch in done)]))
+        counting = Counting(Rooms.of(ids, attributes.tables["rooms"]), plan.counters, plan.actions)
+        at_end: dict[str, pa.Array] = {}
         if plan.counters:
-            counters = count_bucket(
+            at_end = count_bucket(
                 shown,
-                entered,
+                done,
                 counting,
                 rows_per_slice=2 * plan.config.rows_per_bucket,
                 ending=self.ending,
                 output=plan.work / "counters" / f"{bucket:05d}.arrow",
             )
-        rows = snapshot.room_rows(counting, counters, seen, plan.columns, attributes)
+        rows = snapshot.room_rows(counting, at_end, seen, plan.columns, attributes)
         write_parquet(rows, plan.output / "snapshot" / "rooms" / f"bucket-{bucket:05d}.parquet", plan.config.feeds_per_file)
         return {"rooms": len(rows)}
 
@@ -254,7 +262,7 @@ class WriteFeatures:
             clicks,
             integers(more_users["user_id"]),
             lambda ids: Rooms.of(ids, attributes.tables["rooms"]),
-            actions_of(plan.schema),
+            plan.actions,
             self.ending,
         )
         side = UserSide(log, plan.schema, plan.columns)
@@ -286,10 +294,10 @@ class WriteFeatures:
         plan = self.plan
         if not plan.counters:
             return frame({}, candidates)
-        counters = read_bucket(plan.exchange("counters"), bucket, plan.buckets)
+        counted = read_bucket(plan.exchange("counters"), bucket, plan.buckets)
         order = np.empty(candidates, np.int64)
-        order[counters["row"].to_numpy()] = np.arange(len(counters))
-        return picked(frame({name: counters[name] for name in plan.counters}, len(counters)), order)
+        order[counted["row"].to_numpy()] = np.arange(len(counted))
+        return picked(frame({column.name: counted[column.name] for column in plan.counters}, len(counted)), order)
 
 
 FEATURE_GROUP = 4096  # feeds in a row group of a feature file: what the encoder reads at a time
@@ -306,7 +314,7 @@ class FitFile:
         part = fit_partial(
             pq.read_table(file, use_threads=False), self.plan.schema, entry_rate=self.entry_rate, clock=self.plan.config.clock
         )
-        with atomic(self.plan.work / "fit" / f"{file.stem}.pickle") as draft:
+        with written(self.plan.work / "fit" / f"{file.stem}.pickle") as draft:
             draft.write_bytes(pickle.dumps(part))
         return {}
 
@@ -322,7 +330,7 @@ class EncodeFile:
         state = EncoderState.load(plan.output / "encoder")
         output = plan.output / "feeds" / file.parent.name / file.name
         feeds, of_level_C = 0, np.zeros(len(plan.schema.levels.names), np.int64)
-        with atomic(output) as draft, pq.ParquetFile(file) as source:
+        with written(output) as draft, pq.ParquetFile(file) as source:
             writer = None
             for group in range(source.num_row_groups):
                 table = encode(source.read_row_group(group, use_threads=False), plan.schema, state)
@@ -346,7 +354,7 @@ def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> n
 
 
 def _exchange(path: Path, table: pa.Table, bucket: np.ndarray, buckets: int) -> None:
-    with atomic(path) as draft, ExchangeWriter(draft, table.schema, buckets) as writer:
+    with written(path) as draft, ExchangeWriter(draft, table.schema, buckets) as writer:
         writer.write(table, bucket)
 
 

@@ -4,7 +4,7 @@ An event belongs to an owner (a user, a room, a pair of both) and has a time. Bo
 sorting is sorting of integers and "how many events of this owner before that time" is one binary search. All
 searches are strict: an event at the very moment asked about is not before it.
 
-    # E events, Q questions, U owners
+    # E events, Q questions, O owners
 """
 
 import numpy as np
@@ -102,13 +102,13 @@ class Timeline:
     """Events of many owners in order of owner and time.
 
     Attributes:
-        first_U: where an owner's events begin; one entry more than owners.
+        begins_O: where an owner's events begin; one entry more than owners.
     """
 
     def __init__(self, moments: Moments, owner_E: np.ndarray, time_E: np.ndarray) -> None:
         self.moments = moments
         self.key_E = np.sort(moments.pack(owner_E, time_E))
-        self.first_U = np.searchsorted(self.key_E, moments.borders())
+        self.begins_O = np.searchsorted(self.key_E, moments.borders())
 
     def position(self, owner_Q: np.ndarray, time_Q: np.ndarray) -> np.ndarray:
         """How many events of this owner *and of owners before it* stand before the moment."""
@@ -118,20 +118,20 @@ class Timeline:
         """Events of the owner in [time - window, time), int64; all before `time` without a window."""
         position_Q = self.position(owner_Q, time_Q)
         if window_ms is None:
-            return position_Q - self.first_U[owner_Q]
+            return position_Q - self.begins_O[owner_Q]
         return position_Q - self.position(owner_Q, time_Q - window_ms)
 
     def last(self, owner_Q: np.ndarray, time_Q: np.ndarray) -> np.ndarray:
         """Time of the owner's last event before the moment; `NEVER` where there is none."""
         position_Q = self.position(owner_Q, time_Q)
-        found_Q = position_Q > self.first_U[owner_Q]
+        found_Q = position_Q > self.begins_O[owner_Q]
         last_Q = np.full(len(owner_Q), NEVER, np.int64)
         last_Q[found_Q] = self.moments.time(self.key_E[position_Q[found_Q] - 1])
         return last_Q
 
     def first_times(self) -> np.ndarray:
         """Time of every owner's first event; `NEVER` where there is none."""
-        some_U = self.first_U[1:] > self.first_U[:-1]
+        some_O = self.begins_O[1:] > self.begins_O[:-1]
         first = np.full(self.moments.owners, NEVER, np.int64)
-        first[some_U] = self.moments.time(self.key_E[self.first_U[:-1][some_U]])
+        first[some_O] = self.moments.time(self.key_E[self.begins_O[:-1][some_O]])
         return first

@@ -1,23 +1,22 @@
 """What a user had done before a moment: counts, running preferences, and what there was between a user and a room.
 
-# N impressions, R feeds, E engagements, Q questions (a user at a moment), P pairs
+# N impressions, R feeds, E engagements, C product clicks, Q questions (a user at a moment), P pairs
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from models.catalogue import EARLIER, ENTER, FEEDS, IMPRESSIONS, PAIRS, USER, Count, Hours, counters
 from models.schema import Schema, Target
 from pipelines.encode.arrays import integers
-from pipelines.encode.clock import DAY_MS, hours_since
-from pipelines.encode.derive import preference_columns
-from pipelines.encode.feeds import EARLIER
-from pipelines.prepare.clean import ENTER_CODE
+from pipelines.encode.clock import DAY_MS, NEVER, hours_since
+from pipelines.encode.columns import preference_columns
 from pipelines.prepare.histories import Entries
 from pipelines.prepare.labels import Credits
-from pipelines.prepare.room_counters import Rooms
+from pipelines.prepare.room_counters import Rooms, counted_actions, counter_type
 from pipelines.prepare.timeline import Moments, Timeline, codes, find
 
 
@@ -36,7 +35,6 @@ class Log:
     user_E: np.ndarray
     room_E: np.ndarray
     at_E: np.ndarray
-    enters_E: np.ndarray
     credits: Credits
     user_C: np.ndarray  # product clicks
     product_C: np.ndarray
@@ -46,6 +44,19 @@ class Log:
     @property
     def user_N(self) -> np.ndarray:
         return self.user_R[self.feed_N]
+
+    def events(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """User and time of all events of a kind that a counter counts."""
+        if kind == FEEDS:
+            return self.user_R, self.at_R
+        if kind == IMPRESSIONS:
+            return self.user_N, self.shown_at_N
+        did = self.credits.did(kind)
+        return self.user_E[did], self.at_E[did]
+
+    def rooms_of(self, kind: str) -> np.ndarray:
+        """Rooms of the same events."""
+        return self.room_N if kind == IMPRESSIONS else self.room_E[self.credits.did(kind)]
 
 
 class UserSide:
@@ -57,15 +68,15 @@ class UserSide:
         self.moments = Moments(
             len(log.users), log.shown_at_N, log.at_R, log.at_E, over_at_E, log.at_C, np.array([log.ending], np.int64)
         )
-        self.shown = Timeline(self.moments, log.user_N, log.shown_at_N)
         self.entries: dict[str, Entries] = {}
+        self._lines: dict[str, Timeline] = {}
         self._pairs: dict[str, Pairs] = {}
         self._running: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.source: dict[str, np.ndarray] = {}  # what the entries of a history are positions in
         for history in schema.histories:
             if history.events == "engagements":
                 stay = np.nan_to_num(log.credits.value_E)
-                rows = np.flatnonzero(log.enters_E & (stay >= history.min_stay_seconds))
+                rows = np.flatnonzero(log.credits.did(ENTER) & (stay >= history.min_stay_seconds))
                 self.entries[history.name] = Entries(history, self.moments, log.user_E[rows], over_at_E[rows])
             else:
                 rows = np.arange(len(log.at_C))
@@ -73,19 +84,31 @@ class UserSide:
             self.source[history.name] = rows[self.entries[history.name].order_E]
 
     def feed_columns(self, user_Q: np.ndarray, at_Q: np.ndarray, columns: Collection[str]) -> dict[str, pa.Array]:
-        """Of these columns, those of `user_*` and `preference*`."""
-        log = self.log
+        """Of these columns, counters and hours of the user and running preferences."""
         found: dict[str, pa.Array] = {}
-        if "user_feeds" in columns:
-            found["user_feeds"] = pa.array(Timeline(self.moments, log.user_R, log.at_R).count(user_Q, at_Q))
-        if "user_impressions" in columns:
-            found["user_impressions"] = pa.array(self.shown.count(user_Q, at_Q))
-        if "user_entries" in columns:
-            entered = Timeline(self.moments, log.user_E[log.enters_E], log.at_E[log.enters_E])
-            found["user_entries"] = pa.array(entered.count(user_Q, at_Q))
-        if "user_last_seen_hours" in columns:
-            found["user_last_seen_hours"] = optional(hours_since(self.shown.last(user_Q, at_Q), at_Q))
+        for column in counters(columns, USER):
+            match column.how:
+                case Count(events=events) as counter:
+                    found[column.name] = pa.array(self.line(events).count(user_Q, at_Q, counter.window_ms))
+                case Hours(events=events):
+                    found[column.name] = optional(hours_since(self.line(events).last(user_Q, at_Q), at_Q))
         return found | self._preferences(user_Q, at_Q, columns)
+
+    def moments_of(self, user_Q: np.ndarray, at_Q: np.ndarray, columns: Collection[str]) -> dict[str, pa.Array]:
+        """What hours of the user are counted from, of these columns and `user_last_at`, by the names in the store."""
+        found: dict[str, pa.Array] = {}
+        for column in counters({*columns, "user_last_seen_hours"}, USER):
+            if isinstance(column.how, Hours):
+                last_Q = self.line(column.how.events).last(user_Q, at_Q)
+                found[column.stored] = pa.array(last_Q, mask=last_Q == NEVER)
+        return found
+
+    def line(self, events: str) -> Timeline:
+        """All users' events of a kind."""
+        if events not in self._lines:
+            user_E, at_E = self.log.events(events)
+            self._lines[events] = Timeline(self.moments, user_E, at_E)
+        return self._lines[events]
 
     def _preferences(self, user_Q: np.ndarray, at_Q: np.ndarray, columns: Collection[str]) -> dict[str, pa.Array]:
         """In every window before the moment: impressions, and per impression what was known of each target's labels."""
@@ -95,8 +118,9 @@ class UserSide:
             return {}
         now_Q = self.moments.pack(user_Q, at_Q)
         since = {window: self.moments.pack(user_Q, at_Q - round(days[window] * DAY_MS)) for window in windows}
-        shown_Q = np.searchsorted(self.shown.key_E, now_Q)
-        count = {window: shown_Q - np.searchsorted(self.shown.key_E, then_Q) for window, then_Q in since.items()}
+        shown_E = self.line(IMPRESSIONS).key_E
+        shown_Q = np.searchsorted(shown_E, now_Q)
+        count = {window: shown_Q - np.searchsorted(shown_E, then_Q) for window, then_Q in since.items()}
         found = {names[EARLIER][window]: pa.array(count[window]) for window in windows if names[EARLIER][window] in columns}
         for target in self.schema.targets:
             asked = [window for window in windows if names[target.name][window] in columns]
@@ -120,29 +144,27 @@ class UserSide:
         return self._running[target.name]
 
     def pair_columns(self) -> dict[str, pa.Array]:
-        """The asked columns of `pair_*`, for every impression."""
+        """The asked columns of pairs, for every impression."""
         found: dict[str, pa.Array] = {}
         at_N = self.log.at_R[self.log.feed_N]
-        for owner in ("streamer", "room"):
-            prefix = f"pair_{owner}_"
-            asked = [name.removeprefix(prefix) for name in self.columns if name.startswith(prefix)]
+        for owner, subject in PAIRS.items():
+            asked = counters(self.columns, subject)
             if not asked:
                 continue
             pairs = self.pairs(owner)
             unknown_N = pairs.pair_N < 0
             pair_N = np.where(unknown_N, 0, pairs.pair_N)
             if not len(pairs.user_P):
-                kinds = {"impressions": pa.int64(), "entries": pa.int64(), "hours": pa.float32()}
-                found.update({prefix + what: pa.nulls(len(at_N), kinds[what]) for what in asked})
+                found.update({column.name: pa.nulls(len(at_N), counter_type(column)) for column in asked})
                 continue
-            if "impressions" in asked:
-                found[prefix + "impressions"] = pa.array(pairs.shown.count(pair_N, at_N), mask=unknown_N)
-            if "entries" in asked:
-                found[prefix + "entries"] = pa.array(pairs.entered.count(pair_N, at_N), mask=unknown_N)
-            if "hours" in asked:
-                line = pairs.entered if owner == "streamer" else pairs.shown
-                hours = hours_since(line.last(pair_N, at_N), at_N)
-                found[prefix + "hours"] = pa.array(hours, mask=np.isnan(hours) | unknown_N)
+            for column in asked:
+                match column.how:
+                    case Count(events=events) as counter:
+                        count_N = pairs.lines[events].count(pair_N, at_N, counter.window_ms)
+                        found[column.name] = pa.array(count_N, mask=unknown_N)
+                    case Hours(events=events):
+                        hours_N = hours_since(pairs.lines[events].last(pair_N, at_N), at_N)
+                        found[column.name] = pa.array(hours_N, mask=np.isnan(hours_N) | unknown_N)
         return found
 
     def pairs(self, owner: str) -> "Pairs":
@@ -155,22 +177,24 @@ class UserSide:
         log = self.log
         of_room = np.arange(len(log.rooms.ids)) if owner == "room" else log.rooms.streamer_of_room
         ids = log.rooms.ids if owner == "room" else log.rooms.streamer_ids
-        owner_N = of_room[log.room_N]
-        enters = np.flatnonzero(log.enters_E)
-        owner_E = of_room[log.room_E[enters]]
-        key = np.r_[log.user_N * max(len(ids), 1) + owner_N, log.user_E[enters] * max(len(ids), 1) + owner_E]
-        known = np.r_[owner_N, owner_E] >= 0
-        distinct, code = codes(key[known])
-        pair = np.full(len(key), -1, np.int64)
-        pair[known] = code
-        pair_N, pair_E = pair[: len(owner_N)], pair[len(owner_N) :]
+        kinds = [IMPRESSIONS, *counted_actions(counters(self.columns, PAIRS[owner]))]
+        owners = [of_room[log.rooms_of(kind)] for kind in kinds]
+        users, times = zip(*(log.events(kind) for kind in kinds), strict=True)
+        owner_B = np.concatenate(owners)  # B: events of all kinds, one kind behind the other
+        known_B = owner_B >= 0
+        distinct, code = codes((np.concatenate(users) * max(len(ids), 1) + owner_B)[known_B])
+        pair_B = np.full(len(owner_B), -1, np.int64)
+        pair_B[known_B] = code
+        pairs = np.split(pair_B, np.cumsum([len(each) for each in owners])[:-1])
         moments = Moments(len(distinct), log.shown_at_N, log.at_E, log.at_R, np.array([log.ending], np.int64))
         return Pairs(
             user_P=distinct // max(len(ids), 1),
             id_P=ids[distinct % max(len(ids), 1)] if len(ids) else distinct,
-            pair_N=pair_N,
-            shown=Timeline(moments, pair_N[pair_N >= 0], log.shown_at_N[pair_N >= 0]),
-            entered=Timeline(moments, pair_E[pair_E >= 0], log.at_E[enters][pair_E >= 0]),
+            pair_N=pairs[0],
+            lines={
+                kind: Timeline(moments, pair[pair >= 0], at[pair >= 0])
+                for kind, pair, at in zip(kinds, pairs, times, strict=True)
+            },
         )
 
 
@@ -180,13 +204,13 @@ class Pairs:
 
     Attributes:
         pair_N: place of every impression's pair, -1 where its streamer is not known.
+        lines: impressions, entries and what else is counted, by kind of events.
     """
 
     user_P: np.ndarray
     id_P: np.ndarray
     pair_N: np.ndarray
-    shown: Timeline
-    entered: Timeline
+    lines: Mapping[str, Timeline]
 
 
 def optional(values: np.ndarray) -> pa.Array:
@@ -204,7 +228,7 @@ def read_log(
     actions: Sequence[str],
     ending: int,
 ) -> Log:
-    """The tables of one bucket (see `cut.Bucket`) as arrays.
+    """The tables of one bucket (see `log_to_feeds.Bucket`) as arrays.
 
     Args:
         clicks: user_id, product_id, at in logged order.
@@ -231,7 +255,6 @@ def read_log(
         user_E=user_E,
         room_E=room[len(room_N) :],
         at_E=integers(engagements["at"]),
-        enters_E=integers(engagements["action"]) == ENTER_CODE,
         credits=Credits(engagements, shown_at, actions),
         user_C=user_C[by_time],
         product_C=integers(clicks["product_id"])[by_time],

@@ -18,7 +18,6 @@ import asyncio
 import json
 import logging
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -31,6 +30,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from models.config import ConfigError, from_dict, to_dict
+from pipelines.ray_private import apply_to_serve, end_serve
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint, http_app
 from pipelines.serve.store import Store
@@ -144,10 +144,9 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
     """
     spelling = application(bundle, store, config)
     spelling["applications"][0]["runtime_env"] = _code()
-    # as `serve deploy`, without the dashboard's web server in between. `serve.run` would restart the replicas.
     serve.start(proxy_location=spelling["proxy_location"], http_options=spelling["http_options"])
     was_there = NAME in serve.status().applications
-    ray.get(_controller().apply_config.remote(ServeDeploySchema.model_validate(spelling)))
+    apply_to_serve(ServeDeploySchema.model_validate(spelling))
     url = f"http://{config.host}:{config.port}"
     try:
         _wait(config)
@@ -163,16 +162,7 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
 
 def shutdown() -> None:
     """Ends replicas, proxy and controller; a Ray that was there before stays."""
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client(raise_if_no_controller_running=False)
-    if client is not None:
-        # The controller ends itself in this call. With the retries that `serve.shutdown` asks for, Ray reports that as a
-        # failed task on every driver's screen.
-        with suppress(ray.exceptions.RayActorError):
-            ray.get(client._controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=_START_SECONDS)
-        client._shutdown = True
-    serve.shutdown()
+    end_serve(_START_SECONDS)
 
 
 def _version(bundle: Path, store: Path | None) -> str:
@@ -195,14 +185,6 @@ def _wait(config: ServeConfig) -> None:
         f"the endpoint did not start within {_START_SECONDS:.0f} s. Its {config.replicas} replicas need "
         f"{config.cpus_per_replica} CPUs each; {free} are free."
     )
-
-
-def _controller() -> Any:
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client()
-    assert client is not None  # serve.start was called
-    return client._controller
 
 
 def _code() -> dict[str, Any]:

@@ -17,10 +17,11 @@ from models.score import fused_score
 from pipelines.bundle import Bundle, load_bundle
 from pipelines.encode.batches import to_batch
 from pipelines.encode.encode import encode
-from pipelines.serve.assemble import Assembled, Wanted, assemble
+from pipelines.serve.assemble import Assembled, assemble
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.request import CandidateRequest, RankRequest, RankResponse, RequestError
+from pipelines.serve.request import Body, CandidateRequest, RankRequest, RankResponse, RequestError
 from pipelines.serve.store import Store
+from pipelines.serve.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Endpoint:
         endpoint.rank(RankRequest(candidates=[CandidateRequest(room_id=0)], fusion_weights=weights))
         return endpoint
 
-    def rank(self, request: RankRequest) -> dict[str, Any]:
+    def rank(self, request: RankRequest) -> Body:
         """The answer, as `RankResponse` describes it.
 
         Raises:
@@ -57,7 +58,7 @@ class Endpoint:
         """
         began = time.perf_counter()
         self._check_candidates(request)
-        assembled = assemble(request, self.wanted, self.store)
+        assembled = assemble(request, self.wanted, self.store, self.bundle.encoder.clock)
         ready = time.perf_counter()
         schema = self.bundle.schema
         try:
@@ -90,7 +91,7 @@ class Endpoint:
         whole: dict[str, Any] = {
             "name": bundle.name,
             "schema": bundle.schema.to_dict(),
-            "config": to_dict(bundle.model),
+            "config": to_dict(bundle.system),
             "metrics": dict(bundle.metrics),
             "provenance": dict(bundle.provenance),
             "store": None if self.store is None else {"path": str(self.store.path), "prepared": self.store.fingerprint},
@@ -112,7 +113,7 @@ class Endpoint:
 
     def _answer(
         self, request: RankRequest, assembled: Assembled, predictions: dict[str, torch.Tensor], score_N: torch.Tensor
-    ) -> dict[str, Any]:
+    ) -> Body:
         scores = score_N.tolist()
         columns = {name: values_N.tolist() for name, values_N in predictions.items()}
         for name, values in {**columns, "score": scores}.items():

@@ -1,16 +1,16 @@
 """A request to try an endpoint with: a user and rooms of the last prepared feeds."""
 
-from typing import Any
-
 import pyarrow.parquet as pq
 
+from models.catalogue import CONTEXT, find, logged
 from models.config import ConfigError
 from pipelines.prepared import Prepared
+from pipelines.serve.request import Body
 
 _ROOMS = 20
 
 
-def example_request(prepared: Prepared, *, k: int = 5) -> dict[str, Any]:
+def example_request(prepared: Prepared, *, k: int = 5) -> Body:
     """The last test (else validation, else training) feed's user, and the rooms shown last, for `POST /rank`.
 
     Features come from the store, so only what surrounds the request is given.
@@ -30,17 +30,17 @@ def example_request(prepared: Prepared, *, k: int = 5) -> dict[str, Any]:
     rooms: dict[int, None] = dict.fromkeys(last["room_id"])
     for feed in reversed(table.column("room_id").slice(max(0, table.num_rows - _ROOMS)).to_pylist()):
         rooms.update(dict.fromkeys(feed))
-    context = {name.removeprefix("context."): value for name, value in last.items() if name.startswith("context.")}
+    context = {name: find(name) for name in logged(last, CONTEXT) if last[name] is not None}
     return {
         "user_id": last["user_id"],
         "at": last["at"],
-        "context": {name: value for name, value in context.items() if value is not None},
+        "context": {known.member: last[name] for name, known in context.items() if known is not None},
         "candidates": [{"room_id": room} for room in list(rooms)[: min(most, _ROOMS)]],
         "k": k,
     }
 
 
-def as_table(answer: dict[str, Any]) -> str:
+def as_table(answer: Body) -> str:
     """An answer of `POST /rank` as lines to read."""
     targets = list(answer["ranked"][0]["predictions"])
     widths = [max(9, len(name)) for name in targets]

@@ -9,14 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from models.catalogue import CONTEXT, STATE_FAMILY, USER
 from models.schema import Schema
 from models.score import fused_score
 from pipelines.bundle import Bundle
 from pipelines.encode.batches import to_batch
-from pipelines.encode.derive import base_columns
+from pipelines.encode.columns import base_columns
 from pipelines.encode.feeds import META
 from pipelines.prepared import Prepared
-from pipelines.serve.assemble import Wanted
+from pipelines.serve.request import Body
+from pipelines.serve.wanted import Wanted
 
 # differences are relative to the prediction, or to this where it is smaller: a per mille of a probability or a score,
 # one unit of a value (a stay of 0.0001 s is as good as one of 0.0002 s, and comes from a difference near 0)
@@ -45,7 +47,7 @@ class Parity:
 def check_parity(
     prepared: Prepared,
     bundle: Bundle,
-    rank: Callable[[dict[str, Any]], dict[str, Any]],
+    rank: Callable[[Body], Body],
     *,
     feeds: int = 1000,
     split: str = "test",
@@ -64,21 +66,22 @@ def check_parity(
         torch.set_num_threads(threads)
 
 
-def request_of(features: pa.Table, schema: Schema) -> dict[str, Any]:
+def request_of(features: pa.Table, schema: Schema) -> Body:
     """One raw feed (a table of one row) as a request in which every feature comes inline."""
     (row,) = features.to_pylist()
     wanted = Wanted.by(schema)
-    of_candidates: list[dict[str, Any]] = []
+    of_candidates: list[Body] = []
     for place, room_id in enumerate(row["room_id"]):
-        cells = {name: _value(row[name][place]) for name in wanted.candidate}
-        state = {name.removeprefix("state."): value for name, value in cells.items() if name.startswith("state.")}
-        rest = {name: value for name, value in cells.items() if not name.startswith("state.")}
-        of_candidates.append({"room_id": room_id, "state": state, "features": rest})
+        item: Body = {"room_id": room_id, "state": {}, "features": {}}
+        for name, known in wanted.candidate.items():
+            is_state = known.family == STATE_FAMILY
+            item["state" if is_state else "features"][known.member if is_state else name] = _value(row[name][place])
+        of_candidates.append(item)
     return {
         "user_id": row["user_id"],
         "at": row["at"],
-        "user": {name: _value(row[name]) for name in wanted.feed if not name.startswith("context.")},
-        "context": {name.removeprefix("context."): _value(row[name]) for name in wanted.feed if name.startswith("context.")},
+        "user": {known.name: _value(row[known.name]) for known in wanted.of(USER)},
+        "context": {known.member: _value(row[known.name]) for known in wanted.of(CONTEXT)},
         "histories": {
             history: [
                 {name: _value(row[f"{history}.{name}"][place]) for name in names} for place in range(len(row[f"{history}.at"]))
@@ -89,9 +92,7 @@ def request_of(features: pa.Table, schema: Schema) -> dict[str, Any]:
     }
 
 
-def _compare(
-    prepared: Prepared, bundle: Bundle, rank: Callable[[dict[str, Any]], dict[str, Any]], feeds: int, split: str
-) -> Parity:
+def _compare(prepared: Prepared, bundle: Bundle, rank: Callable[[Body], Body], feeds: int, split: str) -> Parity:
     schema = bundle.schema
     alone: list[dict[str, np.ndarray]] = []
     answered: list[dict[str, np.ndarray]] = []

@@ -1,6 +1,6 @@
 """What `POST /rank` takes and gives."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ _EARLIEST, _LATEST = 946_684_800_000, 4_102_444_800_000  # years 2000 and 2100 i
 Int64 = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Finite = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Id = Int64 | StrictStr
+Body = dict[str, Any]  # JSON as it is sent: a `RankRequest`, or a `RankResponse`
 Value = StrictBool | Int64 | Finite | StrictStr | None
 
 
@@ -32,6 +33,8 @@ Moment = Annotated[Int64, AfterValidator(_in_ms)]
 
 
 class _Strict(BaseModel):
+    """A part of a request: keys that it does not know are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -80,6 +83,8 @@ class RankRequest(_Strict):
 
 
 class RankedRoom(BaseModel):
+    """One candidate of the answer."""
+
     room_id: int | str = Field(description="As given in the request.")
     score: float = Field(description="What the rooms are ordered by.")
     predictions: dict[str, float] = Field(
@@ -89,6 +94,8 @@ class RankedRoom(BaseModel):
 
 
 class Timing(BaseModel):
+    """How long the parts of an answer took."""
+
     assemble_ms: float = Field(description="Reading the store and building the raw feed.")
     encode_ms: float
     model_ms: float
@@ -96,6 +103,8 @@ class Timing(BaseModel):
 
 
 class RankResponse(BaseModel):
+    """The candidates in order, best first."""
+
     ranked: list[RankedRoom] = Field(description="Best first; equal scores in the request's order.")
     user_known: bool = Field(description="False: neither stored nor given inline, so defaults stand for the user's features.")
     ignored: list[str] = Field(description="Columns that were given but that this model does not read.")

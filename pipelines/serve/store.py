@@ -5,12 +5,11 @@ Arrow record batch without its schema (measured at 25 kB a user: read in 11 us; 
 is a record of fixed width, so that hundreds of them become columns in one step (200 rooms of 30 columns: 59 us;
 MessagePack 790, Arrow 4,300).
 
-A store is written once, beside its place, and moved there when it is whole; it never changes after that.
+A store is whole or not there, and never changes.
 """
 
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.catalogue import PRODUCT, ROOM, STREAMER, Subject, find_stored
 from models.config import ConfigError
 from pipelines.encode.arrays import whole
 from pipelines.logs.ids import as_ids
 from pipelines.prepared import Prepared
+from pipelines.runs import written
 
 LAYOUT = 2  # of the files below; a store of another layout is built anew
-# columns of a room that are its streamer's, or those of the product on its screen, and by whose id they are also kept
-PARTS = {
-    "streamers": ("streamer_id", ("streamer.", "streamer_impressions.", "streamer_entries.", "streamer_first_at")),
-    "products": ("state.product_id", ("product.",)),
-}
+# whose columns, among those of a room, are also kept by an id of their own: that of who streams, or of what is on screen
+PARTS: Mapping[str, Subject] = {"streamers": STREAMER, "products": PRODUCT}
 _MAP_BYTES = 1 << 40  # address space, not disk
 _CHUNK = 8192  # rows in one transaction
 
@@ -151,41 +149,40 @@ def build_store(prepared: Prepared, path: Path) -> Path:
     for what in ("users", "rooms"):
         if not prepared.snapshot(what):
             raise ConfigError(f"`{prepared.path}` has no snapshot of {what}; prepare it again.")
-    beside = path.with_name(f".{path.name}-writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    # synced once at the end: before it is moved to its place, nobody reads it
-    environment = lmdb.open(str(beside), map_size=_MAP_BYTES, max_dbs=8, sync=False, writemap=False)
-    try:
-        users = environment.open_db(b"users")
-        user_schema = _common_schema(prepared.snapshot("users"))
-        for batch in _batches(prepared.snapshot("users"), user_schema):
-            _write(environment, users, batch["user_id"], _messages(batch))
-        room_schema = _common_schema(prepared.snapshot("rooms"))
-        names = {"rooms": [name for name in room_schema.names if name != "room_id"]}
-        names |= {part: [name for name in room_schema.names if name.startswith(own)] for part, (_, own) in PARTS.items()}
-        layouts = {table: _layout(room_schema, columns) for table, columns in names.items()}
-        tables = {table: environment.open_db(table.encode()) for table in layouts}
-        for batch in _batches(prepared.snapshot("rooms"), room_schema):
-            _write(environment, tables["rooms"], batch["room_id"], layouts["rooms"].pack(batch))
-            for part, (key, _) in PARTS.items():
-                if key in batch.schema.names:
-                    # rooms of one streamer carry the same columns of it, as of the same moment; one of them is kept
-                    known = batch.filter(batch[key].is_valid())
-                    _write(environment, tables[part], known[key], layouts[part].pack(known))
-        meta = {
-            "layout": LAYOUT,
-            "fingerprint": prepared.fingerprint,
-            "records": {table: (layout.names, layout.is_float) for table, layout in layouts.items()},
-        }
-        (beside / "store.json").write_text(json.dumps(meta))
-        with environment.begin(environment.open_db(b"schemas"), write=True) as write:
-            write.put(b"users", user_schema.serialize().to_pybytes())
-        environment.sync(True)
-    finally:
-        environment.close()
-    shutil.rmtree(path, ignore_errors=True)
-    return beside.rename(path)
+    with written(path) as draft:
+        draft.mkdir()
+        # synced once at the end: before it is moved to its place, nobody reads it
+        environment = lmdb.open(str(draft), map_size=_MAP_BYTES, max_dbs=8, sync=False, writemap=False)
+        try:
+            users = environment.open_db(b"users")
+            user_schema = _common_schema(prepared.snapshot("users"))
+            for batch in _batches(prepared.snapshot("users"), user_schema):
+                _write(environment, users, batch["user_id"], _messages(batch))
+            room_schema = _common_schema(prepared.snapshot("rooms"))
+            names = {"rooms": [name for name in room_schema.names if name != ROOM.key]}
+            for part, subject in PARTS.items():
+                names[part] = [name for name in names["rooms"] if (known := find_stored(name)) and known.of == subject]
+            layouts = {table: _layout(room_schema, columns) for table, columns in names.items()}
+            tables = {table: environment.open_db(table.encode()) for table in layouts}
+            for batch in _batches(prepared.snapshot("rooms"), room_schema):
+                _write(environment, tables["rooms"], batch["room_id"], layouts["rooms"].pack(batch))
+                for part, subject in PARTS.items():
+                    if subject.key in batch.schema.names:
+                        # rooms of one streamer carry the same columns of it, as of the same moment; one of them is kept
+                        named = batch.filter(batch[subject.key].is_valid())
+                        _write(environment, tables[part], named[subject.key], layouts[part].pack(named))
+            meta = {
+                "layout": LAYOUT,
+                "fingerprint": prepared.fingerprint,
+                "records": {table: (layout.names, layout.is_float) for table, layout in layouts.items()},
+            }
+            (draft / "store.json").write_text(json.dumps(meta))
+            with environment.begin(environment.open_db(b"schemas"), write=True) as write:
+                write.put(b"users", user_schema.serialize().to_pybytes())
+            environment.sync(True)
+        finally:
+            environment.close()
+    return path
 
 
 def _meta(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Training: prepared feeds and a system's config in, a bundle with the best epoch's weights out; see `training.train`."""
+"""Training takes prepared feeds and a system's config, and leaves a bundle with the best epoch's weights (`training.train`)."""
 
 from pipelines.train.config import TrainConfig
 from pipelines.train.training import TrainResult, train

@@ -1,6 +1,9 @@
 """Checkpoints: everything a run needs to go on to the weights it would have had.
 
 A checkpoint is a folder that appears whole or not at all, so a run can be killed at any moment; the last two are kept.
+Training goes on while one is written: rank 0 copies weights and states, and a thread writes the copy. Until that is done
+rank 0 holds as much memory more as the files are large: the weights, and the optimisers' states (with Adam twice
+the weights, with row-wise Adagrad one number a table row).
 
     weights.safetensors   the ranker now
     best.safetensors      the ranker after its best epoch (a hard link where it can be)
@@ -12,74 +15,50 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.learners.world import World
-from pipelines.bundle import save_weights
-from pipelines.train.world import from_rank_0, gather_objects
+from models.config import ConfigError
+from models.learners.workers import WorkerGroup
+from pipelines.runs import written
+from pipelines.train.heartbeat import with_heartbeat
+from pipelines.train.process_group import all_objects, from_rank_0
+from pipelines.train.progress import Progress, read_progress
 
 KEPT = 2
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """How far a run has come.
+@dataclass(frozen=True)
+class _Snapshot:
+    """A copy, in the CPU's memory, of all that a checkpoint consists of; training may go on."""
 
-    Attributes:
-        epoch, step: the next step to take.
-        total_steps: steps taken in all epochs.
-        losses: by target (sum, count) of the epoch so far.
-        told: what the learner told in the epoch so far: by name the mean over a stretch of steps, and as `progress` the epochs
-            behind its end, fractions included.
-        telling: by name (sum, count) of the stretch that is not over.
-        candidates, seconds: of the epoch so far, of training alone; this rank's candidates until the epoch is closed.
-        history: a record for each finished epoch.
-        best_epoch: index into the history; None before the first validation.
-        stopped: why training is over; None while it is not.
-    """
+    weights: dict[str, torch.Tensor]
+    state: dict[str, Any]
+    progress: dict[str, Any]
+    is_best: bool
 
-    epoch: int = 0
-    step: int = 0
-    total_steps: int = 0
-    losses: dict[str, tuple[float, float]] = field(default_factory=dict)
-    told: list[dict[str, float]] = field(default_factory=list)
-    telling: dict[str, tuple[float, int]] = field(default_factory=dict)
-    candidates: float = 0.0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int | None = None
-    stopped: str | None = None
+    @property
+    def name(self) -> str:
+        """Of the checkpoint's folder; later ones come later in the alphabet."""
+        return f"{self.progress['total_steps']:09d}-{self.progress['epoch']:04d}"
 
-    def add(self, losses: Mapping[str, tuple[float, float]], candidates: int) -> None:
-        """Counts a step's losses, (sum, count) by target over all ranks, and this rank's candidates."""
-        for name, (total, count) in losses.items():
-            past_total, past_count = self.losses.get(name, (0.0, 0.0))
-            self.losses[name] = (past_total + total, past_count + count)
-        self.candidates += candidates
-
-    def tell(self, told: Mapping[str, float]) -> None:
-        """Counts what the learner tells of a step."""
-        for name, value in told.items():
-            past_total, past_count = self.telling.get(name, (0.0, 0))
-            self.telling[name] = (past_total + value, past_count + 1)
-
-    def close_telling(self, epochs: float) -> None:
-        """Ends a stretch of steps; where nothing was told, nothing is noted. `epochs`: behind its end."""
-        if self.telling:
-            self.told.append({"progress": epochs, **{name: total / count for name, (total, count) in self.telling.items()}})
-        self.telling = {}
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.weights.values(), *_tensors(self.state)))
 
 
 class Checkpoints:
     """The checkpoints of one run, in one folder that all workers reach.
+
+    As a context manager it waits at the end for what is being written.
 
     Args:
         device: where weights and optimiser states are loaded to.
@@ -88,68 +67,142 @@ class Checkpoints:
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         self.folder = folder
         self.device = device
+        self._thread: threading.Thread | None = None  # writes the last checkpoint
+        self._error: ConfigError | None = None  # why it could not
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            self._finish_writing()
+        except ConfigError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))  # what ended the training counts more
 
     def latest(self) -> Path | None:
         """The last whole checkpoint."""
         return max(self.folder.glob("[0-9]*"), default=None)
 
-    def restore(self, ranker: nn.Module, learner: Any, world: World) -> Progress:
+    def restore(self, ranker: nn.Module, learner: Any, group: WorkerGroup) -> Progress:
         """Puts the last checkpoint into ranker, learner and random states; on every rank. Starts at nothing without one.
 
         A rank that the checkpoint does not know, because there were fewer, keeps its own random state.
         """
-        path = from_rank_0(self.latest(), world)
+        path = from_rank_0(self.latest(), group)
         if path is None:
             return Progress()
-        state = torch.load(path / "state.pt", map_location=self.device, weights_only=True)
-        ranker.load_state_dict(load_file(path / "weights.safetensors"))
+
+        def read() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+            state = torch.load(path / "state.pt", map_location=self.device, weights_only=True)
+            return state, load_file(path / "weights.safetensors")
+
+        state, weights = with_heartbeat(read, group)
+        ranker.load_state_dict(weights)
         learner.load_state_dict(state["learner"])
-        if world.rank < len(state["random"]):
-            _set_random_state(state["random"][world.rank])
+        if group.rank < len(state["random"]):
+            _set_random_state(state["random"][group.rank])
         return read_progress(path)
 
-    def save(self, ranker: nn.Module, learner: Any, progress: Progress, world: World, *, best: bool = False) -> None:
-        """Writes a checkpoint; every rank gives its random state, rank 0 writes.
+    def save(self, ranker: nn.Module, learner: Any, progress: Progress, group: WorkerGroup, *, best: bool = False) -> None:
+        """Has a checkpoint written: every rank gives its random state, rank 0 copies the rest and begins to write.
+
+        Returns when the copy is made. If the checkpoint before is still being written, it is waited for first.
 
         Args:
             best: these weights are the best so far.
+
+        Raises:
+            ConfigError: the checkpoint before could not be written.
         """
-        random_states = gather_objects(_random_state(), world)
-        if random_states is None:
-            return
+        random_states = all_objects(_random_state(), group)
+
+        def copy_and_begin() -> None:
+            self._finish_writing()
+            if group.rank == 0:
+                snapshot = _Snapshot(
+                    weights=_copied(ranker.state_dict()),
+                    state=_copied({"learner": learner.state_dict(), "random": random_states}),
+                    progress=progress.to_dict(),
+                    is_best=best,
+                )
+                self._thread = threading.Thread(target=self._write_or_note, args=[snapshot], name="checkpoint", daemon=True)
+                self._thread.start()
+
+        with_heartbeat(copy_and_begin, group)
+
+    def wait(self, group: WorkerGroup) -> None:
+        """Returns when the last checkpoint is whole on the disk; every rank takes part.
+
+        Raises:
+            ConfigError: it could not be written.
+        """
+        with_heartbeat(self._finish_writing, group)
+
+    def _finish_writing(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _write_or_note(self, snapshot: _Snapshot) -> None:
+        try:
+            self._write(snapshot)
+        except Exception as error:  # handed to whoever waits; PyTorch and safetensors hide a full disk in errors of their own
+            self._error = ConfigError(
+                f"the checkpoint after step {snapshot.progress['total_steps']} could not be written to {self.folder}: "
+                f"{_cause(error)}. It takes {snapshot.bytes / 1e6:,.1f} MB; make room, and start again to go on from the one "
+                "before."
+            )
+            self._error.__cause__ = error
+
+    def _write(self, snapshot: _Snapshot) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".writing-*"):
-            shutil.rmtree(left)
         before = self.latest()
-        path = self.folder / f".writing-{os.getpid()}"
-        path.mkdir()
-        save_weights(path / "weights.safetensors", ranker)
-        if best:
-            _link(path / "weights.safetensors", path / "best.safetensors")
-        elif before is not None and (before / "best.safetensors").exists():
-            _link(before / "best.safetensors", path / "best.safetensors")
-        torch.save({"learner": learner.state_dict(), "random": random_states}, path / "state.pt")
-        (path / "progress.json").write_text(json.dumps(asdict(progress)))
-        for file in path.iterdir():
-            _flush(file)
-        path.rename(self.folder / f"{progress.total_steps:09d}-{progress.epoch:04d}")
-        _flush(self.folder)
+        with written(self.folder / snapshot.name) as path:
+            path.mkdir()
+            save_file(snapshot.weights, path / "weights.safetensors")
+            if snapshot.is_best:
+                _link(path / "weights.safetensors", path / "best.safetensors")
+            elif before is not None and (before / "best.safetensors").exists():
+                _link(before / "best.safetensors", path / "best.safetensors")
+            with (path / "state.pt").open("wb") as file:
+                torch.save(snapshot.state, file)
+            (path / "progress.json").write_text(json.dumps(snapshot.progress), encoding="utf-8")
         for old in sorted(self.folder.glob("[0-9]*"))[:-KEPT]:
             shutil.rmtree(old)
 
 
-def read_progress(path: Path) -> Progress:
-    """The progress a checkpoint holds."""
-    spelling = json.loads((path / "progress.json").read_text())
-    sums = [{name: (total, count) for name, (total, count) in spelling.pop(key, {}).items()} for key in ("losses", "telling")]
-    return Progress(losses=sums[0], telling=sums[1], **spelling)
+def _copied(value: Any) -> Any:
+    """The same value with its tensors copied into the CPU's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
+
+
+def _cause(error: BaseException) -> str:
+    """What the operating system said, wherever it is hidden, or else the first line of the error."""
+    here: BaseException | None = error
+    while here is not None:
+        if isinstance(here, OSError) and here.strerror:
+            return here.strerror
+        here = here.__cause__ or here.__context__
+    return str(error).splitlines()[0] if str(error) else repr(error)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -157,14 +210,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _random_state() -> dict[str, Any]:

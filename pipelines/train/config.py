@@ -1,4 +1,4 @@
-"""How a ranker is trained: what does not change the model itself."""
+"""How a ranker is trained: everything that is no part of the ranker itself."""
 
 from dataclasses import field as default
 from typing import Literal
@@ -9,7 +9,7 @@ from models.optim import OptimiserConfig
 
 @config
 class TrainConfig:
-    """Training of one ranker.
+    """How one ranker is trained; the section `train` of an experiment.
 
     Attributes:
         epochs: passes over the training split at most.
@@ -17,7 +17,8 @@ class TrainConfig:
         batch_feeds: feeds of one optimisation step, all workers together.
         shuffle_row_groups: row groups of the feed table that are shuffled together; memory grows with it. A multiple of
             `workers` gives all of them equal shares.
-        seed: of weights, data order and dropout.
+        seed: of weights and data order. What training draws besides (dropout, hidden ids, labels shown or hidden) belongs to
+            the rows (`models.layers.draws`).
         monitor: the validation metric that decides the best epoch, as `target.metric` or `mean.metric` (`mean.gauc_feed`,
             `click.log_loss`); None takes the mean AUC over binary targets that are trained for.
         patience: epochs without a better `monitor` before training stops. Learners that plan the whole training (cmlir,
@@ -29,10 +30,13 @@ class TrainConfig:
         precision: of the forward pass; `auto` is bf16 on a GPU, float32 elsewhere. Weights, losses and optimiser stay float32.
         reader: `thread` reads and decodes in each worker, one window ahead; `ray_data` does it in Ray Data tasks, on any
             node of the cluster (needs `workers` >= 1). The order of feeds is the same.
-        checkpoint_every_steps: besides the checkpoint after every epoch; None for none. One writes weights and optimiser
-            states, three times the tables, so large tables want few. With cmlir and finetune it waits for the end of a round.
+        checkpoint_every_steps: besides the checkpoint after every epoch; None for none. One holds weights and optimiser
+            states, with Adam three times the tables, and is written while training goes on; until then the first worker has
+            a copy of it in memory, and the next checkpoint waits for it. With cmlir and finetune it waits for the end of a
+            round.
         max_failures: how often Ray Train starts lost workers again before it gives up.
-        timeout_seconds: how long a worker waits for the others before it takes them for lost.
+        timeout_seconds: how long a worker waits for a sign of life from the others before it takes them for lost. It bounds
+            a single step, and neither validation nor the writing of checkpoints.
     """
 
     epochs: int = 10
@@ -68,7 +72,7 @@ class TrainConfig:
             raise ValueError("train.reader `ray_data` needs Ray: set train.workers >= 1, or train.reader to `thread`.")
 
 
-# How fast a run goes and where; its result is the same (up to the order of sums), so a run may go on with other values.
+# These decide how fast a run goes and where. Its result is the same up to the order of sums, so a run may go on with others.
 EXECUTION = {
     "workers",
     "cpus_per_worker",

@@ -12,17 +12,17 @@ from typing import Any, Protocol
 import torch
 
 from models.batch import FeedBatch
-from models.learners.world import World
+from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
-from models.metrics import Evaluation
 from models.ranker import Ranker
-from pipelines.train.checkpoint import Checkpoints, Progress
+from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import TrainConfig
 from pipelines.train.monitor import Monitor
-from pipelines.train.stream import InOrder, Stream
-from pipelines.train.world import from_rank_0, gather_objects
+from pipelines.train.progress import Progress
+from pipelines.train.stream import StoredFeeds, Stream
+from pipelines.train.validation import validate
 
-STRETCHES = 10  # of an epoch, over which what a learner tells is averaged
+STRETCHES = 10  # of an epoch, over each of which the learner's diagnostics are averaged
 
 
 class Learner(Protocol):
@@ -35,16 +35,16 @@ class Learner(Protocol):
     def scheduled(self) -> bool: ...
 
     @property
-    def is_itself(self) -> bool: ...
+    def is_selectable(self) -> bool: ...
 
     def step(self, batch: FeedBatch | None, progress: float) -> Mapping[str, tuple[float, float]]: ...
-    def told(self) -> Mapping[str, float]: ...
+    def diagnostics(self) -> Mapping[str, float]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Reports(Protocol):
-    """What is told of a run; all but rank 0 tell nothing."""
+    """What the loop asks of whoever reports on a run (`report`)."""
 
     def begin(self, progress: Progress, steps: int, epochs: int) -> None: ...
     def step(self, progress: Progress) -> None: ...
@@ -56,25 +56,27 @@ def fit(
     learner: Learner,
     ranker: Ranker | Leveled,
     stream: Stream,
-    valid: InOrder,
+    valid: StoredFeeds,
     config: TrainConfig,
     report: Reports,
     checkpoint: Checkpoints,
-    world: World,
+    group: WorkerGroup,
 ) -> Progress:
-    """Trains until the epochs are over or validation stops getting better; goes on from the last checkpoint."""
+    """Trains until the epochs are over or validation stops getting better; goes on from the last checkpoint.
+
+    Every rank calls it with its own streams; all return the same progress but for `seconds`.
+    """
     monitor = Monitor(stream.schema, config.monitor, ranker.trained)
-    progress = checkpoint.restore(ranker, learner, world)  # every rank, the same files
+    progress = checkpoint.restore(ranker, learner, group)  # every rank, the same files
     report.begin(progress, stream.steps, config.epochs)
-    try:
+    with checkpoint, closing(report):
         while progress.stopped is None:
-            train_epoch(learner, ranker, stream, config, report, checkpoint, world, progress)  # every rank, as many steps
-            metrics = validate(ranker, valid, world)  # every rank its part; the merged result on all
+            train_epoch(learner, ranker, stream, config, report, checkpoint, group, progress)  # every rank, as many steps
+            metrics = validate(ranker, valid, group)  # every rank its part; the merged result on all
             better = close_epoch(progress, metrics, monitor, config, learner)
-            checkpoint.save(ranker, learner, progress, world, best=better)  # every rank takes part, rank 0 writes
+            checkpoint.save(ranker, learner, progress, group, best=better)  # every rank takes part; written meanwhile
             report.epoch(progress)
-    finally:
-        report.close()
+        checkpoint.wait(group)  # a training is not over before its last checkpoint is whole
     return progress
 
 
@@ -85,7 +87,7 @@ def train_epoch(
     config: TrainConfig,
     report: Reports,
     checkpoint: Checkpoints,
-    world: World,
+    group: WorkerGroup,
     progress: Progress,
 ) -> None:
     """The steps of `progress.epoch` that are left; leaves `progress` behind the last of them."""
@@ -100,10 +102,10 @@ def train_epoch(
             progress.step += 1
             progress.total_steps += 1
             progress.add(losses, batch.candidates if batch is not None else 0)
-            progress.tell(learner.told())
+            progress.add_diagnostics(learner.diagnostics())
             is_last = progress.total_steps == config.max_steps or progress.step == stream.steps
             if is_last or progress.step * STRETCHES // stream.steps > (progress.step - 1) * STRETCHES // stream.steps:
-                progress.close_telling(progress.epoch + progress.step / stream.steps)
+                progress.close_stretch(progress.epoch + progress.step / stream.steps)
             now = time.perf_counter()
             progress.seconds, before = progress.seconds + now - before, now
             report.step(progress)
@@ -111,39 +113,11 @@ def train_epoch(
                 break
             is_due |= config.checkpoint_every_steps is not None and progress.step % config.checkpoint_every_steps == 0
             if is_due and learner.at_rest:
-                checkpoint.save(ranker, learner, progress, world)
+                checkpoint.save(ranker, learner, progress, group)
                 is_due, before = False, time.perf_counter()
     candidates = torch.tensor(progress.candidates, dtype=torch.float64, device=device)
-    world.sum_(candidates)
+    group.sum_(candidates)
     progress.candidates = candidates.item()
-
-
-@torch.no_grad()
-def validate(ranker: Ranker | Leveled, valid: InOrder, world: World) -> dict[str, Any] | None:
-    """Metrics of the validation split, the same on every rank; None if the split is empty."""
-    if not valid.groups:
-        return None
-    ranker.eval()
-    device = next(ranker.parameters()).device
-    evaluation = Evaluation(valid.schema, ranker.trained)
-    with closing(valid.batches()) as batches:
-        for batch in batches:
-            predictions = ranker.predict(batch.to(device))
-            evaluation.add(
-                {name: values.cpu().numpy() for name, values in predictions.items()},
-                {name: values.numpy() for name, values in batch.labels.items()},
-                batch.level_N.numpy(),
-                batch.feed_of_candidate_N.numpy(),
-                batch.user_R[batch.feed_of_candidate_N].numpy(),
-                None if batch.stage_R is None else batch.stage_R[batch.feed_of_candidate_N].numpy(),
-            )
-    states = gather_objects(evaluation.state(), world)
-    if states is None:
-        return from_rank_0(None, world)
-    merged = Evaluation.from_state(valid.schema, states[0])
-    for state in states[1:]:
-        merged.merge(Evaluation.from_state(valid.schema, state))
-    return from_rank_0(merged.result(), world)
 
 
 def close_epoch(
@@ -151,27 +125,13 @@ def close_epoch(
 ) -> bool:
     """Adds the epoch to the history and decides whether it was the best (returned) and whether it was the last."""
     value = monitor.value(metrics) if metrics is not None else None
-    best = progress.history[progress.best_epoch]["monitor"] if progress.best_epoch is not None else None
+    best = progress.history[progress.best_epoch].monitor if progress.best_epoch is not None else None
     # without validation, the last is the best
-    better = learner.is_itself and (value is None or best is None or monitor.is_better(value, best))
-    progress.history.append(
-        {
-            "epoch": progress.epoch,
-            "total_steps": progress.total_steps,
-            "losses": {name: total / count for name, (total, count) in progress.losses.items() if count},
-            "told": progress.told,
-            "metrics": metrics,
-            "monitor": value,
-            "candidates": progress.candidates,
-            "seconds": progress.seconds,
-            "candidates_per_second": progress.candidates / progress.seconds,
-        }
-    )
+    better = learner.is_selectable and (value is None or best is None or monitor.is_better(value, best))
+    record = progress.close_epoch(metrics, value)
     if better:
-        progress.best_epoch = progress.epoch
-    progress.epoch, progress.step = progress.epoch + 1, 0
-    progress.losses, progress.told, progress.candidates, progress.seconds = {}, [], 0.0, 0.0
-    stale = progress.epoch - 1 - (progress.best_epoch or 0)
+        progress.best_epoch = record.epoch
+    stale = record.epoch - (progress.best_epoch or 0)
     if progress.total_steps == config.max_steps:
         progress.stopped = f"stopped after train.max_steps={config.max_steps}"
     elif not learner.scheduled and stale >= config.patience:

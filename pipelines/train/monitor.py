@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from models.config import ConfigError
-from models.metrics import direction, value_of
+from models.metrics.names import direction, value_of
 from models.schema import Schema
 
 

@@ -1,22 +1,21 @@
-"""The same run on many workers: Ray Train starts them, restarts lost ones and sets up the process group.
+"""The same run on many workers, which Ray Train starts, starts again when they are lost, and joins to a process group.
 
-What to go on from is decided by our own checkpoints, never by Ray's: a checkpoint handed to `ray.train.report` is lost when
-a worker dies right after, and a run of a known name would silently take up its old state. Ray is told metrics only.
+A run goes on from its own checkpoints, never from Ray's: a checkpoint handed to `ray.train.report` is lost when a worker dies
+right after, and a run of a known name would silently take up its old state. Ray gets metrics only.
 """
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from models.config import ConfigError
+from pipelines.ray_private import most_resources
 from pipelines.train.config import TrainConfig
-from pipelines.train.report import HISTORY
+from pipelines.train.follow import Fitting, Lines, Records
+from pipelines.train.process_group import TorchGroup, from_rank_0
+from pipelines.train.progress import EpochRecord
 from pipelines.train.worker import Run, work
-from pipelines.train.world import TorchWorld, from_rank_0
 
 LINES = "progress.log"
 STOP = ".stop"
@@ -33,7 +32,7 @@ def check_cluster(config: TrainConfig) -> None:
 
     if not ray.is_initialized():
         raise ConfigError(f"train.workers={config.workers} needs Ray: call ray.init() first, or set train.workers to 0.")
-    have = _resources()
+    have = most_resources()
     cpus, need = have.get("CPU", 0), config.workers * config.cpus_per_worker + 1
     if need > cpus:
         raise ConfigError(
@@ -47,7 +46,7 @@ def check_cluster(config: TrainConfig) -> None:
 
 
 def train_on_ray(
-    run: Run, name: str, *, say: Callable[[str], None], on_epoch: Callable[[dict[str, Any]], None] | None = None
+    run: Run, name: str, *, say: Callable[[str], None], on_epoch: Callable[[EpochRecord], None] | None = None
 ) -> None:
     """Trains with Ray Train until the run is over. Lines and records come from files that rank 0 writes.
 
@@ -78,9 +77,9 @@ def train_on_ray(
     )
     stop = run.folder / STOP
     stop.unlink(missing_ok=True)
-    lines = _Lines(run.folder / LINES, say)
-    records = _Records(run.folder / HISTORY, on_epoch)
-    fitting = _Fitting(trainer)
+    lines = Lines(run.folder / LINES, say)
+    records = Records(run.folder, on_epoch)
+    fitting = Fitting(trainer)
     try:
         while not fitting.wait(POLL_SECONDS):
             lines.follow()
@@ -105,21 +104,21 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
     import ray.train.torch
 
     run: Run = loop_config["run"]
-    world = TorchWorld()
+    group = TorchGroup()
     device = ray.train.torch.get_device() if _on_gpu() else torch.device("cpu")
 
     def say(line: str) -> None:
         with (run.folder / LINES).open("a") as file:
             file.write(line + "\n")
 
-    def on_epoch(record: dict[str, Any]) -> None:
-        told = {name: record[name] for name in ("epoch", "total_steps", "monitor", "candidates_per_second")}
-        ray.train.report({**told, **{f"loss.{name}": value for name, value in record["losses"].items()}})
-        if from_rank_0((run.folder / STOP).exists(), world):
+    def on_epoch(record: EpochRecord) -> None:
+        numbers = {name: getattr(record, name) for name in ("epoch", "total_steps", "monitor", "candidates_per_second")}
+        ray.train.report({**numbers, **{f"loss.{name}": value for name, value in record.losses.items()}})
+        if from_rank_0((run.folder / STOP).exists(), group):
             raise _Stopped
 
     try:
-        work(run, world, device, say=say, on_epoch=on_epoch)
+        work(run, group, device, say=say, on_epoch=on_epoch)
     except _Stopped:
         pass
     except (ConfigError, FloatingPointError) as error:
@@ -127,16 +126,8 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
     return None
 
 
-def _resources() -> dict[str, float]:
-    """What the cluster has, or can have where an autoscaler adds nodes."""
-    import ray
-    from ray._private.state import state  # the autoscaler's limits are told nowhere else
-
-    return {**ray.cluster_resources(), **(state.get_max_resources_from_cluster_config() or {})}
-
-
 def _use_gpu(config: TrainConfig) -> bool:
-    return config.device == "cuda" or (config.device == "auto" and _resources().get("GPU", 0) >= config.workers)
+    return config.device == "cuda" or (config.device == "auto" and most_resources().get("GPU", 0) >= config.workers)
 
 
 def _on_gpu() -> bool:
@@ -145,78 +136,3 @@ def _on_gpu() -> bool:
 
 class _Stopped(Exception):
     """The driver wants no further epoch."""
-
-
-class _Fitting:
-    """`trainer.fit()` in a thread, so that the caller can follow it."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
-        self.thread.start()
-
-    def _fit(self) -> None:
-        try:
-            self.error = self.trainer.fit().return_value
-        except BaseException as error:  # handed to the caller by `check`
-            self.error = error
-
-    def wait(self, seconds: float | None) -> bool:
-        self.thread.join(seconds)
-        return self.ended
-
-    @property
-    def ended(self) -> bool:
-        return not self.thread.is_alive()
-
-    def check(self) -> None:
-        """Raises what ended the training, as one line where a worker says why."""
-        if self.error is None:
-            return
-        for rank, failure in sorted(getattr(self.error, "worker_failures", {}).items()):
-            *_, cause = _causes(failure)
-            raise RuntimeError(f"training worker {rank} failed: {cause!r}") from self.error
-        raise self.error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error.__cause__
-
-
-class _Lines:
-    """New lines of a file that grows."""
-
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self.path, self.say = path, say
-        self.read = path.stat().st_size if path.exists() else 0
-
-    def follow(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self.read)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self.read += len(whole) + len(newline)
-        for line in whole.decode().splitlines():
-            self.say(line)
-
-
-class _Records:
-    """New epochs of a run's history; those of earlier attempts have been told already."""
-
-    def __init__(self, path: Path, on_epoch: Callable[[dict[str, Any]], None] | None) -> None:
-        self.path, self.on_epoch = path, on_epoch
-        self.told = len(self._history())
-
-    def follow(self) -> None:
-        if self.on_epoch is None:
-            return
-        for record in self._history()[self.told :]:
-            self.told += 1
-            self.on_epoch(record)
-
-    def _history(self) -> list[dict[str, Any]]:
-        return json.loads(self.path.read_text()) if self.path.exists() else []

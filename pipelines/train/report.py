@@ -1,24 +1,24 @@
-"""What a training run tells: lines while it goes, TensorBoard curves, a history that others can follow."""
+"""Reports of a training run: lines while it goes, TensorBoard curves, a history that others can follow."""
 
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.metrics import value_of
-from pipelines.train.checkpoint import Progress, write_text
+from models.metrics.names import value_of
+from pipelines.runs import write_text
+from pipelines.train.progress import HISTORY, EpochRecord, Progress
 
 SECONDS_BETWEEN_LINES = 10.0
 STEPS_BETWEEN_POINTS = 20  # of the loss curves
 
-HISTORY = "history.json"
-
 
 class Silent:
-    """What all ranks but the first report: nothing, but `on_epoch` is called."""
+    """Reports nothing, as all ranks but the first do; `on_epoch` is called all the same."""
 
-    def __init__(self, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(self, on_epoch: Callable[[EpochRecord], None] | None = None) -> None:
         self.on_epoch = on_epoch
 
     def begin(self, progress: Progress, steps: int, epochs: int) -> None: ...
@@ -46,7 +46,7 @@ class Report:
         *,
         ranks: int,
         say: Callable[[str], None],
-        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> None:
         self.folder = folder
         self.monitor = monitor
@@ -60,23 +60,23 @@ class Report:
         self.steps, self.epochs = steps, epochs
         # Points a killed run wrote beyond its last checkpoint are taken back.
         self.curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=progress.total_steps + 1)
-        write_text(self.folder / HISTORY, json.dumps(progress.history))
+        write_text(self.folder / HISTORY, _spelled_history(progress))
         if progress.total_steps:
             self.say(f"Going on at epoch {progress.epoch + 1}, step {progress.step} of {steps}.")
         self.epoch_began = self.last_line = time.monotonic()
         self.last_losses = dict(progress.losses)
-        self.points_told = len(progress.told)
+        self.points_drawn = len(progress.diagnostics)
 
     def step(self, progress: Progress) -> None:
         if progress.step % STEPS_BETWEEN_POINTS == 0:
             for name, value in _means(progress.losses, self.last_losses).items():
                 self.curves.add_scalar(f"loss/{name}", value, progress.total_steps)
             self.last_losses = dict(progress.losses)
-        for point in progress.told[self.points_told :]:
+        for point in progress.diagnostics[self.points_drawn :]:
             for name, value in point.items():
                 if name != "progress":
-                    self.curves.add_scalar(f"told/{name}", value, progress.total_steps)
-        self.points_told = len(progress.told)
+                    self.curves.add_scalar(f"diagnostics/{name}", value, progress.total_steps)
+        self.points_drawn = len(progress.diagnostics)
         if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             left = progress.seconds / progress.step * (self.steps - progress.step)
@@ -88,34 +88,38 @@ class Report:
 
     def epoch(self, progress: Progress) -> None:
         record = progress.history[-1]
-        write_text(self.folder / HISTORY, json.dumps(progress.history))
-        for name, value in record["losses"].items():
+        write_text(self.folder / HISTORY, _spelled_history(progress))
+        for name, value in record.losses.items():
             self.curves.add_scalar(f"loss_of_epoch/{name}", value, progress.total_steps)
-        self.curves.add_scalar("candidates_per_second", record["candidates_per_second"], progress.total_steps)
+        self.curves.add_scalar("candidates_per_second", record.candidates_per_second, progress.total_steps)
         shown = {}
-        if record["metrics"]:
-            for path, value in _scalars(record["metrics"]).items():
+        if record.metrics:
+            for path, value in _scalars(record.metrics).items():
                 self.curves.add_scalar(f"valid/{path}", value, progress.total_steps)
-            binary = [name for name, target in record["metrics"]["targets"].items() if target["kind"] == "binary"]
-            shown = {f"{name}.auc": value_of(record["metrics"], f"{name}.auc") for name in binary}
+            binary = [name for name, target in record.metrics["targets"].items() if target["kind"] == "binary"]
+            shown = {f"{name}.auc": value_of(record.metrics, f"{name}.auc") for name in binary}
         self.curves.flush()
-        best = " (best)" if progress.best_epoch == record["epoch"] else ""
-        valid = f"{self.monitor} {record['monitor']:.4f}{best} · {_spelled(shown)} · " if record["monitor"] is not None else ""
+        best = " (best)" if progress.best_epoch == record.epoch else ""
+        valid = f"{self.monitor} {record.monitor:.4f}{best} · {_spelled(shown)} · " if record.monitor is not None else ""
         left = (self.epochs - progress.epoch) * (time.monotonic() - self.epoch_began)
         self.say(
-            f"epoch {record['epoch'] + 1}/{self.epochs} done · {record['candidates_per_second']:,.0f} candidates/s · "
-            f"loss {_spelled(record['losses'])} · {valid}" + (progress.stopped or f"at most {_clock(left)} left")
+            f"epoch {record.epoch + 1}/{self.epochs} done · {record.candidates_per_second:,.0f} candidates/s · "
+            f"loss {_spelled(record.losses)} · {valid}" + (progress.stopped or f"at most {_clock(left)} left")
         )
-        for alarm in (record["metrics"] or {}).get("alarms", []):
+        for alarm in (record.metrics or {}).get("alarms", []):
             self.say(f"  alarm: {alarm['message']}")
         if self.on_epoch is not None:
             self.on_epoch(record)
         self.epoch_began = self.last_line = time.monotonic()
         self.last_losses = {}
-        self.points_told = 0
+        self.points_drawn = 0
 
     def close(self) -> None:
         self.curves.close()
+
+
+def _spelled_history(progress: Progress) -> str:
+    return json.dumps([asdict(record) for record in progress.history])
 
 
 def _means(losses: dict[str, tuple[float, float]], before: dict[str, tuple[float, float]] | None = None) -> dict[str, float]:

@@ -1,7 +1,5 @@
-"""Training: prepared feeds and a ranker's config in, a bundle with the best epoch's weights out."""
+"""Training takes prepared feeds and a ranker's config, and leaves a bundle with the best epoch's weights."""
 
-import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +9,21 @@ import torch
 from safetensors.torch import load_file
 
 from models.config import ConfigError, to_dict
-from models.learners.world import Solo
-from models.leveled import ranker_of
-from models.ranker import RankerConfig
+from models.learners.workers import SingleWorker
 from models.schema import Schema
+from models.system import SystemConfig, build_ranker
 from pipelines.bundle import fingerprint, provenance, save_bundle
 from pipelines.prepared import Prepared
-from pipelines.train.checkpoint import Checkpoints, Progress, read_progress, write_text
+from pipelines.runs import RunFolder
+from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import EXECUTION, TrainConfig
 from pipelines.train.monitor import Monitor
-from pipelines.train.report import HISTORY
-from pipelines.train.stream import Plan
-from pipelines.train.worker import CHECKPOINTS, Run, plan_of, work
+from pipelines.train.order import FeedOrder
+from pipelines.train.progress import HISTORY, EpochRecord, Progress, read_progress
+from pipelines.train.worker import CHECKPOINTS, Run, feed_order, work
 
-RUN = "run.json"
 BUNDLE = "bundle"
-OURS = (RUN, CHECKPOINTS, HISTORY, BUNDLE, "tensorboard", "ray", "progress.log")
+PARTS = (BUNDLE, CHECKPOINTS, HISTORY, "tensorboard", "ray", "progress.log")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +33,8 @@ class TrainResult:
     Attributes:
         bundle_path: the best epoch's ranker.
         checkpoint: the last checkpoint.
-        history: a record an epoch: losses, validation metrics, throughput.
-        best_metrics: the record of the best epoch.
+        history: a record of every epoch.
+        best: the record of the best epoch.
         seconds: of training steps, without validation.
         candidates_per_second: over all epochs.
         fresh: False if the run had been finished before.
@@ -45,8 +42,8 @@ class TrainResult:
 
     bundle_path: Path
     checkpoint: Path
-    history: list[dict[str, Any]]
-    best_metrics: dict[str, Any]
+    history: list[EpochRecord]
+    best: EpochRecord
     seconds: float
     candidates_per_second: float
     fresh: bool
@@ -54,12 +51,13 @@ class TrainResult:
 
 def train(
     prepared: Prepared,
-    model: RankerConfig,
+    system: SystemConfig,
     config: TrainConfig,
     *,
     output: Path,
     schema: Schema | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    purpose: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
     resume: bool = True,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> TrainResult:
@@ -71,6 +69,7 @@ def train(
     Args:
         output: holds bundle, checkpoints, history and TensorBoard files; with workers, all nodes must reach it.
         schema: targets to train for, if their weights or parents differ from the prepared ones.
+        purpose: what else the folder is for, as part of its identity.
         on_epoch: called with the record of every epoch finished now; what it raises ends the training.
         resume: False throws away what an earlier run left in `output`.
 
@@ -79,51 +78,59 @@ def train(
     """
     output = Path(output).resolve()
     schema = schema or prepared.schema
-    run = Run(data=prepared.path.resolve(), schema=schema, model=model, config=config, folder=output)
+    run = Run(data=prepared.path.resolve(), schema=schema, system=system, config=config, folder=output)
     Monitor(schema, config.monitor)  # what can be refused early is
-    plan = plan_of(run, prepared, rank=0, size=max(1, config.workers))
+    order = feed_order(run, prepared, rank=0, size=max(1, config.workers))
     if config.workers:
         from pipelines.train.ray_train import check_cluster
 
         check_cluster(config)
+    folder, identity = RunFolder(output, BUNDLE, PARTS), identity_of(prepared.fingerprint, schema, system, config)
     if not resume:
-        _remove(output)
-    identity = {
-        "data": prepared.fingerprint,
-        "schema": schema.to_dict(),
-        "model": to_dict(model),
-        "train": {name: value for name, value in to_dict(config).items() if name not in EXECUTION},
-    }
-    _claim(output, identity)
+        folder.clear()
+    folder.begin(
+        {**identity, **(purpose or {})},
+        way_out="Train into another folder, or throw the old run away (--restart, resume=False).",
+    )
     last = _finished(output)
-    fresh = last is None or not (output / BUNDLE).exists()  # the latter: killed after the last checkpoint
+    fresh = last is None or not folder.is_finished  # the latter: killed after the last checkpoint
     if last is None:
-        last = _trained(run, plan, f"train-{fingerprint(identity)}", say, on_epoch)
+        last = _trained(run, order, f"train-{fingerprint(identity)}", say, on_epoch)
     elif not fresh:
         say(f"Already trained: {output / BUNDLE}. To train again, throw it away (--restart, resume=False).")
     progress = read_progress(last)
     if fresh:
         _bundle(run, prepared, last, progress, output / BUNDLE)
-    seconds = sum(record["seconds"] for record in progress.history)
+    seconds = sum(record.seconds for record in progress.history)
     assert progress.best_epoch is not None
     return TrainResult(
         bundle_path=output / BUNDLE,
         checkpoint=last,
         history=progress.history,
-        best_metrics=progress.history[progress.best_epoch],
+        best=progress.history[progress.best_epoch],
         seconds=seconds,
-        candidates_per_second=sum(record["candidates"] for record in progress.history) / seconds,
+        candidates_per_second=sum(record.candidates for record in progress.history) / seconds,
         fresh=fresh,
     )
 
 
+def identity_of(data: str, schema: Schema, system: SystemConfig, config: TrainConfig) -> dict[str, Any]:
+    """What decides a training's weights; how fast and where it is made does not.
+
+    Args:
+        data: fingerprint of the prepared folder.
+    """
+    train = {name: value for name, value in to_dict(config).items() if name not in EXECUTION}
+    return {"data": data, "schema": schema.to_dict(), "model": to_dict(system), "train": train}
+
+
 def _trained(
-    run: Run, plan: Plan, name: str, say: Callable[[str], None], on_epoch: Callable[[dict[str, Any]], None] | None
+    run: Run, order: FeedOrder, name: str, say: Callable[[str], None], on_epoch: Callable[[EpochRecord], None] | None
 ) -> Path:
-    """Trains and returns the last checkpoint."""
-    workers, groups = run.config.workers, len(plan.groups)
+    """Trains until the run is over, and returns its last checkpoint."""
+    workers, groups = run.config.workers, len(order.groups)
     where = f"{workers} Ray worker{'s' if workers > 1 else ''}" if workers else "in this process"
-    say(f"Training on {plan.feeds:,} feeds, {plan.steps:,} steps an epoch, {where}.")
+    say(f"Training on {order.feeds:,} feeds, {order.steps:,} steps an epoch, {where}.")
     if groups < workers:
         say(f"Only {groups} row groups: some workers get no feeds. Prepare with fewer prepare.row_group_feeds.")
     say(f"Curves: tensorboard --logdir {run.folder / 'tensorboard'}")
@@ -132,7 +139,7 @@ def _trained(
 
         train_on_ray(run, name, say=say, on_epoch=on_epoch)
     else:
-        work(run, Solo(), _device(run.config), say=say, on_epoch=on_epoch)
+        work(run, SingleWorker(), _device(run.config), say=say, on_epoch=on_epoch)
     last = _finished(run.folder)
     if last is None:
         raise ConfigError(f"the workers left nothing in {run.folder}: it must lie on a file system that all nodes share.")
@@ -146,17 +153,17 @@ def _finished(output: Path) -> Path | None:
 
 
 def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, path: Path) -> None:
-    ranker = ranker_of(run.schema, run.model, prepared.encoder.table_sizes)
+    ranker = build_ranker(run.schema, run.system, prepared.encoder.table_sizes)
     ranker.load_state_dict(load_file(checkpoint / "best.safetensors"))
     assert progress.best_epoch is not None
     best = progress.history[progress.best_epoch]
     save_bundle(
         path,
         schema=run.schema,
-        model=run.model,
+        system=run.system,
         encoder=prepared.encoder,
         ranker=ranker,
-        metrics=best["metrics"] or {},
+        metrics=best.metrics or {},
         provenance=provenance(
             data={"path": str(run.data), "fingerprint": prepared.fingerprint},
             seed=run.config.seed,
@@ -164,8 +171,8 @@ def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, 
             best_epoch=progress.best_epoch + 1,
             epochs=len(progress.history),
             stopped=progress.stopped,
-            monitor={Monitor(run.schema, run.config.monitor).name: best["monitor"]},
-            seconds=sum(record["seconds"] for record in progress.history),
+            monitor={Monitor(run.schema, run.config.monitor).name: best.monitor},
+            seconds=sum(record.seconds for record in progress.history),
         ),
     )
 
@@ -174,39 +181,3 @@ def _device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device is cuda, but PyTorch finds no GPU here. Set it to auto or cpu.")
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _claim(output: Path, identity: dict[str, Any]) -> None:
-    """Notes what is trained in the folder, and refuses anything else from then on."""
-    file = output / RUN
-    if file.exists():
-        before = json.loads(file.read_text())
-        if before != identity:
-            raise ConfigError(
-                f"{output} holds a run that differs in {', '.join(_differing(before, identity))}. "
-                "Train into another folder, or throw the old run away (--restart, resume=False)."
-            )
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(identity, indent=1))
-
-
-def _differing(before: Any, now: Any, path: str = "") -> list[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = dict.fromkeys([*before, *now])
-        return [line for key in keys for line in _differing(before.get(key), now.get(key), f"{path}.{key}" if path else key)]
-    return [] if before == now else [f"{path} ({_short(before)} -> {_short(now)})"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _remove(output: Path) -> None:
-    for name in OURS:
-        path = output / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

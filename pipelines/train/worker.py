@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.config import ConfigError
-from models.learners import build_learner, is_leveled
-from models.learners.span import Span
-from models.learners.world import World
-from models.leveled import Leveled, ranker_of
-from models.ranker import Outcome, Ranker, RankerConfig
+from models.learners.schedule import Schedule
+from models.learners.workers import WorkerGroup
+from models.leveled import Leveled
+from models.ranker import Outcome, Ranker
 from models.schema import Schema
+from models.system import SystemConfig, build_learner, build_ranker, is_leveled
 from pipelines.prepared import Prepared
-from pipelines.train.checkpoint import Checkpoints, Progress
+from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import TrainConfig
 from pipelines.train.loop import Reports, fit
 from pipelines.train.monitor import Monitor
+from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.progress import EpochRecord, Progress
 from pipelines.train.report import Report, Silent
-from pipelines.train.stream import InOrder, Plan, Stream, in_process, row_groups
+from pipelines.train.stream import Reader, StoredFeeds, Stream, in_process
 
 CHECKPOINTS = "checkpoints"
 
@@ -33,25 +34,25 @@ class Run:
 
     Attributes:
         data: the prepared folder; it and `folder` must be reachable from all workers.
-        folder: of checkpoints, history and TensorBoard.
+        folder: of checkpoints, history and TensorBoard files.
     """
 
     data: Path
     schema: Schema
-    model: RankerConfig
+    system: SystemConfig
     config: TrainConfig
     folder: Path
 
 
 def work(
     run: Run,
-    world: World,
+    group: WorkerGroup,
     device: torch.device,
     *,
     say: Callable[[str], None],
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Progress:
-    """Trains as this rank of the world until the run is over. Sets the process's random seeds.
+    """Trains as one rank of the group until the run is over. Sets the process's random seeds.
 
     Args:
         say: where rank 0's lines go.
@@ -59,39 +60,40 @@ def work(
     """
     config, schema = run.config, run.schema
     prepared = Prepared.open(run.data, schema=schema)
-    plan = plan_of(run, prepared, rank=world.rank, size=world.size)
+    order = feed_order(run, prepared, rank=group.rank, size=group.size)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
         torch.manual_seed(config.seed)  # the same weights on every rank
-        ranker = ranker_of(schema, run.model, prepared.encoder.table_sizes)
+        ranker = build_ranker(schema, run.system, prepared.encoder.table_sizes)
         ranker.losses.fit({name: torch.from_numpy(values) for name, values in prepared.encoder.label_quantiles.items()})
         ranker.to(device)
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
             for each in ranker.rankers if isinstance(ranker, Leveled) else [ranker]:
                 train_in_bf16(each, device)
-        span = span_of(run, prepared, plan) if is_leveled(run.model.learner) else None
-        learner = build_learner(ranker, schema, run.model.learner, config.optimiser, world, span)
-        _seed(config.seed, world.rank)  # other dropout on every rank
-        stream = Stream(plan, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
-        valid = InOrder(
+        schedule = schedule_of(run, prepared, order) if is_leveled(run.system.learner) else None
+        learner = build_learner(ranker, schema, run.system.learner, config.optimiser, group, schedule)
+        _seed(config.seed, group.rank)  # what draws from a generator while it trains does so anew on every rank
+        stream = Stream(order, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
+        valid = StoredFeeds(
             groups=row_groups(prepared.files("valid")),
             schema=schema,
             batch_feeds=config.batch_feeds,
-            rank=world.rank,
-            size=world.size,
+            rank=group.rank,
+            size=group.size,
         )
         monitor = Monitor(schema, config.monitor).name
         report: Reports = Silent(on_epoch)
-        if world.rank == 0:
-            report = Report(run.folder, monitor, ranks=world.size, say=say, on_epoch=on_epoch)
-        return fit(learner, ranker, stream, valid, config, report, Checkpoints(run.folder / CHECKPOINTS, device), world)
+        if group.rank == 0:
+            report = Report(run.folder, monitor, ranks=group.size, say=say, on_epoch=on_epoch)
+        return fit(learner, ranker, stream, valid, config, report, Checkpoints(run.folder / CHECKPOINTS, device), group)
     finally:
         torch.set_num_threads(threads)
 
 
-def plan_of(run: Run, prepared: Prepared, *, rank: int, size: int) -> Plan:
-    return Plan(
+def feed_order(run: Run, prepared: Prepared, *, rank: int, size: int) -> FeedOrder:
+    """The order in which a rank of the run reads its training feeds."""
+    return FeedOrder(
         groups=row_groups(prepared.files("train")),
         seed=run.config.seed,
         batch_feeds=run.config.batch_feeds,
@@ -101,23 +103,14 @@ def plan_of(run: Run, prepared: Prepared, *, rank: int, size: int) -> Plan:
     )
 
 
-def span_of(run: Run, prepared: Prepared, plan: Plan) -> Span:
-    """What a learner that plans the whole training is told of it.
-
-    Raises:
-        ConfigError: the data were prepared before candidates were counted by level.
-    """
-    counts = prepared.manifest["splits"]["train"].get("candidates_by_level")
-    if counts is None:
-        raise ConfigError(
-            f"the learner `{run.model.learner.kind}` wants to know how many training candidates each level has, and the "
-            f"manifest of {prepared.path} does not count them. Prepare again, into another folder or with the old one deleted."
-        )
-    return Span(
+def schedule_of(run: Run, prepared: Prepared, order: FeedOrder) -> Schedule:
+    """What a learner that plans the whole training goes by."""
+    counts = prepared.manifest.splits["train"].candidates_by_level
+    return Schedule(
         epochs=run.config.epochs,
-        steps=plan.steps,
+        steps=order.steps,
         max_steps=run.config.max_steps,
-        candidates_of_level=tuple(counts) or (0,) * len(run.schema.levels.names),
+        candidates_of_level=counts or (0,) * len(run.schema.levels.names),
     )
 
 
@@ -133,7 +126,7 @@ def train_in_bf16(ranker: Ranker, device: torch.device) -> None:
     ranker.outcome = in_bf16  # type: ignore[method-assign]
 
 
-def _reader(config: TrainConfig):
+def _reader(config: TrainConfig) -> Reader:
     if config.reader == "thread":
         return in_process
     from pipelines.train.ray_data import ray_data

@@ -12,11 +12,11 @@ import torch
 from pydantic import Discriminator
 
 from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
-from models.learners import is_leveled
-from models.leveled import Leveled, ranker_of
-from models.metrics import direction
-from models.ranker import Ranker, RankerConfig
+from models.leveled import Leveled
+from models.metrics.names import direction
+from models.ranker import Ranker
 from models.schema import Schema
+from models.system import SystemConfig, build_ranker, is_leveled
 from models.zoo import resolve
 from pipelines.train import TrainConfig
 from pipelines.train.config import EXECUTION
@@ -193,7 +193,7 @@ class TuneConfig:
         return self.scheduler or ("none" if len(self.metrics) > 1 else "asha")
 
 
-def configs(spelling: Mapping[str, Any], values: Mapping[str, Any], config: TuneConfig) -> tuple[RankerConfig, TrainConfig]:
+def configs(spelling: Mapping[str, Any], values: Mapping[str, Any], config: TuneConfig) -> tuple[SystemConfig, TrainConfig]:
     """Model and training of the experiment `spelling` with the sampled values set; trials run in one process each.
 
     Raises:
@@ -216,7 +216,7 @@ def schema_of(spelling: Mapping[str, Any]) -> Schema | None:
 
 def checked(
     spelling: Mapping[str, Any], values: Mapping[str, Any], config: TuneConfig, schema: Schema
-) -> tuple[RankerConfig, TrainConfig]:
+) -> tuple[SystemConfig, TrainConfig]:
     """`configs` that a ranker of the schema can be built from.
 
     Raises:
@@ -237,10 +237,10 @@ def checked(
     return model, train
 
 
-def ranker_of_meta(schema: Schema, model: RankerConfig) -> Ranker | Leveled:
+def ranker_of_meta(schema: Schema, model: SystemConfig) -> Ranker | Leveled:
     """The ranker of a configuration without weights: shapes are checked, no memory is taken."""
     with torch.device("meta"):
-        return ranker_of(schema, model, dict.fromkeys(schema.tables, 2))
+        return build_ranker(schema, model, dict.fromkeys(schema.tables, 2))
 
 
 def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> int:
@@ -313,7 +313,7 @@ def _with_end(end: tuple[int, int], config: TuneConfig, rng: random.Random) -> P
     return tuple(drawn)
 
 
-def _check_scheduler(model: RankerConfig, train: TrainConfig, config: TuneConfig) -> None:
+def _check_scheduler(model: SystemConfig, train: TrainConfig, config: TuneConfig) -> None:
     if config.scheduler_taken == "none":
         return
     if train.epochs < config.grace_epochs:

@@ -6,44 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
-from pipelines.train.checkpoint import write_text
+from pipelines.ray_private import dashboard_url
+from pipelines.runs import RunFolder, write_json
 from pipelines.tune.config import TuneConfig
 
-IDENTITY = "identity.json"
+WAY_OUT = (
+    "Search into another folder (give the experiment another `name`), or throw the old one away (--restart, resume=False)."
+)
 SETTINGS, GRAPH = "search", "structure"  # keys under which a bundle's provenance says which search it won
-
-
-def claim(output: Path, identity: Mapping[str, Any]) -> None:
-    """Notes what is searched in the folder, and refuses anything else from then on."""
-    refuse_another(output, identity)
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / IDENTITY, identity)
-
-
-def refuse_another(output: Path, identity: Mapping[str, Any]) -> None:
-    """
-    Raises:
-        ConfigError: the folder holds a search of something else.
-    """
-    if not (output / IDENTITY).exists():
-        return
-    before, now = json.loads((output / IDENTITY).read_text()), json.loads(json.dumps(identity))
-    if before != now:
-        parts = ", ".join(part for part in now if before.get(part) != now[part])
-        raise ConfigError(
-            f"{output} holds another search ({parts} differ). Search into another folder (give the experiment another `name`), "
-            "or throw the old one away (--restart, resume=False)."
-        )
 
 
 def note(bundle: Path, key: str, search: Mapping[str, Any]) -> None:
     """Adds to a bundle's provenance which search it won."""
     file = bundle / "provenance.json"
     write_json(file, {**json.loads(file.read_text()), key: search})
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def say_where_to_watch(what: str, curves: Path, config: TuneConfig, say: Callable[[str], None]) -> None:
@@ -59,20 +35,17 @@ def say_where_to_watch(what: str, curves: Path, config: TuneConfig, say: Callabl
     cpus = ray.cluster_resources().get("CPU", 0)
     if config.cpus_per_trial > cpus:
         raise ConfigError(f"tune.cpus_per_trial is {config.cpus_per_trial:g}, but the cluster has {cpus:g} CPUs.")
-    url = ray._private.worker.get_dashboard_url()
+    url = dashboard_url()
     dashboard = f" · Ray dashboard: http://{url}" if url else ""
     say(f"{what} Watch: tensorboard --logdir {curves}{dashboard}")
 
 
-def left_over(output: Path, result: str) -> str:
-    """What an earlier search left in the folder, in words; empty without any.
-
-    Args:
-        result: file that only a finished search leaves in its folder.
-    """
-    if not (output / IDENTITY).exists():
+def left_over(run: RunFolder) -> str:
+    """What an earlier search left in the folder, in words; empty without any."""
+    output = run.path
+    if run.identity is None:
         return ""
-    if (output / result).exists():
+    if run.is_finished:
         return f"{output} holds a finished search."
     histories = [json.loads(file.read_text()) for file in output.glob("trials/*/history.json")]
     epochs = sum(len(history) for history in histories)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.config import ConfigError
-from models.metrics import direction, value_of
+from models.metrics.names import direction, value_of
 from pipelines.train.monitor import Monitor
+from pipelines.train.progress import EpochRecord
 from pipelines.tune.config import TuneConfig
 
 
@@ -32,22 +33,22 @@ class Objectives:
         first: Literal["min", "max"] = "min" if self.monitor.is_better(0.0, 1.0) else "max"
         return (first, *("min" if direction(path) == "min" else "max" for path in self.others))
 
-    def best(self, history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    def best(self, history: Sequence[EpochRecord]) -> EpochRecord | None:
         """The record of the epoch that is best by the first metric, the earliest of equal ones; None without any."""
-        best: Mapping[str, Any] | None = None
+        best: EpochRecord | None = None
         for record in history:
-            if best is None or self.monitor.is_better(record["monitor"], best["monitor"]):
+            if best is None or self.monitor.is_better(_monitored(record), _monitored(best)):
                 best = record
         return best
 
-    def scores(self, record: Mapping[str, Any]) -> dict[str, float]:
+    def scores(self, record: EpochRecord) -> dict[str, float]:
         """All metrics of an epoch, by name.
 
         Raises:
             ConfigError: the validation split does not define one.
         """
-        scores = {self.monitor.name: float(record["monitor"])}
-        return scores | {path: measured(record["metrics"], path) for path in self.others}
+        scores = {self.monitor.name: _monitored(record)}
+        return scores | {path: measured(record.metrics or {}, path) for path in self.others}
 
     def front(self, scores: Sequence[Mapping[str, float]]) -> list[int]:
         """Places of those that no other one dominates (as good in all metrics and better in one): the Pareto front."""
@@ -59,6 +60,11 @@ class Objectives:
             other != mine and all(theirs >= own for theirs, own in zip(other, mine, strict=True)) for other in merits
         )
         return [place for place, mine in enumerate(merits) if not dominated(mine)]
+
+
+def _monitored(record: EpochRecord) -> float:
+    assert record.monitor is not None  # a search begins only where there are validation feeds
+    return record.monitor
 
 
 def measured(metrics: Mapping[str, Any], path: str) -> float:

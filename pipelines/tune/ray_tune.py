@@ -22,9 +22,10 @@ from ray.tune.search.optuna import OptunaSearch
 
 from models.config import ConfigError
 from pipelines.prepared import Prepared
+from pipelines.ray_private import plain_tune_output
+from pipelines.runs import write_text
 from pipelines.train import train
-from pipelines.train.checkpoint import write_text
-from pipelines.train.report import HISTORY
+from pipelines.train.progress import EpochRecord, read_history
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, checked, schema_of
 from pipelines.tune.objectives import Objectives
 
@@ -76,7 +77,7 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
     """Runs the search, or what is left of it, to its end."""
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the next start goes on
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # so much of the search's state a kill can cost
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints its settings even when told to be silent
+    plain_tune_output()
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a refused trial reports nothing
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -174,19 +175,19 @@ def _trial(sampled: dict[str, Any], job: Job) -> None:
         write_text(folder / REFUSED, str(error))
         return
     told: list[int] = []
-    best = job.objectives.best(history_of(folder))  # of the epochs before a kill
+    best = job.objectives.best(read_history(folder))  # of the epochs before a kill
 
-    def tell(record: Mapping[str, Any]) -> None:
-        told.append(record["epoch"])
+    def tell(record: EpochRecord) -> None:
+        told.append(record.epoch)
         nonlocal best
         best = record if best is None else job.objectives.best([best, record])
         # asha compares trials of one age; a searcher that sees them at their end is told of the epoch that the bundle is of
         shown = record if job.config.scheduler_taken == "asha" or best is None else best
         scores = dict(zip(names_of(job.objectives), job.objectives.scores(shown).values(), strict=True))
-        tune.report({**scores, EPOCH: record["epoch"] + 1, OF_EPOCH: list(job.objectives.scores(record).values())})
+        tune.report({**scores, EPOCH: record.epoch + 1, OF_EPOCH: list(job.objectives.scores(record).values())})
 
     result = train(prepared, model, train_config, output=folder, on_epoch=tell)
-    if result.history[-1]["epoch"] not in told:  # the training was over, but Tune had not heard of its end
+    if result.history[-1].epoch not in told:  # the training was over, but Tune had not heard of its end
         tell(result.history[-1])
 
 
@@ -200,12 +201,6 @@ def _domain(dimension: Choice | Uniform | LogUniform | Int) -> Any:
             return tune.loguniform(low, high)
         case Int(low=low, high=high, log=log):
             return tune.lograndint(low, high + 1) if log else tune.randint(low, high + 1)
-
-
-def history_of(folder: Path) -> list[dict[str, Any]]:
-    """Records of the epochs that a trial's training has finished."""
-    file = folder / HISTORY
-    return json.loads(file.read_text()) if file.exists() else []
 
 
 def names_of(objectives: Objectives) -> list[str]:
@@ -279,11 +274,11 @@ class Lines(TrialProgressCallback):
         records = [
             record
             for folder in self.job.trials.glob("*")
-            for record in history_of(folder)
-            if (folder.name, record["epoch"] + 1) != (id, epoch)
+            for record in read_history(folder)
+            if (folder.name, record.epoch + 1) != (id, epoch)
         ]
         best = self.job.objectives.best(records)
-        return None if best is None else best["monitor"]
+        return None if best is None else best.monitor
 
     def _name(self, trial: Any) -> str:
         return f"trial {number_of(trial.trial_id, self.job)}"

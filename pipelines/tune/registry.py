@@ -5,17 +5,17 @@ registry/<name>/<name>-0002/
 """
 
 import hashlib
-import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from models.config import ConfigError
 from pipelines.bundle import load_bundle
+from pipelines.runs import claim, written
 
 SAME = ("schema.json", "config.json", "weights.safetensors", "provenance.json")  # by which a bundle is known again
 BESIDE = "history.json"  # what a training run leaves beside its bundle goes along
+PATIENCE = 60.0  # seconds: copying a bundle is short, and who registers has worked long
 
 
 def register(bundle: Path, registry: Path, name: str) -> Path:
@@ -27,35 +27,23 @@ def register(bundle: Path, registry: Path, name: str) -> Path:
         folder of the version.
 
     Raises:
-        ConfigError: the bundle is not whole, or the name is no folder name.
+        ConfigError: the bundle is not whole, the name is no folder name, or others register for longer than a minute.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"a bundle's name becomes a folder: letters, digits, `.`, `_` and `-` only, got {name!r}.")
     load_bundle(bundle)
     folder = Path(registry) / name
-    folder.mkdir(parents=True, exist_ok=True)
-    number = _latest_number(folder, name)
-    newest = folder / f"{name}-{number:04d}"
-    if number and all(_content(newest / part) == _content(bundle / part) for part in SAME):
-        return newest
-    draft = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-    try:
-        shutil.copytree(bundle, draft, dirs_exist_ok=True)
-        if (bundle.parent / BESIDE).is_file():
-            shutil.copy2(bundle.parent / BESIDE, draft / BESIDE)
-        draft.chmod(0o755)  # mkdtemp's folders are closed to others
-        while True:
-            number += 1
-            version = folder / f"{name}-{number:04d}"
-            try:
-                os.rename(draft, version)  # refused if someone else was faster: a version is never empty
-                return version
-            except OSError:
-                if not version.exists():
-                    raise
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with claim(folder, patience=PATIENCE):
+        number = _latest_number(folder, name)
+        newest = folder / f"{name}-{number:04d}"
+        if number and all(_content(newest / part) == _content(bundle / part) for part in SAME):
+            return newest
+        version = folder / f"{name}-{number + 1:04d}"
+        with written(version) as draft:
+            shutil.copytree(bundle, draft)
+            if (bundle.parent / BESIDE).is_file():
+                shutil.copy2(bundle.parent / BESIDE, draft / BESIDE)
+    return version
 
 
 def latest(registry: Path, name: str) -> Path:

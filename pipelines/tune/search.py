@@ -1,9 +1,9 @@
 """The search for the best configuration: checked before it starts, resumable, left as a table, a picture and a bundle."""
 
 import csv
+import io
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import Any, Literal
 
 from models.config import ConfigError, to_dict
 from pipelines.prepared import Prepared
+from pipelines.runs import RunFolder, write_json, write_text
 from pipelines.train.monitor import Monitor
+from pipelines.train.progress import read_history
+from pipelines.train.training import identity_of as identity_of_training
 from pipelines.tune.config import Choice, TuneConfig, check_space, configs, ranker_of_meta, schema_of
-from pipelines.tune.folder import SETTINGS, claim, note, refuse_another, say_where_to_watch, write_json
+from pipelines.tune.folder import SETTINGS, WAY_OUT, note, say_where_to_watch
 from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.picture import draw
 
@@ -94,7 +97,7 @@ def plan_of(
     """
     prepared, objectives, tried = _checked(experiment_spelling, Path(prepared_path).resolve(), config)
     if resume:
-        refuse_another(Path(output), _identity(experiment_spelling, prepared, config))
+        run_of(output).refuse_another(identity_of(experiment_spelling, prepared, config), way_out=WAY_OUT)
     largest = {"max": "large", "min": "small"}
     wanted = ", ".join(f"{name} ({largest[mode]})" for name, mode in zip(objectives.names, objectives.modes, strict=True))
     ends = {"asha": "stops trials that are behind (asha)", "none": "trains all trials to their end"}[config.scheduler_taken]
@@ -145,11 +148,12 @@ def search(
     """
     output, prepared_path = Path(output).resolve(), Path(prepared_path).resolve()
     prepared, objectives, _ = _checked(experiment_spelling, prepared_path, config)
+    run = run_of(output)
     if resume is False:
-        shutil.rmtree(output, ignore_errors=True)
-    claim(output, _identity(experiment_spelling, prepared, config))
-    finished = _finished(output, objectives.names[0])
-    if finished is not None:
+        run.clear()
+    run.begin(identity_of(experiment_spelling, prepared, config), way_out=WAY_OUT)
+    if run.is_finished:
+        finished = _finished(output, objectives.names[0])
         say(f"Already searched: {finished.table}. For a new search give another output folder, or --restart (resume=False).")
         return finished
 
@@ -207,22 +211,19 @@ def _summary(result: SearchResult, objectives: Objectives) -> list[str]:
     return told
 
 
-def _identity(spelling: Mapping[str, Any], prepared: Prepared, config: TuneConfig) -> dict[str, Any]:
+def run_of(output: Path) -> RunFolder:
+    return RunFolder(Path(output), RESULT)
+
+
+def identity_of(spelling: Mapping[str, Any], prepared: Prepared, config: TuneConfig) -> dict[str, Any]:
     """What makes a search this one; how many trials run at a time does not."""
     model, train = configs(spelling, {}, config)
     execution = {"max_concurrent", "cpus_per_trial", "gpus_per_trial"}
-    return {
-        "data": prepared.fingerprint,
-        "schema": prepared.schema.to_dict(),
-        "model": to_dict(model),
-        "train": {name: value for name, value in to_dict(train).items() if name != "threads"},
-        "tune": {name: value for name, value in to_dict(config).items() if name not in execution},
-    }
+    tune = {name: value for name, value in to_dict(config).items() if name not in execution}
+    return {**identity_of_training(prepared.fingerprint, prepared.schema, model, train), "tune": tune}
 
 
-def _finished(output: Path, metric: str) -> SearchResult | None:
-    if not (output / RESULT).exists():
-        return None
+def _finished(output: Path, metric: str) -> SearchResult:
     found = json.loads((output / RESULT).read_text())
     trials = [Trial(**trial) for trial in found["trials"]]
     best = next(trial for trial in trials if trial.number == found["best"])
@@ -258,8 +259,7 @@ def _trial(
     refusal: str | None = None,
 ) -> Trial:
     """Reads from a trial's training folder what it has reached."""
-    file = folder / "history.json"
-    history: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    history = read_history(folder)
     done = (folder / "bundle").is_dir()
     best = objectives.best(history)
     if done:  # which knows best what it is of
@@ -269,11 +269,11 @@ def _trial(
         id=id,
         status="failed" if failure else "refused" if refusal else "done" if done else "stopped",
         values=values,
-        score=best["monitor"] if best else None,
+        score=best.monitor if best else None,
         scores=objectives.scores(best) if best else {},
-        best_epoch=best["epoch"] + 1 if best else None,
+        best_epoch=best.epoch + 1 if best else None,
         epochs=len(history),
-        seconds=round(sum(record["seconds"] for record in history), 1),
+        seconds=round(sum(record.seconds for record in history), 1),
         reason=failure or refusal or "",
     )
 
@@ -308,10 +308,11 @@ def _write_tables(output: Path, trials: Sequence[Trial], config: TuneConfig, obj
         ]
         for trial in trials
     ]
-    with (output / "search.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([heads, *rows])
+    table = io.StringIO()
+    csv.writer(table).writerows([heads, *rows])
+    write_text(output / "search.csv", table.getvalue())
     line = lambda cells: "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
-    (output / "search.md").write_text("\n".join(map(line, [heads, ["---"] * len(heads), *rows])) + "\n", encoding="utf-8")
+    write_text(output / "search.md", "\n".join(map(line, [heads, ["---"] * len(heads), *rows])) + "\n")
 
 
 def _spelled(value: Any, config: TuneConfig, path: str) -> str:

@@ -25,7 +25,7 @@ QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.yaml"
 def test_shipped_experiments_are_valid(file):
     experiment = load_experiment(file)
     assert experiment.name == file.stem
-    assert experiment.schema.targets and experiment.ranker
+    assert experiment.schema.targets and experiment.system
 
 
 @pytest.mark.parametrize("file", SEARCHES, ids=lambda file: file.stem)
@@ -51,7 +51,7 @@ def test_shipped_searches_build_rankers(file):
 def test_set_changes_one_value_read_as_yaml():
     experiment = load_experiment(QUICKSTART, ["logs.users=77", "model={system: ple}", "train.optimiser.dense.rate=1e-2"])
     assert experiment.logs.users == 77
-    assert experiment.ranker.fusion.kind == "ple"
+    assert experiment.system.fusion.kind == "ple"
     assert experiment.train.optimiser.dense.rate == 0.01
 
 

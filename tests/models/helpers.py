@@ -82,7 +82,7 @@ def double(batch: FeedBatch) -> FeedBatch:
 
 
 class Threads:
-    """A world of workers in threads; sums and concatenates in rank order."""
+    """The workers of a group as threads; sums and concatenates in rank order."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -97,13 +97,13 @@ class Threads:
         return everything
 
     def run(self, work) -> list:
-        """Calls `work(world)` once per worker and gives back the results; the first error is raised."""
+        """Calls `work(group)` once per worker and gives back the results; the first error is raised."""
         results: list = [None] * self.size
         errors: list[BaseException] = []
 
         def one(rank: int) -> None:
             try:
-                results[rank] = work(ThreadWorld(self, rank))
+                results[rank] = work(ThreadGroup(self, rank))
             except BaseException as error:
                 errors.append(error)
                 self.barrier.abort()
@@ -118,7 +118,7 @@ class Threads:
         return results
 
 
-class ThreadWorld:
+class ThreadGroup:
     def __init__(self, threads: Threads, rank: int) -> None:
         self.threads, self.rank, self.size = threads, rank, threads.size
 

@@ -15,12 +15,13 @@ from models.interests.disentangled import DisentangledConfig
 from models.interests.pooling import PoolingConfig
 from models.learners.adaptive import Adaptive, AdaptiveConfig
 from models.learners.joint import Joint, JointConfig
-from models.learners.world import Solo
+from models.learners.workers import SingleWorker
 from models.losses import transformed
 from models.optim import AdagradConfig, AdamConfig, OptimiserConfig
-from models.ranker import Outcome, Ranker, RankerConfig
+from models.ranker import Outcome, Ranker
 from models.schema import Schema
 from models.slots import SumCount, Weights
+from models.system import SystemConfig
 from models.weightings.fixed import FixedConfig
 from models.weightings.stage import StageConfig
 from tests.models.helpers import Threads, double, replaced, take
@@ -65,7 +66,7 @@ class Toy(nn.Module):
     def table_sets(self) -> dict:
         return {}
 
-    def for_training(self, batch: FeedBatch) -> FeedBatch:
+    def for_training(self, batch: FeedBatch, progress: float) -> FeedBatch:
         return batch
 
     def gather(self, batch: FeedBatch) -> dict:
@@ -106,7 +107,7 @@ STILL = OptimiserConfig(dense=AdagradConfig(rate=1e-300))  # leaves the toy wher
 
 
 def learner_of(toy: Toy, optimiser: OptimiserConfig = STILL, **config) -> Adaptive:
-    return Adaptive(toy, SCHEMA, AdaptiveConfig(**config), optimiser, Solo())  # type: ignore[arg-type]
+    return Adaptive(toy, SCHEMA, AdaptiveConfig(**config), optimiser, SingleWorker())  # type: ignore[arg-type]
 
 
 # -- by hand ---------------------------------------------------------------------------------------------------------
@@ -117,10 +118,10 @@ def test_weights_cosines_and_the_gradient_that_is_applied():
     targets' own numbers have no part in that, though they lie in one tensor."""
     toy = Toy()
     learner = learner_of(toy)
-    assert learner.told() == {}
+    assert learner.diagnostics() == {}
     assert learner.step(NOTHING) == {"click": (2.0, 2.0), "order": (1.0, 2.0), "stay": (8.0, 2.0)}
     told = {"weight.order": 0.5, "cosine.order": 0.6, "weight.stay": 0.5, "cosine.stay": -0.96}
-    assert learner.told() == pytest.approx(told, abs=1e-12)
+    assert learner.diagnostics() == pytest.approx(told, abs=1e-12)
     assert_close(toy.x.grad, torch.tensor([3 + 0.5 * 2 - 0.5 * 4, 4 - 0.5 * 3], dtype=torch.float64))
     assert_close(toy.y.grad, torch.tensor([12.0, 3.5, 2.5], dtype=torch.float64))
 
@@ -129,7 +130,7 @@ def test_penalties_are_added_and_do_not_bend_the_cosines():
     toy = Calmed()
     learner = learner_of(toy)
     assert learner.step(NOTHING)["calm"] == (0.0, 2.0)
-    assert learner.told()["cosine.order"] == pytest.approx(0.6)
+    assert learner.diagnostics()["cosine.order"] == pytest.approx(0.6)
     assert_close(toy.x.grad, torch.tensor([2.0, 2.5 + 5.0], dtype=torch.float64))
 
 
@@ -140,7 +141,7 @@ def test_another_primary():
     learner.step(NOTHING)
     told = {"weight.click": 0.5, "cosine.click": 6 / 10, "weight.stay": 0.5, "cosine.stay": -8 / 8}
     # x1 is not reached by order, so it is not shared: click is 3 and stay -4 in what is
-    assert learner.told() == pytest.approx({**told, "cosine.click": 1.0, "cosine.stay": -1.0})
+    assert learner.diagnostics() == pytest.approx({**told, "cosine.click": 1.0, "cosine.stay": -1.0})
     assert_close(toy.y.grad, torch.tensor([6.0, 7.0, 2.5], dtype=torch.float64))
 
 
@@ -169,7 +170,7 @@ def test_the_weighting_net_reads_cosine_loss_and_type():
         "weight.stay": weight_by_hand(learner.net, 1, -0.96, 4.0),
     }
     learner.step(NOTHING)
-    assert {name: learner.told()[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert {name: learner.diagnostics()[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     assert abs(expected["weight.order"] - 0.5) > 0.01 and abs(expected["weight.order"] - expected["weight.stay"]) > 0.01
 
 
@@ -211,7 +212,7 @@ def test_looking_ahead_raises_what_agrees_and_lowers_what_does_not_while_joint_l
         learner = learner_of(Toy(), OptimiserConfig(dense=AdagradConfig(rate=1e-3)), mode=mode, rate=0.02)
         for _ in range(100):
             learner.step(NOTHING)
-        weights[mode] = learner.told()
+        weights[mode] = learner.diagnostics()
     assert weights["look_ahead"]["weight.order"] > 0.9 and weights["look_ahead"]["weight.stay"] < 0.1
     assert weights["joint"]["weight.order"] < 0.1 and weights["joint"]["weight.stay"] < 0.1
 
@@ -226,7 +227,7 @@ def test_weights_move_however_small_the_gradients_are():
     learner = learner_of(Faint(), OptimiserConfig(dense=AdagradConfig(rate=1e-3)), rate=0.02)
     for _ in range(100):
         learner.step(NOTHING)
-    assert learner.told()["weight.order"] > 0.9 and learner.told()["weight.stay"] < 0.1
+    assert learner.diagnostics()["weight.order"] > 0.9 and learner.diagnostics()["weight.stay"] < 0.1
 
 
 def test_targets_that_share_nothing_have_no_cosine():
@@ -237,12 +238,12 @@ def test_targets_that_share_nothing_have_no_cosine():
 
     learner = learner_of(Apart())
     learner.step(NOTHING)
-    assert learner.told() == {"weight.order": 0.5, "cosine.order": 0.0, "weight.stay": 0.5, "cosine.stay": 0.0}
+    assert learner.diagnostics() == {"weight.order": 0.5, "cosine.order": 0.0, "weight.stay": 0.5, "cosine.stay": 0.0}
 
 
 # -- on rankers ------------------------------------------------------------------------------------------------------
 
-SMALL = RankerConfig(
+SMALL = SystemConfig(
     embedding_width=4,
     interest=PoolingConfig(),
     fusion=EntryGateConfig(entering=(8,), gate_hidden=3, experts=2, hidden=(6,), towers=(4,)),
@@ -255,14 +256,14 @@ EVERYTHING = dataclasses.replace(  # rows compared over workers, weights per can
 )
 
 
-def ranker_of(config: RankerConfig, schema: Schema, world=None, optimiser: OptimiserConfig | None = None):
+def build_ranker(config: SystemConfig, schema: Schema, group=None, optimiser: OptimiserConfig | None = None):
     torch.manual_seed(0)
     ranker = Ranker(schema, config, TABLE_SIZES).double()
     with torch.no_grad():
         for tables in ranker.table_sets().values():
             tables.weight.normal_()
     assert isinstance(config.learner, AdaptiveConfig)
-    return ranker, Adaptive(ranker, schema, config.learner, optimiser or OptimiserConfig(), world or Solo())
+    return ranker, Adaptive(ranker, schema, config.learner, optimiser or OptimiserConfig(), group or SingleWorker())
 
 
 def some_batch(schema: Schema, seed: int = 1, feeds: int = 9) -> FeedBatch:
@@ -280,8 +281,8 @@ def test_a_step_against_plain_autograd_over_whole_tables():
     """Cosines number by number over all parameters, tables included; on a first step both Adams agree row for row."""
     schema = tiny_schema()
     batch = some_batch(schema)
-    ranker, learner = ranker_of(SMALL, schema)
-    plain, _ = ranker_of(SMALL, schema)
+    ranker, learner = build_ranker(SMALL, schema)
+    plain, _ = build_ranker(SMALL, schema)
     outputs, found = plain(batch), {}
     for target in schema.targets:
         output, label = outputs[target.name], batch.labels[target.name]
@@ -307,7 +308,7 @@ def test_a_step_against_plain_autograd_over_whole_tables():
         parameter.grad = part.view_as(parameter)
     optimiser.step()
     learner.step(batch)
-    assert learner.told() == pytest.approx(expected, rel=1e-9)
+    assert learner.diagnostics() == pytest.approx(expected, rel=1e-9)
     assert {name for name, value in expected.items() if abs(value) > 0.001} == set(expected)
     for (name, one), (_, other) in zip(ranker.named_parameters(), plain.named_parameters(), strict=True):
         assert_close(one, other, rtol=1e-9, atol=1e-9, msg=name)
@@ -316,7 +317,7 @@ def test_a_step_against_plain_autograd_over_whole_tables():
 @pytest.mark.parametrize(("config", "passes"), [(SMALL, 4), (EVERYTHING, 5)])
 def test_one_backward_pass_a_target_and_one_for_the_rest(config, passes, monkeypatch):
     schema = dataclasses.replace(full_schema(), targets=full_schema().targets[:4])
-    _, learner = ranker_of(config, schema)
+    _, learner = build_ranker(config, schema)
     grad, backward, leaves, ends = torch.autograd.grad, torch.autograd.backward, [], []
 
     def counted(outputs, inputs, *args, **kwargs):
@@ -339,7 +340,7 @@ def test_between_two_comparisons_weights_are_kept_in_one_backward_pass(monkeypat
     """A weighting net that hardly moves keeps all weights at 1/2, so comparing seldom must train the same ranker."""
     schema = dataclasses.replace(full_schema(), targets=full_schema().targets[:4])
     still = lambda every: dataclasses.replace(EVERYTHING, learner=AdaptiveConfig(rate=1e-30, every=every))
-    (often, each), (seldom, third) = ranker_of(still(1), schema), ranker_of(still(3), schema)
+    (often, each), (seldom, third) = build_ranker(still(1), schema), build_ranker(still(3), schema)
     grad, passes, told = torch.autograd.grad, [], []
     monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: passes.append(args[1]) or grad(*args, **kwargs))
     counts = []
@@ -348,7 +349,7 @@ def test_between_two_comparisons_weights_are_kept_in_one_backward_pass(monkeypat
         passes.clear()
         third.step(some_batch(schema, seed))
         counts.append(sum(isinstance(leaves, list) for leaves in passes))  # not those in compared rows
-        told.append(third.told())
+        told.append(third.diagnostics())
     assert counts == [5, 1, 1, 5, 1]
     assert told[0] == told[1] == told[2] != told[3] == told[4]
     for (name, one), (_, other) in zip(often.named_parameters(), seldom.named_parameters(), strict=True):
@@ -374,17 +375,17 @@ def test_two_workers_equal_one(config):
     optimiser = OptimiserConfig(clip_norm=0.5)
     lock = threading.Lock()
 
-    def train(world, mine):
+    def train(group, mine):
         with lock:
-            ranker, learner = ranker_of(config, schema, world, optimiser)
+            ranker, learner = build_ranker(config, schema, group, optimiser)
         losses, told = [], []
         for step, batch in enumerate(mine):
             losses.append(learner.step(batch, progress=step / 5))
-            told.append(learner.told())
+            told.append(learner.diagnostics())
         return ranker.state_dict(), losses, told, learner.net.state_dict()
 
-    alone = train(Solo(), joint)
-    first, second = Threads(2).run(lambda world: train(world, [share[world.rank] for share in shares]))
+    alone = train(SingleWorker(), joint)
+    first, second = Threads(2).run(lambda group: train(group, [share[group.rank] for share in shares]))
     for part in (0, 3):
         for name, value in alone[part].items():
             assert_close(first[part][name], value, rtol=1e-9, atol=1e-9, msg=name)
@@ -401,20 +402,20 @@ def test_a_stopped_training_goes_on_as_if_undisturbed(every, tmp_path):
     schema = tiny_schema()
     batches = [some_batch(schema, seed) for seed in range(6)]
     config = dataclasses.replace(SMALL, learner=AdaptiveConfig(rate=0.05, every=every))
-    whole, undisturbed = ranker_of(config, schema)
+    whole, undisturbed = build_ranker(config, schema)
     for batch in batches:
         undisturbed.step(batch)
-    first, learner = ranker_of(config, schema)
+    first, learner = build_ranker(config, schema)
     for batch in batches[:3]:
         learner.step(batch)
     torch.save({"ranker": first.state_dict(), "learner": learner.state_dict()}, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    second, learner = ranker_of(config, schema)
+    second, learner = build_ranker(config, schema)
     second.load_state_dict(state["ranker"])
     learner.load_state_dict(state["learner"])
     for batch in batches[3:]:
         learner.step(batch)
-    assert learner.told() == undisturbed.told()
+    assert learner.diagnostics() == undisturbed.diagnostics()
     for mine, theirs in ((whole, second), (undisturbed.net, learner.net)):
         for name, value in mine.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name]), name
@@ -422,19 +423,19 @@ def test_a_stopped_training_goes_on_as_if_undisturbed(every, tmp_path):
 
 def test_a_target_of_weight_zero_is_reported_and_not_trained():
     schema = with_loss_weights(stay=0.0, order=0.3)
-    ranker, learner = ranker_of(SMALL, schema)
+    ranker, learner = build_ranker(SMALL, schema)
     before = {name: parameter.clone() for name, parameter in ranker.coupling.named_parameters()}
     assert learner.step(some_batch(schema))["stay"][0] > 0
     moved = {name for name, parameter in ranker.coupling.named_parameters() if (parameter != before[name]).any()}
     assert moved == {name for name in before if "stay" not in name}
-    assert learner.told().keys() == {"weight.goods_bag", "cosine.goods_bag", "weight.order", "cosine.order"}
+    assert learner.diagnostics().keys() == {"weight.goods_bag", "cosine.goods_bag", "weight.order", "cosine.order"}
 
 
 def test_weights_per_candidate_multiply_inside_a_targets_loss(monkeypatch):
     """A weighting of 1 for the first candidate and 0 for the rest: the mean losses are the first one's over all."""
     schema = tiny_schema()
     batch = some_batch(schema)
-    ranker, learner = ranker_of(SMALL, schema)
+    ranker, learner = build_ranker(SMALL, schema)
     first_N = torch.zeros(batch.candidates, dtype=torch.float64)
     first_N[0] = 1
     monkeypatch.setattr(
@@ -453,20 +454,20 @@ def test_weights_per_candidate_multiply_inside_a_targets_loss(monkeypatch):
 def test_one_target_alone_has_nothing_to_weigh():
     schema = tiny_schema()
     config = dataclasses.replace(SMALL, weighting=FixedConfig(targets="roots"))
-    _, learner = ranker_of(config, schema)
+    _, learner = build_ranker(config, schema)
     batch = some_batch(schema)
     first = learner.step(batch)["click"][0]
     for _ in range(20):
         last = learner.step(batch)["click"][0]
-    assert last < first and learner.told() == {}
+    assert last < first and learner.diagnostics() == {}
 
 
 def test_without_auxiliary_targets_it_trains_as_joint_does():
     """With penalties, weights per candidate, and losses that compare rows, which move the parameters too."""
     schema = dataclasses.replace(full_schema(), targets=full_schema().targets[:1], stages=None)
-    one, learner = ranker_of(EVERYTHING, schema)
-    other, _ = ranker_of(EVERYTHING, schema)
-    joint = Joint(other, schema, JointConfig(), OptimiserConfig(), Solo())
+    one, learner = build_ranker(EVERYTHING, schema)
+    other, _ = build_ranker(EVERYTHING, schema)
+    joint = Joint(other, schema, JointConfig(), OptimiserConfig(), SingleWorker())
     for seed in range(3):
         first, second = (each.step(some_batch(schema, seed), progress=seed / 3) for each in (learner, joint))
         assert first.keys() == second.keys()
@@ -478,10 +479,10 @@ def test_without_auxiliary_targets_it_trains_as_joint_does():
 
 def test_a_batch_without_candidates_changes_nothing():
     schema = tiny_schema()
-    ranker, learner = ranker_of(SMALL, schema)
+    ranker, learner = build_ranker(SMALL, schema)
     batch = some_batch(schema)
     learner.step(batch)
-    before, told = {name: value.clone() for name, value in ranker.state_dict().items()}, learner.told()
+    before, told = {name: value.clone() for name, value in ranker.state_dict().items()}, learner.diagnostics()
     none = lambda values: {name: each[:0] for name, each in values.items()}
     empty = replaced(
         batch,
@@ -493,16 +494,16 @@ def test_a_batch_without_candidates_changes_nothing():
     for nothing in (empty, None):
         assert learner.step(nothing) == dict.fromkeys(schema.target_names, (0.0, 0.0))
         assert all(torch.equal(value, before[name]) for name, value in ranker.state_dict().items())
-        assert learner.told() == told
+        assert learner.diagnostics() == told
 
 
 def test_the_weighting_net_starts_alike_and_leaves_the_generator_alone():
     schema = tiny_schema()
-    ranker, one = ranker_of(SMALL, schema)
+    ranker, one = build_ranker(SMALL, schema)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    other = Adaptive(ranker, schema, AdaptiveConfig(hidden=4), OptimiserConfig(), Solo())
+    other = Adaptive(ranker, schema, AdaptiveConfig(hidden=4), OptimiserConfig(), SingleWorker())
     assert_close(torch.rand(3), expected, rtol=0, atol=0)
     assert all(torch.equal(a, b) for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True))
 
@@ -521,7 +522,7 @@ def test_the_weighting_net_starts_alike_and_leaves_the_generator_alone():
 )
 def test_a_primary_target_that_is_not_trained_is_refused(schema, primary, message):
     with pytest.raises(ConfigError, match=message):
-        ranker_of(dataclasses.replace(SMALL, learner=AdaptiveConfig(primary=primary)), schema)
+        build_ranker(dataclasses.replace(SMALL, learner=AdaptiveConfig(primary=primary)), schema)
 
 
 @pytest.mark.parametrize("spelling", [{"hidden": 0}, {"type_width": 0}, {"rate": 0}, {"every": 0}])

@@ -149,9 +149,11 @@ def test_the_encoder_drops_in_training_only():
     encoder = Encoder(WIDTH, HEADS, blocks=1, longest=5, dropout=0.5)
     plain = Encoder(WIDTH, HEADS, blocks=1, longest=5, dropout=0.0)
     plain.load_state_dict(encoder.state_dict())
-    values_RLD = torch.randn(4, 5, WIDTH)
-    assert not torch.equal(encoder(values_RLD, IS_REAL_RL), plain(values_RLD, IS_REAL_RL))
-    assert torch.equal(encoder.eval()(values_RLD, IS_REAL_RL), plain(values_RLD, IS_REAL_RL))
+    values_RLD, rows_RL = torch.randn(4, 5, WIDTH), torch.arange(20).view(4, 5)
+    expected_RLD = plain(values_RLD, IS_REAL_RL)
+    assert not torch.equal(encoder(values_RLD, IS_REAL_RL, rows_RL), expected_RLD)
+    assert torch.equal(encoder(values_RLD, IS_REAL_RL), expected_RLD)
+    assert torch.equal(encoder.eval()(values_RLD, IS_REAL_RL, rows_RL), expected_RLD)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(6, 4), (0, 1), (6, 0)])

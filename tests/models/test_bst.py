@@ -9,6 +9,7 @@ from models.interests.bst import Bst, BstConfig
 from models.layers.attention import FeedForward
 from models.layers.embedding import Embedding
 from models.layers.numbers import RawConfig
+from models.slots import Training
 from tests.models.helpers import replaced, with_no_entries, without_history
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
@@ -127,10 +128,11 @@ def test_dropout_acts_after_every_layer_in_training_only(acts):
                         torch.nn.init.zeros_(parameter)
             block.train(acts != "encoders")
     (dropping, batch, embedding), (plain, _, _) = interests
-    expected = plain(embedding(batch), batch).candidate
-    for name, interest_ND in dropping(embedding(batch), batch).candidate.items():
+    training = Training(progress=0.5, batch=batch, beliefs={})
+    expected = plain(embedding(batch), batch, training).candidate
+    for name, interest_ND in dropping(embedding(batch), batch, training).candidate.items():
         assert not torch.equal(interest_ND, expected[name])
-    for name, interest_ND in dropping.eval()(embedding(batch), batch).candidate.items():
+    for name, interest_ND in dropping.eval()(embedding(batch), batch, training).candidate.items():
         assert torch.equal(interest_ND, expected[name])
 
 

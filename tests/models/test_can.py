@@ -10,8 +10,9 @@ from models.fusions.single import SingleConfig
 from models.interests.can import Can, CanConfig
 from models.layers.embedding import Embedding
 from models.layers.numbers import RawConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
 from models.schema import Schema
+from models.system import SystemConfig
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
 
@@ -94,7 +95,7 @@ def test_tables_are_its_own_and_learn_through_gathered_rows():
     """Gradients reach the leaves of induction and feed tables, of the rows that were read, and nothing else."""
     schema = tiny_schema()
     torch.manual_seed(0)
-    ranker = Ranker(schema, RankerConfig(interest=CanConfig(), fusion=SingleConfig(hidden=(8,))), TABLE_SIZES)
+    ranker = Ranker(schema, SystemConfig(interest=CanConfig(), fusion=SingleConfig(hidden=(8,))), TABLE_SIZES)
     batch = random_batch(schema, TABLE_SIZES, feeds=6, seed=0)
     names = {"channels": ("room", "streamer", "category"), "products": ("product",)}
     own = {f"interest.coaction.{name}.{role}" for name in names for role in ("induction", "feed")}

@@ -10,17 +10,17 @@ from torch.testing import assert_close
 from models.batch import FeedBatch
 from models.config import ConfigError, from_dict
 from models.interests.pooling import PoolingConfig
-from models.learners import build_learner
 from models.learners.cmlir import Cmlir, CmlirConfig
 from models.learners.joint import Joint, JointConfig
-from models.learners.pools import keeps
-from models.learners.span import Span
-from models.learners.world import Solo
+from models.learners.rebatching import draw_kept
+from models.learners.schedule import Schedule
+from models.learners.workers import SingleWorker
 from models.leveled import Leveled
 from models.optim import AdagradConfig, OptimiserConfig
-from models.ranker import Outcome, RankerConfig
+from models.ranker import Outcome
 from models.schema import Levels
 from models.slots import Weights
+from models.system import SystemConfig, build_learner
 from tests.models.helpers import Threads, double, replaced, take
 from tests.samples import TABLE_SIZES, full_schema, random_batch, tiny_schema
 
@@ -44,7 +44,7 @@ class Line(nn.Module):
     def table_sets(self):
         return {}
 
-    def for_training(self, batch):
+    def for_training(self, batch, progress):
         return batch
 
     def gather(self, batch):
@@ -100,8 +100,8 @@ def test_algorithm_1_step_by_step():
         LINES,
         CmlirConfig(rounds_per_epoch=2, specific_steps=1),
         optimiser,
-        Solo(),
-        Span(epochs=1, steps=6, candidates_of_level=(6, 6)),
+        SingleWorker(),
+        Schedule(epochs=1, steps=6, candidates_of_level=(6, 6)),
     )
     assert [(each.start, each.end) for each in learner.rounds] == [(0, 3), (3, 6)]
     shared, own = [1.0, 0.5], [[0.0, 0.0], [0.0, 0.0]]
@@ -124,7 +124,7 @@ def test_algorithm_1_step_by_step():
         way = [sum(each[place] - shared[place] for each in level_weights) / 2 for place in (0, 1)]
         shared = [shared[place] + alpha * way[place] for place in (0, 1)]  # Eq. 2
         assert learner.shared[0].tolist() == pytest.approx(shared, abs=1e-12)
-        assert learner.at_rest and learner.told()["alpha"] == alpha
+        assert learner.at_rest and learner.diagnostics()["alpha"] == alpha
         together = [[shared[place] + own[level][place] for place in (0, 1)] for level in (0, 1)]
         assert held() == [pytest.approx(each, abs=1e-12) for each in together]
 
@@ -137,14 +137,14 @@ def test_algorithm_1_step_by_step():
             adagrad(step, slopes[level], own_sums[level])
             for place in (0, 1):  # Eq. 7
                 own[level][place] += (1 - alpha) * hardness * step[place]
-            assert learner.told()[f"hardness.{name}"] == pytest.approx(hardness, abs=1e-12)
-            assert learner.told()[f"norm.{name}"] == pytest.approx(math.hypot(*own[level]), abs=1e-12)
+            assert learner.diagnostics()[f"hardness.{name}"] == pytest.approx(hardness, abs=1e-12)
+            assert learner.diagnostics()[f"norm.{name}"] == pytest.approx(math.hypot(*own[level]), abs=1e-12)
         together = [[shared[place] + own[level][place] for place in (0, 1)] for level in (0, 1)]
         assert held() == [pytest.approx(each, abs=1e-12) for each in together]
         assert learner.shared[0].tolist() == pytest.approx(shared, abs=1e-12)
     # in the first iteration both own steps are RATE long in each place times a half of the hardness: by hand to the end
     assert own_sums[0][0] > 0 and learner.alpha(2) == 0
-    with pytest.raises(ValueError, match="cmlir was to train for 6 joint batches, and has had them"):
+    with pytest.raises(ValueError, match="cmlir was to train for 6 joint batches, and has had all of them"):
         learner.step(two_points())
 
 
@@ -155,7 +155,7 @@ def some_batch(schema, seed: int, feeds: int = 8) -> FeedBatch:
     return double(random_batch(schema, TABLE_SIZES, feeds=feeds, seed=seed))
 
 
-SMALL = RankerConfig(embedding_width=4, interest=PoolingConfig())
+SMALL = SystemConfig(embedding_width=4, interest=PoolingConfig())
 
 
 def leveled(schema, learner: CmlirConfig, *, seed: int = 0) -> Leveled:
@@ -170,10 +170,10 @@ def leveled(schema, learner: CmlirConfig, *, seed: int = 0) -> Leveled:
     return ranker
 
 
-def made(config: CmlirConfig, schema, world=None, *, ranker=None, counts=(10, 30, 90), epochs=1, steps=12, **span):
+def made(config: CmlirConfig, schema, group=None, *, ranker=None, counts=(10, 30, 90), epochs=1, steps=12, **schedule):
     ranker = ranker or leveled(schema, config)
-    found = Span(epochs=epochs, steps=steps, candidates_of_level=counts, **span)
-    return ranker, build_learner(ranker, schema, config, OptimiserConfig(), world or Solo(), found)
+    found = Schedule(epochs=epochs, steps=steps, candidates_of_level=counts, **schedule)
+    return ranker, build_learner(ranker, schema, config, OptimiserConfig(), group or SingleWorker(), found)
 
 
 def test_sampled_shares_follow_eq_3():
@@ -195,12 +195,12 @@ def test_draws_keep_the_shares_of_eq_3_and_are_drawn_anew():
     schema = tiny_schema()
     batch = random_batch(schema, TABLE_SIZES, feeds=9000, seed=1)
     batch = replaced(batch, user_R=torch.arange(9000))
-    first, second = (keeps(batch, [1.0, 3**-0.5, 1 / 9], progress) for progress in (0.25, 0.5))
+    first, second = (draw_kept(batch, [1.0, 3**-0.5, 1 / 9], progress) for progress in (0.25, 0.5))
     for level, share in enumerate([1.0, 3**-0.5, 1 / 9]):
         of_level = batch.level_N == level
         deviation = math.sqrt(share * (1 - share) / int(of_level.sum()))
         assert first[of_level].double().mean().item() == pytest.approx(share, abs=4.5 * deviation)
-    assert (first != second).any() and torch.equal(first, keeps(batch, [1.0, 3**-0.5, 1 / 9], 0.25))
+    assert (first != second).any() and torch.equal(first, draw_kept(batch, [1.0, 3**-0.5, 1 / 9], 0.25))
 
 
 def with_levels(schema, seed: int, counts=(1, 3, 9)) -> FeedBatch:
@@ -226,13 +226,13 @@ def test_levels_take_as_many_steps_as_their_samples_are_worth(sampling, expected
             return plain(*args, **kwargs)
 
         monkeypatch.setattr(optimisers, "step", counted)
-    plain_take = learner.pools.take
+    plain_take = learner.rebatcher.take
 
     def take(level):
-        taken[level] += learner.pools.worth[level]
+        taken[level] += learner.rebatcher.worth[level]
         return plain_take(level)
 
-    monkeypatch.setattr(learner.pools, "take", take)
+    monkeypatch.setattr(learner.rebatcher, "take", take)
     for seed in range(12):
         learner.step(with_levels(tiny_schema(), seed), seed / 12)
     if sampling == "under":  # by chance: each level keeps 12 in the mean, of 108 that are worth 12 steps
@@ -252,7 +252,7 @@ def test_alpha_1_and_one_level_is_joint_training():
     config = CmlirConfig(adaptor=False, specific="none")
     ranker, learner = made(config, schema, counts=(100,))
     plain = leveled(schema, config).rankers[0]
-    joint = Joint(plain, schema, JointConfig(), OptimiserConfig(), Solo())
+    joint = Joint(plain, schema, JointConfig(), OptimiserConfig(), SingleWorker())
     for seed in range(12):
         batch = replaced(some_batch(schema, seed), level_N=torch.zeros(some_batch(schema, seed).candidates, dtype=torch.int64))
         mine, theirs = learner.step(batch, seed / 12), joint.step(batch, seed / 12)
@@ -271,7 +271,7 @@ def test_without_specific_parts_it_is_reptile():
     config = CmlirConfig(rounds_per_epoch=3, specific="none", sampling="over", eta=0.5)
     ranker, learner = made(config, schema, counts=(9, 9, 9))
     copies = leveled(schema, config).rankers
-    joints = [Joint(each, schema, JointConfig(), OptimiserConfig(), Solo()) for each in copies]
+    joints = [Joint(each, schema, JointConfig(), OptimiserConfig(), SingleWorker()) for each in copies]
     shared = {name: value.clone() for name, value in copies[0].state_dict().items()}
     for round in (1, 2, 3):
         for each in copies:
@@ -298,7 +298,7 @@ def test_without_shared_weights_it_is_one_model_a_level():
     config = CmlirConfig(shared=False, hardness=False)
     ranker, learner = made(config, schema)
     apart = leveled(schema, config).rankers
-    joints = [Joint(each, schema, JointConfig(), OptimiserConfig(), Solo()) for each in apart]
+    joints = [Joint(each, schema, JointConfig(), OptimiserConfig(), SingleWorker()) for each in apart]
     for seed in range(12):
         batch = some_batch(schema, seed)
         learner.step(batch, seed / 12)
@@ -324,9 +324,9 @@ def test_with_dense_parts_tables_move_by_every_level_at_alpha_and_rest_in_specif
     config = CmlirConfig(rounds_per_epoch=2, specific="dense", specific_steps=2, sampling="natural")
     ranker, learner = made(config, schema, steps=8, counts=(4, 4, 4))
     (tables,) = {id(each): each for one in ranker.rankers for each in one.table_sets().values()}.values()
-    assert len(learner.parts[0]) == len(learner.workers[0].dense)  # no tables among what is levels' own
+    assert len(learner.parts[0]) == len(learner.distributed[0].dense)  # no tables among what is levels' own
     twin = leveled(schema, config)
-    joint = Joint(twin.rankers[0], schema, JointConfig(), OptimiserConfig(), Solo())
+    joint = Joint(twin.rankers[0], schema, JointConfig(), OptimiserConfig(), SingleWorker())
     batch = with_levels(schema, 0, counts=(4, 4, 4))
     before = tables.weight.detach().clone()
     learner.step(batch)
@@ -361,7 +361,7 @@ def test_levels_without_candidates_stay_what_the_shared_weights_are():
     for seed in range(12):
         batch = with_levels(schema, seed, counts=(0, 3, 6))
         learner.step(batch, seed / 12)
-    assert learner.told()["norm.tail"] == 0 < learner.told()["norm.medium"]
+    assert learner.diagnostics()["norm.tail"] == 0 < learner.diagnostics()["norm.medium"]
     for mine, shared in zip(learner.parts[0], learner.shared, strict=True):
         assert torch.equal(mine, shared)
 
@@ -375,7 +375,7 @@ def test_what_levels_have_of_their_own_outlives_shared_steps():
     for seed in [next(steps) for _ in range(learner.rounds[0].end)]:
         learner.step(some_batch(schema, seed))
     before, shared = away(), [each.clone() for each in learner.shared]
-    dense = len(learner.workers[0].dense)
+    dense = len(learner.distributed[0].dense)
     assert all(any(each.any() for each in part[dense:]) for part in before)
     for seed in steps:
         learner.step(some_batch(schema, seed))
@@ -391,11 +391,13 @@ def test_what_levels_have_of_their_own_outlives_shared_steps():
 
 
 def test_rounds_end_with_epochs_and_are_fewer_in_short_ones():
-    span = Span(epochs=2, steps=12, max_steps=17, candidates_of_level=(1,))
-    assert span.total == 17
-    assert [(each.start, each.end) for each in span.rounds(5, least=4)] == [(0, 4), (4, 8), (8, 12), (12, 17)]
-    assert [(each.start, each.end) for each in span.rounds(2)] == [(0, 6), (6, 12), (12, 14), (14, 17)]
-    assert [(each.start, each.end) for each in Span(epochs=1, steps=2, candidates_of_level=(1,)).rounds(5, least=5)] == [(0, 2)]
+    schedule = Schedule(epochs=2, steps=12, max_steps=17, candidates_of_level=(1,))
+    assert schedule.total == 17
+    assert [(each.start, each.end) for each in schedule.rounds(5, least=4)] == [(0, 4), (4, 8), (8, 12), (12, 17)]
+    assert [(each.start, each.end) for each in schedule.rounds(2)] == [(0, 6), (6, 12), (12, 14), (14, 17)]
+    assert [(each.start, each.end) for each in Schedule(epochs=1, steps=2, candidates_of_level=(1,)).rounds(5, least=5)] == [
+        (0, 2)
+    ]
 
 
 def test_a_round_that_is_too_short_has_fewer_specific_steps():
@@ -435,13 +437,13 @@ def test_two_workers_train_what_one_would_on_the_joint_batch(config):
 
     rankers = [leveled(schema, config) for _ in range(2)]  # made here, for threads share a generator
 
-    def train(world, mine, ranker=None):
-        ranker, learner = made(config, schema, world, ranker=ranker)
+    def train(group, mine, ranker=None):
+        ranker, learner = made(config, schema, group, ranker=ranker)
         totals = [learner.step(batch, place / 12) for place, batch in enumerate(mine)]
-        return ranker.state_dict(), totals, learner.told()
+        return ranker.state_dict(), totals, learner.diagnostics()
 
-    weights, totals, told = train(Solo(), [joint for joint, _ in batches])
-    workers = Threads(2).run(lambda world: train(world, [parts[world.rank] for _, parts in batches], rankers[world.rank]))
+    weights, totals, told = train(SingleWorker(), [joint for joint, _ in batches])
+    workers = Threads(2).run(lambda group: train(group, [parts[group.rank] for _, parts in batches], rankers[group.rank]))
     for found, found_totals, found_told in workers:
         for name, value in weights.items():
             assert_close(found[name], value, rtol=1e-9, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
@@ -459,10 +461,10 @@ def test_local_loops_go_their_own_way_and_meet_at_the_end_of_the_round():
 
     rankers = [leveled(schema, config) for _ in range(2)]
 
-    def train(world):
-        ranker, learner = made(config, schema, world, ranker=rankers[world.rank], steps=3, counts=(9, 9, 9))
+    def train(group):
+        ranker, learner = made(config, schema, group, ranker=rankers[group.rank], steps=3, counts=(9, 9, 9))
         for place, parts in enumerate(batches):
-            learner.step(parts[world.rank], place / 3)
+            learner.step(parts[group.rank], place / 3)
         return ranker.state_dict()
 
     together = Threads(2).run(train)
@@ -504,7 +506,7 @@ def test_a_stopped_training_goes_on_as_if_undisturbed(config, tmp_path):
         learner.step(batch, place / 12)
     for name, value in whole.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
-    assert learner.told() == undisturbed.told()
+    assert learner.diagnostics() == undisturbed.diagnostics()
 
 
 def test_it_cannot_be_saved_while_shared_weights_are_trained():
@@ -523,7 +525,7 @@ def test_it_cannot_be_saved_while_shared_weights_are_trained():
         ({"eta": 0}, r"eta > 0 and 0 < step_size <= 1, got rounds_per_epoch=5, specific_steps=4, eta=0"),
         ({"step_size": 1.5}, "step_size=1.5"),
         ({"specific_steps": 0}, "specific_steps=0"),
-        ({"shared": False, "specific": "dense"}, "one whole model a level, so it needs specific: all, got dense"),
+        ({"shared": False, "specific": "dense"}, "a whole model for every level, so needs specific: all, got dense"),
         ({"inner": "local", "specific": "dense"}, "inner: local needs specific: all or none, got dense"),
     ],
 )

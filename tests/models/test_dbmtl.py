@@ -6,7 +6,9 @@ from models.config import ConfigError, from_dict, to_dict
 from models.couplings.dbmtl import Dbmtl, DbmtlConfig
 from models.losses import believed
 from models.schema import Target
+from models.slots import Training
 from tests.models.test_couplings import with_targets
+from tests.models.test_draws import feeds
 from tests.models.test_transfer import random_vectors, shuffled
 from tests.samples import full_schema, tiny_schema
 
@@ -136,9 +138,10 @@ def test_the_graph_survives_its_spelling():
 
 def test_dropout_acts_in_training_only():
     coupling, vectors = coupling_of(dropout=0.5), random_vectors(WIDTHS)
-    assert not torch.equal(coupling(vectors, None).outputs["d"], coupling(vectors, None).outputs["d"])
-    coupling.eval()
-    assert torch.equal(coupling(vectors, None).outputs["d"], coupling(vectors, None).outputs["d"])
+    training = Training(progress=0.5, batch=feeds([3, 1], [3, 4]), beliefs={})
+    predicted = coupling(vectors, None).outputs["d"]
+    assert not torch.equal(coupling(vectors, training).outputs["d"], predicted)
+    assert torch.equal(coupling.eval()(vectors, training).outputs["d"], predicted)
 
 
 @pytest.mark.parametrize(

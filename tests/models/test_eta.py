@@ -9,7 +9,8 @@ from models.interests.eta import Eta, EtaConfig, Retrieval
 from models.layers.embedding import Embedding
 from models.layers.grid import grid
 from models.layers.numbers import RawConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
+from models.system import SystemConfig
 from tests.models.helpers import flat, take, with_pads
 from tests.samples import TABLE_SIZES, full_schema, random_batch, tiny_schema
 
@@ -150,7 +151,7 @@ def test_keeping_the_whole_history_is_plain_target_attention():
 def small_ranker() -> Ranker:
     """Float32, a keep below the lengths of its histories."""
     torch.manual_seed(0)
-    config = RankerConfig(embedding_width=8, interest=SMALL, fusion=SingleConfig(hidden=(16,)))
+    config = SystemConfig(embedding_width=8, interest=SMALL, fusion=SingleConfig(hidden=(16,)))
     ranker = Ranker(full_schema(), config, TABLE_SIZES)
     for tables in ranker.table_sets().values():
         torch.nn.init.normal_(tables.weight)

@@ -7,18 +7,17 @@ from torch.testing import assert_close
 from models.batch import joined
 from models.config import ConfigError, from_dict
 from models.interests.pooling import PoolingConfig
-from models.learners import build_learner
 from models.learners.finetune import FinetuneConfig
 from models.learners.joint import Joint, JointConfig
-from models.learners.span import Span
-from models.learners.world import Solo
+from models.learners.schedule import Schedule
+from models.learners.workers import SingleWorker
 from models.leveled import Leveled
 from models.optim import OptimiserConfig
-from models.ranker import RankerConfig
+from models.system import SystemConfig, build_learner
 from tests.models.helpers import Threads, double, replaced, take
 from tests.samples import TABLE_SIZES, full_schema, random_batch, tiny_schema
 
-SMALL = RankerConfig(embedding_width=4, interest=PoolingConfig())
+SMALL = SystemConfig(embedding_width=4, interest=PoolingConfig())
 
 
 def leveled(schema, learner: FinetuneConfig) -> Leveled:
@@ -27,14 +26,14 @@ def leveled(schema, learner: FinetuneConfig) -> Leveled:
     return Leveled(schema, config, TABLE_SIZES, tied=learner.specific == "dense").double()
 
 
-def made(config: FinetuneConfig, schema, world=None, *, ranker=None, counts=(10, 30, 90), steps=10):
+def made(config: FinetuneConfig, schema, group=None, *, ranker=None, counts=(10, 30, 90), steps=10):
     ranker = ranker or leveled(schema, config)
-    span = Span(epochs=1, steps=steps, candidates_of_level=counts)
-    return ranker, build_learner(ranker, schema, config, OptimiserConfig(), world or Solo(), span)
+    schedule = Schedule(epochs=1, steps=steps, candidates_of_level=counts)
+    return ranker, build_learner(ranker, schema, config, OptimiserConfig(), group or SingleWorker(), schedule)
 
 
 def joint_of(ranker, schema) -> Joint:
-    return Joint(ranker, schema, JointConfig(), OptimiserConfig(), Solo())
+    return Joint(ranker, schema, JointConfig(), OptimiserConfig(), SingleWorker())
 
 
 def some_batch(schema, seed: int, feeds: int = 8):
@@ -64,7 +63,7 @@ def test_pretraining_is_joint_training_and_then_every_level_goes_its_own_way():
     batches = [with_levels(schema, seed, (4, 2, 1)) for seed in range(10)]
     for place in range(6):
         assert learner.step(batches[place], place / 10) == joint.step(batches[place], place / 10)
-        assert learner.at_rest == (place % 2 == 1) and not learner.is_itself
+        assert learner.at_rest == (place % 2 == 1) and not learner.is_selectable
         if learner.at_rest:
             for each in ranker.rankers:
                 assert_equal(each.state_dict(), plain.state_dict())
@@ -77,7 +76,7 @@ def test_pretraining_is_joint_training_and_then_every_level_goes_its_own_way():
         for place in (begin, begin + 1):
             learner.step(batches[place], place / 10)
             joints[0].step(batches[place].of_candidates(batches[place].level_N == 0), place / 10)
-        assert learner.at_rest and learner.is_itself
+        assert learner.at_rest and learner.is_selectable
         for level in (1, 2):  # half and a quarter of a step's worth in each batch; both wait until the round's end
             pooled = [each.of_candidates(each.level_N == level) for each in batches[begin : begin + 2]]
             joints[level].step(_both(*pooled), (begin + 1) / 10)
@@ -89,8 +88,8 @@ def test_pretraining_is_joint_training_and_then_every_level_goes_its_own_way():
         each for each, (name, _) in zip(away, plain.named_parameters(), strict=True) if not name.startswith("embedding.sets")
     ]
     expected = sum(float(each.square().sum()) for each in dense) ** 0.5
-    assert learner.told()["norm.head"] == pytest.approx(expected) and expected > 0
-    with pytest.raises(ValueError, match="finetune was to train for 10 joint batches, and has had them"):
+    assert learner.diagnostics()["norm.head"] == pytest.approx(expected) and expected > 0
+    with pytest.raises(ValueError, match="finetune was to train for 10 joint batches, and has had all of them"):
         learner.step(batches[0])
 
 
@@ -107,7 +106,7 @@ def test_balanced_pretraining_takes_as_many_of_each_level_as_the_smallest_has(mo
     assert learner.kept == pytest.approx([1, 1 / 3, 1 / 9])
     ranker, learner = made(FinetuneConfig(sampling="balanced"), schema, counts=(10, 30, 90))
     seen, steps = torch.zeros(3), []
-    plain = learner.common.take
+    plain = learner.common_rebatcher.take
 
     def watched(pool):
         batch = plain(pool)
@@ -116,7 +115,7 @@ def test_balanced_pretraining_takes_as_many_of_each_level_as_the_smallest_has(mo
             seen.add_(torch.bincount(batch.level_N, minlength=3))
         return batch
 
-    monkeypatch.setattr(learner.common, "take", watched)
+    monkeypatch.setattr(learner.common_rebatcher, "take", watched)
     for place in range(6):
         learner.step(with_levels(schema, place, (20, 60, 180)), place / 10)
     assert seen[0] == 120  # all of the smallest level
@@ -136,11 +135,11 @@ def test_with_dense_parts_tables_stay_as_pretrained():
         before = tables.weight.clone()
         learner.step(some_batch(schema, place), place / 10)
         assert not torch.equal(tables.weight, before)
-    before, dense = tables.weight.clone(), [each.clone() for each in learner.workers[1].dense]
+    before, dense = tables.weight.clone(), [each.clone() for each in learner.distributed[1].dense]
     for place in range(6, 10):
         learner.step(some_batch(schema, place), place / 10)
     assert torch.equal(tables.weight, before)
-    assert any(not torch.equal(was, now) for was, now in zip(dense, learner.workers[1].dense, strict=True))
+    assert any(not torch.equal(was, now) for was, now in zip(dense, learner.distributed[1].dense, strict=True))
 
 
 CASES = {"natural": FinetuneConfig(), "balanced, dense": FinetuneConfig(sampling="balanced", specific="dense")}
@@ -154,15 +153,15 @@ def test_two_workers_train_what_one_would_on_the_joint_batch(config):
     parts[2], parts[8] = [None, joint[2]], [joint[8], None]
     rankers = [leveled(schema, config) for _ in range(2)]  # made here, for threads share a generator
 
-    def train(world, mine, ranker=None):
-        ranker, learner = made(config, schema, world, ranker=ranker)
+    def train(group, mine, ranker=None):
+        ranker, learner = made(config, schema, group, ranker=ranker)
         for place, batch in enumerate(mine):
             learner.step(batch, place / 10)
-        return ranker.state_dict(), learner.told()
+        return ranker.state_dict(), learner.diagnostics()
 
-    weights, told = train(Solo(), joint)
+    weights, told = train(SingleWorker(), joint)
     for found, found_told in Threads(2).run(
-        lambda world: train(world, [each[world.rank] for each in parts], rankers[world.rank])
+        lambda group: train(group, [each[group.rank] for each in parts], rankers[group.rank])
     ):
         assert found_told == pytest.approx(told, rel=1e-8)
         for name, value in weights.items():
@@ -188,7 +187,7 @@ def test_a_stopped_training_goes_on_as_if_undisturbed(config, steps, tmp_path):
     for place, batch in enumerate(batches[steps:], steps):
         learner.step(batch, place / 10)
     assert_equal(second.state_dict(), whole.state_dict())
-    assert learner.told() == undisturbed.told()
+    assert learner.diagnostics() == undisturbed.diagnostics()
 
 
 def test_it_cannot_be_saved_in_the_middle_of_a_round():

@@ -5,21 +5,21 @@ import torch
 from torch.testing import assert_close
 
 from models.config import ConfigError
-from models.learners import build_learner
-from models.learners.world import Solo
+from models.learners.workers import SingleWorker
 from models.optim import OptimiserConfig
 from models.ranker import Ranker
 from models.schema import Schema
 from models.slots import Coupled
+from models.system import build_learner
 from models.zoo import ZOO
 from tests.models.helpers import Threads, replaced, take
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
 
-def learner_of(schema: Schema, world=None, system: str = "shared_bottom"):
+def learner_of(schema: Schema, group=None, system: str = "shared_bottom"):
     torch.manual_seed(0)
     ranker = Ranker(schema, ZOO[system], TABLE_SIZES)
-    return ranker, build_learner(ranker, schema, ZOO[system].learner, OptimiserConfig(), world or Solo())
+    return ranker, build_learner(ranker, schema, ZOO[system].learner, OptimiserConfig(), group or SingleWorker())
 
 
 def with_loss_weights(**weights: float) -> Schema:
@@ -92,11 +92,11 @@ def test_all_workers_stop_for_one_workers_bad_loss():
     caught = []
     lock = threading.Lock()
 
-    def work(world):
+    def work(group):
         with lock:
-            _, learner = learner_of(schema, world)
+            _, learner = learner_of(schema, group)
         try:
-            learner.step(bad if world.rank == 1 else batch)
+            learner.step(bad if group.rank == 1 else batch)
         except FloatingPointError as error:
             caught.append(str(error))
 
@@ -149,10 +149,10 @@ def test_penalties_are_divided_by_their_own_count_over_all_workers(monkeypatch):
     assert reported["calm"] == (pytest.approx(learner_of(schema)[0](batch)["click"].square().sum().item()), batch.candidates)
     lock = threading.Lock()
 
-    def work(world):
+    def work(group):
         with lock:
-            ranker, learner = learner_of(schema, world)
-        learner.step(take(batch, [0, 1]) if world.rank == 0 else take(batch, [2, 3, 4, 5]))
+            ranker, learner = learner_of(schema, group)
+        learner.step(take(batch, [0, 1]) if group.rank == 0 else take(batch, [2, 3, 4, 5]))
         return ranker.state_dict()
 
     for weights in Threads(2).run(work):

@@ -50,10 +50,10 @@ def test_dropout_acts_in_training_only():
     with torch.no_grad():
         bank.layers[0].bias_B1H.fill_(1.0)
         bank.layers[0].weight_BIH.zero_()
-    x = torch.ones(1, 1, 4)
-    assert set(bank(x).unique().tolist()) == {0.0, 2.0}
-    assert abs(bank(x).mean().item() - 1) < 0.2
-    assert bank.eval()(x).unique().tolist() == [1.0]
+    x, rows_N = torch.ones(1, 1, 4), torch.tensor([11])
+    assert set(bank(x, rows_N).unique().tolist()) == {0.0, 2.0}
+    assert abs(bank(x, rows_N).mean().item() - 1) < 0.2
+    assert bank.eval()(x, rows_N).unique().tolist() == bank.train()(x).unique().tolist() == [1.0]
 
 
 def test_mixed_linear_is_one_linear_map_of_all_vectors():

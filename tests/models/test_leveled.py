@@ -7,15 +7,15 @@ from torch.testing import assert_close
 
 from models.batch import FeedBatch, joined
 from models.config import ConfigError
-from models.learners import build_learner, is_leveled
 from models.learners.cmlir import CmlirConfig
 from models.learners.joint import JointConfig
-from models.learners.span import Span
-from models.learners.world import Solo
-from models.leveled import Leveled, ranker_of
+from models.learners.schedule import Schedule
+from models.learners.workers import SingleWorker
+from models.leveled import Leveled
 from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.ranker import Ranker
 from models.schema import Levels
+from models.system import build_learner, build_ranker, is_leveled
 from models.zoo import ZOO, resolve
 from tests.models.helpers import replaced, take
 from tests.samples import TABLE_SIZES, full_schema, random_batch, smaller, tiny_schema
@@ -170,15 +170,15 @@ def test_insight_is_that_of_each_candidates_level():
 
 
 def test_the_learner_decides_whether_levels_have_rankers():
-    assert isinstance(ranker_of(tiny_schema(), ZOO["mmoe"], TABLE_SIZES), Ranker)
+    assert isinstance(build_ranker(tiny_schema(), ZOO["mmoe"], TABLE_SIZES), Ranker)
     for specific, sets in (("all", 3), ("dense", 1), ("none", 3)):
         config = dataclasses.replace(ZOO["mmoe"], learner=CmlirConfig(specific=specific))
-        ranker = ranker_of(tiny_schema(), config, TABLE_SIZES)
+        ranker = build_ranker(tiny_schema(), config, TABLE_SIZES)
         assert isinstance(ranker, Leveled)
         assert len({id(tables) for each in ranker.rankers for tables in each.table_sets().values()}) == sets
     one_level = dataclasses.replace(tiny_schema(), levels=Levels(names=("all",), shares=(1.0,)))
     with pytest.raises(ConfigError, match=r"kind: cmlir.* learns weights for each level, but the schema has only `all`"):
-        ranker_of(one_level, ZOO["mmoe_cmlir"], TABLE_SIZES)
+        build_ranker(one_level, ZOO["mmoe_cmlir"], TABLE_SIZES)
 
 
 LEVELED = [name for name, config in ZOO.items() if is_leveled(config.learner)]
@@ -194,15 +194,15 @@ def test_every_leveled_row_learns_rows_by_heart(name):
     """Each level's rows by the level's ranker, within a training of 60 joint batches."""
     schema, config = full_schema(), smaller(ZOO[name])
     torch.manual_seed(0)
-    ranker = ranker_of(schema, config, TABLE_SIZES)
+    ranker = build_ranker(schema, config, TABLE_SIZES)
     batch = random_batch(schema, TABLE_SIZES, feeds=12, seed=3, most_candidates=1)
     batch = replaced(batch, level_N=torch.arange(12) % 3)
     optimiser = OptimiserConfig(dense=AdamConfig(rate=0.03), tables=LazyAdamConfig(rate=0.03))
-    span = Span(epochs=2, steps=30, candidates_of_level=(240, 240, 240))
-    learner = build_learner(ranker, schema, config.learner, optimiser, Solo(), span)
+    schedule = Schedule(epochs=2, steps=30, candidates_of_level=(240, 240, 240))
+    learner = build_learner(ranker, schema, config.learner, optimiser, SingleWorker(), schedule)
     first = last = learner.step(batch)
     for step in range(1, 60):
         last = learner.step(batch, step / 30) or last  # nothing is told of batches that only wait
-    assert learner.at_rest and learner.is_itself
+    assert learner.at_rest and learner.is_selectable
     for target in ranker.trained:
         assert last[target][0] / last[target][1] < 0.25 * first[target][0] / first[target][1] + 1e-3, target

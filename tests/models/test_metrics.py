@@ -1,12 +1,20 @@
 """Metrics against scikit-learn, naive loops and numbers worked out by hand."""
 
 import json
+import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
-from models.metrics import DIRECTIONS, Evaluation, auc, binary_metrics, calibration_curve, direction, gini, ranking, value_of
+from models.metrics.binary import BinarySummary, auc, gini
+from models.metrics.calibration import calibration_curve
+from models.metrics.evaluation import Evaluation, Summary
+from models.metrics.names import DIRECTIONS, direction, value_of
+from models.metrics.ordering import codes
+from models.metrics.ranking import Lists
+from models.metrics.sums import UNIT, Mean, exact_sum, exact_sums
 
 LEVELS = ("tail", "medium", "head")
 
@@ -40,6 +48,11 @@ def part_of(rows, wanted_N):
     predictions, labels, *others = rows
     pick = lambda columns: {name: column[wanted_N] for name, column in columns.items()}
     return pick(predictions), pick(labels), *(column[wanted_N] for column in others)
+
+
+def at_top(prediction_N, positive_N, list_N):
+    lists = Lists(codes(prediction_N), positive_N, list_N)
+    return {name: mean.value for name, mean in lists.at_top().items()}
 
 
 def test_auc_by_hand():
@@ -93,10 +106,10 @@ def test_ndcg_and_precision_equal_sklearn_and_a_loop(tiny_schema, k):
             if place < k:
                 hits += label_N[here_N][prediction_N[here_N] == at].mean()  # expected label under random ties
         precision.append(hits / k)
-    found = ranking(prediction_N.astype(float), label_N > 0, feed_N)
+    found = at_top(prediction_N, label_N > 0, feed_N)
     assert found[f"ndcg@{k}"] == pytest.approx(np.mean(ndcg), abs=1e-9)
     assert found[f"precision@{k}"] == pytest.approx(np.mean(precision), abs=1e-9)
-    assert found["ranked_feeds"] == pytest.approx(len(ndcg) / len(np.unique(feed_N)))
+    assert found["ranked"] == pytest.approx(len(ndcg) / len(np.unique(feed_N)))
 
 
 def test_ndcg_per_user_takes_all_feeds_of_a_user_for_one_list():
@@ -104,9 +117,8 @@ def test_ndcg_per_user_takes_all_feeds_of_a_user_for_one_list():
     prediction_N = np.array([0.8, 0.1, 0.6, 0.9, 0.7])
     label_N = np.array([1.0, 0.0, 1.0, 0.0, 1.0])
     feed_N, user_N = np.array([0, 0, 1, 2, 3]), np.array([0, 0, 0, 0, 1])
-    found = binary_metrics(
-        prediction_N, label_N, groups={"level": (np.zeros(5, np.int8), ("all",))}, feed_N=feed_N, user_N=user_N
-    )
+    groups = {"level": (np.zeros(5, np.int8), ("all",))}
+    found = BinarySummary.of(prediction_N, label_N, groups=groups, feed_N=feed_N, user_N=user_N).result()
     assert found["ndcg@5"] == 1.0
     user = (1 / np.log2(3) + 1 / np.log2(4)) / (1 + 1 / np.log2(3))
     assert found["ndcg_user@5"] == pytest.approx((user + 1) / 2)
@@ -115,10 +127,10 @@ def test_ndcg_per_user_takes_all_feeds_of_a_user_for_one_list():
 
 def test_ndcg_by_hand():
     # one positive at the second of three places: 1/log2(3); a feed without positives does not count
-    found = ranking(np.array([0.9, 0.5, 0.1, 0.3]), np.array([False, True, False, False]), np.array([0, 0, 0, 1]))
+    found = at_top(np.array([0.9, 0.5, 0.1, 0.3]), np.array([False, True, False, False]), np.array([0, 0, 0, 1]))
     assert found["ndcg@5"] == pytest.approx(1 / np.log2(3))
     assert (found["ndcg@1"], found["precision@1"], found["precision@5"]) == (0.0, 0.0, 0.2)
-    assert found["ranked_feeds"] == 0.5
+    assert found["ranked"] == 0.5
 
 
 def test_gini_gives_the_papers_rows():
@@ -143,7 +155,7 @@ def test_log_loss_and_calibration(tiny_schema):
 
 
 def test_calibration_curve_by_hand_and_never_divides_ties():
-    curve = calibration_curve(np.array([0.1, 0.3, 0.2, 0.8]), np.array([0.0, 1.0, 0.0, 1.0]), bins=2)
+    curve = calibration_curve(np.array([0.1, 0.2, 0.3, 0.8]), np.array([0.0, 0.0, 1.0, 1.0]), bins=2)
     assert curve == [
         {"predicted": pytest.approx(0.15), "observed": 0.0, "rows": 2},
         {"predicted": pytest.approx(0.55), "observed": 1.0, "rows": 2},
@@ -164,26 +176,60 @@ def test_value_errors_by_hand(tiny_schema):
     assert found["mae"] == pytest.approx((np.e - 1 + 2) / 2)
 
 
-def test_merged_parts_equal_the_whole(tiny_schema):
+@pytest.mark.parametrize("limit", [10_000, 400], ids=["all rows", "a part of the users"])
+@pytest.mark.parametrize("workers", [2, 5])
+def test_workers_find_the_bits_of_one(tiny_schema, workers, limit):
+    """Every worker has some feeds of every user, and numbers feeds from 0 in each batch; the last has nothing."""
     rows = some_rows(tiny_schema, feeds=200)
-    whole = result_of(tiny_schema, rows)
-    parts = [Evaluation(tiny_schema) for _ in range(3)]
-    for feed in range(200):  # every worker numbers feeds from 0 in each batch
-        predictions, labels, level_N, feed_N, user_N = part_of(rows, rows[3] == feed)
-        parts[feed % 3].add(predictions, labels, level_N, feed_N * 0, user_N)
-    merged = Evaluation.from_state(tiny_schema, parts[0].state())
-    merged.merge(parts[1])
-    merged.merge(Evaluation.from_state(tiny_schema, parts[2].state()))
-    assert flat(merged.result()) == pytest.approx(flat(whole), abs=1e-9)
-    assert merged.result()["targets"]["click"]["auc"] == whole["targets"]["click"]["auc"]
+    rows = (*rows, rows[4] % 4)  # a user's stage
+    alone = Evaluation(tiny_schema, limit=limit)
+    alone.add(*rows)
+    own = [Evaluation(tiny_schema, limit=limit) for _ in range(workers)]
+    for feed in range(200):
+        predictions, labels, level_N, feed_N, user_N, stage_N = part_of(rows, rows[3] == feed)
+        own[feed % (workers - 1)].add(predictions, labels, level_N, feed_N * 0, user_N, stage_N)
+    rows_by_halvings = sum(each.rows_by_halvings() for each in own)
+    for each in own:
+        each.keep_within_limit(rows_by_halvings)
+    assert sum(each.rows for each in own) == alone.rows <= limit
+    parts = [each.by_user(workers) for each in own]
+    summaries = []
+    for worker in range(workers):
+        mine = Evaluation(tiny_schema, limit=limit)
+        for sent in parts:
+            mine.merge(Evaluation.from_state(tiny_schema, pickle.loads(pickle.dumps(sent[worker].state()))))
+        summaries.append(mine.summary())
+    assert Summary.together(pickle.loads(pickle.dumps(summaries))).result() == alone.result()
 
 
-def flat(value, path=""):
-    if isinstance(value, dict):
-        return {key: number for name, item in value.items() for key, number in flat(item, f"{path}.{name}").items()}
-    if isinstance(value, list):
-        return {key: number for i, item in enumerate(value) for key, number in flat(item, f"{path}.{i}").items()}
-    return {path: value} if isinstance(value, int | float) else {}
+def test_summaries_are_of_the_same_users(tiny_schema):
+    rows = some_rows(tiny_schema)
+    summaries = []
+    for limit in (10_000, 400):
+        evaluation = Evaluation(tiny_schema, limit=limit)
+        evaluation.add(*rows)
+        summaries.append(evaluation.summary())
+    with pytest.raises(ValueError, match=r"different shares of their users, halved \[0, 2\] times; call `keep_within_limit`"):
+        Summary.together(summaries)
+
+
+def test_exact_sums_equal_fractions():
+    rng = np.random.default_rng(0)
+    samples = [
+        rng.normal(size=500) * 10.0 ** rng.integers(-300, 300, 500),
+        rng.random(200_000).astype(np.float32),  # more than are summed at a time
+        np.array([5e-324, -5e-324, 5e-324, 1.7e308, 1.7e308, -1.7e308, 2.2e-308, -0.0]),
+        np.zeros(0),
+    ]
+    fraction = lambda values: sum(map(Fraction, values.tolist()), Fraction())
+    for values_N in samples:
+        group_N = rng.integers(0, 3, len(values_N))
+        assert Fraction(exact_sum(values_N), 2**UNIT) == fraction(values_N)
+        expected = [fraction(values_N[group_N == group]) for group in range(3)]
+        assert [Fraction(total, 2**UNIT) for total in exact_sums(values_N, group_N, 3)] == expected
+    assert Mean.of(np.array([0.1] * 10)).value == 0.1  # of which sums of floats make 0.09999999999999999
+    with pytest.raises(ValueError, match="only finite numbers"):
+        exact_sum(np.array([1.0, np.inf]))
 
 
 def test_past_the_limit_whole_users_remain_whatever_the_order(tiny_schema):
@@ -260,6 +306,10 @@ def test_wrong_input_is_named(tiny_schema):
         Evaluation(tiny_schema).add({name: predictions[name] for name in ("click", "goods_bag", "stay")}, labels, *others)
     with pytest.raises(ValueError, match=r"`prediction.click` has shape \(3,\)"):
         Evaluation(tiny_schema).add({**predictions, "click": np.ones(3)}, labels, *others)
+    with pytest.raises(ValueError, match=r"`label.click` holds 1 labels that are not finite"):
+        Evaluation(tiny_schema).add(
+            predictions, {**labels, "click": np.where(np.arange(len(others[0])) == 2, np.nan, 1.0)}, *others
+        )
     with pytest.raises(ValueError, match="nothing to evaluate"):
         Evaluation(tiny_schema).result()
     with pytest.raises(ValueError, match="different targets"):
@@ -303,18 +353,9 @@ def test_stages_of_broken_predictions_are_none(tiny_schema):
     assert found["click"]["auc_by_stage"] == found["stay"]["mse_by_stage"] == dict.fromkeys(("new", "wander", "stick", "loyal"))
 
 
-def test_stages_survive_merging_and_sampling(tiny_schema):
+def test_stages_survive_sampling(tiny_schema):
     rows = some_rows(tiny_schema, feeds=200)
     rows = (*rows, rows[4] % 4)  # a user's stage
-    whole = result_of(tiny_schema, rows)
-    parts = [Evaluation(tiny_schema) for _ in range(3)]  # the last stays empty
-    for feed in range(200):
-        parts[feed % 2].add(*part_of(rows, rows[3] == feed))
-    for part in parts[1:]:
-        parts[0].merge(Evaluation.from_state(tiny_schema, part.state()))
-    merged = parts[0].result()
-    for name, metric in (("click", "auc_by_stage"), ("stay", "mse_by_stage")):
-        assert merged["targets"][name][metric] == pytest.approx(whole["targets"][name][metric], abs=1e-9)
     sampled = Evaluation(tiny_schema, limit=300)
     sampled.add(*rows)
     kept_N = np.isin(rows[4], np.unique(sampled.state()["columns"]["user"]))

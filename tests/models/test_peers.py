@@ -26,8 +26,9 @@ from models.fusions.ple import PleConfig
 from models.fusions.single import SingleConfig
 from models.interests.din import DinConfig
 from models.interests.pooling import PoolingConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
 from models.schema import Field, Hash, History, HistoryField, Number, Schema, Target
+from models.system import SystemConfig
 
 pytest.importorskip("deepctr_torch", reason="peers are an extra: pip install liverank[peers]")
 
@@ -162,7 +163,7 @@ def test_mmoe():
         )
     )
     schema = Schema(fields=FIELDS, targets=(CLICK, ORDER))
-    config = RankerConfig(
+    config = SystemConfig(
         embedding_width=WIDTH, interest=PoolingConfig(), fusion=MmoeConfig(experts=3, hidden=(8, 6), towers=(5,))
     )
     ranker = Ranker(schema, config, SIZES)
@@ -189,7 +190,7 @@ def test_ple():
     )
     schema = Schema(fields=FIELDS, targets=(CLICK, ORDER))
     fusion = PleConfig(levels=3, specific=count, shared=count, hidden=(8, 6), towers=(5,))
-    ranker = Ranker(schema, RankerConfig(embedding_width=WIDTH, fusion=fusion), SIZES)
+    ranker = Ranker(schema, SystemConfig(embedding_width=WIDTH, fusion=fusion), SIZES)
     fusion = ranker.fusion
     for depth in range(3):
         own = [list(experts) for experts in peer.specific_experts[depth]]
@@ -223,7 +224,7 @@ def widened(dnns: list) -> torch.nn.Linear:
 def test_esmm():
     peer = shuffled(ESMM(COLUMNS, tower_dnn_hidden_units=(8, 6), **KEPT))
     schema = Schema(fields=FIELDS, targets=(CLICK, ORDER))
-    config = RankerConfig(embedding_width=WIDTH, fusion=SingleConfig(hidden=(8, 6)), coupling=EsmmConfig())
+    config = SystemConfig(embedding_width=WIDTH, fusion=SingleConfig(hidden=(8, 6)), coupling=EsmmConfig())
     ranker = Ranker(schema, config, SIZES)
     copy_bank(ranker.fusion.bank, [peer.ctr_dnn, peer.cvr_dnn])
     copy_heads(ranker, [peer.ctr_dnn_final_layer, peer.cvr_dnn_final_layer], [peer.out.bias, peer.out.bias])
@@ -255,7 +256,7 @@ def test_din():
             dice.bn.running_var.uniform_(0.5, 2)
             dice.bn.weight.abs_()  # as it starts, 1, and as Dice means it: p grows with x
     schema = Schema(fields=FIELDS, histories=(ROOMS,), targets=(CLICK,))
-    config = RankerConfig(
+    config = SystemConfig(
         embedding_width=WIDTH,
         interest=DinConfig(hidden=(7, 5)),
         fusion=SingleConfig(hidden=(8, 6)),

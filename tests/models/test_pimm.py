@@ -8,9 +8,10 @@ from torch.testing import assert_close
 from models.config import ConfigError, from_dict
 from models.couplings.pimm import Pimm, PimmConfig
 from models.losses import Losses
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
 from models.schema import Target
 from models.slots import Training
+from models.system import SystemConfig
 from tests.models.helpers import replaced
 from tests.models.test_couplings import with_targets
 from tests.models.test_transfer import random_vectors, shuffled, walked
@@ -119,7 +120,7 @@ def mixed(p, progress=0.0, name="click", feeds=3000):
     coupling, training = coupling_of(SCHEMA, alpha=p, floor=p), training_of(SCHEMA, progress, feeds)
     n = training.batch.candidates
     training = dataclasses.replace(training, beliefs={name: torch.ones(n)})
-    told_N = coupling.told(name, torch.zeros(n), training)
+    told_N = coupling.label_or_prediction(name, torch.zeros(n), training)
     assert ((told_N == 1) | (told_N == 0.5)).all()
     return told_N == 1
 
@@ -149,7 +150,9 @@ def test_the_probability_falls_with_progress_in_training():
     for progress, share in ((0.0, 1.0), (0.9, 1.0), (1.0, 0.0)):
         training = training_of(SCHEMA, progress)
         n = training.batch.candidates
-        told_N = coupling.told("click", torch.zeros(n), dataclasses.replace(training, beliefs={"click": torch.ones(n)}))
+        told_N = coupling.label_or_prediction(
+            "click", torch.zeros(n), dataclasses.replace(training, beliefs={"click": torch.ones(n)})
+        )
         assert (told_N == 1).double().mean().item() == share
 
 
@@ -157,12 +160,12 @@ def test_values_are_told_in_their_transformed_space_and_binned_values_by_place()
     """Classes of 0, 1/3, 2/3, 1 with probabilities 1/6, 1/6, 1/6, 1/2: (1/3 + 2/3) / 6 + 1/2 = 2/3."""
     coupling = coupling_of(KINDS)
     output = torch.tensor([[0.0, 0.0, 0.0, math.log(3)]])
-    assert coupling.told("visit", output, None).item() == pytest.approx(2 / 3)
-    assert coupling.told("stay", torch.tensor([3.5]), None).tolist() == [3.5]
+    assert coupling.label_or_prediction("visit", output, None).item() == pytest.approx(2 / 3)
+    assert coupling.label_or_prediction("stay", torch.tensor([3.5]), None).tolist() == [3.5]
     always, training = coupling_of(KINDS, **ALWAYS), training_of(KINDS)
     n = training.batch.candidates
-    assert_close(always.told("stay", torch.zeros(n), training), training.batch.labels["stay"].log1p())
-    assert set((always.told("visit", torch.zeros(n, 4), training) * 3).tolist()) <= {0.0, 1.0, 2.0, 3.0}
+    assert_close(always.label_or_prediction("stay", torch.zeros(n), training), training.batch.labels["stay"].log1p())
+    assert set((always.label_or_prediction("visit", torch.zeros(n, 4), training) * 3).tolist()) <= {0.0, 1.0, 2.0, 3.0}
 
 
 @pytest.mark.parametrize("settings", [ALWAYS, NEVER, {"alpha": 0.5}])
@@ -187,7 +190,7 @@ def test_no_gradient_flows_through_what_is_told(settings):
 def test_predictions_need_no_labels_and_are_those_at_p_0():
     """A ranker trained with labels told predicts the same whatever the labels are, also without any."""
     torch.manual_seed(0)
-    ranker = shuffled(Ranker(SCHEMA, RankerConfig(coupling=PimmConfig(**ALWAYS)), TABLE_SIZES)).float()
+    ranker = shuffled(Ranker(SCHEMA, SystemConfig(coupling=PimmConfig(**ALWAYS)), TABLE_SIZES)).float()
     batch = random_batch(SCHEMA, TABLE_SIZES, feeds=6, seed=1)
     predicted = ranker.predict(batch)
     others = replaced(batch, labels={name: 1 - label.clamp(max=1) for name, label in batch.labels.items()})

@@ -14,12 +14,12 @@ from models.config import ConfigError, from_dict
 from models.layers.beta import LARGE, beta_quantile
 from models.layers.draws import uniform_R
 from models.layers.embedding import Embedded
-from models.learners import build_learner
-from models.learners.world import Solo
+from models.learners.workers import SingleWorker
 from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
 from models.schema import Field, Number, Schema
 from models.slots import Training, Widths
+from models.system import SystemConfig, build_learner
 from models.weightings.stage import Stage, StageConfig
 from tests.models.helpers import Threads, double, flat, replaced, take
 from tests.samples import TABLE_SIZES, full_schema, random_batch
@@ -439,19 +439,19 @@ def test_expansion_and_inverse_meet():
 # -- in a ranker -------------------------------------------------------------------------------------------------------
 
 
-def ranker_of(schema: Schema = SCHEMA, world=None, sizes=TABLE_SIZES, **config):
+def build_ranker(schema: Schema = SCHEMA, group=None, sizes=TABLE_SIZES, **config):
     torch.manual_seed(0)
-    ranker_config = RankerConfig(weighting=StageConfig(**config))
+    ranker_config = SystemConfig(weighting=StageConfig(**config))
     ranker = Ranker(schema, ranker_config, sizes).double()
-    return ranker, build_learner(ranker, schema, ranker_config.learner, OptimiserConfig(), world or Solo())
+    return ranker, build_learner(ranker, schema, ranker_config.learner, OptimiserConfig(), group or SingleWorker())
 
 
 def test_a_step_descends_the_papers_loss():
     """Eq. 13 as a loop over samples, by plain autograd and torch's Adam."""
     schema = weighted(order=0.5, stay=0.1, follow=0.0)
     batch = double(random_batch(schema, TABLE_SIZES, feeds=6, seed=0))
-    ranker, learner = ranker_of(schema)
-    plain, _ = ranker_of(schema)
+    ranker, learner = build_ranker(schema)
+    plain, _ = build_ranker(schema)
     optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
     loss_N = plain.losses(plain(batch), batch.labels)
     inclined = plain.weighting.preferences(plain.embedding(batch))
@@ -486,16 +486,16 @@ def test_two_workers_equal_one(beta):
         for values in preferences.values():
             values[feeds] = torch.nan
         batches[step] = replaced(batches[step], preferences=preferences)
-    alone, learner = ranker_of(beta=beta)
+    alone, learner = build_ranker(beta=beta)
     reported = [learner.step(batch, step / 5) for step, batch in enumerate(batches)]
     assert reported[3]["preference.click"] == (0, 0)
     assert all(value.isfinite().all() for value in alone.state_dict().values())
     lock = threading.Lock()
 
-    def work(world):
+    def work(group):
         with lock:
-            ranker, learner = ranker_of(world=world, beta=beta)
-        mine = [0, 1, 2, 3] if world.rank == 0 else [4, 5, 6, 7]
+            ranker, learner = build_ranker(group=group, beta=beta)
+        mine = [0, 1, 2, 3] if group.rank == 0 else [4, 5, 6, 7]
         return [learner.step(take(batch, mine), step / 5) for step, batch in enumerate(batches)], ranker.state_dict()
 
     for totals, weights in Threads(2).run(work):
@@ -510,14 +510,14 @@ def test_running_needs_one_worker():
         rank, size = 0, 2
 
     with pytest.raises(ConfigError, match=r"`weighting.beta: running` .* 2. Use `weighting.beta: closed`, or one worker"):
-        ranker_of(world=Two(), beta="running", users=10)
-    ranker_of(world=Two(), beta="closed")
+        build_ranker(group=Two(), beta="running", users=10)
+    build_ranker(group=Two(), beta="closed")
 
 
 def test_running_trains():
-    ranker, _ = ranker_of(beta="running", users=1000)
+    ranker, _ = build_ranker(beta="running", users=1000)
     optimiser = OptimiserConfig(dense=AdamConfig(rate=0.02), tables=LazyAdamConfig(rate=0.02))
-    learner = build_learner(ranker, SCHEMA, ranker.config.learner, optimiser, Solo())
+    learner = build_learner(ranker, SCHEMA, ranker.config.learner, optimiser, SingleWorker())
     batch = double(random_batch(SCHEMA, TABLE_SIZES, feeds=8, seed=0))
     first = learner.step(batch, 0.0)
     for step in range(60):
@@ -536,7 +536,7 @@ def test_fields_may_all_be_numbers():
         ),
         targets=SCHEMA.targets,
     )
-    ranker, learner = ranker_of(schema, sizes={})
+    ranker, learner = build_ranker(schema, sizes={})
     batch = double(random_batch(schema, {}, feeds=6, seed=0))
     net = ranker.weighting.net
     bank = net.maps["width_1"]
@@ -552,7 +552,7 @@ def test_fields_may_all_be_numbers():
 
 def test_under_bfloat16_autocast():
     torch.manual_seed(0)
-    ranker = Ranker(SCHEMA, RankerConfig(weighting=StageConfig()), TABLE_SIZES).eval()
+    ranker = Ranker(SCHEMA, SystemConfig(weighting=StageConfig()), TABLE_SIZES).eval()
     batch = random_batch(SCHEMA, TABLE_SIZES, feeds=6, seed=0)
     for tables in ranker.table_sets().values():
         torch.nn.init.normal_(tables.weight)

@@ -1,5 +1,7 @@
 """The star topology against a loop over candidates, each with the product of the weights spelt out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -7,8 +9,10 @@ from torch.testing import assert_close
 from models.config import ConfigError, from_dict
 from models.fusions.shared_bottom import SharedBottom, SharedBottomConfig
 from models.fusions.star import Star, StarConfig
-from models.ranker import Ranker, RankerConfig
+from models.layers.dropout import number_dropouts
+from models.ranker import Ranker
 from models.slots import Vectors, Widths
+from models.system import SystemConfig
 from tests.models.helpers import replaced, take
 from tests.samples import TABLE_SIZES, full_schema, random_batch
 
@@ -120,7 +124,7 @@ def test_a_level_that_is_not_there_gets_no_gradient():
 def test_training_with_one_level_and_a_feed_alone():
     """Through a ranker: batches of one level, and of one candidate, give what the whole batch gave."""
     torch.manual_seed(0)
-    ranker = Ranker(SCHEMA, RankerConfig(fusion=StarConfig(hidden=(8, 4), towers=(4,))), TABLE_SIZES)
+    ranker = Ranker(SCHEMA, SystemConfig(fusion=StarConfig(hidden=(8, 4), towers=(4,))), TABLE_SIZES)
     batch = random_batch(SCHEMA, TABLE_SIZES, feeds=6, seed=0)
     with torch.no_grad():
         for parameter in own_parameters(ranker.fusion).values():
@@ -145,10 +149,9 @@ def test_dropout_acts_in_training_only():
         for shared, own in zip(fusion.towers.shared, fusion.towers.weights, strict=True):
             shared.weight_BIH.fill_(1.0)
             own.fill_(1.0)
-    vectors = some_vectors()
-    torch.manual_seed(0)
-    seen = torch.cat([values.flatten() for _ in range(3) for values in fusion(vectors).values()])
-    assert set(seen.tolist()) == {0.0, 4.0}
+    number_dropouts(fusion)
+    vectors = replace(some_vectors(), rows_N=torch.arange(len(FEEDS)))
+    assert set(torch.cat(list(fusion(vectors).values())).flatten().tolist()) == {0.0, 4.0}
     assert set(torch.cat(list(fusion.eval()(vectors).values())).flatten().tolist()) == {1.0}
 
 

@@ -8,12 +8,12 @@ from torch.testing import assert_close
 
 from models.fusions.single import SingleConfig
 from models.interests.disentangled import DisentangledConfig
-from models.learners import build_learner
 from models.learners.joint import JointConfig
-from models.learners.world import Solo
+from models.learners.workers import SingleWorker
 from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
-from models.ranker import Ranker, RankerConfig
+from models.ranker import Ranker
 from models.schema import Schema
+from models.system import SystemConfig, build_learner
 from tests.models.helpers import Threads, double, replaced, take
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
@@ -26,16 +26,16 @@ OPTIMISER = OptimiserConfig(dense=AdamConfig(rate=3e-3), tables=LazyAdamConfig(r
 FAINT = 1e-12  # of a target's weight: a training for nothing at all is refused
 
 
-def learner_of(interest: DisentangledConfig, world=None, schema: Schema | None = None):
+def learner_of(interest: DisentangledConfig, group=None, schema: Schema | None = None):
     schema = schema or tiny_schema()
-    config = RankerConfig(embedding_width=4, interest=interest, fusion=SingleConfig(hidden=(8,)))
+    config = SystemConfig(embedding_width=4, interest=interest, fusion=SingleConfig(hidden=(8,)))
     torch.manual_seed(0)
     ranker = Ranker(schema, config, TABLE_SIZES)
     with torch.no_grad():
         for tables in ranker.table_sets().values():
             tables.weight.normal_()
     ranker.double()
-    return ranker, build_learner(ranker, schema, JointConfig(), OPTIMISER, world or Solo())
+    return ranker, build_learner(ranker, schema, JointConfig(), OPTIMISER, group or SingleWorker())
 
 
 def batch_of(feeds: int, seed: int):
@@ -81,14 +81,14 @@ def test_workers_compare_what_one_would(interest):
     batches[2], shares[2] = shares[2][0], [shares[2][0], None]
     lock = threading.Lock()
 
-    def train(world, mine):
+    def train(group, mine):
         with lock:  # the seed belongs to the process
-            ranker, learner = learner_of(interest, world)
+            ranker, learner = learner_of(interest, group)
         return ranker.state_dict(), [learner.step(batch, progress=step / 4) for step, batch in enumerate(mine)]
 
-    alone, losses = train(Solo(), batches)
+    alone, losses = train(SingleWorker(), batches)
     (first, first_losses), (second, second_losses) = Threads(2).run(
-        lambda world: train(world, [share[world.rank] for share in shares])
+        lambda group: train(group, [share[group.rank] for share in shares])
     )
     assert first_losses == second_losses
     for whole, parts in zip(losses, first_losses, strict=True):

@@ -1,10 +1,9 @@
 """Hidden ids: which rows, how many, and only in training."""
 
 import pytest
-import torch
 
 from models.layers.unknown import with_hidden_ids
-from models.ranker import RankerConfig
+from models.system import SystemConfig
 from tests.samples import TABLE_SIZES, random_batch
 
 
@@ -14,8 +13,7 @@ def many(tiny_schema):
 
 
 def test_hides_the_share_of_candidate_vocabulary_rows_and_nothing_else(tiny_schema, many):
-    torch.manual_seed(0)
-    hidden = with_hidden_ids(many, tiny_schema, 0.25)
+    hidden = with_hidden_ids(many, tiny_schema, 0.25, progress=0.5)
     for name in ("room", "streamer", "product"):
         before, after = many.candidate[name], hidden.candidate[name]
         changed = before != after
@@ -28,8 +26,7 @@ def test_hides_the_share_of_candidate_vocabulary_rows_and_nothing_else(tiny_sche
 
 
 def test_fields_are_hidden_independently(tiny_schema, many):
-    torch.manual_seed(0)
-    hidden = with_hidden_ids(many, tiny_schema, 0.5)
+    hidden = with_hidden_ids(many, tiny_schema, 0.5, progress=0.5)
     known = (many.candidate["room"] != 0) & (many.candidate["streamer"] != 0)
     room = hidden.candidate["room"][known] == 0
     streamer = hidden.candidate["streamer"][known] == 0
@@ -37,9 +34,9 @@ def test_fields_are_hidden_independently(tiny_schema, many):
 
 
 def test_no_share_no_copy(tiny_schema, many):
-    assert with_hidden_ids(many, tiny_schema, 0.0) is many
+    assert with_hidden_ids(many, tiny_schema, 0.0, progress=0.5) is many
 
 
 def test_all_of_them_cannot_be_hidden():
     with pytest.raises(ValueError, match="0 <= hidden_ids < 1, got 1"):
-        RankerConfig(hidden_ids=1.0)
+        SystemConfig(hidden_ids=1.0)

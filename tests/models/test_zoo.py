@@ -5,7 +5,7 @@ from models.couplings.independent import IndependentConfig
 from models.fusions.mmoe import MmoeConfig
 from models.fusions.single import SingleConfig
 from models.interests.din import DinConfig
-from models.ranker import RankerConfig
+from models.system import SystemConfig
 from models.zoo import ZOO, resolve
 
 
@@ -16,7 +16,7 @@ def test_every_system_of_the_spine_is_there():
 @pytest.mark.parametrize("name", ZOO)
 def test_a_name_alone_is_its_row_and_survives_json(name):
     assert resolve({"system": name}) == ZOO[name]
-    assert from_dict(RankerConfig, to_dict(ZOO[name])) == ZOO[name]
+    assert from_dict(SystemConfig, to_dict(ZOO[name])) == ZOO[name]
 
 
 def test_a_spelling_overlays_the_row():
@@ -31,7 +31,7 @@ def test_another_kind_replaces_the_slot():
 
 
 def test_without_a_system_the_defaults_are_overlaid():
-    assert resolve({}) == RankerConfig()
+    assert resolve({}) == SystemConfig()
 
 
 @pytest.mark.parametrize(

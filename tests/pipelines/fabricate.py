@@ -1,6 +1,7 @@
 """A prepared folder from random feeds, for tests that need data but not their preparation."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.batch import FeedBatch
+from models.config import to_dict
 from models.schema import Bins, Hash, Schema
 from pipelines.encode.clock import Clock
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
-from pipelines.prepared import Prepared
+from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split
+from pipelines.train.progress import EpochRecord
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
 QUANTILES = -np.log(1 - np.linspace(0, 1 - 1 / 512, 257))  # of the exponential distribution, up to its last 512th
@@ -48,12 +51,49 @@ def fabricate(
             pq.write_table(table, folder / f"bucket-{number:05d}.parquet", row_group_size=row_group_feeds)
             first += feeds
             by_level_C += np.bincount(batch.level_N.numpy(), minlength=len(by_level_C))
-        counts[split] = {"files": len(files), "feeds": sum(files), "candidates_by_level": by_level_C.tolist()}
+        counts[split] = {"files": len(files), "feeds": sum(files), "candidates_by_level": tuple(by_level_C.tolist())}
     _encoder(schema, sizes).save(path / "encoder")
     (path / "schema.json").write_text(json.dumps(schema.to_dict()))
     fingerprint = f"fabricated-{seed}-{train_files}-{valid_files}"
-    (path / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": fingerprint, "splits": counts}))
+    write_manifest(path, fingerprint, counts)
     return Prepared.open(path)
+
+
+def epoch_record(epoch: int, **known: Any) -> EpochRecord:
+    """A finished epoch of a training without validation."""
+    nothing: dict[str, Any] = {"losses": {}, "diagnostics": [], "metrics": None, "monitor": None}
+    numbers = {"total_steps": 8 * (epoch + 1), "candidates": 100.0, "seconds": 1.0, "candidates_per_second": 100.0}
+    return EpochRecord(epoch=epoch, **{**nothing, **numbers, **known})
+
+
+def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """The manifest of a folder that no log was prepared for: its splits count at least `files` and `feeds`."""
+    nothing = LogCounts(
+        rows={},
+        kept={},
+        quarantined={},
+        unused_engagements=0,
+        unattributed_engagements=0,
+        feeds=0,
+        candidates=0,
+        users=0,
+        rooms=0,
+        attributes={},
+        feeds_by_day={},
+        found=Findings(),
+    )
+    manifest = Manifest(
+        tables=TABLES,
+        fingerprint=fingerprint,
+        splits={split: Split(**{"candidates": 0, "largest_feed": 0, **counts}) for split, counts in splits.items()},
+        empty_days=(),
+        ending=0,
+        entry_rate=0.1,
+        counts=nothing,
+        buckets=1,
+        seconds={},
+    )
+    (folder / "manifest.json").write_text(json.dumps(to_dict(manifest)))
 
 
 def feed_table(batch: FeedBatch, schema: Schema, first_id: int) -> pa.Table:

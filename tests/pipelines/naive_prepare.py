@@ -5,9 +5,11 @@ every event.
 """
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -31,16 +33,17 @@ EXTRA = (
     "user_feeds",
     "user_impressions",
     "user_entries",
+    "user_orders",
     "user_last_seen_hours",
     *(
         f"{owner}_{what}.{window}"
         for owner in ("room", "streamer")
-        for what in ("impressions", "entries")
+        for what in ("impressions", "entries", "orders")
         for window in WINDOWS
     ),
     "room_age_hours",
     "streamer_age_hours",
-    *(f"pair_{owner}_{what}" for owner in ("room", "streamer") for what in ("impressions", "entries", "hours")),
+    *(f"pair_{owner}_{what}" for owner in ("room", "streamer") for what in ("impressions", "entries", "orders", "hours")),
     *(f"preference.{target}{window}" for target in ("click", "long", "stay", "paid") for window in ("", ".1.5d")),
     "preference_count",
     "preference_count.1.5d",
@@ -399,7 +402,7 @@ def counted(times: list[int], now: int, window: int | None = None) -> int:
     return sum(time < now and (window is None or time >= now - window) for time in times)
 
 
-def candidate(item: Shown, feed: Feed, shown: list[Shown], entries: list[Done], attribute) -> dict:
+def candidate(item: Shown, feed: Feed, shown: list[Shown], done: dict[str, list[Done]], attribute) -> dict:
     now, room = feed.at, item.row["room_id"]
     streamer = attribute("rooms", room, "streamer_id")
     values = {name: item.row[name] for name in ("position", "state.viewers", "state.note", "state.product_id")}
@@ -413,34 +416,44 @@ def candidate(item: Shown, feed: Feed, shown: list[Shown], entries: list[Done], 
         unknown = owner == "streamer" and streamer is None
         same = {room} if owner == "room" else set()
         if owner == "streamer" and streamer is not None:
-            everywhere = {other.row["room_id"] for other in [*shown, *entries]}
+            everywhere = {other.row["room_id"] for others in (shown, *done.values()) for other in others}
             same = {other for other in everywhere if attribute("rooms", other, "streamer_id") == streamer}
         seen = [other for other in shown if other.row["room_id"] in same]
-        entered = [other for other in entries if other.row["room_id"] in same]
-        times, times_in = [other.row["shown_at"] for other in seen], [other.at for other in entered]
-        for name, window_ms in WINDOWS.items():
-            values[f"{owner}_impressions.{name}"] = None if unknown else counted(times, now, window_ms)
-            values[f"{owner}_entries.{name}"] = None if unknown else counted(times_in, now, window_ms)
+        times = [other.row["shown_at"] for other in seen]
+        mine = [other.row["shown_at"] for other in seen if other.row["user_id"] == feed.user]
+        events = {"impressions": (times, mine)}
+        for what, others in done.items():
+            there = [other for other in others if other.row["room_id"] in same]
+            own = [other.at for other in there if other.row["user_id"] == feed.user]
+            events[what] = ([other.at for other in there], own)
+        for what, (of_all, of_user) in events.items():
+            for name, window_ms in WINDOWS.items():
+                values[f"{owner}_{what}.{name}"] = None if unknown else counted(of_all, now, window_ms)
+            values[f"pair_{owner}_{what}"] = None if unknown else counted(of_user, now)
         began = min((time for time in times if time < now), default=None)
         start = attribute("rooms", room, "start_at") if owner == "room" else None
         began = began if start is None else start
         values[f"{owner}_age_hours"] = hours(began, now) if began is not None and began < now else None
-        mine = [other.row["shown_at"] for other in seen if other.row["user_id"] == feed.user]
-        mine_in = [other.at for other in entered if other.row["user_id"] == feed.user]
-        values[f"pair_{owner}_impressions"] = None if unknown else counted(mine, now)
-        values[f"pair_{owner}_entries"] = None if unknown else counted(mine_in, now)
-        last = max((time for time in (mine if owner == "room" else mine_in) if time < now), default=None)
+        last = max((time for time in events["impressions" if owner == "room" else "entries"][1] if time < now), default=None)
         values[f"pair_{owner}_hours"] = hours(last, now)
     return values
 
 
 def naive_features(
-    log: SmallLog, schema: Schema, *, gap_ms: int = 60_000, most: int = 500, day_shift_ms: int = 0
+    log: SmallLog,
+    schema: Schema,
+    *,
+    gap_ms: int = 60_000,
+    most: int = 500,
+    day_shift_ms: int = 0,
+    actions: Mapping[str, str] = MappingProxyType({"entries": "enter", "orders": "order"}),
 ) -> list[dict]:
+    """`actions`: what counters call the events of an action."""
     feeds = feeds_of(log, gap_ms, most)
     done = credit(log, feeds, gap_ms)
     shown = [item for feed in feeds for item in feed.rows]
-    entries = [item for item in done if item.row["action"] == "enter"]
+    of_kind = {what: [item for item in done if item.row["action"] == action] for what, action in actions.items()}
+    entries = of_kind["entries"]
     tables = {
         table: {row[key]: row for row in getattr(log, table)}
         for table, key in (("users", "user_id"), ("rooms", "room_id"), ("streamers", "streamer_id"), ("products", "product_id"))
@@ -462,7 +475,10 @@ def naive_features(
             "user.age": attribute("users", feed.user, "age"),
             "user_feeds": sum(other.user == feed.user and other.at < now for other in feeds),
             "user_impressions": counted(own_shown, now),
-            "user_entries": counted([item.at for item in own_entries], now),
+            **{
+                f"user_{what}": counted([item.at for item in items if item.row["user_id"] == feed.user], now)
+                for what, items in of_kind.items()
+            },
             "user_last_seen_hours": hours(max((time for time in own_shown if time < now), default=None), now),
         }
         for target in schema.targets:
@@ -481,7 +497,7 @@ def naive_features(
                 row[f"preference.{target.name}{suffix}"] = float(np.float32(sum(amounts) / count)) if count else None
                 if place == 0:
                     row[f"sum.{target.name}"] = sum(map(Fraction, amounts))
-        candidates = [candidate(item, feed, shown, entries, attribute) for item in feed.rows]
+        candidates = [candidate(item, feed, shown, of_kind, attribute) for item in feed.rows]
         row.update({name: [values[name] for values in candidates] for name in candidates[0]})
         for history in schema.histories:
             if history.events == "engagements":

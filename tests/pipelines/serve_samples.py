@@ -8,16 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from models.leveled import ranker_of
-from models.ranker import RankerConfig
 from models.schema import Schema
+from models.system import SystemConfig, build_ranker
 from pipelines.bundle import save_bundle
 from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
-from pipelines.encode.feeds import TABLES
 from pipelines.encode.fit import finish, fit_partial
 from pipelines.encode.state import EncoderState
 from pipelines.prepared import SPLITS, Prepared
+from tests.pipelines.fabricate import write_manifest
 from tests.pipelines.test_encode import random_feeds
 
 NOW = 1_700_000_000_000
@@ -43,8 +42,8 @@ def write_prepared(folder: Path, schema: Schema, *, feeds: int = 6, seed: int = 
     (folder / "schema.json").write_text(json.dumps(schema.to_dict()))
     levels = encode(features, schema, state)["level"].combine_chunks().flatten().to_numpy()
     by_level = np.bincount(levels, minlength=len(schema.levels.names)).tolist()
-    splits = {split: {"files": 2, "feeds": feeds, "candidates_by_level": by_level} for split in SPLITS}
-    (folder / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": "abc", "splits": splits}))
+    splits = {split: {"files": 2, "feeds": feeds, "candidates_by_level": tuple(by_level)} for split in SPLITS}
+    write_manifest(folder, "abc", splits)
     return folder
 
 
@@ -103,21 +102,21 @@ def write_bundle(
     schema: Schema,
     encoder: EncoderState,
     *,
-    model: RankerConfig | None = None,
+    model: SystemConfig | None = None,
     seed: int = 0,
     broken: bool = False,
 ) -> Path:
     """A ranker with random weights, large enough for every input to matter; broken: all of them NaN."""
     torch.manual_seed(seed)
-    model = model or RankerConfig()
-    ranker = ranker_of(schema, model, encoder.table_sizes)
+    model = model or SystemConfig()
+    ranker = build_ranker(schema, model, encoder.table_sizes)
     with torch.no_grad():
         for weights in ranker.parameters():
             weights.fill_(float("nan")) if broken else weights.add_(0.1 * torch.randn_like(weights))
     return save_bundle(
         path,
         schema=schema,
-        model=model,
+        system=model,
         encoder=encoder,
         ranker=ranker,
         metrics={"click": {"auc": 0.75, "auc_head": float("nan")}},

@@ -38,7 +38,7 @@ def save(path, prepared, ranker, model=MODEL):
     return save_bundle(
         path,
         schema=prepared.schema,
-        model=model,
+        system=model,
         encoder=prepared.encoder,
         ranker=ranker,
         metrics={"mean": {"auc": 0.75}},
@@ -48,7 +48,7 @@ def save(path, prepared, ranker, model=MODEL):
 
 def test_what_is_saved_is_what_is_loaded(bundle, prepared, ranker):
     loaded = load_bundle(bundle)
-    assert (loaded.schema, loaded.model, loaded.name) == (prepared.schema, MODEL, "esmm-1")
+    assert (loaded.schema, loaded.system, loaded.name) == (prepared.schema, MODEL, "esmm-1")
     assert loaded.encoder.fingerprint == prepared.encoder.fingerprint
     assert loaded.metrics == {"mean": {"auc": 0.75}}
     assert loaded.provenance["seed"] == 3
@@ -110,7 +110,7 @@ def test_a_key_that_the_config_got_later_does_not_spoil_old_bundles(bundle, prep
     schema = prepared.schema.to_dict()
     module.save_weights(bundle / "weights.safetensors", ranker, module._parts(schema, spelled, prepared.encoder))
     (bundle / "config.json").write_text(json.dumps(spelled))
-    assert load_bundle(bundle).model == MODEL
+    assert load_bundle(bundle).system == MODEL
 
 
 def test_the_encoder_of_another_bundle_is_refused(bundle, prepared):

@@ -10,7 +10,7 @@ import pytest
 from models.config import ConfigError, from_dict
 from pipelines.bundle import load_bundle
 from pipelines.compare import CompareConfig
-from pipelines.compare.cells import Cell, failure_of, result_of, run
+from pipelines.compare.cells import Cell, begin, failure_of, result_of, run
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import columns_of, folder_of, parameters_of, systems_of
 from pipelines.compare.execute import InProcess, OnRay, carry_out, listing, overview
@@ -270,8 +270,7 @@ def test_a_row_may_be_trained_for_its_own_number_of_epochs(prepared, tmp_path):
 
 def test_a_begun_cell_of_other_settings_is_refused(prepared, tmp_path):
     cell = planned(compare(), prepared, tmp_path).waiting()[0]
-    cell.folder.mkdir(parents=True)
-    (cell.folder / "identity.json").write_text(json.dumps(cell.identity()))
+    begin(cell)
     planned(compare(), prepared, tmp_path).begin()
     with pytest.raises(
         ConfigError, match=r"1 of the results .* bottom seed 0: train\.patience \(2 -> 7\)".replace(" .* ", r"(.|\n)*")
@@ -282,19 +281,19 @@ def test_a_begun_cell_of_other_settings_is_refused(prepared, tmp_path):
 def test_a_key_that_a_config_got_since_says_nothing_else(prepared, tmp_path):
     comparison = planned(compare(), prepared, tmp_path)
     ran(comparison, Canned(lambda cell: {"click.auc": 0.6}))
-    file = comparison.units()[0].folder / "result.json"
-    result = json.loads(file.read_text())
-    del result["identity"]["model"]["hidden_ids"], result["identity"]["train"]["patience"]
-    file.write_text(json.dumps(result))
+    file = comparison.units()[0].folder / "run.json"
+    identity = json.loads(file.read_text())
+    del identity["model"]["hidden_ids"], identity["train"]["patience"]
+    file.write_text(json.dumps(identity))
     assert planned(compare(), prepared, tmp_path).count() == (4, 4)
-    result["identity"]["model"]["gone_since"] = 1
-    file.write_text(json.dumps(result))
+    identity["model"]["gone_since"] = 1
+    file.write_text(json.dumps(identity))
     assert planned(compare(), prepared, tmp_path).count() == (3, 4)
 
 
 def test_a_damaged_result_names_the_file(prepared, tmp_path):
     cell = planned(compare(), prepared, tmp_path).waiting()[0]
-    cell.folder.mkdir(parents=True)
+    begin(cell)
     (cell.folder / "result.json").write_text("{")
     with pytest.raises(ConfigError, match=r"result\.json is damaged .* Delete its folder"):
         planned(compare(), prepared, tmp_path)
@@ -597,7 +596,15 @@ def test_a_killed_cell_goes_on_inside(prepared, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(prepared, cell.system.model, cell.train, output=cell.folder, on_epoch=kill, say=lambda line: None)
+        train(
+            prepared,
+            cell.system.model,
+            cell.train,
+            output=cell.folder,
+            purpose=cell.purpose,
+            on_epoch=kill,
+            say=lambda line: None,
+        )
     carry_out(broken, InProcess(), lambda line: None)
     assert "Going on at epoch 2" in (cell.folder / "progress.log").read_text()
     results = [next(iter(each.results.values())) for each in (whole, broken)]

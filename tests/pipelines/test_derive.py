@@ -7,7 +7,8 @@ import pytest
 from models.config import ConfigError
 from models.schema import Bins, Field, Hash, History, HistoryField, Levels, Number, Schema, Stages, Target, Vocabulary
 from pipelines.encode.clock import Clock
-from pipelines.encode.derive import base_columns, derive, derive_columns, derived_columns, feed_rank, preference_columns
+from pipelines.encode.columns import base_columns, derived_columns, preference_columns
+from pipelines.encode.derive import derive, derive_columns, feed_rank
 
 HOUR = 3_600_000
 SUNDAY_MORNING = 1_700_384_400_000  # 2023-11-19 09:00 UTC, a Sunday

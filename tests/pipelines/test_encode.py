@@ -13,13 +13,13 @@ from models.config import ConfigError
 from models.schema import Bins, Field, Hash, History, HistoryField, Levels, Number, Schema, Stages, Target, Vocabulary
 from pipelines.encode.batches import to_batch
 from pipelines.encode.clock import Clock
-from pipelines.encode.derive import preference_columns
+from pipelines.encode.columns import preference_columns
 from pipelines.encode.encode import encode, place_among
 from pipelines.encode.feeds import EARLIER, feeds_schema
 from pipelines.encode.fit import Partial, finish, fit_encoder, fit_partial
 from pipelines.encode.levels import level_cuts, level_of
 from pipelines.encode.rows import HashRows, VocabularyRows
-from pipelines.encode.sketch import Counts, equal_frequency_edges, number_keys, smallest_of
+from pipelines.encode.sketch import ValueCounts, equal_frequency_edges, number_keys, smallest_of
 from pipelines.encode.state import EncoderState, encoding_fingerprint
 from pipelines.logs.ids import as_ids
 
@@ -626,7 +626,7 @@ def test_save_and_load_give_the_same_state_in_the_same_bytes(tiny_schema, tmp_pa
     spelling = json.loads((tmp_path / "a" / "encoder.json").read_text())
     del spelling["version"], spelling["stage_medians"]  # as the first version wrote it
     (tmp_path / "a" / "encoder.json").write_text(json.dumps(spelling))
-    with pytest.raises(ConfigError, match=r"is of version 1, this program reads 2: prepare the logs again, and train again"):
+    with pytest.raises(ConfigError, match=r"is of version 1, this program reads 3: prepare the logs again, and train again"):
         EncoderState.load(tmp_path / "a")
 
 
@@ -648,7 +648,8 @@ def test_nothing_to_fit_on_is_an_error(tiny_schema):
 
 
 def test_counts_add_up():
-    merged = Counts.merged([Counts.of(np.array([3, 1, 3])), Counts.of(np.zeros(0, np.int64)), Counts.of(np.array([3, 2]))])
+    parts = [np.array([3, 1, 3]), np.zeros(0, np.int64), np.array([3, 2])]
+    merged = ValueCounts.merged([ValueCounts.of(part) for part in parts])
     assert merged.values.tolist() == [1, 2, 3] and merged.counts.tolist() == [1, 1, 3] and merged.total == 5
 
 

@@ -21,7 +21,6 @@ from pipelines.bundle import Bundle, load_bundle, save_bundle
 from pipelines.encode.batches import to_batch
 from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
-from pipelines.encode.feeds import TABLES
 from pipelines.encode.fit import finish, fit_partial
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
@@ -29,6 +28,7 @@ from pipelines.evaluate.evaluate import bundle_names
 from pipelines.evaluate.report import Entry, Searched, write_report
 from pipelines.evaluate.tables import Column, number, table
 from pipelines.prepared import SPLITS, Prepared
+from tests.pipelines.fabricate import write_manifest
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
 ROOMS, USERS, ENTRY_RATE = 30, 50, 0.25
@@ -114,8 +114,7 @@ def write_world(path: Path, *, train: int = 600, seed: int = 0) -> Prepared:
     state.save(path / "prepared" / "encoder")
     (path / "prepared" / "schema.json").write_text(json.dumps(schema.to_dict()))
     splits = {split: {"files": 2, "feeds": sizes[split]} for split in SPLITS}
-    manifest = {"tables": TABLES, "fingerprint": f"world-{seed}", "splits": splits}
-    (path / "prepared" / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(path / "prepared", f"world-{seed}", splits)
     (path / "truth").mkdir()
     pq.write_table(pa.concat_tables(known[::-1]), path / "truth" / "impressions.parquet")  # in any order
     return Prepared.open(path / "prepared")
@@ -132,7 +131,7 @@ def random_bundle(prepared: Prepared, path: Path, seed: int = 0, history=()) -> 
     save_bundle(
         path,
         schema=prepared.schema,
-        model=MODEL,
+        system=MODEL,
         encoder=prepared.encoder,
         ranker=ranker,
         metrics={},

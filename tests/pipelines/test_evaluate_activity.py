@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models.metrics import direction, value_of
+from models.metrics.names import direction, value_of
 from models.schema import Schema
 from pipelines.compare.config import CompareConfig, columns_of
 from pipelines.compare.words import head

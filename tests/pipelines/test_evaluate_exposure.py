@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.metrics import direction, share_at_top, value_of
+from models.metrics.names import direction, value_of
+from models.metrics.ranking import share_at_top
 from models.schema import Levels, Schema
 from pipelines.encode.rows import VocabularyRows
 from pipelines.evaluate import evaluate_table

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.learners.world import Solo
+from models.hashing import splitmix64
+from models.learners.workers import SingleWorker
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from models.slots import Insight
 from models.zoo import resolve
 from pipelines.bundle import load_bundle, save_bundle
-from pipelines.encode.hashing import splitmix64
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.figures import _places
 from pipelines.evaluate.insight import (
@@ -33,8 +33,9 @@ from pipelines.evaluate.life_cycle import agreement, shift_of, stage_course
 from pipelines.evaluate.report import Entry, write_report
 from pipelines.evaluate.sections import targets_and_gates
 from pipelines.logs.world import DAY_MS, EPOCH_MS
-from pipelines.train.loop import validate
-from pipelines.train.stream import InOrder, row_groups
+from pipelines.train.order import row_groups
+from pipelines.train.stream import StoredFeeds
+from pipelines.train.validation import validate
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.test_evaluate import Tables
 from tests.samples import full_schema, tiny_schema
@@ -67,7 +68,7 @@ def bundle_of(prepared, path, model, history=(), change=lambda ranker: None):
     torch.manual_seed(0)
     ranker = Ranker(prepared.schema, model, prepared.encoder.table_sizes)
     change(ranker)
-    parts = {"schema": prepared.schema, "model": model, "encoder": prepared.encoder, "ranker": ranker}
+    parts = {"schema": prepared.schema, "system": model, "encoder": prepared.encoder, "ranker": ranker}
     save_bundle(path, **parts, metrics={}, provenance={"seed": 0})
     if history:
         (path.parent / "history.json").write_text(json.dumps(list(history)))
@@ -341,8 +342,8 @@ def test_agreement_with_the_truth_by_hand(tmp_path):
 
 def test_training_validates_by_stage_as_the_report_does(staged):
     ranker = Ranker(staged.schema, MMOE, staged.encoder.table_sizes)
-    valid = InOrder(groups=row_groups(staged.files("valid")), schema=staged.schema, batch_feeds=7)
-    trained = validate(ranker, valid, Solo())["targets"]
+    valid = StoredFeeds(groups=row_groups(staged.files("valid")), schema=staged.schema, batch_feeds=7)
+    trained = validate(ranker, valid, SingleWorker())["targets"]
     reported = evaluate_table(score(ranker, staged.schema, staged.files("valid")), staged.schema)["targets"]
     assert trained["click"]["rows_by_stage"] == reported["click"]["rows_by_stage"]
     assert trained["click"]["auc_by_stage"] == pytest.approx(reported["click"]["auc_by_stage"], abs=1e-3)

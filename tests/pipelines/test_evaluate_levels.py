@@ -22,7 +22,7 @@ def told(progress, norms, hardness=None, alpha=None):
 
 def entry_of(*tellings, name="cmlir"):
     losses = {target: 0.5 for target in tiny_schema().target_names}
-    records = [{"epoch": i, "losses": losses, "metrics": None, "told": [telling]} for i, telling in enumerate(tellings)]
+    records = [{"epoch": i, "losses": losses, "metrics": None, "diagnostics": [telling]} for i, telling in enumerate(tellings)]
     return Entry(name=name, role="model", result=RESULT, history=records)
 
 
@@ -40,7 +40,7 @@ def test_what_levels_came_to():
 
 
 def test_what_other_learners_tell_is_none_of_it():
-    adaptive = Entry(name="a", role="model", result=RESULT, history=[{"told": [{"progress": 1.0, "weight.order": 0.5}]}])
+    adaptive = Entry(name="a", role="model", result=RESULT, history=[{"diagnostics": [{"progress": 1.0, "weight.order": 0.5}]}])
     assert levels([adaptive], tiny_schema()) == [] and weights([entry_of(*CMLIR)], tiny_schema()) == []
     assert levels([Entry(name="a", role="model", result=RESULT, history=[{"epoch": 0}])], tiny_schema()) == []
 

@@ -17,7 +17,8 @@ def adaptive(*tellings):
     losses = {name: 0.5 for name in tiny_schema().target_names}
     half = len(told) // 2
     records = [
-        {"epoch": i, "losses": losses, "metrics": None, "told": part} for i, part in enumerate((told[:half], told[half:]))
+        {"epoch": i, "losses": losses, "metrics": None, "diagnostics": part}
+        for i, part in enumerate((told[:half], told[half:]))
     ]
     result = {"rows": 8, "feeds": 2, "users": 2, "user_share": 1.0, "targets": {}, "mean": {}, "alarms": [], "funnel": {}}
     return Entry(name="adaptive", role="model", result=result, history=records)
@@ -38,14 +39,14 @@ def test_what_the_weights_came_to():
 
 def test_the_one_target_without_a_weight_is_the_primary():
     told = [{"progress": 1.0, "weight.goods_bag": 0.4, "weight.order": 0.3, "weight.stay": 0.2}]
-    entry = Entry(name="a", role="model", result={}, history=[{"epoch": 0, "told": told}])
+    entry = Entry(name="a", role="model", result={}, history=[{"epoch": 0, "diagnostics": told}])
     (group,) = weights([entry], tiny_schema())
     assert group.columns[0][0].text == (
         "At the end goods_bag weighs most (0.40), stay least (0.20); click, the primary target, always 1."
     )
 
 
-@pytest.mark.parametrize("record", [{"epoch": 0}, {"epoch": 0, "told": []}, {"epoch": 0, "told": None}])
+@pytest.mark.parametrize("record", [{"epoch": 0}, {"epoch": 0, "diagnostics": []}, {"epoch": 0, "diagnostics": None}])
 def test_nothing_told_is_nothing_shown(record):
     assert weights([Entry(name="a", role="model", result={}, history=[record])], tiny_schema()) == []
 

@@ -1,7 +1,5 @@
 """Conversions happen once, whole or not at all."""
 
-import json
-
 import pytest
 
 from models.config import ConfigError, config, from_dict, to_dict
@@ -32,8 +30,6 @@ def test_finished_work_is_not_done_again(tmp_path, capsys, monkeypatch):
     first = materialise(SMALL, output)
     assert first.path == output / "logs"
     assert first.truth == output / "truth"
-    assert not list(tmp_path.glob("*.partial"))
-    assert json.loads((output / "manifest.json").read_text())["fingerprint"] == first.fingerprint()
 
     monkeypatch.setattr(simulate, "simulate", lambda *_: pytest.fail("converted again"))
     assert materialise(SMALL, output) == first
@@ -43,7 +39,7 @@ def test_finished_work_is_not_done_again(tmp_path, capsys, monkeypatch):
 def test_another_config_replaces_what_was_converted(tmp_path, capsys):
     before = materialise(SMALL, tmp_path / "output").fingerprint()
     assert materialise(SimulateConfig(users=30, days=1, seed=4), tmp_path / "output").fingerprint() != before
-    assert "replacing it" in capsys.readouterr().out
+    assert "was converted from something else (config.seed (3 -> 4)); replacing it" in capsys.readouterr().out
 
 
 def test_a_killed_conversion_starts_afresh(tmp_path, monkeypatch):
@@ -61,9 +57,7 @@ def test_a_killed_conversion_starts_afresh(tmp_path, monkeypatch):
         patch.setattr(simulate, "_live", killed)
         materialise(SMALL, tmp_path / "output")
     assert not (tmp_path / "output").exists()  # nothing that could be mistaken for a log
-    assert (tmp_path / "output.partial" / "logs").is_dir()
     assert materialise(SMALL, tmp_path / "output").fingerprint() == whole
-    assert not (tmp_path / "output.partial").exists()
 
 
 def test_a_failed_conversion_keeps_what_was_there(tmp_path, monkeypatch):
@@ -75,7 +69,7 @@ def test_a_failed_conversion_keeps_what_was_there(tmp_path, monkeypatch):
         broken = write_ebnerd(tmp_path / "in", history=ebnerd_tables()["history"].drop("user_id"))
         materialise(EbnerdConfig(path=broken), tmp_path / "output")
     assert kept.fingerprint() == fingerprint
-    assert not (tmp_path / "output.partial").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"output", "in"}
 
 
 def test_changed_inputs_are_converted_again_and_moved_ones_are_not(tmp_path, capsys):
@@ -90,13 +84,6 @@ def test_changed_inputs_are_converted_again_and_moved_ones_are_not(tmp_path, cap
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "thesis.txt").write_text("my only copy")
-    with pytest.raises(ConfigError, match=r"output holds something else than converted logs"):
+    with pytest.raises(ConfigError, match=r"output holds files but no run\.json.*or delete this one"):
         materialise(SMALL, tmp_path / "output")
     assert (tmp_path / "output" / "thesis.txt").read_text() == "my only copy"
-
-
-def test_a_damaged_manifest_is_said(tmp_path):
-    materialise(SMALL, tmp_path / "output")
-    (tmp_path / "output" / "manifest.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"manifest\.json is damaged"):
-        materialise(SMALL, tmp_path / "output")

@@ -77,7 +77,7 @@ def test_features_equal_the_naive_reference(tmp_path, seed):
 
 def test_settings_mean_what_they_say(tmp_path):
     log = random_log(7, feeds=60)
-    changes = {"feed_gap_seconds": 0.5, "feed_most": 2, "day_starts_hour": 8.5}
+    changes = {"feed_gap_seconds": 0.5, "feed_most": 2, "clock": Clock(day_starts_hour=8.5)}
     output = tmp_path / "out"
     schema = replace(SCHEMA, preference_days=(1.0, 2.0, 0.25))
     extra = tuple(name for name in EXTRA if not name.endswith(".1.5d"))
@@ -114,13 +114,13 @@ def test_stages_quantiles_and_encoded_preferences_equal_the_naive_reference(tmp_
 def test_days_are_cut_at_the_local_hour(tmp_path):
     log = random_log(3)
     output = tmp_path / "out"
-    given = config(day_starts_hour=20.5, clock=Clock(utc_offset_hours=12.0))  # 8:30 UTC
+    given = config(clock=Clock(utc_offset_hours=12.0, day_starts_hour=20.5))  # 8:30 UTC
     manifest = prepare(log.write(tmp_path / "logs"), SCHEMA, given, output).manifest
     by_split = {split: rows_of(output, f"features/{split}") for split in SPLITS}
     last = max(row["day"] for rows in by_split.values() for row in rows)
     assert {row["day"] for row in by_split["test"]} == {last}
     assert {row["day"] for row in by_split["valid"]} == {last - 1}
-    assert manifest["days"]["test"] == [day_name(last)]
+    assert manifest.splits["test"].days == (day_name(last),)
     assert all((row["at"] - int(8.5 * HOUR)) // DAY == row["day"] for rows in by_split.values() for row in rows)
 
 
@@ -130,7 +130,7 @@ def test_buckets_and_slices_change_nothing(tmp_path, rows_per_bucket):
     logs = random_log(12, feeds=20).write(tmp_path / "logs")
     prepare(logs, SCHEMA, config(feeds_per_file=1000), tmp_path / "one")
     small = config(rows_per_bucket=rows_per_bucket, rows_per_chunk=5, feeds_per_file=1000)
-    assert prepare(logs, SCHEMA, small, tmp_path / "many").manifest["buckets"] > 4
+    assert prepare(logs, SCHEMA, small, tmp_path / "many").manifest.buckets > 4
     for what, key in (
         ("features", "feed_id"),
         ("feeds", "feed_id"),
@@ -148,7 +148,7 @@ def test_buckets_and_slices_change_nothing(tmp_path, rows_per_bucket):
 def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
     log = random_log(5)
     output = tmp_path / "out"
-    ending = prepare(log.write(tmp_path / "logs"), SCHEMA, config(), output).manifest["ending"]
+    ending = prepare(log.write(tmp_path / "logs"), SCHEMA, config(), output).manifest.ending
     users = {row["user_id"]: row for row in rows_of(output, "snapshot/users")}
     rooms = {row["room_id"]: row for row in rows_of(output, "snapshot/rooms")}
     assert users.keys() >= {row["user_id"] for row in log.users}
@@ -172,13 +172,12 @@ def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
             for owner in ("room", "streamer"):
                 first, age = room[f"{owner}_first_at"], feed[f"{owner}_age_hours"][place]
                 assert age == (None if first is None else pytest.approx((ending - first) / HOUR))
-                pairs = zip(
-                    user[f"pair.{owner}_id"], user[f"pair.{owner}_impressions"], user[f"pair.{owner}_entries"], strict=True
-                )
+                kinds = ("impressions", "entries", "orders")
+                pairs = zip(user[f"pair.{owner}_id"], *(user[f"pair.{owner}_{what}"] for what in kinds), strict=True)
                 by_id = {identity: counts for identity, *counts in pairs}
                 if room[f"{owner}_id"] is not None:
-                    expected = [feed[f"pair_{owner}_{what}"][place] for what in ("impressions", "entries")]
-                    assert by_id.get(room[f"{owner}_id"], [0, 0]) == expected
+                    expected = [feed[f"pair_{owner}_{what}"][place] for what in kinds]
+                    assert by_id.get(room[f"{owner}_id"], [0, 0, 0]) == expected
             last = dict(zip(user["pair.room_id"], user["pair.room_last_shown_at"], strict=True)).get(room_id)
             assert feed["pair_room_hours"][place] == (None if last is None else pytest.approx((ending - last) / HOUR))
             shown = [row for row in log.impressions if row["room_id"] == room_id]
@@ -186,7 +185,14 @@ def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
                 newest = max(row["shown_at"] for row in shown)
                 assert room["state.viewers"] in [row["state.viewers"] for row in shown if row["shown_at"] == newest]
     assert {"user_impressions", "preference.stay", "channels.stay_seconds", "goods.product_id"} <= compared
-    assert {"streamer_entries.1h", "room_impressions.life", "room.category", "streamer.fans"} <= compared
+    assert {
+        "streamer_entries.1h",
+        "room_impressions.life",
+        "room_orders.1h",
+        "user_orders",
+        "room.category",
+        "streamer.fans",
+    } <= compared
 
 
 # -- no leak ---------------------------------------------------------------------------------------------------
@@ -336,10 +342,10 @@ def test_finished_work_is_left_alone(tmp_path, capsys):
 def test_feeds_stand_beside_features(tmp_path):
     prepared = prepare(random_log(4).write(tmp_path / "logs"), SCHEMA, config(), tmp_path / "out")
     for split in SPLITS:
-        assert len(prepared.files(split)) == len(prepared.features(split)) == prepared.manifest["splits"][split]["files"] > 0
+        assert len(prepared.files(split)) == len(prepared.features(split)) == prepared.manifest.splits[split].files > 0
         ids = lambda files: [value for file in files for value in pq.read_table(file)["feed_id"].to_pylist()]
         assert ids(prepared.files(split)) == ids(prepared.features(split))
-        assert len(ids(prepared.files(split))) == prepared.manifest["splits"][split]["feeds"]
+        assert len(ids(prepared.files(split))) == prepared.manifest.splits[split].feeds
         assert pq.read_schema(prepared.files(split)[0]).remove_metadata() == feeds_schema(SCHEMA)
     rows = [row for row in rows_of(tmp_path / "out") if row["day"] < START // DAY + 2]
     engagements = delivered(random_log(4).engagements)

@@ -77,7 +77,7 @@ def test_single_strange_rows_go_to_quarantine_with_file_row_and_reason(tmp_path,
     ]
     log = replace(log, impressions=log.impressions + bad, engagements=log.engagements + wrong)
     logs = log.write(tmp_path / "logs", files=1)
-    counts = prepare(logs, SCHEMA, config(), output).manifest["counts"]["quarantined"]
+    counts = prepare(logs, SCHEMA, config(), output).manifest.counts.quarantined
     repeated = counts["impressions"].pop("delivered twice")
     assert repeated > 0 and counts["engagements"].pop("delivered twice") > 0
     assert counts["impressions"] == {
@@ -122,13 +122,13 @@ def test_an_impression_logged_in_two_files(tmp_path, output, capsys):
     log = random_log(1, feeds=60)
     asked = next(row for row in log.impressions if row["request_id"] is not None)
     others = {"delivered twice": asked, "impression logged twice": asked | {"shown_at": asked["shown_at"] + 1}}
-    once = prepare(log.write(tmp_path / "once", files=2), SCHEMA, config(), tmp_path / "once-out").manifest["counts"]
+    once = prepare(log.write(tmp_path / "once", files=2), SCHEMA, config(), tmp_path / "once-out").manifest.counts
     for reason, copy in others.items():  # the copy lies in another file
         logs = log.planted("impressions", copy).write(tmp_path / reason, files=2)
-        counts = prepare(logs, SCHEMA, config(), tmp_path / f"{reason}-out").manifest["counts"]
-        before, after = (each["quarantined"]["impressions"].get(reason, 0) for each in (once, counts))
+        counts = prepare(logs, SCHEMA, config(), tmp_path / f"{reason}-out").manifest.counts
+        before, after = (each.quarantined["impressions"].get(reason, 0) for each in (once, counts))
         assert f"{reason}: {after}" in capsys.readouterr().out
-        assert after == before + 1 and counts["candidates"] == once["candidates"]
+        assert after == before + 1 and counts.candidates == once.candidates
     # the same row once more is sound; another moment for one impression is not
     prepare(log.planted("impressions", asked).write(tmp_path / "copy"), SCHEMA, config(quarantine_limit=0.0), output)
     message = refused(log.planted("impressions", copy).write(tmp_path / "again"), tmp_path / "other", quarantine_limit=0.0)
@@ -138,11 +138,11 @@ def test_an_impression_logged_in_two_files(tmp_path, output, capsys):
 def test_engagements_without_impression_are_counted_and_kept_for_histories(tmp_path, output, capsys):
     log = random_log(1, feeds=60)
     user = log.impressions[-1]["user_id"]
-    before = prepare(log.write(tmp_path / "a"), SCHEMA, config(), output).manifest["counts"]["unattributed_engagements"]
+    before = prepare(log.write(tmp_path / "a"), SCHEMA, config(), output).manifest.counts.unattributed_engagements
     row = {"request_id": None, "user_id": user, "room_id": 424_242, "at": START - DAY, "action": "enter", "value": 77.0}
     planted = log.planted("engagements", row).write(tmp_path / "b")
     prepared = prepare(planted, SCHEMA, config(), tmp_path / "with")
-    assert prepared.manifest["counts"]["unattributed_engagements"] == before + 1
+    assert prepared.manifest.counts.unattributed_engagements == before + 1
     assert f"{before + 1} of {len(log.engagements) + 1} engagements follow no impression" in capsys.readouterr().out
     files = [file for split in ("train", "valid", "test") for file in prepared.features(split)]
     feeds = [feed for file in files for feed in pq.read_table(file).to_pylist()]
@@ -157,8 +157,8 @@ def test_an_empty_day_is_named_and_an_empty_split_is_refused(tmp_path, output, c
     manifest = prepare(logs, SCHEMA, config(), output).manifest
     empty = day_name(START // DAY + 1)
     assert f"warning: no feeds on {empty}" in capsys.readouterr().out
-    assert manifest["empty_days"] == [empty]
-    assert empty not in manifest["days"]["train"]
+    assert manifest.empty_days == (empty,)
+    assert empty not in manifest.splits["train"].days
 
     no_valid = replace(log, impressions=[row for row in log.impressions if (row["shown_at"] - START) // DAY != 3])
     message = refused(no_valid.write(tmp_path / "no_valid"), tmp_path / "x")
@@ -170,7 +170,7 @@ def test_an_empty_day_is_named_and_an_empty_split_is_refused(tmp_path, output, c
 
 def test_no_test_days_is_a_choice(logs, output):
     prepared = prepare(logs, SCHEMA, config(test_days=0), output)
-    assert prepared.manifest["splits"]["test"]["feeds"] == 0 and prepared.files("test") == []
+    assert prepared.manifest.splits["test"].feeds == 0 and prepared.files("test") == []
 
 
 def test_missing_columns_wrong_types_and_truncated_files(logs, output, tmp_path):
@@ -203,14 +203,14 @@ def test_other_logs_or_settings_do_not_mix(logs, output, tmp_path, capsys):
     refused(bad, output, quarantine_limit=0.0)  # leaves unfinished work
     prepare(logs, SCHEMA, config(feed_most=3), output)
     printed = capsys.readouterr().out
-    assert "is of something else (logs, prepare.feed_most (500 then, 3 now)); starting afresh" in printed
+    assert "is of something else (logs (" in printed and "prepare.feed_most (500 -> 3)); starting afresh" in printed
     message = refused(logs, output, feed_most=4)
-    assert "was prepared from something else; what changed: prepare.feed_most (3 then, 4 now)" in message
+    assert "holds a run with other settings: prepare.feed_most (3 -> 4)" in message
     message = refused(random_log(2).write(tmp_path / "others"), output, feed_most=3)
-    assert "what changed: logs" in message
+    assert "holds a run with other settings: logs (" in message
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
-    assert "holds something else than prepared logs" in refused(logs, tmp_path / "mine")
+    assert "mine holds files but no run.json" in refused(logs, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
@@ -244,22 +244,20 @@ def test_labels_their_order_windows_stages_and_encodings_do(logs, output, change
     spelling = SCHEMA.to_dict()
     change(spelling)
     message = refused(logs, output, Schema.from_dict(spelling), extra_columns=())
-    assert "was prepared from something else; what changed: schema." in message
+    assert "holds a run with other settings: schema." in message
 
 
 def test_a_folder_of_an_older_version_is_refused_and_its_unfinished_work_thrown_away(logs, output, capsys):
     prepare(logs, SCHEMA, config(), output)
-    manifest = json.loads((output / "manifest.json").read_text())
-    inputs = {**manifest["inputs"], "config": {**manifest["inputs"]["config"], "preference_days": 7.0}}
-    del manifest["tables"], inputs["tables"]
-    (output / "manifest.json").write_text(json.dumps({**manifest, "inputs": inputs}))
+    run = json.loads((output / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps({**run, "version of the tables": 1}))
     message = refused(logs, output)
-    assert "what changed: the version of the tables (1 then, 2 now). Prepare into another folder, or delete this one" in message
+    assert "with other settings: version of the tables (1 -> 3). Prepare into another folder, or delete this one" in message
     (output / "manifest.json").unlink()
-    (output / "work").mkdir()
-    (output / "work" / "inputs.json").write_text(json.dumps(inputs))
     prepare(logs, SCHEMA, config(), output)
-    assert "is of something else (the version of the tables (1 then, 2 now)); starting afresh" in capsys.readouterr().out
+    assert "is of something else (version of the tables (1 -> 3)); starting afresh" in capsys.readouterr().out
+    (output / "run.json").unlink()  # which once there was not
+    assert "holds files but no run.json: they are of something else, or of an earlier version" in refused(logs, output)
 
 
 def test_a_value_that_never_was_positive_is_told(output, tmp_path, capsys):
@@ -284,7 +282,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(logs, output, capsys):
         ({"valid_days": 0}, "valid_days > 0"),
         ({"quarantine_limit": 1.5}, "0 <= quarantine_limit <= 1"),
         ({"earliest": "2100-01-01"}, "earliest < latest"),
-        ({"day_starts_hour": 24}, "day_starts_hour < 24"),
+        ({"clock": {"day_starts_hour": 24}}, "a clock needs 0 <= day_starts_hour < 24, got 24"),
         ({"bucket_rows": 3}, "`prepare.bucket_rows` is not a known key. Known here: clock,"),
     ],
 )

@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from models.catalogue import ROOM, STREAMER, counters
+from models.hashing import splitmix64
 from pipelines.encode.clock import NEVER, hours_since
-from pipelines.encode.hashing import splitmix64
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.deliveries import again, engagements_again
 from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket
@@ -287,16 +288,19 @@ def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
         shown_at = rng.integers(0, 40, size) * (hour // 8) + 1000
         columns = {"row": pa.array(rng.permutation(size), pa.int32()), "room_id": rng.choice(ids, size), "shown_at": shown_at}
         batches.append(pa.record_batch(columns | {"feed_at": shown_at - rng.integers(0, 2, size)}))
-    entered = [pa.record_batch({"room_id": rng.choice(ids, 80), "at": rng.integers(0, 40, 80) * (hour // 8) + 1000})]
-    of_room = ["room_impressions.10m", "room_impressions.life", "room_entries.1h", "room_age_hours"]
-    of_streamer = ["streamer_impressions.1h", "streamer_entries.life", "streamer_age_hours"]
-    counting = Counting(Rooms.of(ids, rooms), [*of_room, *of_streamer])
+    events = {"room_id": rng.choice(ids, 160), "at": rng.integers(0, 40, 160) * (hour // 8) + 1000}
+    done = [pa.record_batch({**events, "action": pa.array([0, 2] * 80, pa.int8())})]  # every second one is an order
+    of_room = ["room_impressions.10m", "room_impressions.life", "room_entries.1h", "room_orders.life", "room_age_hours"]
+    of_streamer = ["streamer_impressions.1h", "streamer_entries.life", "streamer_orders.10m", "streamer_age_hours"]
+    columns = counters([*of_room, *of_streamer], ROOM, STREAMER)
+    assert [column.name for column in columns] == [*of_room, *of_streamer]
+    counting = Counting(Rooms.of(ids, rooms), columns, ["enter", "comment", "order"])
     ending = 10 * hour
-    final = count_bucket(batches, entered, counting, rows_per_slice=rows_per_slice, ending=ending, output=tmp_path / "out")
+    final = count_bucket(batches, done, counting, rows_per_slice=rows_per_slice, ending=ending, output=tmp_path / "out")
 
     pairs = lambda batch, time: zip(batch["room_id"].to_pylist(), batch[time].to_pylist(), strict=True)
     shown = [pair for batch in batches for pair in pairs(batch, "shown_at")]
-    done = list(pairs(entered[0], "at"))
+    entered, ordered = (list(pairs(done[0].slice(first), "at"))[::2] for first in (0, 1))
 
     def expected(room, now):
         same = [other for other in streamer_of if streamer_of[other] == streamer_of[room]]
@@ -306,9 +310,11 @@ def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
         age = lambda began: None if began is None or began >= now else pytest.approx((now - began) / hour, rel=1e-6)
         return {
             "room_impressions.10m": count(shown, [room], hour // 6),
-            "room_entries.1h": count(done, [room], hour),
+            "room_entries.1h": count(entered, [room], hour),
+            "room_orders.life": count(ordered, [room]),
             "streamer_impressions.1h": count(shown, same, hour) if known else None,
-            "streamer_entries.life": count(done, same) if known else None,
+            "streamer_entries.life": count(entered, same) if known else None,
+            "streamer_orders.10m": count(ordered, same, hour // 6) if known else None,
             "room_impressions.life": count(shown, [room]),
             "streamer_age_hours": age(first(same)) if known else None,
             "room_age_hours": age(5 if room == 101 else first([room])),
@@ -321,8 +327,8 @@ def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
             assert found[row] == {"row": row, **expected(room, now)}
     for place, room in enumerate(ids.tolist()):
         assert {name: values[place].as_py() for name, values in final.items()} == expected(room, ending)
-    assert counting.began("room").tolist()[1] == 5
-    assert counting.began("room").tolist()[0] == min(at for room, at in shown if room == 100)
+    assert counting.began(ROOM).tolist()[1] == 5
+    assert counting.began(ROOM).tolist()[0] == min(at for room, at in shown if room == 100)
 
 
 # -- slices ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.schema import Number
 from pipelines.logs import CanonicalLogs
 from pipelines.prepare import PrepareConfig, prepare
+from pipelines.prepared import UsedAgain
 from tests.pipelines.naive_prepare import DAY, EXTRA, START, SmallLog, random_log, wide_schema
 
 SCHEMA = wide_schema()
@@ -27,14 +28,15 @@ def features(output) -> list[dict]:
 
 
 def written(log: SmallLog, folder, **types: dict[str, pa.DataType]) -> CanonicalLogs:
-    """The log with columns of a table cast to other types."""
+    """The log with columns of a table cast to other types; integers to timestamps as milliseconds."""
     logs = log.write(folder)
     for table, casts in types.items():
         for file in logs.files(table):
-            old = pq.read_table(file)
-            pq.write_table(
-                old.cast(pa.schema([(name, casts.get(name, old.schema.field(name).type)) for name in old.column_names])), file
-            )
+            whole = pq.read_table(file)
+            for name, kind in casts.items():
+                column = whole[name].cast(pa.timestamp("ms", kind.tz)) if pa.types.is_timestamp(kind) else whole[name]
+                whole = whole.set_column(whole.schema.get_field_index(name), name, column.cast(kind))
+            pq.write_table(whole, file)
     return logs
 
 
@@ -50,10 +52,10 @@ def test_numbers_that_name_no_request_are_taken_for_missing(tmp_path, mark, caps
     marked = with_requests(log, lambda request: mark if request is None else request)
     prepare(log.write(tmp_path / "a"), SCHEMA, config(), tmp_path / "a-out")
     capsys.readouterr()
-    found = prepare(marked.write(tmp_path / "b"), SCHEMA, config(), tmp_path / "b-out").manifest["counts"]["found"]
+    found = prepare(marked.write(tmp_path / "b"), SCHEMA, config(), tmp_path / "b-out").manifest.counts.found
     assert features(tmp_path / "a-out") == features(tmp_path / "b-out")
     rows = sum(row["request_id"] is None for row in log.impressions)
-    assert found["placeholders"]["impressions"] == {"request_id": {str(mark): rows}}
+    assert found.placeholders["impressions"] == {"request_id": {str(mark): rows}}
     told = f"`request_id` of {rows:,} rows of `impressions` names nothing and is taken for missing: {mark} ({rows:,} rows)"
     assert told in capsys.readouterr().out
 
@@ -105,9 +107,9 @@ def test_a_day_of_a_request_that_is_used_again_stays_on_its_day(tmp_path, capsys
     ]
     done = {"request_id": 1, "user_id": 1, "room_id": 0, "at": START + 3 * DAY + 9000, "action": "enter", "value": 7.0}
     logs = SmallLog(impressions, [done], []).write(tmp_path / "logs")
-    counts = prepare(logs, SCHEMA, config(), tmp_path / "out").manifest["counts"]
-    assert counts["feeds"] == 4 * 3 * 2 and set(counts["feeds_by_day"].values()) == {6}
-    assert counts["found"]["requests_again"] == {"requests": 6, "feeds": 24, "most": {"1": 12, "2": 12}}
+    counts = prepare(logs, SCHEMA, config(), tmp_path / "out").manifest.counts
+    assert counts.feeds == 4 * 3 * 2 and set(counts.feeds_by_day.values()) == {6}
+    assert counts.found.requests_again == UsedAgain(requests=6, feeds=24, most={"1": 12, "2": 12})
     said = capsys.readouterr().out
     assert "request ids are used again: 6 requests of one user and id" in said and "became 24 feeds" in said
     stays = {(row["user_id"], row["at"]): row["label.stay"] for row in features(tmp_path / "out")}
@@ -173,7 +175,7 @@ def test_wild_values_become_missing_and_are_counted_by_column(tmp_path, capsys):
             }
         )
         pq.write_table(users, logs.files("users")[0])
-        found[name] = prepare(logs, schema, config(), tmp_path / f"{name}-out").manifest["counts"]["found"]["missing"]
+        found[name] = prepare(logs, schema, config(), tmp_path / f"{name}-out").manifest.counts.found.missing
     assert features(tmp_path / "wild-out") == features(tmp_path / "known-out")
     assert found["wild"] == {
         "users": {"age": {"infinite or beyond float32": len(log.users)}},
@@ -216,11 +218,11 @@ def test_every_row_is_kept_in_quarantine_or_left_out_by_rule(tmp_path_factory, d
     changes = {"rows_per_chunk": data.draw(st.integers(3, 50)), "rows_per_bucket": data.draw(st.integers(20, 300))}
     logs = log.write(folder / "logs", files=data.draw(st.integers(1, 3)))
     prepared = prepare(logs, SCHEMA, config(**changes), folder / "out")
-    counts = prepared.manifest["counts"]
-    bad = {table: sum(reasons.values()) for table, reasons in counts["quarantined"].items()}
+    counts = prepared.manifest.counts
+    bad = {table: sum(reasons.values()) for table, reasons in counts.quarantined.items()}
     rows = [row for file in (folder / "out" / "quarantine").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     assert bad == {table: sum(row["table"] == table for row in rows) for table in bad}
-    assert counts["rows"]["impressions"] == counts["candidates"] + bad["impressions"] == len(log.impressions)
-    kept = counts["kept"]
-    assert counts["rows"]["engagements"] == kept["engagements"] + counts["unused_engagements"] + bad["engagements"]
-    assert counts["rows"]["product_clicks"] == kept["product_clicks"] + bad["product_clicks"]
+    assert counts.rows["impressions"] == counts.candidates + bad["impressions"] == len(log.impressions)
+    kept = counts.kept
+    assert counts.rows["engagements"] == kept["engagements"] + counts.unused_engagements + bad["engagements"]
+    assert counts.rows["product_clicks"] == kept["product_clicks"] + bad["product_clicks"]

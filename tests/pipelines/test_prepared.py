@@ -9,9 +9,9 @@ from models.config import ConfigError
 from models.schema import Schema
 from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
-from pipelines.encode.feeds import TABLES
 from pipelines.encode.fit import finish, fit_partial
 from pipelines.prepared import SPLITS, Prepared
+from tests.pipelines.fabricate import write_manifest
 from tests.pipelines.test_encode import random_feeds
 
 
@@ -28,15 +28,13 @@ def folder(tiny_schema, tmp_path):
     state.save(tmp_path / "encoder")
     (tmp_path / "schema.json").write_text(json.dumps(tiny_schema.to_dict()))
     splits = {split: {"files": 2, "feeds": 6} for split in SPLITS}
-    (tmp_path / "manifest.json").write_text(json.dumps({"tables": TABLES, "fingerprint": "abc", "splits": splits}))
+    write_manifest(tmp_path, "abc", splits)
     return tmp_path
 
 
 def test_a_finished_folder_opens_with_all_its_parts(folder, tiny_schema):
     prepared = Prepared.open(str(folder), schema=tiny_schema)
-    assert (
-        prepared.schema == tiny_schema and prepared.fingerprint == "abc" and prepared.manifest["splits"]["test"]["feeds"] == 6
-    )
+    assert prepared.schema == tiny_schema and prepared.fingerprint == "abc" and prepared.manifest.splits["test"].feeds == 6
     assert [file.name for file in prepared.files("valid")] == ["bucket-00000.parquet", "bucket-00001.parquet"]
     assert [file.parent.parent.name for file in prepared.features("valid")] == ["features", "features"]
     assert prepared.encoder.table_sizes["user"] == 50
@@ -90,10 +88,13 @@ def test_what_is_no_part_of_the_tables_is_that_of_the_schema_it_is_used_with(fol
     assert Prepared.open(folder, schema=fewer).schema == fewer
 
 
-def test_tables_of_another_version_are_refused(folder):
+def test_tables_and_manifests_of_another_version_are_refused(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "inputs": {}}))  # as they once were
+    with pytest.raises(ConfigError, match=r"by another version of this program \(`manifest.json.inputs` is not a known key"):
+        Prepared.open(folder)
     (folder / "manifest.json").write_text(json.dumps({**manifest, "tables": 1}))
-    with pytest.raises(ConfigError, match=r"holds tables of version 1, this program reads 2. Delete the folder and prepare"):
+    with pytest.raises(ConfigError, match=r"holds tables of version 1, this program reads 3. Delete the folder and prepare"):
         Prepared.open(folder)
     del manifest["tables"]  # as the first version left it
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -9,14 +9,18 @@ import pytest
 from models.config import ConfigError
 from models.schema import Bins, Field, Levels, Number, Schema, Stages, Target
 from pipelines.encode.clock import Clock
-from pipelines.encode.derive import base_columns
+from pipelines.encode.columns import base_columns
 from pipelines.encode.encode import encode
 from pipelines.encode.fit import finish, fit_partial
 from pipelines.logs.ids import as_ids
+from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepared import Prepared
-from pipelines.serve.assemble import Wanted, assemble
+from pipelines.serve.assemble import assemble
+from pipelines.serve.parity import request_of
 from pipelines.serve.request import RankRequest, RequestError
 from pipelines.serve.store import Store, build_store
+from pipelines.serve.wanted import Wanted
+from tests.pipelines.naive_prepare import random_log, wide_schema
 from tests.pipelines.serve_samples import HOUR, NOW, write_prepared
 from tests.pipelines.test_encode import random_feeds
 
@@ -53,9 +57,9 @@ def store(tiny_schema, tmp_path_factory):
     opened.close()
 
 
-def row_of(schema: Schema, store: Store | None, **body) -> dict:
+def row_of(schema: Schema, store: Store | None, *, clock: Clock = Clock(), **body) -> dict:  # noqa: B008
     request = RankRequest.model_validate({"at": NOW, **body})
-    assembled = assemble(request, Wanted.by(schema), store)
+    assembled = assemble(request, Wanted.by(schema), store, clock)
     (row,) = assembled.features.to_pylist()
     return {
         **row,
@@ -121,6 +125,48 @@ def test_a_new_room_of_a_known_streamer_has_what_is_known_of_the_streamer(schema
     assert row["pair_streamer_entries"] == [2, 2, 0] and row["pair_streamer_hours"] == [4.0, 4.0, None]
     assert row["product.price"] == [None, 1.5, None]  # of the product said to be on screen, not the one seen last
     assert row["room_entries.life"] == [0, 5, 4] and row["room_known"] == [True, True, True]
+
+
+def test_a_product_and_a_streamer_may_be_named_of_whom_the_store_keeps_nothing(tiny_schema, tmp_path):
+    """The schema reads their ids and nothing else of them, so there is nothing to look up."""
+    prepared = Prepared.open(write_prepared(tmp_path / "prepared", tiny_schema))
+    file = prepared.snapshot("rooms")[0]
+    pq.write_table(pq.read_table(file).drop_columns(["product.price", "streamer.fans", "streamer_impressions.life"]), file)
+    bare = Store(build_store(prepared, tmp_path / "store"))
+    row = row_of(tiny_schema, bare, candidates=[{"room_id": 11, "state": {"product_id": 8}, "features": {"streamer_id": 5}}])
+    assert row["state.product_id"] == [8] and row["streamer_id"] == [5] and row["room_entries.life"] == [4]
+    bare.close()
+
+
+def test_days_begin_at_the_hour_of_the_clock(schema, store):
+    """15 Nov 2023 in UTC from 00:00 on; at an offset of 9 hours and days from 7 on, from the 14th's 22:00 on."""
+    day, ten_in_the_evening = 19_676, 19_676 * 24 * HOUR - 2 * HOUR
+    clock = Clock(utc_offset_hours=9.0, day_starts_hour=7.0)
+    at = lambda moment, clock: row_of(schema, store, clock=clock, at=moment, candidates=[{"room_id": 11}])["day"]
+    assert [at(ten_in_the_evening + ms, clock) for ms in (-1, 0)] == [day - 1, day]
+    assert [at(ten_in_the_evening + ms, Clock()) for ms in (0, 2 * HOUR)] == [day - 1, day]
+
+
+def test_a_logged_feed_is_assembled_as_it_was_prepared(tmp_path):
+    """Its day, too, where days begin at 07:00 of a clock that is ten hours behind: at 17:00 UTC."""
+    config = PrepareConfig(
+        clock=Clock(utc_offset_hours=-10.0, day_starts_hour=7.0), parallel="none", quarantine_limit=0.5, extra_columns=()
+    )
+    prepared = prepare(random_log(3).write(tmp_path / "logs"), wide_schema(), config, tmp_path / "prepared")
+    wanted, days = Wanted.by(prepared.schema), set()
+    numbers = {name for name, kind in wanted.kinds.items() if kind == "number"}
+    for file in [*prepared.features("train"), *prepared.features("test")]:
+        features = pq.read_table(file)
+        for row in range(len(features)):
+            logged = features.slice(row, 1)
+            if len(set(logged["room_id"][0].as_py())) < len(logged["room_id"][0]):
+                continue  # shows a room twice
+            request = RankRequest.model_validate(request_of(logged, prepared.schema))
+            assembled = assemble(request, wanted, None, prepared.encoder.clock).features
+            for name in {"day", "at", "user_id", "room_id", *numbers}:
+                assert assembled[name].to_pylist() == logged[name].to_pylist(), name
+            days.add(assembled["day"][0].as_py() - logged["at"][0].as_py() // (24 * HOUR))
+    assert days == {-1, 0}  # of moments before and after that hour
 
 
 def test_inline_histories_keep_their_order_and_their_last_entries(schema, store):
@@ -203,7 +249,7 @@ def test_the_stage_of_a_user_comes_from_the_store_or_inline_and_unknown_ones_are
 
     def stage(**body) -> int:
         request = RankRequest.model_validate({"at": NOW, "candidates": [{"room_id": 11}], **body})
-        (found,) = encode(assemble(request, wanted, store).features, staged, state)["stage"].to_pylist()
+        (found,) = encode(assemble(request, wanted, store, Clock()).features, staged, state)["stage"].to_pylist()
         return found
 
     # stored: 0.7 clicks an impression, 63.3 / 0.7 = 90.4 seconds and 1 / 7 orders a click

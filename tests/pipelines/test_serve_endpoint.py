@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError
-from models.ranker import RankerConfig
 from models.schema import Schema, Stages
+from models.system import SystemConfig
 from pipelines.encode.clock import Clock
 from pipelines.encode.fit import finish, fit_encoder, fit_partial
 from pipelines.prepared import Prepared
@@ -201,7 +201,7 @@ def test_a_model_that_reads_stages_predicts_online_what_it_does_offline(tiny_sch
     prepared = Prepared.open(write_prepared(tmp_path / "prepared", schema, feeds=40, seed=4))
     stages = {stage for file in prepared.files("test") for stage in pq.read_table(file)["stage"].to_pylist()}
     assert stages == {0, 1, 2, 3}
-    bundle = write_bundle(tmp_path / "bundle", schema, prepared.encoder, model=RankerConfig(stage=True))
+    bundle = write_bundle(tmp_path / "bundle", schema, prepared.encoder, model=SystemConfig(stage=True))
     endpoint = Endpoint.open(bundle, None, ServeConfig())
     client = TestClient(http_app(lambda: endpoint))
     found = check_parity(prepared, endpoint.bundle, lambda body: client.post("/rank", json=body).json(), feeds=40)

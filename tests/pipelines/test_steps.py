@@ -1,5 +1,6 @@
 """What stages decide between a search and a training, and between prepared tables and a changed experiment."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,13 +9,13 @@ import pytest
 
 from models.config import ConfigError, from_dict, overlaid, to_dict
 from models.schema import Schema
-from pipelines.encode.contract import differences, unreadable
+from pipelines.encode.contract import differences, obstacles
 from pipelines.experiment import Experiment, load_experiment
 from pipelines.prepared import Prepared
 from pipelines.steps import search_plan, searched_of, with_best
 from pipelines.tune import SearchResult, StructureResult, Trial
-from pipelines.tune.folder import claim
-from pipelines.tune.search import _identity as settings_identity
+from pipelines.tune.search import identity_of as settings_identity
+from pipelines.tune.search import run_of
 from pipelines.tune.structure.graphs import EMPTY, Tried
 from pipelines.tune.structure.problem import identity as structure_identity
 from pipelines.tune.structure.problem import posed_of, with_parents
@@ -31,7 +32,7 @@ def test_the_best_settings_replace_a_section_of_another_kind_whole():
     found = SearchResult(trials=[trial], best=trial, bundle_path=Path(), metric="click.auc", folder=Path(), fresh=True)
     best = with_best(experiment, found)
     assert best.train.optimiser.dense.kind == "adagrad" and best.train.optimiser.dense.rate == 0.02
-    assert best.ranker.fusion.kind == "ple"
+    assert best.system.fusion.kind == "ple"
     assert best.schema == experiment.schema and best.train.batch_feeds == experiment.train.batch_feeds
 
 
@@ -93,16 +94,16 @@ def test_going_on_and_starting_anew_are_said_and_insisted_upon(tmp_path, tune, r
     assert "2 targets" in fresh[0] if tune == STRUCTURE else "8 trials" in fresh[0]
     with pytest.raises(ConfigError, match=r"there is no search at .* to go on with. Start one without --resume"):
         search_plan(experiment, resume=True)
-    claim(tmp_path / "x" / "search", identity_of(experiment))
+    run_of(tmp_path / "x" / "search").begin(identity_of(experiment), way_out="")
     assert search_plan(experiment)[:-1] == search_plan(experiment, resume=True)[:-1] == fresh
     told = search_plan(experiment)[-1]
     assert "a search that was stopped: 0 trainings" in told and told.endswith("Going on with it; for a new one say --restart.")
     assert search_plan(experiment, restart=True)[-1].endswith("It is thrown away.")
     (tmp_path / "x" / "search" / result).touch()
     assert "holds a finished search. Going on" in search_plan(experiment)[-1]
-    (tmp_path / "x" / "search" / "identity.json").write_text('{"data": "a"}')
+    (tmp_path / "x" / "search" / "run.json").write_text(json.dumps({**identity_of(experiment), "data": "a"}))
     assert search_plan(experiment, restart=True)
-    with pytest.raises(ConfigError, match=r"holds another search \(data, schema"):
+    with pytest.raises(ConfigError, match=r"run with other settings: data \(.a. -> .fabricated-.*another `name`.*--restart"):
         search_plan(experiment)
     with pytest.raises(ConfigError, match=r"--resume goes on .* --restart throws it away; give one of them"):
         search_plan(experiment, resume=True, restart=True)
@@ -132,7 +133,7 @@ def test_all_that_decides_tables_is_named(tiny_schema):
     other = Schema.from_dict(spelling)
     assert differences(tiny_schema, other) == ["field `hour`", "history `products`", "preference_days", "stages"]
     turned = Schema.from_dict({**tiny_schema.to_dict(), "fields": tiny_schema.to_dict()["fields"][::-1]})
-    assert differences(tiny_schema, turned) == unreadable(tiny_schema, turned) == ["the order of fields"]
+    assert differences(tiny_schema, turned) == obstacles(tiny_schema, turned) == ["the order of fields"]
 
 
 def test_fewer_targets_and_no_stages_can_still_be_read():
@@ -140,6 +141,6 @@ def test_fewer_targets_and_no_stages_can_still_be_read():
     here["targets"], here["stages"] = here["targets"][1::-1], None
     here["targets"][0]["parents"] = []
     fewer = Schema.from_dict(here)
-    assert unreadable(there, fewer) == []
+    assert obstacles(there, fewer) == []
     assert differences(there, fewer) == ["target `order`", "target `stay`", "target `follow`", "target `visit`", "stages"]
-    assert unreadable(fewer, there) == ["target `order`", "target `stay`", "target `follow`", "target `visit`", "stages"]
+    assert obstacles(fewer, there) == ["target `order`", "target `stay`", "target `follow`", "target `visit`", "stages"]

@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from pipelines.tune.structure.graphs import EMPTY, Noise, StructureConfig, Struc
 from pipelines.tune.structure.problem import order_of, shares_of, with_parents
 from pipelines.tune.structure.result import targets_yaml
 from pipelines.tune.structure.search import plan_of, search_structure
-from tests.pipelines.fabricate import fabricate
+from tests.pipelines.fabricate import epoch_record, fabricate
 
 ABC, ABCD = ("a", "b", "c"), ("a", "b", "c", "d")
 EXACT = {"seeds": (0,), "min_gain": 0.0, "budget": 1000}
@@ -370,7 +370,9 @@ class Trained:
             bundle.mkdir(parents=True)
             (bundle / "metrics.json").write_text(json.dumps({"targets": targets, "mean": {"auc": auc}}))
             (bundle / "provenance.json").write_text(json.dumps({"seed": seed}))
-            (bundle.parent / "history.json").write_text(json.dumps([{"seconds": 2.0}, {"seconds": 3.0}]))
+            (bundle.parent / "history.json").write_text(
+                json.dumps([asdict(epoch_record(epoch, seconds=2.0 + epoch)) for epoch in (0, 1)])
+            )
             self.done.append((graph, seed))
             over((graph, seed), None)
 
@@ -456,7 +458,7 @@ def test_another_budget_goes_on_with_the_same_trainings(trained, data, tmp_path)
     large = search_structure({"model": DBMTL}, data.path, tune(**THREE), tmp_path, say=lambda line: None)
     assert large.found.graph == CHAIN and len(set(trainings.done)) == len(trainings.done)
     other = {"model": {**DBMTL, "embedding_width": 8}}
-    with pytest.raises(ConfigError, match=r"holds another search \(model differ\)"):
+    with pytest.raises(ConfigError, match=r"with other settings: model.embedding_width \(4 -> 8\)\. Search into another"):
         search_structure(other, data.path, tune(**THREE), tmp_path)
     assert search_structure(other, data.path, tune(**THREE), tmp_path, resume=False, say=lambda line: None).fresh
 

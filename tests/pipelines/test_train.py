@@ -1,29 +1,34 @@
 """Training in this process: early stopping, going on, bundles, refusals."""
 
-import json
+import errno
+import os
 import re
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.config import ConfigError, from_dict
 from models.learners.adaptive import Adaptive, AdaptiveConfig
-from models.learners.world import Solo
-from models.metrics import Evaluation
+from models.learners.workers import SingleWorker
+from models.metrics.evaluation import Evaluation
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
-from pipelines.train import TrainConfig, train
-from pipelines.train.checkpoint import Checkpoints, Progress, read_progress
+from pipelines.runs.files import draft_of
+from pipelines.train import TrainConfig, checkpoint, train
+from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.loop import fit
 from pipelines.train.monitor import Monitor
+from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.progress import Progress, read_history, read_progress
 from pipelines.train.report import Silent
-from pipelines.train.stream import InOrder, Plan, Stream, row_groups
+from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.worker import train_in_bf16
 from tests.pipelines.fabricate import fabricate
 
@@ -57,14 +62,14 @@ def same(first, second):
 
 def test_a_run_leaves_history_bundle_and_curves(undisturbed, prepared):
     result, said = undisturbed
-    assert [record["epoch"] for record in result.history] == [0, 1, 2]
-    assert [record["total_steps"] for record in result.history] == [8, 16, 24]
-    assert result.history[0]["losses"].keys() == set(prepared.schema.target_names)
+    assert [record.epoch for record in result.history] == [0, 1, 2]
+    assert [record.total_steps for record in result.history] == [8, 16, 24]
+    assert result.history[0].losses.keys() == set(prepared.schema.target_names)
     candidates = sum(batch.candidates for batch in in_order(prepared, "train").batches())
-    assert [record["candidates"] for record in result.history] == [candidates] * 3
-    assert result.best_metrics["monitor"] == max(record["monitor"] for record in result.history)
+    assert [record.candidates for record in result.history] == [candidates] * 3
+    assert result.best.monitor == max(record.monitor for record in result.history)
     output = result.bundle_path.parent
-    assert json.loads((output / "history.json").read_text()) == result.history
+    assert read_history(output) == result.history
     assert list((output / "tensorboard").glob("events*"))
     assert said[0] == "Training on 120 feeds, 8 steps an epoch, in this process."
     assert said[-1].startswith("epoch 3/3 done") and said[-1].endswith("all epochs done")
@@ -84,7 +89,7 @@ def test_curves_have_one_point_a_step_also_after_a_break(undisturbed, prepared, 
     points = curves.Scalars("valid/click.auc")
     assert [point.step for point in points] == [8, 16, 24]
     assert [point.value for point in points] == pytest.approx(
-        [record["metrics"]["targets"]["click"]["auc"] for record in result.history]
+        [record.metrics["targets"]["click"]["auc"] for record in result.history]
     )
     assert [point.step for point in curves.Scalars("loss_of_epoch/order")] == [8, 16, 24]
 
@@ -98,12 +103,12 @@ def test_lines_between_tell_how_far_it_is(prepared, tmp_path, monkeypatch):
 
 
 def test_training_lowers_the_loss(undisturbed):
-    first, *_, last = (sum(record["losses"].values()) for record in undisturbed[0].history)
+    first, *_, last = (sum(record.losses.values()) for record in undisturbed[0].history)
     assert last < first
 
 
 def in_order(prepared, split):
-    return InOrder(groups=row_groups(prepared.files(split)), schema=prepared.schema, batch_feeds=7)
+    return StoredFeeds(groups=row_groups(prepared.files(split)), schema=prepared.schema, batch_feeds=7)
 
 
 def test_the_bundle_predicts_what_validation_measured(undisturbed, prepared):
@@ -126,7 +131,7 @@ def test_two_steps_counted_by_hand(prepared, tmp_path):
     """`max_steps` ends in the middle of an epoch, after as many steps as it says."""
     result = train(prepared, MODEL, replace(CONFIG, max_steps=2), output=tmp_path / "run", say=lambda line: None)
     (record,) = result.history
-    assert record["total_steps"] == 2
+    assert record.total_steps == 2
     assert read_progress(result.checkpoint).stopped == "stopped after train.max_steps=2"
 
 
@@ -146,10 +151,10 @@ def test_finished_work_says_so_and_does_nothing(undisturbed, prepared):
 def test_another_configuration_in_the_same_folder_is_refused(undisturbed, prepared):
     output = undisturbed[0].bundle_path.parent
     with pytest.raises(
-        ConfigError, match=r"differs in train.batch_feeds \(16 -> 8\).*another folder, or throw the old run away"
+        ConfigError, match=r"other settings: train.batch_feeds \(16 -> 8\).*another folder, or throw the old run away"
     ):
         train(prepared, MODEL, replace(CONFIG, batch_feeds=8), output=output)
-    with pytest.raises(ConfigError, match=r"differs in model.embedding_width \(4 -> 5\)"):
+    with pytest.raises(ConfigError, match=r"other settings: model.embedding_width \(4 -> 5\)"):
         train(prepared, replace(MODEL, embedding_width=5), CONFIG, output=output)
 
 
@@ -182,10 +187,8 @@ def test_a_run_that_breaks_goes_on_to_the_same_weights(steps, undisturbed, prepa
     line = None if went_on is None else f"Going on at epoch {went_on[0]}, step {went_on[1]} of 8."
     assert (line in said) if line else not any("Going on" in said_line for said_line in said)
     assert same(weights(result), weights(undisturbed[0]))
-    without_time = [{name: value for name, value in record.items() if "second" not in name} for record in (*result.history,)]
-    assert without_time == [
-        {name: value for name, value in record.items() if "second" not in name} for record in undisturbed[0].history
-    ]
+    without_time = lambda history: [replace(record, seconds=0, candidates_per_second=0) for record in history]
+    assert without_time(result.history) == without_time(undisturbed[0].history)
 
 
 def test_a_bundle_lost_between_checkpoint_and_its_writing_is_made_again(undisturbed, prepared, tmp_path):
@@ -208,7 +211,7 @@ def test_what_on_epoch_raises_ends_the_run_and_it_can_go_on(undisturbed, prepare
     told = []
 
     def enough(record):
-        told.append(record["epoch"])
+        told.append(record.epoch)
         if len(told) == 2:
             raise RuntimeError("enough")
 
@@ -228,7 +231,7 @@ TELLING = replace(CONFIG, epochs=2, batch_feeds=5, checkpoint_every_steps=4)  # 
 
 
 def test_a_learner_that_tells_nothing_leaves_nothing(undisturbed):
-    assert [record["told"] for record in undisturbed[0].history] == [[], [], []]
+    assert [record.diagnostics for record in undisturbed[0].history] == [[], [], []]
 
 
 def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, monkeypatch):
@@ -236,13 +239,13 @@ def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     steps = []
-    told = Adaptive.told
-    monkeypatch.setattr(Adaptive, "told", lambda self: steps.append(told(self)) or steps[-1])
+    diagnostics = Adaptive.diagnostics
+    monkeypatch.setattr(Adaptive, "diagnostics", lambda self: steps.append(diagnostics(self)) or steps[-1])
     result = train(prepared, ADAPTIVE, replace(TELLING, max_steps=34), output=tmp_path / "run", say=lambda line: None)
     ends = [3, 5, 8, 10, 12, 15, 17, 20, 22, 24]
     ends += [27, 29, 32, 34]  # stopped by max_steps in the middle of an epoch
-    points = [point for record in result.history for point in record["told"]]
-    assert [len(record["told"]) for record in result.history] == [10, 4]
+    points = [point for record in result.history for point in record.diagnostics]
+    assert [len(record.diagnostics) for record in result.history] == [10, 4]
     assert [point["progress"] for point in points] == pytest.approx([end / 24 for end in ends])
     names = [f"{what}.{target}" for what in ("weight", "cosine") for target in ("goods_bag", "order", "stay")]
     for first, last, point in zip([0, *ends], ends, points, strict=False):
@@ -252,7 +255,7 @@ def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, 
     assert points[0]["weight.order"] != points[-1]["weight.order"]
     curves = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     curves.Reload()
-    drawn = curves.Scalars("told/cosine.order")
+    drawn = curves.Scalars("diagnostics/cosine.order")
     assert [point.step for point in drawn] == ends
     assert [point.value for point in drawn] == pytest.approx([point["cosine.order"] for point in points])
 
@@ -275,7 +278,7 @@ def test_what_was_told_survives_a_break_bit_for_bit(steps, prepared, tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             train(prepared, ADAPTIVE, TELLING, output=tmp_path / "run", say=lambda line: None)
     result = train(prepared, ADAPTIVE, TELLING, output=tmp_path / "run", say=lambda line: None)
-    assert [record["told"] for record in result.history] == [record["told"] for record in whole.history]
+    assert [record.diagnostics for record in result.history] == [record.diagnostics for record in whole.history]
     assert same(weights(result), weights(whole))
 
 
@@ -287,32 +290,93 @@ def test_the_last_two_checkpoints_are_kept(undisturbed):
     assert kept == ["000000022-0002", "000000024-0003"]
 
 
-def test_a_checkpoint_that_was_not_finished_is_ignored_and_swept_away(tmp_path):
-    class Nothing(nn.Module):
-        state_dict = load_state_dict = lambda self, *_: {}
+class Parameter(nn.Module):
+    """Stands in for a ranker: one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = nn.Parameter(torch.zeros(1))
+
+
+class Stateless:
+    """Stands in for a learner."""
+
+    state_dict = load_state_dict = lambda self, *_: {}
+
+
+def test_a_checkpoint_that_was_not_finished_is_ignored(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), SingleWorker(), best=True)
+        checkpoints.wait(SingleWorker())
+        draft = draft_of(tmp_path / "000000007-0002")
+        draft.mkdir()
+        (draft / "weights.safetensors").write_bytes(b"half")
+        assert checkpoints.restore(Parameter(), Stateless(), SingleWorker()).total_steps == 5
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), SingleWorker())
+    # a draft is removed by whoever claims the folder next
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [draft.name, "000000005-0001", "000000009-0002"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_it(tmp_path, monkeypatch):
+    may_write = threading.Event()
+    monkeypatch.setattr(checkpoint, "save_file", lambda *what: may_write.wait(10) and save_file(*what))
+    ranker, progress = Parameter(), Progress(total_steps=1)
+    momentum = torch.ones(1)
+    learner = Stateless()
+    learner.state_dict = lambda: {"momentum": momentum}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(ranker, learner, progress, SingleWorker())
+    ranker.number.data += 7
+    momentum += 7
+    progress.total_steps += 7
+    assert checkpoints.latest() is None
+    may_write.set()
+    checkpoints.wait(SingleWorker())
+    written = checkpoints.latest()
+    assert written.name == "000000001-0000" and read_progress(written).total_steps == 1
+    assert load_file(written / "weights.safetensors")["number"].item() == 0
+    assert torch.load(written / "state.pt")["learner"]["momentum"].item() == 1
+
+
+@pytest.mark.parametrize("moment", ["the next", "the end", "an error"])
+def test_a_checkpoint_that_cannot_be_written_is_told_in_one_line_and_the_one_before_stays(moment, tmp_path, monkeypatch):
+    def full(*what):
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")  # as PyTorch says it
 
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(Nothing(), Nothing(), Progress(epoch=1, total_steps=5), Solo(), best=True)
-    (tmp_path / ".writing-17").mkdir()
-    (tmp_path / ".writing-17" / "weights.safetensors").write_bytes(b"half")
-    assert checkpoints.restore(Nothing(), Nothing(), Solo()).total_steps == 5
-    checkpoints.save(Nothing(), Nothing(), Progress(epoch=2, total_steps=9), Solo())
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["000000005-0001", "000000009-0002"]
+    checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), SingleWorker())
+    checkpoints.wait(SingleWorker())
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    line = (
+        rf"^the checkpoint after step 9 could not be written to {tmp_path}: No space left on device. "
+        r"It takes 0\.0 MB; make room, and start again to go on from the one before.$"
+    )
+    raised = {"the next": ConfigError, "the end": ConfigError, "an error": LookupError}[moment]
+    with pytest.raises(raised) as caught, checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), SingleWorker())
+        if moment == "the next":
+            checkpoints.save(Parameter(), Stateless(), Progress(epoch=3, total_steps=11), SingleWorker())
+        if moment == "an error":
+            raise LookupError("enough")
+    (told,) = caught.value.__notes__ if moment == "an error" else [str(caught.value)]
+    assert re.fullmatch(line, told)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000005-0001"]
 
 
 def test_random_states_come_back(tmp_path):
     import random
 
-    class Nothing(nn.Module):
-        state_dict = load_state_dict = lambda self, *_: {}
-
     draw = lambda: (random.random(), np.random.rand(), torch.rand(()).item(), np.random.normal())
     draw()
     np.random.normal()  # leaves a second normal number in waiting
-    Checkpoints(tmp_path).save(Nothing(), Nothing(), Progress(), Solo())
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(), SingleWorker())
     expected = draw()
     assert draw() != expected
-    Checkpoints(tmp_path).restore(Nothing(), Nothing(), Solo())
+    Checkpoints(tmp_path).restore(Parameter(), Stateless(), SingleWorker())
     assert draw() == expected
 
 
@@ -341,19 +405,19 @@ class Scripted(nn.Module):
     def learner(self):
         class Learner:
             step = staticmethod(self.step)
-            told = state_dict = staticmethod(dict)
-            at_rest = is_itself = True
+            diagnostics = state_dict = staticmethod(dict)
+            at_rest = is_selectable = True
             scheduled = False
 
         return Learner()
 
 
 def scripted_run(prepared, folder, qualities, config, *, valid="valid"):
-    plan = Plan(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=40, window_groups=4)
-    ranker = Scripted(qualities, plan.steps)
+    order = FeedOrder(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=40, window_groups=4)
+    ranker = Scripted(qualities, order.steps)
     checkpoints = Checkpoints(folder)
-    stream, held_out = Stream(plan, prepared.schema), in_order(prepared, valid)
-    progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, Solo())
+    stream, held_out = Stream(order, prepared.schema), in_order(prepared, valid)
+    progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, SingleWorker())
     return progress, load_file(checkpoints.latest() / "best.safetensors")["quality"].item()
 
 
@@ -364,13 +428,13 @@ def test_early_stopping_keeps_the_best_epoch(prepared, tmp_path):
     assert progress.best_epoch == 2
     assert best == pytest.approx(0.45)
     assert progress.stopped == "stopped early: no better auc for 2 epochs"
-    assert progress.history[0]["losses"] == {"click": 0.5}
+    assert progress.history[0].losses == {"click": 0.5}
 
 
 def test_a_monitor_can_be_better_when_smaller(prepared, tmp_path):
     qualities = [0.1, 0.45, 0.2, 0.1]
     progress, best = scripted_run(prepared, tmp_path, qualities, TrainConfig(epochs=4, monitor="click.log_loss", patience=1))
-    values = [record["monitor"] for record in progress.history]
+    values = [record.monitor for record in progress.history]
     assert len(values) == 3 and best == pytest.approx(0.45)
     assert values[1] == min(values)
 
@@ -378,7 +442,7 @@ def test_a_monitor_can_be_better_when_smaller(prepared, tmp_path):
 def test_without_validation_feeds_the_last_epoch_is_kept(prepared, tmp_path):
     progress, best = scripted_run(prepared, tmp_path, [0.4, 0.3, 0.2], TrainConfig(epochs=3, patience=1), valid="test")
     assert (progress.best_epoch, best) == (2, pytest.approx(0.2))
-    assert [record["monitor"] for record in progress.history] == [None] * 3
+    assert [record.monitor for record in progress.history] == [None] * 3
 
 
 def test_the_default_monitor_is_the_mean_auc_of_trained_binary_targets(tiny_schema):

@@ -1,16 +1,19 @@
 """What the driver of Ray's workers sees of them: lines, epochs, and why they ended. Needs no Ray."""
 
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
 from models.config import ConfigError
-from pipelines.train.ray_train import _Fitting, _Lines, _Records
+from pipelines.train.follow import Fitting, Lines, Records
+from pipelines.train.progress import HISTORY
+from tests.pipelines.fabricate import epoch_record
 
 
 def fitting(fit):
-    made = _Fitting(SimpleNamespace(fit=fit))
+    made = Fitting(SimpleNamespace(fit=fit))
     assert made.wait(10)
     return made
 
@@ -25,7 +28,7 @@ def raises(error):
 def test_whole_lines_are_said_once_and_old_ones_not_at_all(tmp_path):
     path, said = tmp_path / "progress.log", []
     path.write_text("of an earlier attempt\n")
-    lines = _Lines(path, said.append)
+    lines = Lines(path, said.append)
     lines.follow()
     with path.open("a") as file:
         file.write("first · ä\nsecond, half")
@@ -40,7 +43,7 @@ def test_whole_lines_are_said_once_and_old_ones_not_at_all(tmp_path):
 
 def test_lines_wait_for_their_file(tmp_path):
     said = []
-    lines = _Lines(tmp_path / "later.log", said.append)
+    lines = Lines(tmp_path / "later.log", said.append)
     lines.follow()
     (tmp_path / "later.log").write_text("here\n")
     lines.follow()
@@ -48,14 +51,24 @@ def test_lines_wait_for_their_file(tmp_path):
 
 
 def test_every_epoch_is_told_once_and_those_of_an_earlier_attempt_are_not(tmp_path):
-    path, told = tmp_path / "history.json", []
-    path.write_text(json.dumps([{"epoch": 0}]))
-    records = _Records(path, lambda record: told.append(record["epoch"]))
+    told = []
+
+    def finish(*epochs: int) -> None:
+        (tmp_path / HISTORY).write_text(json.dumps([asdict(epoch_record(epoch)) for epoch in epochs]))
+
+    finish(0)
+    records = Records(tmp_path, lambda record: told.append(record.epoch))
     records.follow()
-    path.write_text(json.dumps([{"epoch": 0}, {"epoch": 1}, {"epoch": 2}]))
+    finish(0, 1, 2)
     records.follow()
     records.follow()
     assert told == [1, 2]
+
+
+def test_a_history_of_another_version_is_refused_in_one_line(tmp_path):
+    (tmp_path / HISTORY).write_text(json.dumps([{"epoch": 0, "told": []}]))
+    with pytest.raises(ConfigError, match=r"history.json was written by another version .*told.*Train again, .*--restart"):
+        Records(tmp_path, print)
 
 
 def test_a_fit_that_ended_well_raises_nothing():

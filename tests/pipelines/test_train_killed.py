@@ -49,7 +49,7 @@ def test_killed_four_times_and_the_same_weights_bit_for_bit(tmp_path):
         assert done.returncode == (0 if moment == "never" else -signal.SIGKILL), done.stderr
         assert [line for line in done.stdout.splitlines() if "Going on" in line] == expected
         if moment == "save:2":
-            assert list((output / "checkpoints").glob(".writing-*")), "killed too late to prove anything"
+            assert list((output / "checkpoints").glob(".*.draft")), "killed too late to prove anything"
     weights, expected = (
         load_file(folder / "bundle" / "weights.safetensors") for folder in (output, undisturbed.bundle_path.parent)
     )
@@ -78,8 +78,10 @@ def test_a_killed_ray_worker_is_replaced_and_changes_nothing(local_ray, tmp_path
     killed: list[int] = []
 
     def kill_one(record):
-        if record["epoch"] == 0:
+        if record.epoch == 0:
             time.sleep(0.2)  # into the second epoch
+            while not list((tmp_path / "killed" / "checkpoints").glob("*-0001")):
+                time.sleep(0.1)  # written while training goes on
             killed.append(max(workers_of_ray()))
             os.kill(killed[0], signal.SIGKILL)
 

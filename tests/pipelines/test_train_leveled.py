@@ -1,6 +1,5 @@
 """Training of rankers that have weights of each level: goes on after a break, is validated at rest, keeps the best."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,17 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.config import ConfigError
 from models.learners.cmlir import Cmlir
 from models.learners.finetune import Finetune
 from models.leveled import Leveled
-from models.metrics import Evaluation
+from models.metrics.evaluation import Evaluation
 from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
 from pipelines.train import TrainConfig, train
-from pipelines.train.stream import InOrder, row_groups
-from pipelines.train.worker import Run, plan_of, span_of
+from pipelines.train.order import row_groups
+from pipelines.train.stream import StoredFeeds
+from pipelines.train.worker import Run, feed_order, schedule_of
 from tests.pipelines.fabricate import fabricate
 
 SMALL = {"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}}
@@ -56,14 +55,14 @@ def test_a_planned_training_is_not_stopped_early(prepared, tmp_path):
         system = resolve({**SMALL, "learner": learner})
         result = train(prepared, system, config, output=tmp_path / learner["kind"], say=lambda line: None)
         assert len(result.history) == epochs
-        assert len({record["monitor"] for record in result.history}) == 1
+        assert len({record.monitor for record in result.history}) == 1
 
 
 def test_the_best_epoch_of_a_fine_tuned_ranker_is_one_in_which_it_was_fine_tuned(undisturbed):
     """The switch is after 12 of 24 steps, in the second epoch."""
     result = undisturbed["finetune"]
-    assert result.best_metrics["epoch"] in (1, 2)
-    assert result.best_metrics["monitor"] == max(record["monitor"] for record in result.history[1:])
+    assert result.best.epoch in (1, 2)
+    assert result.best.monitor == max(record.monitor for record in result.history[1:])
 
 
 @pytest.mark.parametrize("steps", [1, 5, 8, 13, 23])
@@ -98,7 +97,7 @@ def test_a_run_that_breaks_goes_on_to_the_same_weights(learner, steps, undisturb
     assert [each for each in said if "Going on" in each] == ([line] if line else [])
     mine, theirs = (load_file(each.bundle_path / "weights.safetensors") for each in (result, undisturbed[learner]))
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
-    timeless = lambda history: [{key: value for key, value in each.items() if "second" not in key} for each in history]
+    timeless = lambda history: [replace(record, seconds=0, candidates_per_second=0) for record in history]
     assert timeless(result.history) == timeless(undisturbed[learner].history)
 
 
@@ -107,7 +106,7 @@ def test_the_bundle_predicts_what_validation_measured(learner, undisturbed, prep
     bundle = load_bundle(undisturbed[learner].bundle_path)
     assert isinstance(bundle.ranker, Leveled)
     evaluation = Evaluation(prepared.schema)
-    valid = InOrder(groups=row_groups(prepared.files("valid")), schema=prepared.schema, batch_feeds=7)
+    valid = StoredFeeds(groups=row_groups(prepared.files("valid")), schema=prepared.schema, batch_feeds=7)
     with torch.no_grad():
         for batch in valid.batches():
             predicted = {name: values.numpy() for name, values in bundle.ranker.predict(batch).items()}
@@ -121,11 +120,11 @@ def test_the_bundle_predicts_what_validation_measured(learner, undisturbed, prep
 
 
 def test_what_is_told_is_by_level(undisturbed):
-    last = undisturbed["cmlir"].history[-1]["told"][-1]
+    last = undisturbed["cmlir"].history[-1].diagnostics[-1]
     assert last["alpha"] == pytest.approx(0, abs=1e-12) and last["progress"] == 3
     for name in ("tail", "medium", "head"):
         assert last[f"norm.{name}"] > 0 and 0 < last[f"hardness.{name}"] < 1
-    assert {"norm.tail", "norm.medium", "norm.head"} < undisturbed["finetune"].history[-1]["told"][-1].keys()
+    assert {"norm.tail", "norm.medium", "norm.head"} < undisturbed["finetune"].history[-1].diagnostics[-1].keys()
 
 
 def test_training_in_bf16_is_that_of_every_level(prepared, tmp_path):
@@ -135,24 +134,15 @@ def test_training_in_bf16_is_that_of_every_level(prepared, tmp_path):
     exact = train(
         prepared, model("cmlir"), replace(config, precision="float32"), output=tmp_path / "exact", say=lambda line: None
     )
-    for name, loss in exact.history[0]["losses"].items():
-        found = result.history[0]["losses"][name]
+    for name, loss in exact.history[0].losses.items():
+        found = result.history[0].losses[name]
         assert found == pytest.approx(loss, rel=0.02) and found != loss
 
 
-def test_data_that_were_prepared_without_counting_levels_are_refused(prepared, tmp_path):
-    manifest = json.loads((prepared.path / "manifest.json").read_text())
-    del manifest["splits"]["train"]["candidates_by_level"]
-    older = replace(prepared, manifest=manifest)
-    run = Run(data=prepared.path, schema=prepared.schema, model=model("cmlir"), config=CONFIG, folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"learner `cmlir` wants to know how many .* does not count them. Prepare again"):
-        span_of(run, older, plan_of(run, older, rank=0, size=1))
-
-
-def test_the_span_is_that_of_the_feed_files(prepared, tmp_path):
-    run = Run(data=prepared.path, schema=prepared.schema, model=model("cmlir"), config=CONFIG, folder=tmp_path)
-    span = span_of(run, prepared, plan_of(run, prepared, rank=0, size=1))
+def test_the_schedule_is_that_of_the_feed_files(prepared, tmp_path):
+    run = Run(data=prepared.path, schema=prepared.schema, system=model("cmlir"), config=CONFIG, folder=tmp_path)
+    schedule = schedule_of(run, prepared, feed_order(run, prepared, rank=0, size=1))
     files = prepared.files("train")
     levels = np.concatenate([pq.read_table(file)["level"].combine_chunks().flatten().to_numpy() for file in files])
-    assert span.candidates_of_level == tuple(np.bincount(levels, minlength=3))
-    assert (span.epochs, span.steps, span.total) == (3, 8, 24)
+    assert schedule.candidates_of_level == tuple(np.bincount(levels, minlength=3))
+    assert (schedule.epochs, schedule.steps, schedule.total) == (3, 8, 24)

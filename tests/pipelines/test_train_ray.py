@@ -1,5 +1,6 @@
 """Training on Ray's workers: the same order of feeds, the same result, errors in one line."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,10 @@ from safetensors.torch import load_file
 from models.config import ConfigError
 from models.learners.cmlir import CmlirConfig
 from pipelines.train import train
+from pipelines.train.order import FeedOrder, row_groups
 from pipelines.train.ray_data import ray_data
 from pipelines.train.ray_train import check_cluster
-from pipelines.train.stream import Plan, Stream, row_groups
+from pipelines.train.stream import Stream
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.killed_training import CONFIG, MODEL
 
@@ -26,10 +28,12 @@ def prepared(tmp_path_factory):
 def test_ray_data_keeps_the_order(local_ray, prepared):
     """Also from the middle of a window on, and for a rank that has no row group in some window."""
     for rank, size, first_step in [(0, 1, 0), (0, 1, 5), (1, 2, 3), (2, 3, 0)]:
-        plan = Plan(groups=row_groups(prepared.files("train")), seed=3, batch_feeds=10, window_groups=3, rank=rank, size=size)
+        order = FeedOrder(
+            groups=row_groups(prepared.files("train")), seed=3, batch_feeds=10, window_groups=3, rank=rank, size=size
+        )
         here, there = (
             [None if batch is None else batch.user_R.tolist() for batch in stream.epoch(1, first_step)]
-            for stream in (Stream(plan, prepared.schema), Stream(plan, prepared.schema, ray_data))
+            for stream in (Stream(order, prepared.schema), Stream(order, prepared.schema, ray_data))
         )
         assert here == there
         assert sum(batch is not None for batch in here) > 1
@@ -45,11 +49,11 @@ def test_two_workers_give_what_one_process_gives(local_ray, prepared, tmp_path):
     first, second = (load_file(result.bundle_path / "weights.safetensors") for result in (alone, two))
     for name, values in first.items():
         torch.testing.assert_close(second[name], values, atol=1e-5, rtol=0)
-    assert [record["candidates"] for record in two.history] == [record["candidates"] for record in alone.history]
+    assert [record.candidates for record in two.history] == [record.candidates for record in alone.history]
     for mine, theirs in zip(two.history, alone.history, strict=True):
-        assert mine["losses"] == pytest.approx(theirs["losses"], rel=1e-5)
-        assert mine["metrics"]["rows"] == theirs["metrics"]["rows"]
-        assert mine["monitor"] == pytest.approx(theirs["monitor"], abs=0.002)
+        assert mine.losses == pytest.approx(theirs.losses, rel=1e-5)
+        assert mine.metrics["rows"] == theirs.metrics["rows"]
+        assert mine.monitor == pytest.approx(theirs.monitor, abs=0.002)
     assert told == two.history
     assert said[0] == "Training on 120 feeds, 8 steps an epoch, 2 Ray workers."
     assert said[-1].startswith("epoch 3/3 done")
@@ -70,7 +74,7 @@ def test_two_workers_train_levels_as_one_process_does(local_ray, prepared, tmp_p
     for name, values in first.items():
         torch.testing.assert_close(second[name], values, atol=1e-5, rtol=0)
     for mine, theirs in zip(two.history, alone.history, strict=True):
-        assert mine["told"][-1] == pytest.approx(theirs["told"][-1], rel=1e-3)
+        assert mine.diagnostics[-1] == pytest.approx(theirs.diagnostics[-1], rel=1e-3)
 
 
 def test_what_on_epoch_raises_ends_the_training_and_what_fails_is_told(local_ray, prepared, tmp_path):
@@ -84,7 +88,11 @@ def test_what_on_epoch_raises_ends_the_training_and_what_fails_is_told(local_ray
 
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "away")
     (tmp_path / "run" / "checkpoints").touch()  # workers cannot write
-    with pytest.raises(RuntimeError, match=r"training worker 0 failed: (File|Not)"):
+    with pytest.raises(ConfigError, match=r"^the checkpoint after step 8 could not be written to .*checkpoints: (File|Not a)"):
+        train(prepared, MODEL, config, output=tmp_path / "run", say=lambda line: None)
+    shutil.rmtree(tmp_path / "run" / "tensorboard")
+    (tmp_path / "run" / "tensorboard").touch()  # what nobody foresees
+    with pytest.raises(RuntimeError, match=r"^training worker 0 failed: (File|Not)"):
         train(prepared, MODEL, replace(config, max_failures=0), output=tmp_path / "run", say=lambda line: None)
 
 

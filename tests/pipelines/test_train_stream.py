@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from models.config import ConfigError
-from pipelines.train.stream import InOrder, Plan, RowGroup, Stream, ahead, columns_for, row_groups
+from pipelines.train.ahead import ahead
+from pipelines.train.order import FeedOrder, RowGroup, row_groups
+from pipelines.train.stream import StoredFeeds, Stream, columns_for
 from tests.pipelines.fabricate import fabricate
 from tests.samples import tiny_schema
 
@@ -20,8 +22,8 @@ def prepared(tmp_path_factory):
 
 def stream(prepared, *, rank=0, size=1, batch_feeds=10, window_groups=4, seed=3, read_parts=None):
     groups = row_groups(prepared.files("train"))
-    plan = Plan(groups=groups, seed=seed, batch_feeds=batch_feeds, window_groups=window_groups, rank=rank, size=size)
-    return Stream(plan, prepared.schema, read_parts) if read_parts else Stream(plan, prepared.schema)
+    order = FeedOrder(groups=groups, seed=seed, batch_feeds=batch_feeds, window_groups=window_groups, rank=rank, size=size)
+    return Stream(order, prepared.schema, read_parts) if read_parts else Stream(order, prepared.schema)
 
 
 def ids(batches):
@@ -56,8 +58,8 @@ def test_the_joint_batch_is_the_same_for_any_number_of_workers(prepared, size):
 def test_a_rank_reads_its_own_row_groups_only(prepared):
     read = []
     for rank in (0, 1):
-        plan = stream(prepared, rank=rank, size=2).plan
-        read.append({(group.path, group.index) for window in range(plan.windows) for group in plan.part(0, window).groups})
+        order = stream(prepared, rank=rank, size=2).order
+        read.append({(group.path, group.index) for window in range(order.windows) for group in order.part(0, window).groups})
     assert not read[0] & read[1]
     assert len(read[0] | read[1]) == 9
 
@@ -83,8 +85,8 @@ def test_epochs_and_seeds_differ_and_repeat(prepared):
 
 def test_batches_mix_all_row_groups_of_a_window_in_equal_parts():
     """8 groups of 100 feeds in one window, batches of 80: 10 of each group, one more or less."""
-    plan = Plan(groups=tuple(RowGroup("f", i, 100) for i in range(8)), seed=0, batch_feeds=80, window_groups=8)
-    part = plan.part(0, 0)
+    order = FeedOrder(groups=tuple(RowGroup("f", i, 100) for i in range(8)), seed=0, batch_feeds=80, window_groups=8)
+    part = order.part(0, 0)
     for step in range(10):
         counts = np.bincount(part.take[part.steps == step] // 100, minlength=8)
         assert counts.sum() == 80
@@ -110,7 +112,7 @@ def test_feeds_keep_their_candidates_histories_and_labels(prepared):
 
 def one_by_one(prepared):
     groups = row_groups(prepared.files("train"))
-    return InOrder(groups=groups, schema=prepared.schema, batch_feeds=1).batches()
+    return StoredFeeds(groups=groups, schema=prepared.schema, batch_feeds=1).batches()
 
 
 def test_a_rank_without_row_groups_gets_nothing_to_do(tmp_path):
@@ -122,7 +124,7 @@ def test_a_rank_without_row_groups_gets_nothing_to_do(tmp_path):
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_evaluation_reads_every_feed_once_over_all_ranks(prepared, size):
     groups = row_groups(prepared.files("valid"))
-    parts = [InOrder(groups=groups, schema=prepared.schema, batch_feeds=7, rank=r, size=size) for r in range(size)]
+    parts = [StoredFeeds(groups=groups, schema=prepared.schema, batch_feeds=7, rank=r, size=size) for r in range(size)]
     batches = [batch for part in parts for batch in part.batches()]
     assert max(batch.feeds for batch in batches) == 7
     assert sorted(chain(*ids(batches))) == list(range(120, 160))
@@ -137,23 +139,23 @@ def test_only_what_batches_need_is_read():
 
 
 def test_preferences_come_with_training_batches_that_ask_for_them(prepared):
-    plan = Plan(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=16, window_groups=4)
+    order = FeedOrder(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=16, window_groups=4)
     for asked in (True, False):
-        batch = next(Stream(plan, prepared.schema, preferences=asked).epoch(0))
+        batch = next(Stream(order, prepared.schema, preferences=asked).epoch(0))
         assert list(batch.preferences) == (list(prepared.schema.target_names) if asked else [])
         assert (batch.earlier_RW is not None) == asked and batch.labels
-    held_out = next(InOrder(groups=plan.groups, schema=prepared.schema, batch_feeds=7).batches())
+    held_out = next(StoredFeeds(groups=order.groups, schema=prepared.schema, batch_feeds=7).batches())
     assert held_out.preferences == {} and held_out.labels
 
 
 def test_a_window_smaller_than_the_workers_is_refused():
     with pytest.raises(ConfigError, match=r"train.shuffle_row_groups=2 is less than train.workers=3.*multiple of 3"):
-        Plan(groups=(RowGroup("f", 0, 5),), seed=0, batch_feeds=4, window_groups=2, size=3)
+        FeedOrder(groups=(RowGroup("f", 0, 5),), seed=0, batch_feeds=4, window_groups=2, size=3)
 
 
 def test_an_empty_split_is_refused():
     with pytest.raises(ConfigError, match="the training split holds no feeds"):
-        Plan(groups=(), seed=0, batch_feeds=4, window_groups=2)
+        FeedOrder(groups=(), seed=0, batch_feeds=4, window_groups=2)
 
 
 def test_a_truncated_file_is_named(tmp_path):

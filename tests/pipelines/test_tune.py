@@ -13,15 +13,16 @@ from models.config import ConfigError, from_dict
 from models.ranker import Ranker
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
+from pipelines.runs import RunFolder
 from pipelines.train import TrainConfig, train
 from pipelines.train.monitor import Monitor
 from pipelines.tune import TuneConfig, latest, register
 from pipelines.tune.config import MOST_CHECKED, check_space, checked, configs
-from pipelines.tune.folder import claim, left_over
+from pipelines.tune.folder import left_over
 from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.picture import draw
 from pipelines.tune.search import Trial, _sorted, _trial, _with_front, _write_tables, plan_of, search
-from tests.pipelines.fabricate import fabricate
+from tests.pipelines.fabricate import epoch_record, fabricate
 from tests.samples import TABLE_SIZES, full_schema
 
 MODEL = {"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}}
@@ -199,13 +200,6 @@ def test_another_kind_replaces_a_section():
     assert (trained.optimiser.dense.kind, trained.optimiser.dense.rate) == ("adagrad", 0.02)
 
 
-def test_a_folder_belongs_to_one_search(tmp_path):
-    claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
-    claim(tmp_path, {"data": "a", "tune": {"trials": 3}})
-    with pytest.raises(ConfigError, match=r"holds another search \(tune differ\).*another `name`.*--restart"):
-        claim(tmp_path, {"data": "a", "tune": {"trials": 4}})
-
-
 def test_no_validation_feeds(tmp_path):
     fabricate(tmp_path / "data", valid_files=())
     with pytest.raises(ConfigError, match=r"no validation feeds to search by; set prepare\.valid_days"):
@@ -229,16 +223,17 @@ def test_the_plan_says_what_is_searched_and_by_what(trained, tmp_path):
 
 
 def test_what_an_earlier_search_left_is_counted(tmp_path):
-    assert left_over(tmp_path, "result.json") == ""
-    claim(tmp_path, {"data": "a"})
+    run = RunFolder(tmp_path, "result.json")
+    assert left_over(run) == ""
+    run.begin({"data": "a"}, way_out="")
     for name, epochs in (("one", 3), ("two", 2)):
         (tmp_path / "trials" / name).mkdir(parents=True)
         (tmp_path / "trials" / name / "history.json").write_text(json.dumps([{}] * epochs))
     (tmp_path / "trials" / "one" / "bundle").mkdir()
-    told = left_over(tmp_path, "result.json")
+    told = left_over(run)
     assert told == f"{tmp_path} holds a search that was stopped: 1 trainings are done and 1 begun, 5 epochs in all."
     (tmp_path / "result.json").touch()
-    assert left_over(tmp_path, "result.json") == f"{tmp_path} holds a finished search."
+    assert left_over(run) == f"{tmp_path} holds a finished search."
 
 
 # -- what it goes by -----------------------------------------------------------------------------------------------
@@ -270,7 +265,8 @@ def test_the_front_against_trying_every_pair(tiny_schema):
 
 def test_other_metrics_are_those_of_the_best_epoch(tiny_schema):
     objectives = by(tiny_schema, "click.auc", "click.gini")
-    record = lambda auc, gini: {"monitor": auc, "metrics": {"targets": {"click": {"auc": auc, "gini": gini}}, "mean": {}}}
+    metrics = lambda auc, gini: {"targets": {"click": {"auc": auc, "gini": gini}}, "mean": {}}
+    record = lambda auc, gini: epoch_record(0, monitor=auc, metrics=metrics(auc, gini))
     best = objectives.best([record(0.6, 0.01), record(0.7, 0.05), record(0.7, 0.02)])
     assert objectives.scores(best) == {"click.auc": 0.7, "click.gini": 0.05}  # the earliest of equal ones
     with pytest.raises(ConfigError, match=r"`click\.gini` is not defined on the validation split .*a Gini two levels"):
@@ -285,11 +281,11 @@ def test_a_trial_is_read_from_its_folder(trained, tiny_schema):
     monitor = objectives_of(tune({RATE: choice(0.1)}), Monitor(tiny_schema))
     trial = _trial(3, "abc", {RATE: 0.1}, None, result.bundle_path.parent, monitor)
     assert (trial.status, trial.epochs) == ("done", 2)
-    assert trial.score == max(record["monitor"] for record in result.history)
-    assert trial.best_epoch == result.best_metrics["epoch"] + 1
+    assert trial.score == max(record.monitor for record in result.history)
+    assert trial.best_epoch == result.best.epoch + 1
     assert trial.scores == {"auc": trial.score}
     both = _trial(3, "abc", {RATE: 0.1}, None, result.bundle_path.parent, by(tiny_schema, "click.auc", "click.gini"))
-    best = result.history[trial.best_epoch - 1]["metrics"]["targets"]["click"]
+    best = result.history[trial.best_epoch - 1].metrics["targets"]["click"]
     assert both.scores["click.gini"] == best["gini"]
     missing = _trial(4, "def", {RATE: 0.1}, "ValueError: no", Path("nowhere"), monitor)
     assert (missing.status, missing.score, missing.reason) == ("failed", None, "ValueError: no")
@@ -371,7 +367,6 @@ def test_versions_count_up_and_the_latest_is_found(trained, tmp_path):
     loaded = load_bundle(latest(tmp_path, "quick"))
     assert loaded.provenance["seed"] == 5
     assert json.loads((loaded.path / "history.json").read_text())[0]["epoch"] == 0
-    assert not list((tmp_path / "quick").glob(".writing-*"))
 
 
 def test_what_is_no_bundle_is_not_registered(trained, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from models.config import ConfigError, from_dict
 from pipelines.bundle import load_bundle
 from pipelines.prepared import Prepared
+from pipelines.train.progress import read_history
 from pipelines.tune import TuneConfig, latest, register, search
 from tests.pipelines.fabricate import fabricate
 
@@ -53,7 +54,7 @@ def test_a_search_finds_the_setting_that_learns(local_ray, data, tmp_path):
 
     bundle = load_bundle(result.bundle_path)
     assert bundle.schema.target("goods_bag").loss_weight == 0.25
-    assert list(bundle.model.fusion.hidden) == result.best.values["model.fusion.hidden"]
+    assert list(bundle.system.fusion.hidden) == result.best.values["model.fusion.hidden"]
     assert bundle.provenance["search"]["values"] == result.best.values
     assert bundle.metrics["targets"]["click"]["auc"] == result.best.score
     assert register(result.bundle_path, tmp_path / "bundles", "tiny") == latest(tmp_path / "bundles", "tiny")
@@ -74,8 +75,8 @@ def test_a_search_by_two_metrics_tells_each_epoch_and_keeps_the_front(local_ray,
     config = tune(space, trials=2, metric=["click.auc", "click.gini"], seed=1)
     result = search(spelling, data, config, tmp_path / "out", say=said.append)
     for trial in result.trials:
-        records = json.loads((tmp_path / "out" / "trials" / trial.id / "history.json").read_text())
-        own = [record["metrics"]["targets"]["click"] for record in records]
+        records = read_history(tmp_path / "out" / "trials" / trial.id)
+        own = [record.metrics["targets"]["click"] for record in records]
         for epoch, metrics in enumerate(own, 1):
             (line,) = [line for line in said if line.startswith(f"trial {trial.number} · epoch {epoch} ·")]
             assert f"click.auc {metrics['auc']:.4f}" in line and f"click.gini {metrics['gini']:.4f}" in line
@@ -128,7 +129,7 @@ def test_values_that_do_not_go_together_cost_a_trial_not_the_search(local_ray, d
         mine = [line for line in said if line.startswith(f"trial {trial.number} ")]
         assert len(mine) == 2 and all("was refused: tune.space, " + told in line for line in mine)
         assert because in result.table.read_text()
-    assert load_bundle(result.bundle_path).model.coupling.floor == result.best.values[floor]
+    assert load_bundle(result.bundle_path).system.coupling.floor == result.best.values[floor]
     again = search(spelling, data, config, tmp_path / "out", say=said.append)
     assert not again.fresh and again.trials == result.trials
 
@@ -195,7 +196,7 @@ def test_a_killed_search_goes_on(data, tmp_path):
     }
     assert sorted(histories.values())[1] == 60 and len(histories) == 2
     files = (tmp_path / "out").glob("trials/*/history.json")
-    reached = max(record["monitor"] for path in files for record in json.loads(path.read_text()))
+    reached = max(record.monitor for path in files for record in read_history(path.parent))
 
     second = start()
     assert second.wait(timeout=150) == 0, log.read_text()

@@ -16,11 +16,12 @@ from pipelines.encode.encode import encode
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.serve import ServeConfig
-from pipelines.serve.assemble import Wanted, assemble
+from pipelines.serve.assemble import assemble
 from pipelines.serve.endpoint import Endpoint, http_app
 from pipelines.serve.parity import check_parity
 from pipelines.serve.request import RankRequest
 from pipelines.serve.store import Store, build_store
+from pipelines.serve.wanted import Wanted
 from pipelines.train import TrainConfig, train
 from tests.pipelines.serve_samples import NOW, write_bundle, write_prepared
 from tests.pipelines.test_encode import random_feeds
@@ -75,23 +76,23 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
     config = TrainConfig(epochs=1, max_steps=2, batch_feeds=16)
     trained = train(prepared, resolve({"system": name}), config, output=tmp_path, say=lambda line: None)
     bundle = load_bundle(trained.bundle_path)
-    learnt = [target for target in TARGETS if bundle.model.weighting != FixedConfig(targets="roots") or target == "click"]
-    assert bundle.model == ZOO[name] and [*bundle.metrics["targets"]] == learnt
+    learnt = [target for target in TARGETS if bundle.system.weighting != FixedConfig(targets="roots") or target == "click"]
+    assert bundle.system == ZOO[name] and [*bundle.metrics["targets"]] == learnt
     compared = bundle.ranker.together.names if bundle.ranker.together else ()
-    assert trained.history[0]["losses"].keys() == {*TARGETS, *bundle.ranker.penalties, *compared}
+    assert trained.history[0].losses.keys() == {*TARGETS, *bundle.ranker.penalties, *compared}
 
     client = served(trained.bundle_path, store)
     answer = client.post("/rank", json=BODY)
     assert answer.status_code == 200, answer.text
     ranked = {item["room_id"]: item["predictions"] for item in answer.json()["ranked"]}
-    features = assemble(RankRequest.model_validate(BODY), Wanted.by(bundle.schema), store).features
+    features = assemble(RankRequest.model_validate(BODY), Wanted.by(bundle.schema), store, bundle.encoder.clock).features
     with torch.inference_mode():
         expected = bundle.ranker.predict(to_batch(encode(features, bundle.schema, bundle.encoder), bundle.schema))
     for place, room in enumerate((11, 12, 99)):
         assert ranked[room] == {target: expected[target][place].item() for target in learnt}
     assert all(0 < made[target] < 1 for made in ranked.values() for target in learnt if target in PROBABILITIES)
     assert all(made[target] >= 0 for made in ranked.values() for target in learnt if target not in PROBABILITIES)
-    if bundle.model.coupling.kind == "esmm":  # the funnel holds by its making
+    if bundle.system.coupling.kind == "esmm":  # the funnel holds by its making
         assert all(made["order"] < made["goods_bag"] < made["click"] > made["follow"] for made in ranked.values())
 
     found = check_parity(prepared, bundle, lambda body: client.post("/rank", json=body).json(), feeds=8)
@@ -122,7 +123,7 @@ def test_one_answer_holds_predictions_of_every_level(prepared, store, tmp_path):
         for room, level in ((11, 2), (12, 1), (99, 2))
     ]
     body = {**BODY, "candidates": rooms}
-    features = assemble(RankRequest.model_validate(body), Wanted.by(bundle.schema), store).features
+    features = assemble(RankRequest.model_validate(body), Wanted.by(bundle.schema), store, bundle.encoder.clock).features
     batch = to_batch(encode(features, bundle.schema, bundle.encoder), bundle.schema)
     assert batch.level_N.tolist() == [2, 1, 2]
     answer = served(bundle_path, store).post("/rank", json=body)

@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
-from models.config import ConfigError, to_dict
-from models.metrics import direction
-from models.ranker import RankerConfig
+from models.config import ConfigError
+from models.metrics.names import direction
 from models.schema import Schema
+from models.system import SystemConfig
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.train import TrainConfig
-from pipelines.train.config import EXECUTION
-from pipelines.train.report import HISTORY
+from pipelines.train.progress import read_history
+from pipelines.train.training import identity_of as identity_of_training
 from pipelines.tune.config import TuneConfig, checked, configs, ranker_of_meta, schema_of
 from pipelines.tune.objectives import measured
 from pipelines.tune.structure.graphs import EMPTY, Graph, StructureConfig, graph_of, parents_of, spelled
@@ -60,7 +60,7 @@ class Problem:
     def folder_of(self, graph: Graph, seed: int) -> Path:
         return self.folder / "trials" / f"{key_of(graph)}-seed-{seed}"
 
-    def settings(self, seed: int) -> tuple[RankerConfig, TrainConfig]:
+    def settings(self, seed: int) -> tuple[SystemConfig, TrainConfig]:
         """What a training monitors is the score where that is one metric, else what the experiment says."""
         config = self.config if len(self.config.metrics) == 1 else replace(self.config, metric=None)
         return configs(self.spelling, {"train.seed": seed}, config)
@@ -91,8 +91,7 @@ class Problem:
         return fmean(value if direction(path) == "max" else -value for path, value in values.items())
 
     def seconds(self, graph: Graph, seed: int) -> float:
-        file = self.folder_of(graph, seed) / HISTORY
-        return sum(record["seconds"] for record in json.loads(file.read_text())) if file.exists() else 0.0
+        return sum((record.seconds for record in read_history(self.folder_of(graph, seed))), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,14 +226,9 @@ def refusal(problem: Problem, graph: Graph) -> str | None:
 
 def identity(problem: Problem) -> dict[str, Any]:
     """What all scores in a folder have in common; how the search chooses among graphs is no part of it."""
-    model, train = problem.settings(0)
-    return {
-        "data": problem.fingerprint,
-        "schema": problem.schema_with(EMPTY).to_dict(),
-        "targets": list(problem.names),
-        "model": to_dict(model),
-        "train": {name: value for name, value in to_dict(train).items() if name not in {*EXECUTION, "seed"}},
-    }
+    training = identity_of_training(problem.fingerprint, problem.schema_with(EMPTY), *problem.settings(0))
+    del training["train"]["seed"]
+    return {**training, "targets": list(problem.names)}
 
 
 def key_of(graph: Graph) -> str:

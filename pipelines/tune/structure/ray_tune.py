@@ -7,14 +7,16 @@ killed is simply asked for again, less what is finished.
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from pipelines.prepared import Prepared
+from pipelines.ray_private import plain_tune_output
 from pipelines.train import train
+from pipelines.train.progress import EpochRecord
 from pipelines.train.worker import CHECKPOINTS
 from pipelines.tune.ray_tune import EPOCH, OBJECTIVE, one_line
 from pipelines.tune.structure.problem import Problem, Seeded
@@ -30,7 +32,7 @@ def run_trainings(problem: Problem, trainings: Sequence[Seeded], round: int, ove
         over: called at the end of each, in this process, with the reason in one line if it failed.
     """
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the next start goes on
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints its settings even when told to be silent
+    plain_tune_output()
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
     config = problem.config
     trainable = tune.with_resources(
@@ -68,12 +70,12 @@ def _trial(sampled: dict[str, Any], problem: Problem, trainings: list[Seeded]) -
     prepared = Prepared.open(problem.prepared, schema=problem.schema_with(graph))
     told = []
 
-    def tell(record: Mapping[str, Any]) -> None:
-        told.append(record["epoch"])
-        tune.report({OBJECTIVE: record["monitor"], EPOCH: record["epoch"] + 1})
+    def tell(record: EpochRecord) -> None:
+        told.append(record.epoch)
+        tune.report({OBJECTIVE: record.monitor, EPOCH: record.epoch + 1})
 
     result = train(prepared, model, train_config, output=folder, on_epoch=tell)
-    if result.history[-1]["epoch"] not in told:  # the training was over, but Tune had not heard of its end
+    if result.history[-1].epoch not in told:  # the training was over, but Tune had not heard of its end
         tell(result.history[-1])
     problem.score(graph, seed)  # fails here if the metrics are not what the score needs
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the bundle, history and curves stay

@@ -1,6 +1,7 @@
 """What a finished structure search leaves, in memory and on disk."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from models.config import to_dict
 from models.schema import Schema, Target
+from pipelines.runs import write_text
 from pipelines.tune.structure.graphs import Graph, Step, StructureConfig, StructureSearch, Tried, parents_of, spelled
 from pipelines.tune.structure.problem import Problem, key_of
 from pipelines.tune.structure.trainings import Trainings, told_score
@@ -108,8 +110,9 @@ def write_table(problem: Problem, search: StructureSearch, trainings: Trainings,
                 trainings.failures.get(each.graph, ""),
             ]
         )
-    with (problem.folder / TABLE).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([heads, *rows])
+    table = io.StringIO()
+    csv.writer(table).writerows([heads, *rows])
+    write_text(problem.folder / TABLE, table.getvalue())
     line = lambda cells: "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
     text = [f"Score: {problem.metric}, on the validation split.", ""]
     text += map(line, [heads, ["---"] * len(heads), *rows])
@@ -122,7 +125,7 @@ def write_table(problem: Problem, search: StructureSearch, trainings: Trainings,
             targets_yaml(result.schema),
             "```",
         ]
-    (problem.folder / "structure.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    write_text(problem.folder / "structure.md", "\n".join(text) + "\n")
 
 
 def summary(result: StructureResult, *, with_yaml: bool = True) -> list[str]:

@@ -5,7 +5,6 @@ folders of the trainings, so a search that is started again repeats its steps fr
 with another budget, tolerance, order or more seeds.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from models.config import ConfigError
-from pipelines.train.checkpoint import write_text
+from pipelines.runs import RunFolder, write_json, write_text
 from pipelines.tune.config import TuneConfig
-from pipelines.tune.folder import GRAPH, claim, note, refuse_another, write_json
+from pipelines.tune.folder import GRAPH, WAY_OUT, note
 from pipelines.tune.structure.graphs import SURE, Graph, Noise, Step, StructureSearch, spelled
 from pipelines.tune.structure.picture import draw
 from pipelines.tune.structure.problem import Problem, identity, posed_of
@@ -60,9 +59,10 @@ def search_structure(
     """
     posed = posed_of(experiment_spelling, prepared_path, config, output)
     problem = posed.problem
+    run = run_of(problem.folder)
     if not resume:
-        shutil.rmtree(problem.folder, ignore_errors=True)
-    claim(problem.folder, identity(problem))
+        run.clear()
+    run.begin(identity(problem), way_out=WAY_OUT)
     structure = problem.structure
     trainings = Trainings(problem, say)
 
@@ -99,14 +99,18 @@ def search_structure(
     if not trainings.fresh:
         say(f"Already searched: {result.table}. For a new search give another output folder, or --restart (resume=False).")
     write_table(problem, search, trainings, result)
-    write_json(problem.folder / RESULT, spelled_result(result, structure, problem.names))
     write_text(problem.folder / TARGETS, targets_yaml(result.schema))
     draw(result.picture, result, problem.names)
     note(bundle, GRAPH, {"graph": spelled(found.graph), "graphs": len(search.tried), "metric": problem.metric})
+    write_json(problem.folder / RESULT, spelled_result(result, structure, problem.names))
     for line in summary(result):
         say(line)
     say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
     return result
+
+
+def run_of(output: Path) -> RunFolder:
+    return RunFolder(Path(output), RESULT)
 
 
 def plan_of(
@@ -120,7 +124,7 @@ def plan_of(
     posed = posed_of(experiment_spelling, prepared_path, config, output)
     problem, structure = posed.problem, posed.problem.structure
     if resume:
-        refuse_another(problem.folder, identity(problem))
+        run_of(problem.folder).refuse_another(identity(problem), way_out=WAY_OUT)
     have = len({key for key, _, _ in (path.parent.parent.name.partition("-") for path in problem.bundled())})
     if posed.start is None:
         what = "from no edges, target by target" + (", then local variations" if structure.vary else "")

@@ -1,4 +1,4 @@
-"""What every learner does in a step: a forward pass over this worker's share of the batch, and sums over all workers.
+"""What every learner does in a step: a forward pass over this worker's shard of the batch, and sums over all workers.
 
 # N candidates, M compared rows of this worker, U different table rows of a batch, D width
 """
@@ -6,7 +6,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +13,12 @@ from torch import Tensor, nn
 from models.batch import FeedBatch
 from models.config import ConfigError
 from models.layers.tables import Gathered, TableSet
-from models.learners.world import World
+from models.learners.workers import WorkerGroup
 from models.losses import sum_count
 from models.optim import merged
+from models.ranker import Ranker
 from models.schema import Schema
 from models.slots import Compared, SumCount, Weights
-
-if TYPE_CHECKING:
-    from models.ranker import Ranker
 
 Totals = dict[str, tuple[float, float]]
 """Loss sum and count by name, over all workers."""
@@ -32,8 +29,8 @@ Rows = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """One worker's forward pass; empty for a worker that has run out of data.
+class Shard:
+    """One worker's shard of a joint batch after the forward pass; empty for a worker that has run out of data.
 
     Attributes:
         batch: as it was trained on; None if there is none.
@@ -52,21 +49,21 @@ class Share:
     compared: Compared | None = None
 
 
-class Workers:
-    """All workers of a training, and the ranker they train alike.
+class DistributedRanker:
+    """The ranker that all workers of a training have a copy of and move by the same steps.
 
     Raises:
         ConfigError: a weighting that needs one worker, and several.
     """
 
-    def __init__(self, ranker: "Ranker", schema: Schema, world: World) -> None:
-        if world.size > 1 and ranker.weighting.needs_one_worker:
+    def __init__(self, ranker: Ranker, schema: Schema, group: WorkerGroup) -> None:
+        if group.size > 1 and ranker.weighting.needs_one_worker:
             raise ConfigError(
-                f"`weighting.beta: running` keeps each user's count on one worker, but this training has {world.size}. "
+                f"`weighting.beta: running` keeps each user's count on one worker, but this training has {group.size}. "
                 "Use `weighting.beta: closed`, or one worker."
             )
         self.ranker = ranker
-        self.world = world
+        self.group = group
         self.tables: dict[str, TableSet] = ranker.table_sets()
         of_tables = {id(tables.weight) for tables in self.tables.values()}
         self.dense = [parameter for parameter in ranker.parameters() if id(parameter) not in of_tables]
@@ -77,15 +74,19 @@ class Workers:
         """Matrices by the name of their table set."""
         return {name: tables.weight.detach() for name, tables in self.tables.items()}
 
-    def forward(self, batch: FeedBatch | None, progress: float) -> Share:
-        """Raises: ValueError if the batch lacks labels of a target."""
+    def forward(self, batch: FeedBatch | None, progress: float) -> Shard:
+        """The forward pass over this worker's shard.
+
+        Raises:
+            ValueError: the batch lacks labels of a target.
+        """
         if batch is None:
-            return Share()
-        batch = self.ranker.for_training(batch)
+            return Shard()
+        batch = self.ranker.for_training(batch, progress)
         gathered = self.ranker.gather(batch)
         outcome = self.ranker.outcome(batch, gathered, progress=progress)
         losses_N = self.ranker.losses(outcome.outputs, batch.labels)
-        return Share(
+        return Shard(
             batch=batch,
             gathered=gathered,
             losses_N=losses_N,
@@ -94,20 +95,20 @@ class Workers:
             compared=outcome.compared,
         )
 
-    def totals(self, share: Share) -> tuple[Totals, Tensor | None]:
+    def totals(self, shard: Shard) -> tuple[Totals, Tensor | None]:
         """All losses over all workers, and the gradient [M, W] of the `together` losses in this worker's compared rows.
 
         Raises:
             FloatingPointError: a loss is not finite; on every worker alike.
         """
-        compared = share.compared
-        stacked = torch.zeros(2 * len(self.names) + self.world.size, dtype=torch.float64, device=self.dense[0].device)
+        compared = shard.compared
+        stacked = torch.zeros(2 * len(self.names) + self.group.size, dtype=torch.float64, device=self.dense[0].device)
         for index, name in enumerate(self.names):
-            if name in share.sums:
-                stacked[2 * index : 2 * index + 2] = torch.stack([value.detach().double() for value in share.sums[name]])
+            if name in shard.sums:
+                stacked[2 * index : 2 * index + 2] = torch.stack([value.detach().double() for value in shard.sums[name]])
         rows_of_rank = stacked[2 * len(self.names) :]
-        rows_of_rank[self.world.rank] = 0 if compared is None else len(compared.users_M)
-        self.world.sum_(stacked)
+        rows_of_rank[self.group.rank] = 0 if compared is None else len(compared.users_M)
+        self.group.sum_(stacked)
         numbers = stacked.tolist()
         totals = {name: (numbers[2 * i], numbers[2 * i + 1]) for i, name in enumerate(self.names)}
         gradient_MW = None
@@ -115,17 +116,17 @@ class Workers:
             values, everyones = self._together(compared)
             totals |= {name: (value, float(everyones is not None)) for name, value in values.items()}
             if compared is not None and everyones is not None:
-                first = sum(int(rows) for rows in rows_of_rank[: self.world.rank])
+                first = sum(int(rows) for rows in rows_of_rank[: self.group.rank])
                 gradient_MW = everyones[first : first + len(compared.users_M)]
         _refuse_non_finite(totals)
         return totals, gradient_MW
 
     def sum_dense(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Gradients of dense parameters over all workers; an idle worker gives zeros."""
-        if self.world.size == 1:
+        if self.group.size == 1:
             return list(gradients)
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        self.world.sum_(flat)
+        self.group.sum_(flat)
         parts = flat.split([gradient.numel() for gradient in gradients])
         return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
 
@@ -143,9 +144,9 @@ class Workers:
         else:
             ids_U = gathered.ids_U
             gradient_UD = torch.zeros_like(gathered.rows_UD) if gradient_UD is None else gradient_UD
-        if self.world.size == 1:
+        if self.group.size == 1:
             return ids_U, gradient_UD
-        return merged(*self.world.gather_rows(ids_U, gradient_UD))
+        return merged(*self.group.gather_rows(ids_U, gradient_UD))
 
     def _together(self, compared: Compared | None) -> tuple[dict[str, float], Tensor | None]:
         """Every worker computes the losses over the rows of all; returned are values and the gradient in all rows."""
@@ -157,7 +158,7 @@ class Workers:
             rows_MW = torch.zeros(0, together.width, dtype=self.dtype, device=device)
         else:
             users_M, rows_MW = compared.users_M, compared.rows_MW.detach().to(self.dtype)
-        users_M, rows_MW = self.world.gather_rows(users_M, rows_MW)
+        users_M, rows_MW = self.group.gather_rows(users_M, rows_MW)
         if not len(users_M):
             return dict.fromkeys(together.names, 0.0), None
         leaf_MW = rows_MW.detach().requires_grad_()
@@ -167,46 +168,48 @@ class Workers:
         return {name: float(losses[name].detach()) for name in together.names}, gradient_MW
 
 
-def gradients(workers: Workers, batch: FeedBatch | None, progress: float) -> tuple[Totals, Rows | None]:
-    """Those of the weighted sum of all targets' mean losses, of penalties and of `together` losses, over all workers: of dense
-    parameters in their `grad`, of table rows returned.
+def gradients(distributed: DistributedRanker, batch: FeedBatch | None, progress: float) -> tuple[Totals, Rows | None]:
+    """The gradients of the whole loss over all workers; those of dense parameters are left in their `grad`.
+
+    The loss is the weighted sum of all targets' mean losses, plus penalties and `together` losses.
 
     Args:
         batch, progress: as a learner's `step` has them.
 
     Returns:
-        Totals as a learner's `step` returns them; no rows where no worker had anything to learn from.
+        Totals as a learner's `step` returns them, and the gradients of table rows; None where no worker had anything to learn
+        from.
 
     Raises:
         FloatingPointError: a loss is not finite; on every worker alike.
         ValueError: the batch lacks labels of a target.
     """
-    share = workers.forward(batch, progress)
-    totals, compared_MW = workers.totals(share)
-    for parameter in workers.dense:
+    shard = distributed.forward(batch, progress)
+    totals, compared_MW = distributed.totals(shard)
+    for parameter in distributed.dense:
         parameter.grad = None
     if batch is not None:
-        roots: list[Tensor] = [_objective(share, totals)]
+        roots: list[Tensor] = [_objective(shard, totals)]
         slopes: list[Tensor | None] = [None]
-        if share.compared is not None and compared_MW is not None:
-            roots.append(share.compared.rows_MW)
-            slopes.append(compared_MW.to(share.compared.rows_MW.dtype))
+        if shard.compared is not None and compared_MW is not None:
+            roots.append(shard.compared.rows_MW)
+            slopes.append(compared_MW.to(shard.compared.rows_MW.dtype))
         torch.autograd.backward(roots, slopes)
     if not any(count > 0 for _, count in totals.values()):
         return totals, None
     # zeros for what nothing leads to, so that weight decay reaches it with any number of workers
-    own = [torch.zeros_like(each) if each.grad is None else each.grad for each in workers.dense]
-    for parameter, gradient in zip(workers.dense, workers.sum_dense(own), strict=True):
+    own = [torch.zeros_like(each) if each.grad is None else each.grad for each in distributed.dense]
+    for parameter, gradient in zip(distributed.dense, distributed.sum_dense(own), strict=True):
         parameter.grad = gradient
     rows = {}
-    for name, tables in workers.tables.items():
-        gathered = share.gathered.get(tables)
-        rows[name] = workers.sum_rows(tables, gathered, None if gathered is None else gathered.rows_UD.grad)
+    for name, tables in distributed.tables.items():
+        gathered = shard.gathered.get(tables)
+        rows[name] = distributed.sum_rows(tables, gathered, None if gathered is None else gathered.rows_UD.grad)
     return totals, rows
 
 
-def added(totals: Totals, more: Totals) -> Totals:
-    """The totals of two steps as if they were of one."""
+def add_totals(totals: Totals, more: Totals) -> Totals:
+    """The totals of two steps as those of one."""
     both = dict(totals)
     for name, (total, count) in more.items():
         past_total, past_count = both.get(name, (0.0, 0.0))
@@ -214,20 +217,20 @@ def added(totals: Totals, more: Totals) -> Totals:
     return both
 
 
-def part_of_mean(share: Share, totals: Totals, name: str, weight: float | Tensor) -> Tensor:
+def part_of_mean(shard: Shard, totals: Totals, name: str, weight: float | Tensor) -> Tensor:
     """What this worker's rows add to a loss's mean over all workers, times its weight, one number or [N]."""
-    loss = (weight * share.losses_N[name]).sum() if isinstance(weight, Tensor) else weight * share.sums[name][0]
+    loss = (weight * shard.losses_N[name]).sum() if isinstance(weight, Tensor) else weight * shard.sums[name][0]
     return loss / (totals[name][1] or 1.0)
 
 
-def _objective(share: Share, totals: Totals) -> Tensor:
-    """This worker's part of the loss."""
-    assert share.weights is not None
+def _objective(shard: Shard, totals: Totals) -> Tensor:
+    """This shard's part of the loss."""
+    assert shard.weights is not None
     terms = []
-    for name in share.sums:
-        weight = share.weights.targets.get(name, 1.0)
+    for name in shard.sums:
+        weight = shard.weights.targets.get(name, 1.0)
         if isinstance(weight, Tensor) or weight != 0:
-            terms.append(part_of_mean(share, totals, name, weight))
+            terms.append(part_of_mean(shard, totals, name, weight))
     return torch.stack(terms).sum()
 
 

@@ -1,4 +1,4 @@
-"""What a learner with a schedule knows of the training before it begins.
+"""What a learner that plans ahead knows of the training before it begins.
 
 # C levels
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class Schedule:
     """How long a training is going to be, and how its candidates are divided.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 
-class World(Protocol):
+class WorkerGroup(Protocol):
     """All workers of a data-parallel training. Every worker makes the same calls in the same order."""
 
     @property
@@ -24,8 +24,8 @@ class World(Protocol):
         """All workers' ids and rows, one after the other in rank order; U may differ between workers and be 0."""
 
 
-class Solo:
-    """One worker."""
+class SingleWorker:
+    """The group of a training with one worker."""
 
     rank = 0
     size = 1

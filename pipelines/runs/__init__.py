@@ -1,0 +1,18 @@
+"""Run folders: files that are whole or not there, which run a folder holds, and who works in it now.
+
+Every step of the pipeline works in a folder of its own, and all keep to one protocol:
+
+    FOLDER/run.json    what decides the results (the identity), written before any work
+    FOLDER/...         files and folders, each written beside its place and renamed
+    FOLDER/RESULT      written last: where it is, the run is finished
+    .FOLDER.claim      beside the folder, while a process works in it: who, where and since when
+
+Steps claim (`pipelines.steps`, and `register`); the functions they call and the workers of these do not. Folders may lie on
+a file system that many machines share (NFS included): nothing here needs locks, only that linking and renaming are atomic.
+"""
+
+from pipelines.runs.claims import claim
+from pipelines.runs.files import discard, write_json, write_text, written
+from pipelines.runs.identity import RUN, RunFolder, differences, told
+
+__all__ = ["RUN", "RunFolder", "claim", "differences", "discard", "told", "write_json", "write_text", "written"]

@@ -1,0 +1,215 @@
+"""Who works in a folder now: one process at a time, on however many machines."""
+
+import getpass
+import json
+import os
+import secrets
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from models.config import ConfigError
+from pipelines.runs import processes
+from pipelines.runs.files import draft_of, full_disk_told, sweep
+
+RENEWED_EVERY = 5.0  # seconds between two signs of life
+DEAD_AFTER = 60.0  # seconds without one after which a holder on another machine counts as dead
+LONGEST = 120  # characters of a command in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """The process that has claimed a folder.
+
+    Attributes:
+        token: of this one claim.
+        machine, began: as `processes` gives them.
+        since: when it claimed the folder, UTC.
+    """
+
+    token: str
+    host: str
+    machine: str
+    pid: int
+    began: str
+    user: str
+    command: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} of {self.user} on {self.host} (`{self.command}`)"
+
+    def is_dead(self, seconds_since_sign: float) -> bool:
+        """On this machine, whether the process is gone or another one has its number; else by the signs of life."""
+        if self.machine == processes.machine():
+            began = processes.began(self.pid)
+            if began is None or (began and self.began):
+                return began != self.began
+        return seconds_since_sign > DEAD_AFTER
+
+
+@contextmanager
+def claim(
+    folder: Path, *, patience: float = 0.0, say: Callable[[str], None] = lambda line: print(line, flush=True)
+) -> Iterator[None]:
+    """Inside, no other process that claims the folder works in it; what dead writers left half written is removed.
+
+    The claim of a dead holder is taken over, which is said. On the holder's own machine it is dead if its process is gone;
+    seen from any other, if it has given no sign of life for `DEAD_AFTER` seconds, and until then or the next one is waited.
+
+    Args:
+        folder: need not be there.
+        patience: seconds to wait for a holder that lives.
+
+    Raises:
+        ConfigError: another process works in the folder, or has taken over because this one was halted for long.
+    """
+    folder = Path(folder).resolve()
+    file = folder.with_name(f".{folder.name}.claim")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    mine, began, seen, waits = _this_process(), time.monotonic(), None, False
+    while (now := _take(file, mine)) is not None:
+        found = _read(file)
+        if found is None:  # it has just ended
+            continue
+        holder, last_sign = found
+        if holder.is_dead(now - last_sign):
+            if _bury(file, holder, now):
+                say(f"{folder}: {holder} died at its work, begun {_since(holder)}. Taking over.")
+            continue
+        line = f"{folder} is in use by {holder} since {_since(holder)}."
+        if seen is None or seen[0] != holder:
+            seen = found
+        lives = holder.machine == processes.machine() or seen != found
+        if lives and time.monotonic() - began >= patience:
+            raise ConfigError(f"{line} Wait for its end, stop it, or give the experiment another `name`.")
+        if not waits:
+            age = f"{now - last_sign:.0f} s old, at {DEAD_AFTER:.0f} s it counts as dead"
+            why = f"Waiting for at most {patience:.0f} s." if lives else f"Its last sign of life is {age}; waiting for one."
+            say(f"{line} {why}")
+            waits = True
+        time.sleep(0.2)
+    ended, lost = threading.Event(), threading.Event()
+    signs = threading.Thread(target=_give_signs, args=(file, mine, ended, lost), name=f"claim of {folder}", daemon=True)
+    signs.start()
+    try:
+        for name in (folder.name, file.name):
+            sweep(folder.parent, name)
+        yield
+    except KeyboardInterrupt:
+        if not lost.is_set():
+            raise
+        raise ConfigError(
+            f"{folder}: the claim of this process is gone, by hand or because it gave no sign of life for {DEAD_AFTER:.0f} s "
+            "and another took over. Stopped."
+        ) from None
+    finally:
+        ended.set()
+        signs.join()
+        if (found := _read(file)) is not None and found[0].token == mine.token:
+            file.unlink(missing_ok=True)
+
+
+def _take(file: Path, mine: Holder) -> float | None:
+    """Claims if nobody has: None if that went well, else the time by the clock that dates files in this folder."""
+    draft = draft_of(file)
+    try:
+        with full_disk_told(file):
+            draft.write_text(json.dumps(asdict(mine)), encoding="utf-8")
+        now = draft.stat().st_mtime
+        try:
+            os.link(draft, file)  # whole at once, and refused where one is there
+            return None
+        except FileExistsError:
+            return None if draft.stat().st_nlink == 2 else now  # NFS may ask twice, and be refused after it was granted
+        except OSError:  # no hard links here
+            pass
+        try:
+            with file.open("x", encoding="utf-8") as target:
+                target.write(json.dumps(asdict(mine)))
+            return None
+        except FileExistsError:
+            return now
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> tuple[Holder, float] | None:
+    """Who holds a claim, and the time of the last sign of life; None if nobody does."""
+    try:
+        with file.open(encoding="utf-8") as opened:  # opening asks the file server anew, where there is one
+            text, last_sign = opened.read(), os.fstat(opened.fileno()).st_mtime
+    except FileNotFoundError:
+        return None
+    try:
+        return Holder(**json.loads(text)), last_sign
+    except (ValueError, TypeError):  # not whole yet, or damaged
+        unknown = dict.fromkeys(("token", "machine", "began", "since"), "")
+        return Holder(host="?", user="?", command="?", pid=0, **unknown), last_sign
+
+
+def _bury(file: Path, dead: Holder, now: float) -> bool:
+    """Removes the claim of a dead holder. Of several processes that find it at once one does, and no younger claim goes."""
+    grave = file.with_name(f"{file.name}-{dead.token}")
+    try:
+        grave.touch(exist_ok=False)
+    except FileExistsError:  # another is about it, or has died over it
+        with suppress(FileNotFoundError):
+            if now - grave.stat().st_mtime > DEAD_AFTER:
+                grave.unlink()
+        time.sleep(0.05)
+        return False
+    try:
+        found = _read(file)
+        if found is None or found[0] != dead:
+            return False
+        file.unlink()
+        return True
+    finally:
+        grave.unlink(missing_ok=True)
+
+
+def _give_signs(file: Path, mine: Holder, ended: threading.Event, lost: threading.Event) -> None:
+    while not ended.wait(RENEWED_EVERY):
+        with suppress(OSError):  # a file server may be away for a moment
+            found = _read(file)
+            if found is None or found[0].token != mine.token:
+                lost.set()
+                os.kill(os.getpid(), signal.SIGINT)  # ends the work as Ctrl-C does
+                return
+            os.utime(file)
+
+
+def _since(holder: Holder) -> str:
+    if not holder.since:
+        return "an unknown time"
+    began = datetime.fromisoformat(holder.since)
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    ago = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"{began:%Y-%m-%d %H:%M:%S} UTC ({ago} ago)"
+
+
+def _this_process() -> Holder:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"user {os.getuid()}"
+    program, *words = sys.orig_argv or ["python"]
+    command = " ".join(shlex.join([Path(program).name, *words]).split())
+    return Holder(
+        token=secrets.token_hex(8),
+        host=processes.host(),
+        machine=processes.machine(),
+        pid=os.getpid(),
+        began=processes.began(os.getpid()) or "",
+        user=user,
+        command=command if len(command) <= LONGEST else command[: LONGEST - 3] + "...",
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
