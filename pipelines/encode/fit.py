@@ -188,7 +188,7 @@ def fit_encoder(files: Iterable[Path], schema: Schema, *, entry_rate: float, clo
     for file in sorted(files):
         there = set(pq.read_schema(file).names)  # a label may be missing, and then counts as never positive
         columns = [*needed, *(name for name in labels if name in there)]
-        part = fit_partial(pq.read_table(file, columns=columns), schema, entry_rate=entry_rate, clock=clock)
+        part = fit_partial(pq.read_table(file, columns=columns, partitioning=None), schema, entry_rate=entry_rate, clock=clock)
         partial = part if partial is None else Partial.merged([partial, part])
     return finish(Partial.merged([partial] if partial else []), schema, entry_rate=entry_rate, clock=clock)
 

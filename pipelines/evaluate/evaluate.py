@@ -166,7 +166,7 @@ def _insight(bundle: Bundle, sample: pa.Table, history: Sequence[Mapping[str, An
 def _history(bundle: Bundle) -> list[dict[str, Any]]:
     for folder in (bundle.path, bundle.path.parent):
         if (folder / HISTORY).is_file():
-            return json.loads((folder / HISTORY).read_text())
+            return json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     return []
 
 

@@ -312,7 +312,10 @@ class FitFile:
 
     def __call__(self, file: Path) -> dict:
         part = fit_partial(
-            pq.read_table(file, use_threads=False), self.plan.schema, entry_rate=self.entry_rate, clock=self.plan.config.clock
+            pq.read_table(file, use_threads=False, partitioning=None),
+            self.plan.schema,
+            entry_rate=self.entry_rate,
+            clock=self.plan.config.clock,
         )
         with written(self.plan.work / "fit" / f"{file.stem}.pickle") as draft:
             draft.write_bytes(pickle.dumps(part))
