@@ -101,7 +101,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path} extends itself, by way of {', '.join(str(each) for each in above)}.")
     try:
-        spelling = yaml.safe_load(path.read_text())
+        spelling = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(spelling, dict):

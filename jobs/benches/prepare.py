@@ -244,7 +244,7 @@ def _family(root: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parent = int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
             except OSError:
                 continue  # gone in the meantime
             children.setdefault(parent, []).append(int(entry.name))
@@ -256,7 +256,7 @@ def _family(root: int) -> list[int]:
 
 def _proportional(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0  # gone in the meantime
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
@@ -271,7 +271,7 @@ def measured(side: str, logs: Path, folder: Path, *, whole: bool, cpus: int) -> 
     command += ["--cpus", str(cpus), *(["--whole"] if whole else [])]
     environment = os.environ | {"POLARS_MAX_THREADS": str(cpus)}
     load = os.getloadavg()[0]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
     memory = Memory(process.pid)
     printed, _ = process.communicate()
     memory.stop()

@@ -95,8 +95,8 @@ def _timed(bodies: Sequence[dict[str, Any]], ask: Callable[[dict[str, Any]], Any
 def _bodies(prepared: Prepared, candidates: int, requests: int) -> list[dict[str, Any]]:
     """Requests of users drawn from the snapshot for rooms drawn from it, just after the end of the log."""
     rng = np.random.default_rng(0)
-    users = pq.read_table(prepared.snapshot("users"), columns=["user_id", "user_last_at"])
-    rooms = pq.read_table(prepared.snapshot("rooms"), columns=["room_id"])["room_id"].to_numpy()
+    users = pq.read_table(prepared.snapshot("users"), columns=["user_id", "user_last_at"], partitioning=None)
+    rooms = pq.read_table(prepared.snapshot("rooms"), columns=["room_id"], partitioning=None)["room_id"].to_numpy()
     if len(rooms) < candidates:
         raise SystemExit(f"error: the snapshot holds {len(rooms)} rooms, too few for {candidates} candidates.")
     at = int(np.nanmax(users["user_last_at"].to_numpy())) + 1000

@@ -41,7 +41,7 @@ def life_cycle_of(prepared: Prepared, split: str, truth: Path | None, *, most: i
     share = min(1.0, most / max(feeds, 1))
     parts = []
     for name, file in files:
-        table = pq.read_table(file, columns=["user_id", "day", "at", STAGE])
+        table = pq.read_table(file, columns=["user_id", "day", "at", STAGE], partitioning=None)
         if share < 1:
             table = table.filter(pa.array(splitmix64(table["user_id"].to_numpy()) < np.uint64(share * 2.0**64)))
         parts.append(
