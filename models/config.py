@@ -93,6 +93,9 @@ def _complaint(cls: type, item: Mapping[str, Any], where: str) -> str:
         return f"`{dotted}` is missing."
     if item["type"] in {"value_error", "assertion_error"}:
         return f"{dotted + ': ' if dotted else ''}{message}"
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
+        spelled = str(item["input"]).lower() if isinstance(item["input"], bool) else item["input"]
+        return f"`{dotted}` is {spelled}, no text to YAML. In quotes it is: '{spelled}' (with --set, in the shell's too)."
     return f"`{dotted}` is {item['input']!r}: {message[0].lower() + message[1:]}."
 
 

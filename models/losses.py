@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers.named import Named
 from models.schema import Schema, Target
 
 
@@ -71,7 +72,7 @@ class Losses(nn.Module):
     def __init__(self, schema: Schema) -> None:
         super().__init__()
         self.targets = schema.targets
-        self.binned = nn.ModuleDict({target.name: Binned(target) for target in schema.targets if target.bins is not None})
+        self.binned = Named({target.name: Binned(target) for target in schema.targets if target.bins is not None})
 
     def fit(self, quantiles: Mapping[str, Tensor]) -> None:
         """Sets the bins of binned targets from the quantiles of their positive labels (see `Binned.fit`).
@@ -84,7 +85,7 @@ class Losses(nn.Module):
                 raise ValueError(
                     f"target `{name}` is binned, but there are no quantiles of its labels; prepare the data again."
                 )
-            binned.fit(quantiles[name])  # type: ignore[operator]
+            binned.fit(quantiles[name])
 
     def forward(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Loss [N] by target: cross-entropy of binary and binned targets, squared error of a value in its transformed space.
@@ -99,7 +100,7 @@ class Losses(nn.Module):
             if target.is_binary:
                 losses[target.name] = F.binary_cross_entropy_with_logits(output, label_N.to(output.dtype), reduction="none")
             elif target.bins is not None:
-                losses[target.name] = F.cross_entropy(output, self.binned[target.name].classes(label_N), reduction="none")  # type: ignore[operator]
+                losses[target.name] = F.cross_entropy(output, self.binned[target.name].classes(label_N), reduction="none")
             else:
                 losses[target.name] = (output - transformed(target, label_N.to(output.dtype))).square()
         return losses
@@ -112,7 +113,7 @@ class Losses(nn.Module):
             if target.is_binary:
                 predicted[target.name] = output.sigmoid()
             else:
-                value_N = self.binned[target.name].expected(output) if target.bins is not None else output  # type: ignore[operator]
+                value_N = self.binned[target.name].expected(output) if target.bins is not None else output
                 predicted[target.name] = in_label_unit(target, value_N)
         return predicted
 
@@ -129,7 +130,7 @@ class Losses(nn.Module):
             if target.is_binary:
                 beliefs[target.name] = label_N
             elif target.bins is not None:
-                beliefs[target.name] = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins  # type: ignore[operator]
+                beliefs[target.name] = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins
             else:
                 beliefs[target.name] = transformed(target, label_N)
         return beliefs

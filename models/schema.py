@@ -22,6 +22,8 @@ from models.catalogue import find, is_room_state
 from models.config import config, from_dict, to_dict
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+TAKEN = ("at", "feed_id", "fused", "level", "mean", "room_id", "score", "stage", "user_id")
+"""No target's names: predictions stand beside columns, and metrics beside means, of these names."""
 STAGES = ("new", "wander", "stick", "loyal")
 """Rule-based stages of a user's life cycle (STAN, Sec. 2.1), see `Stages`."""
 
@@ -217,6 +219,11 @@ class Target:
 
     def __post_init__(self) -> None:
         _check_name("target", self.name)
+        if self.name in TAKEN:
+            raise ValueError(
+                f"no target may be named `{self.name}`, since tables of predictions and of metrics have something else of that "
+                f"name; nor {', '.join(f'`{name}`' for name in TAKEN if name != self.name)}. Give it another name."
+            )
         if self.kind == "value" and self.at_least is not None:
             raise ValueError(f"target `{self.name}` is a value; `at_least` is for binary targets.")
         if self.kind == "binary" and self.transform != "none":

@@ -8,9 +8,10 @@ a slot can follow any filling of the slot before. What is the same for a whole f
 has been applied to it (`layers.mixed`), and is widened to N rows as late as possible.
 
 Interests, couplings and weightings may add losses of their own in training. They list the names in `penalties`, since
-workers exchange sums of equal length even when one of them has no batch. A loss that compares the rows of a whole batch
-with each other, such as a contrast between users, is no sum over workers: an interest hands those rows over as `Compared`
-and tells with its `together` what becomes of them, so that several workers compare what one would.
+workers exchange sums of equal length even when one of them has no batch. Losses of targets stand beside them, so a name
+is `part.what`, with a dot, which no target's name has. A loss that compares the rows of a whole batch with each other,
+such as a contrast between users, is no sum over workers: an interest hands those rows over as `Compared` and tells with
+its `together` what becomes of them, so that several workers compare what one would.
 
 Names of tensors end with their shape. These letters mean the same in every file of `models`, but where a parameter is
 named otherwise, since saved weights go by its name:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.config import ConfigError, config
+from pipelines.paths import local
 from pipelines.ray_private import in_submitted_job, keep_workers_warm, quiet_authentication, show_train_page
 
 
@@ -72,7 +73,7 @@ def connected(ray_config: RayConfig) -> Iterator[None]:
 
 def output_folder(output: str, name: str) -> Path:
     """`output/name`, absolute. A submitted job runs in a temporary copy, where a relative folder would be lost."""
-    path = Path(output).expanduser()
+    path = local(output)
     if not path.is_absolute() and in_submitted_job():
         raise ConfigError(
             f"`output` is {output!r}: in a submitted job it must be an absolute path that all nodes reach "

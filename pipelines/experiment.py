@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
 from models.schema import Schema
 from models.system import SystemConfig
@@ -17,12 +15,15 @@ from pipelines.cluster import RayConfig, output_folder
 from pipelines.compare import CompareConfig
 from pipelines.compare.config import columns_of, systems_of
 from pipelines.compare.curves import varied_of
+from pipelines.encode.feeds import feeds_schema
 from pipelines.evaluate import EvaluateConfig
 from pipelines.logs import LogsConfig
+from pipelines.paths import FolderName, folder_name, local
 from pipelines.prepare import PrepareConfig
 from pipelines.serve import ServeConfig
 from pipelines.train import TrainConfig
 from pipelines.tune import TuneConfig
+from pipelines.yaml_text import read_file, read_value
 
 
 @config
@@ -45,7 +46,7 @@ class Experiment:
         ray: which Ray is used.
     """
 
-    name: str
+    name: FolderName
     output: str = "runs"
     logs: LogsConfig
     schema: Schema
@@ -60,8 +61,9 @@ class Experiment:
     ray: RayConfig = default(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name:
-            raise ValueError(f"name is {self.name!r}; it names a folder, so it must be one word.")
+        folder_name(self.name)
+        local(self.output)
+        feeds_schema(self.schema)  # names that two columns would have
         resolve(self.model)  # a wrong model is told before any work is done
         if self.compare is not None:
             varied_of(self.compare, self.schema, systems_of(self.compare, self.schema))
@@ -85,12 +87,12 @@ def load_spelling(file: str | Path, changes: Iterable[str] = ()) -> dict[str, An
     Raises:
         ConfigError: no such file, no YAML, a file that extends itself, a change without `=`.
     """
-    spelling = _read(Path(file), ())
+    spelling = _read(local(file), ())
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals or not key:
             raise ConfigError(f"`--set {change}`: write it as --set section.key=value.")
-        spelling = replaced(spelling, key, yaml.safe_load(value))
+        spelling = replaced(spelling, key, read_value(value, f"`--set {change}`"))
     return spelling
 
 
@@ -100,16 +102,13 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"no config file {path}." + (f" There are: {', '.join(near)}." if near else ""))
     if path.resolve() in above:
         raise ConfigError(f"{path} extends itself, by way of {', '.join(str(each) for each in above)}.")
-    try:
-        spelling = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    spelling = read_file(path)
     if not isinstance(spelling, dict):
         raise ConfigError(f"{path} holds no sections (found {type(spelling).__name__}).")
     below = spelling.pop("extends", None)
     if below is None:
         return spelling
-    under = _read(path.parent / str(below), (*above, path.resolve()))
+    under = _read(path.parent / local(str(below)), (*above, path.resolve()))
     return _without_nulls(overlaid(under, spelling), under)
 
 

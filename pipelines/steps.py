@@ -31,6 +31,7 @@ from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, materialise
+from pipelines.paths import local
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
 from pipelines.report.comparison.compared import Compared
@@ -177,7 +178,7 @@ def register_step(experiment: Experiment, bundle: Path) -> Path:
 def bundle_of(experiment: Experiment, path: str | None = None) -> Bundle:
     """The bundle at `path`, or the experiment's newest registered one."""
     if path is not None:
-        return load_bundle(Path(path))
+        return load_bundle(local(path))
     return load_bundle(latest(registry_of(experiment), experiment.name))
 
 

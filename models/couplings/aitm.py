@@ -58,7 +58,7 @@ class Aitm(nn.Module):
         self.calibrated = tuple(
             (parent, name) for name in parents for parent in parents[name] if is_binary[parent] and is_binary[name]
         )
-        self.penalties: tuple[str, ...] = ("calibrator",) if self.calibrated and config.calibrator else ()
+        self.penalties: tuple[str, ...] = ("aitm.calibrator",) if self.calibrated and config.calibrator else ()
 
     def forward(self, vectors: dict[str, Tensor], training: Training | None) -> Coupled:
         become, _ = self.transfer(vectors)
@@ -66,7 +66,7 @@ class Aitm(nn.Module):
         if training is None or not self.penalties:
             return Coupled(outputs=outputs)
         above_N = torch.stack([outputs[child].sigmoid() - outputs[parent].sigmoid() for parent, child in self.calibrated])
-        return Coupled(outputs=outputs, penalties={"calibrator": sum_count(self.calibrator * above_N.relu().sum(0))})
+        return Coupled(outputs=outputs, penalties={"aitm.calibrator": sum_count(self.calibrator * above_N.relu().sum(0))})
 
     def edges(self, vectors: dict[str, Tensor]) -> dict[tuple[str, str], Tensor]:
         _, weights = self.transfer(vectors)

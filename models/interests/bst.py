@@ -32,6 +32,7 @@ from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import Grid, grid
 from models.layers.masked import masked_mean
 from models.layers.mlp import check_layers
+from models.layers.named import Named
 from models.layers.tables import Gathered
 from models.schema import Schema
 from models.slots import Interests, Together, Training, Widths
@@ -94,14 +95,14 @@ class Bst(nn.Module):
         super().__init__()
         self.histories = histories.chosen(schema, config.histories)
         self.has_dropout = config.dropout > 0
-        self.domains = nn.ModuleDict({name: Domain(schema, name, inputs, config.width) for name in self.histories})
-        self.encoders = nn.ModuleDict(
+        self.domains = Named({name: Domain(schema, name, inputs, config.width) for name in self.histories})
+        self.encoders = Named(
             {
                 name: Encoder(config.width, config.heads, config.blocks, schema.history(name).length, config.dropout)
                 for name in self.histories
             }
         )
-        self.blocks = nn.ModuleDict({name: CandidateBlock(config) for name in self.histories})
+        self.blocks = Named({name: CandidateBlock(config) for name in self.histories})
         self.widths = Widths(
             feed={f"encoded.{name}": config.width for name in self.histories},
             candidate={f"interest.{name}": config.width for name in self.histories},
@@ -119,7 +120,6 @@ class Bst(nn.Module):
         feed, candidate = {}, {}
         for name in self.histories:
             domain = self.domains[name]
-            assert isinstance(domain, Domain)
             is_real_RL = embedded.histories[name].is_real_RL
             places_RL = rows_RL(dropping, is_real_RL.shape[1])
             encoded_RLD = self.encoders[name](domain.entries(embedded), is_real_RL, places_RL)

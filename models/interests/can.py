@@ -37,6 +37,7 @@ from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import Grid, grid
 from models.layers.masked import masked_mean
 from models.layers.mlp import check_layers
+from models.layers.named import Named
 from models.layers.tables import Gathered, Reads, TableSet
 from models.schema import Schema
 from models.slots import Interests, Together, Training, Widths
@@ -128,7 +129,7 @@ class Can(nn.Module):
         super().__init__()
         self.histories = histories.chosen(schema, config.histories)
         coaction = {name: CoAction(config, schema, name, inputs.table_sizes) for name in self.histories}
-        self.coaction = nn.ModuleDict(coaction)
+        self.coaction = Named(coaction)
         self.widths = Widths(
             feed={f"interest.{name}": inputs.histories[name].entry for name in self.histories},
             candidate={f"coaction.{name}": coaction[name].width for name in self.histories},

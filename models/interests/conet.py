@@ -35,6 +35,7 @@ from models.layers.attention import check_heads
 from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import grid
 from models.layers.mlp import check_layers, he_uniform
+from models.layers.named import Named
 from models.layers.penalties import of_parameters
 from models.layers.tables import Gathered
 from models.layers.user_side import Content
@@ -104,14 +105,12 @@ class Conet(nn.Module):
         super().__init__()
         self.sparse = config.sparse
         self.histories = histories.domains(schema, "conet")
-        self.contents = nn.ModuleDict(
-            {name: Content(schema, name, inputs, config.width, config.heads) for name in self.histories}
-        )
+        self.contents = Named({name: Content(schema, name, inputs, config.width, config.heads) for name in self.histories})
         below = (2 * config.width, *config.hidden)
         fields = (sum(inputs.fields.feed.values()), *[0] * len(config.hidden))
         self.units = nn.ModuleList([CrossUnit(*each) for each in zip(below, config.hidden, fields, strict=False)])
         self.widths = Widths(candidate={f"interest.{name}": config.hidden[-1] for name in self.histories})
-        self.penalties: tuple[str, ...] = ("sparse",) if config.sparse else ()
+        self.penalties: tuple[str, ...] = ("conet.sparse",) if config.sparse else ()
 
     def forward(
         self,
@@ -129,6 +128,6 @@ class Conet(nn.Module):
         penalties = {}
         if training is not None and self.sparse:
             lasso = torch.stack([unit.lasso() for unit in self.units if isinstance(unit, CrossUnit)]).sum()
-            penalties["sparse"] = of_parameters(self.sparse * lasso, batch.feeds)
+            penalties["conet.sparse"] = of_parameters(self.sparse * lasso, batch.feeds)
         found = zip(self.histories, both.chunk(2, dim=1), strict=True)
         return Interests(candidate={f"interest.{name}": vector_NO for name, vector_NO in found}, penalties=penalties)

@@ -132,7 +132,7 @@ class Dasl(nn.Module):
         self.map_DD = nn.Parameter(nn.init.orthogonal_(torch.empty(width, width)))
         self.attention = DualAttention(width, config.attention)
         self.penalties = tuple(
-            name
+            f"dasl.{name}"
             for name, weight, defined in (("orthogonal", config.orthogonal, True), ("mapping", config.mapping, of_user > 0))
             if weight and defined
         )
@@ -172,12 +172,12 @@ class Dasl(nn.Module):
     def _penalties(self, own_user_RD: Tensor | None, other_user_RD: Tensor | None, feeds: int) -> dict[str, SumCount]:
         penalties = {}
         with torch.autocast(self.map_DD.device.type, enabled=False):  # differences from 1 need all digits
-            if "orthogonal" in self.penalties:
+            if "dasl.orthogonal" in self.penalties:
                 identity_DD = torch.eye(len(self.map_DD), dtype=self.map_DD.dtype, device=self.map_DD.device)
                 away = (self.map_DD @ self.map_DD.t() - identity_DD).square().sum()
-                penalties["orthogonal"] = of_parameters(self.config.orthogonal * away, feeds)
-            if "mapping" in self.penalties and own_user_RD is not None and other_user_RD is not None:
+                penalties["dasl.orthogonal"] = of_parameters(self.config.orthogonal * away, feeds)
+            if "dasl.mapping" in self.penalties and own_user_RD is not None and other_user_RD is not None:
                 mapped_RD = other_user_RD.to(self.map_DD.dtype) @ self.map_DD
                 apart_R = 1 - F.cosine_similarity(mapped_RD, own_user_RD.to(self.map_DD.dtype), dim=1)
-                penalties["mapping"] = sum_count(self.config.mapping * apart_R)
+                penalties["dasl.mapping"] = sum_count(self.config.mapping * apart_R)
         return penalties

@@ -35,6 +35,7 @@ from models.layers.attention import check_heads
 from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import grid
 from models.layers.mlp import LinearBank, MlpBank, check_layers
+from models.layers.named import Named
 from models.layers.penalties import of_parameters
 from models.layers.tables import Gathered
 from models.layers.user_side import UserSide
@@ -79,14 +80,12 @@ class Ddtcdr(nn.Module):
         super().__init__()
         self.width, self.alpha, self.orthogonal = config.width, config.alpha, config.orthogonal
         self.histories = histories.domains(schema, "ddtcdr")
-        self.sides = nn.ModuleDict(
-            {name: UserSide(schema, name, inputs, config.width, config.heads) for name in self.histories}
-        )
+        self.sides = Named({name: UserSide(schema, name, inputs, config.width, config.heads) for name in self.histories})
         self.mapping_DD = nn.Parameter(nn.init.orthogonal_(torch.empty(config.width, config.width)))
         self.first = LinearBank(2, 2 * config.width, config.hidden[0], before_relu=True)
         self.rest = MlpBank(2, config.hidden[0], config.hidden[1:], 0.0)
         self.widths = Widths(candidate={f"interest.{name}": config.hidden[-1] for name in self.histories})
-        self.penalties: tuple[str, ...] = ("orthogonal",) if config.orthogonal else ()
+        self.penalties: tuple[str, ...] = ("ddtcdr.orthogonal",) if config.orthogonal else ()
 
     def forward(
         self,
@@ -106,7 +105,7 @@ class Ddtcdr(nn.Module):
         mixed_2NO = (1 - self.alpha) * own_2NO + self.alpha * others_2NO.flip(0)
         penalties = {}
         if training is not None and self.orthogonal:
-            penalties["orthogonal"] = of_parameters(self.orthogonal * self._distance(), batch.feeds)
+            penalties["ddtcdr.orthogonal"] = of_parameters(self.orthogonal * self._distance(), batch.feeds)
         found = zip(self.histories, mixed_2NO.unbind(0), strict=True)
         return Interests(candidate={f"interest.{name}": vector_NO for name, vector_NO in found}, penalties=penalties)
 

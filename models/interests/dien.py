@@ -47,6 +47,7 @@ from models.layers.embedding import Embedded, HistoryWidths, InterestInputs
 from models.layers.grid import Grid, grid
 from models.layers.masked import masked_softmax
 from models.layers.mlp import check_layers, plain_uniform
+from models.layers.named import Named
 from models.layers.tables import Gathered
 from models.schema import Schema
 from models.slots import Interests, SumCount, Together, Training, Widths
@@ -177,7 +178,7 @@ class Dien(nn.Module):
         self.fields = [field.name for field in schema.fields_of("candidate") if not field.is_number]
         self.matches = {name: schema.matches(name) for name in self.histories}
         width = sum(inputs.fields.candidate[name] for name in self.fields)
-        self.evolution = nn.ModuleDict({name: Evolution(config, inputs.histories[name], width) for name in self.histories})
+        self.evolution = Named({name: Evolution(config, inputs.histories[name], width) for name in self.histories})
         self.widths = Widths(candidate={f"interest.{name}": config.width for name in self.histories})
         self.penalties = tuple(f"dien.{name}" for name in self.histories) if config.auxiliary else ()
 
@@ -195,7 +196,6 @@ class Dien(nn.Module):
         candidate, penalties = {}, {}
         for index, name in enumerate(self.histories):
             evolution, history = self.evolution[name], embedded.histories[name]
-            assert isinstance(evolution, Evolution)
             states_RLD = evolution.states(history.entries_RLE)
             candidate[f"interest.{name}"] = evolution(states_RLD, history.is_real_RL, candidate_NC, places)
             if self.weight and training is not None:

@@ -22,6 +22,7 @@ from models.layers.embedding import Embedded, EmbeddedHistory, HistoryWidths, In
 from models.layers.grid import Grid, grid
 from models.layers.masked import masked_softmax
 from models.layers.mlp import check_layers
+from models.layers.named import Named
 from models.layers.pair_scores import Activation, PairScores
 from models.layers.tables import Gathered
 from models.schema import Schema
@@ -79,7 +80,7 @@ class Din(nn.Module):
         self.schema = schema
         self.histories = histories.chosen(schema, config.histories)
         self.matches = config.matches
-        self.attention = nn.ModuleDict({name: TargetAttention(config, inputs.histories[name]) for name in self.histories})
+        self.attention = Named({name: TargetAttention(config, inputs.histories[name]) for name in self.histories})
         self.widths = Widths(
             candidate={f"interest.{name}": inputs.histories[name].entry for name in self.histories}
             | {f"matches.{name}": histories.width(schema, name) for name in self.histories if config.matches}

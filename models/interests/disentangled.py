@@ -50,6 +50,7 @@ from models.layers.embedding import Embedded, InterestInputs
 from models.layers.gating import HierarchicalGating
 from models.layers.grid import Grid, grid
 from models.layers.masked import masked_max, masked_mean, masked_softmax
+from models.layers.named import Named
 from models.layers.pair_scores import PairScores
 from models.layers.regularisers import cosine_distance, distance_correlation, euclidean_distance, infonce
 from models.layers.tables import Gathered
@@ -191,15 +192,19 @@ class IntentLosses:
         self.width = 2 * histories * config.width + histories
         are_aligned = histories > 1 and config.alignment_weight > 0
         used = {
-            "correlation": histories > 0 and config.correlation > 0,
-            "alignment": are_aligned and config.alignment != "none",
-            "specific": are_aligned and config.specific != "free",
+            "disentangled.correlation": histories > 0 and config.correlation > 0,
+            "disentangled.alignment": are_aligned and config.alignment != "none",
+            "disentangled.specific": are_aligned and config.specific != "free",
         }
         self.names = tuple(name for name, is_used in used.items() if is_used)
 
     def __call__(self, compared: Compared) -> dict[str, Tensor]:
         with torch.autocast(compared.rows_MW.device.type, enabled=False):  # distances are small differences
-            known = {"correlation": self._correlation, "alignment": self._alignment, "specific": self._specific}
+            known = {
+                "disentangled.correlation": self._correlation,
+                "disentangled.alignment": self._alignment,
+                "disentangled.specific": self._specific,
+            }
             return {name: known[name](compared) for name in self.names}
 
     def _correlation(self, compared: Compared) -> Tensor:
@@ -258,7 +263,7 @@ class Disentangled(nn.Module):
         self.histories = tuple(sorted(chosen, key=lambda name: not are_rooms[name]))  # rooms ask
         self.parts = ("consistent", "specific") if config.disentangle else ("interest",)
         self.compare = config.compare
-        self.intentions = nn.ModuleDict({name: Intentions(config, schema, name, inputs) for name in self.histories})
+        self.intentions = Named({name: Intentions(config, schema, name, inputs) for name in self.histories})
         losses = IntentLosses(config, len(self.histories)) if config.disentangle else None
         self.together: Together | None = losses if losses is not None and losses.names else None
         self.widths = Widths(candidate={f"{part}.{name}": config.width for name in self.histories for part in self.parts})

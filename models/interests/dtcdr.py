@@ -31,6 +31,7 @@ from models.layers.attention import check_heads
 from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import grid
 from models.layers.mlp import MlpBank, check_layers
+from models.layers.named import Named
 from models.layers.tables import Gathered
 from models.layers.user_side import UserSide
 from models.schema import Schema
@@ -75,9 +76,7 @@ class Dtcdr(nn.Module):
         super().__init__()
         self.combine = OPERATORS[config.combine]
         self.histories = histories.domains(schema, "dtcdr")
-        self.sides = nn.ModuleDict(
-            {name: UserSide(schema, name, inputs, config.width, config.heads) for name in self.histories}
-        )
+        self.sides = Named({name: UserSide(schema, name, inputs, config.width, config.heads) for name in self.histories})
         user = 2 * config.width if config.combine == "concatenate" else config.width
         self.networks = MlpBank(2, user + config.width, config.hidden, 0.0)
         self.widths = Widths(candidate={f"interest.{name}": config.hidden[-1] for name in self.histories})

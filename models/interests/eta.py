@@ -33,6 +33,7 @@ from models.layers.attention import TargetAttention, check_heads
 from models.layers.domain import Domain
 from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import Grid, grid
+from models.layers.named import Named
 from models.layers.tables import Gathered
 from models.schema import Schema
 from models.slots import Interests, Together, Training, Widths
@@ -112,9 +113,9 @@ class Eta(nn.Module):
         super().__init__()
         self.histories = histories.chosen(schema, config.histories)
         self.matched = {name: [field.name for _, field in schema.matches(name)] for name in self.histories}
-        self.domains = nn.ModuleDict({name: Domain(schema, name, inputs, config.width) for name in self.histories})
-        self.attention = nn.ModuleDict({name: TargetAttention(config.width, config.heads) for name in self.histories})
-        self.retrieval = nn.ModuleDict(
+        self.domains = Named({name: Domain(schema, name, inputs, config.width) for name in self.histories})
+        self.attention = Named({name: TargetAttention(config.width, config.heads) for name in self.histories})
+        self.retrieval = Named(
             {name: Retrieval(inputs.histories[name].matched, config.bits, config.keep) for name in self.histories}
             if config.keep is not None
             else {}
@@ -132,7 +133,6 @@ class Eta(nn.Module):
         candidate = {}
         for name in self.histories:
             domain, history = self.domains[name], embedded.histories[name]
-            assert isinstance(domain, Domain)
             kept_GSL = None
             if name in self.retrieval:
                 query_NM = torch.cat([embedded.candidate[field] for field in self.matched[name]], dim=1)

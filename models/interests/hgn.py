@@ -30,6 +30,7 @@ from models.layers.gating import HierarchicalGating
 from models.layers.grid import grid
 from models.layers.masked import masked_mean
 from models.layers.mlp import check_layers, plain_uniform
+from models.layers.named import Named
 from models.layers.tables import Gathered
 from models.schema import Schema
 from models.slots import Interests, Together, Training, Widths
@@ -67,9 +68,9 @@ class Hgn(nn.Module):
         self.histories = histories.chosen(schema, config.histories)
         fields = sum(inputs.fields.feed.values()) if self.histories else 0
         user = config.width if fields else 0
-        self.domains = nn.ModuleDict({name: Domain(schema, name, inputs, config.width) for name in self.histories})
+        self.domains = Named({name: Domain(schema, name, inputs, config.width) for name in self.histories})
         self.user_FD = plain_uniform(fields, config.width, inputs=fields) if fields else None
-        self.gates = nn.ModuleDict(
+        self.gates = Named(
             {name: HierarchicalGating(config.width, user, schema.history(name).length) for name in self.histories}
         )
         self.widths = Widths(
@@ -91,7 +92,6 @@ class Hgn(nn.Module):
         feed, candidate = {}, {}
         for name in self.histories:
             domain, is_real_RL = self.domains[name], embedded.histories[name].is_real_RL
-            assert isinstance(domain, Domain)
             entries_RLD = domain.entries(embedded)
             user_RU = entries_RLD.new_zeros(batch.feeds, 0) if user_RD is None else user_RD
             interest_RD = masked_mean(self.gates[name](entries_RLD, user_RU, is_real_RL), is_real_RL)

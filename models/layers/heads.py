@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.mlp import LinearBank
+from models.layers.named import Named
 from models.schema import Schema
 
 
@@ -22,7 +23,7 @@ class Heads(nn.Module):
 
     def __init__(self, schema: Schema, widths: Mapping[str, int]) -> None:
         super().__init__()
-        self.linear = nn.ModuleDict(
+        self.linear = Named(
             {target.name: LinearBank(1, widths[target.name], target.outputs, before_relu=False) for target in schema.targets}
         )
 

@@ -114,12 +114,13 @@ class TableSet(nn.Module):
             shapes = self._shapes(batch)
             values_KD = gathered.rows_UD.index_select(0, gathered.inverse_K)
         blocks = values_KD.split([_count(shape) for shape in shapes])
-        found = {
-            name: block.view(*shape, self.width)
-            for (name, fields), block, shape in zip(self._groups, blocks, shapes, strict=True)
-            if fields
-        }
-        return Looked(feed_RFD=found.pop("feed", None), candidate_NFD=found.pop("candidate", None), histories=found)
+        feed_RFD, candidate_NFD, *histories = [  # by place: a history may be called `feed`
+            block.view(*shape, self.width) if fields else None
+            for (_, fields), block, shape in zip(self._groups, blocks, shapes, strict=True)
+        ]
+        named = zip(self.reads.histories, histories, strict=True)
+        found = {name: block_RLFD for name, block_RLFD in named if block_RLFD is not None}
+        return Looked(feed_RFD=feed_RFD, candidate_NFD=candidate_NFD, histories=found)
 
     def _columns(self, batch: FeedBatch) -> list[tuple[str, Mapping[str, Tensor], tuple[int, ...]]]:
         return [

@@ -47,7 +47,7 @@ from models.optim import OptimiserConfig, Optimisers
 from models.ranker import Ranker
 from models.schema import Schema
 
-REST = "rest"  # of the loss: penalties, and losses that compare rows
+REST = "the rest"  # of the loss: penalties, and losses that compare rows
 
 
 @config

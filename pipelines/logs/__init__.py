@@ -25,6 +25,7 @@ from pipelines.logs.check import check
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulate import SimulateConfig
+from pipelines.paths import LocalPath
 from pipelines.runs import RUN, RunFolder, told, write_json, written
 
 __all__ = [
@@ -51,7 +52,7 @@ class CanonicalConfig:
     """
 
     kind: Literal["canonical"] = "canonical"
-    path: Path
+    path: LocalPath
 
 
 LogsConfig = Annotated[CanonicalConfig | SimulateConfig | EbnerdConfig, Discriminator("kind")]

@@ -35,6 +35,7 @@ from models.config import ConfigError, config
 from pipelines.logs.canonical import read_footer
 from pipelines.logs.files import GrowingFolder, batches, write
 from pipelines.logs.ids import as_ids
+from pipelines.paths import LocalPath
 
 _SLATES_AT_ONCE, _USERS_AT_ONCE = 20_000, 2_000  # about 200 k rows of the canonical tables
 _USER_ATTRIBUTES = ("is_subscriber", "is_sso_user", "gender", "postcode", "age")
@@ -54,7 +55,7 @@ class EbnerdConfig:
     """
 
     kind: Literal["ebnerd"] = "ebnerd"
-    path: Path
+    path: LocalPath
 
     def inputs(self) -> list[Path]:
         """The files that will be read.

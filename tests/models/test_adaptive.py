@@ -472,7 +472,7 @@ def test_without_auxiliary_targets_it_trains_as_joint_does():
         first, second = (each.step(some_batch(schema, seed), progress=seed / 3) for each in (learner, joint))
         assert first.keys() == second.keys()
         assert all(first[name] == pytest.approx(second[name]) for name in first)
-        assert first["alignment"][0] != 0 and first["preference.click"][0] != 0
+        assert first["disentangled.alignment"][0] != 0 and first["preference.click"][0] != 0
     for name, value in one.state_dict().items():
         assert_close(value, other.state_dict()[name], rtol=1e-9, atol=1e-12, msg=name)
 

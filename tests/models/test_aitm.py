@@ -73,11 +73,11 @@ def test_calibrator_by_hand():
     click = torch.logit(torch.tensor([[0.2], [0.7]], dtype=torch.float64))
     vectors = {name: torch.ones(2, 1, dtype=torch.float64) for name in ("goods_bag", "order", "stay")}
     coupling, coupled = calibrated({"click": click, **vectors})
-    total, count = coupled.penalties["calibrator"]
-    assert coupling.penalties == ("calibrator",)
+    total, count = coupled.penalties["aitm.calibrator"]
+    assert coupling.penalties == ("aitm.calibrator",)
     assert (total.item(), count.item()) == (pytest.approx(0.6 * 0.5), 2)
     coupling, coupled = calibrated({"click": click, **vectors}, calibrator=2.0)
-    assert coupled.penalties["calibrator"][0].item() == pytest.approx(2 * 0.5)
+    assert coupled.penalties["aitm.calibrator"][0].item() == pytest.approx(2 * 0.5)
 
 
 def test_the_calibrator_pulls_the_child_down_and_the_parent_up():
@@ -85,7 +85,7 @@ def test_the_calibrator_pulls_the_child_down_and_the_parent_up():
     click = torch.logit(torch.tensor([[0.2]], dtype=torch.float64)).requires_grad_()
     vectors = {name: torch.ones(1, 1, dtype=torch.float64) for name in ("goods_bag", "order", "stay")}
     coupling, coupled = calibrated({"click": click, **vectors}, calibrator=1.0)
-    coupled.penalties["calibrator"][0].backward()
+    coupled.penalties["aitm.calibrator"][0].backward()
     assert click.grad.item() == pytest.approx(-0.2 * 0.8)
     assert coupling.heads.linear["goods_bag"].bias_B1H.grad.item() == pytest.approx(0.25 - 0.25)
     assert coupling.heads.linear["order"].bias_B1H.grad.item() == pytest.approx(0.6 * 0.4)

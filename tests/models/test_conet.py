@@ -57,9 +57,9 @@ def test_the_lasso_is_the_weighted_sum_of_cross_connections_in_training():
     with torch.no_grad():
         for unit in interest.units:
             unit.cross_IO.fill_(-0.25)
-    total, count = interest(vectors, batch, training).penalties["sparse"]
+    total, count = interest(vectors, batch, training).penalties["conet.sparse"]
     # 8 x 3 and 3 x 2 entries
-    assert interest.penalties == ("sparse",) and count == 3
+    assert interest.penalties == ("conet.sparse",) and count == 3
     assert total.item() / count.item() == pytest.approx(0.5 * 0.25 * (24 + 6))
     assert interest(vectors, batch).penalties == {}
     (total / count).backward()

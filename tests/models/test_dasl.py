@@ -99,7 +99,7 @@ def test_penalties_by_hand():
     schema = tiny_schema()
     embedding, batch, vectors = embedded_as(schema, feeds=5)
     interest = interest_of(schema, embedding, width=2, orthogonal=0.5, mapping=0.25)
-    assert interest.penalties == ("orthogonal", "mapping")
+    assert interest.penalties == ("dasl.orthogonal", "dasl.mapping")
     with torch.no_grad():
         interest.map_DD.copy_(torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
         interest.user_F2D.zero_()[0] = torch.tensor([1.0, 0.0, 1.0, 0.0])
@@ -108,28 +108,28 @@ def test_penalties_by_hand():
         vectors.feed[name] = torch.ones_like(values) if name == field else values
     assert interest(vectors, batch).penalties == {}
     found = interest(vectors, batch, told(batch)).penalties
-    assert list(found) == ["orthogonal", "mapping"]
-    assert [value.item() for value in found["orthogonal"]] == pytest.approx([0.5 * 3 * 5, 5])
-    assert [value.item() for value in found["mapping"]] == pytest.approx([0.25 * 5 * (1 - 1 / math.sqrt(2)), 5])
+    assert list(found) == ["dasl.orthogonal", "dasl.mapping"]
+    assert [value.item() for value in found["dasl.orthogonal"]] == pytest.approx([0.5 * 3 * 5, 5])
+    assert [value.item() for value in found["dasl.mapping"]] == pytest.approx([0.25 * 5 * (1 - 1 / math.sqrt(2)), 5])
 
 
 def test_the_map_starts_orthogonal():
     schema = tiny_schema()
     embedding, batch, vectors = embedded_as(schema, feeds=3)
     interest = Dasl(DaslConfig(width=6), schema, embedding.inputs).double()
-    total, count = interest(vectors, batch, told(batch)).penalties["orthogonal"]
+    total, count = interest(vectors, batch, told(batch)).penalties["dasl.orthogonal"]
     assert 0 <= total.item() < 1e-9 and count.item() == 3
 
 
 def test_penalties_without_weight_or_without_a_user_are_left_out():
     embedding, batch, vectors = embedded_as(tiny_schema(), feeds=3)
-    for settings, names in (({"mapping": 0.0}, ("orthogonal",)), ({"orthogonal": 0.0}, ("mapping",))):
+    for settings, names in (({"mapping": 0.0}, ("dasl.orthogonal",)), ({"orthogonal": 0.0}, ("dasl.mapping",))):
         interest = interest_of(tiny_schema(), embedding, **settings)
         assert interest.penalties == tuple(interest(vectors, batch, told(batch)).penalties) == names
     schema = without_feed_fields()
     embedding, batch, vectors = embedded_as(schema, feeds=3)
     interest = interest_of(schema, embedding)
-    assert interest.penalties == tuple(interest(vectors, batch, told(batch)).penalties) == ("orthogonal",)
+    assert interest.penalties == tuple(interest(vectors, batch, told(batch)).penalties) == ("dasl.orthogonal",)
 
 
 def test_values_without_sense_are_refused():

@@ -45,13 +45,13 @@ def test_the_mapping_starts_orthogonal_and_its_distance_from_that_is_a_penalty()
     schema, embedding, batch, vectors = embedded(feeds=3)
     training = Training(progress=0.0, batch=batch, beliefs={})
     interest = Ddtcdr(DdtcdrConfig(width=2, heads=1, hidden=(3,), orthogonal=0.5), schema, embedding.inputs).double()
-    assert interest.penalties == ("orthogonal",)
-    total, count = interest(vectors, batch, training).penalties["orthogonal"]
+    assert interest.penalties == ("ddtcdr.orthogonal",)
+    total, count = interest(vectors, batch, training).penalties["ddtcdr.orthogonal"]
     assert total.item() == pytest.approx(0, abs=1e-10) and count == 3
     with torch.no_grad():
         interest.mapping_DD.copy_(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
     # X X' = [[5, 2], [2, 1]], off by [[4, 2], [2, 0]]: 16 + 4 + 4
-    total, count = interest(vectors, batch, training).penalties["orthogonal"]
+    total, count = interest(vectors, batch, training).penalties["ddtcdr.orthogonal"]
     assert total.item() / count.item() == pytest.approx(0.5 * 24)
     (total / count).backward()
     # 4 (X X' - 1) X, times the weight
@@ -67,7 +67,7 @@ def test_the_penalty_is_exact_under_autocast():
     embedding.float()
     training = Training(progress=0.0, batch=batch, beliefs={})
     with torch.autocast("cpu", torch.bfloat16):
-        total, _ = interest(embedding(batch), batch, training).penalties["orthogonal"]
+        total, _ = interest(embedding(batch), batch, training).penalties["ddtcdr.orthogonal"]
     assert total.dtype == torch.float32 and total.item() == pytest.approx(0, abs=1e-9)
 
 

@@ -173,15 +173,17 @@ def test_losses_are_equations_8_to_10_with_their_weights():
     compared = replaced_users(rows_of(losses, 7), [1, 2, 3, 1, 4, 5, 3])
     of = compared.rows_MW[:, :12].unflatten(1, (4, 3)).unbind(1)
     found = losses(compared)
-    assert list(found) == list(losses.names) == ["correlation", "alignment", "specific"]
-    assert_close(found["correlation"], 0.3 * (distance_correlation(of[0], of[1]) + distance_correlation(of[2], of[3])))
-    assert_close(found["alignment"], 0.7 * infonce(of[0], of[2], compared.users_M, 0.5))
-    assert_close(found["specific"], 0.7 * infonce(of[1], of[3], compared.users_M, 0.5))
+    assert list(found) == list(losses.names) == ["disentangled.correlation", "disentangled.alignment", "disentangled.specific"]
+    assert_close(
+        found["disentangled.correlation"], 0.3 * (distance_correlation(of[0], of[1]) + distance_correlation(of[2], of[3]))
+    )
+    assert_close(found["disentangled.alignment"], 0.7 * infonce(of[0], of[2], compared.users_M, 0.5))
+    assert_close(found["disentangled.specific"], 0.7 * infonce(of[1], of[3], compared.users_M, 0.5))
     for alignment, distance in (("cosine", cosine_distance), ("euclidean", euclidean_distance)):
         config = DisentangledConfig(width=3, heads=1, alignment=alignment, alignment_weight=0.7, specific="apart")
         found = IntentLosses(config, 2)(compared)
-        assert_close(found["alignment"], 0.7 * distance(of[0], of[2]))
-        assert_close(found["specific"], -0.7 * infonce(of[1], of[3], compared.users_M, 0.5))
+        assert_close(found["disentangled.alignment"], 0.7 * distance(of[0], of[2]))
+        assert_close(found["disentangled.specific"], -0.7 * infonce(of[1], of[3], compared.users_M, 0.5))
 
 
 def replaced_users(compared: Compared, users: list[int]) -> Compared:
@@ -203,11 +205,12 @@ def test_rows_without_entries_are_left_out_of_their_history(alignment):
     of = [rows_MW[[row for row in range(9) if rows_MW[row, 12 + each]], 6 * each : 6 * each + 6] for each in range(2)]
     both = rows_MW[[0, 2, 3, 6, 7, 8]]
     assert_close(
-        found["correlation"], losses.config.correlation * sum(distance_correlation(each[:, :3], each[:, 3:]) for each in of)
+        found["disentangled.correlation"],
+        losses.config.correlation * sum(distance_correlation(each[:, :3], each[:, 3:]) for each in of),
     )
     expected = IntentLosses(losses.config, 2)(Compared(users_M=compared.users_M[:6], rows_MW=both))
-    assert_close(found["alignment"], expected["alignment"])
-    assert_close(found["specific"], expected["specific"])
+    assert_close(found["disentangled.alignment"], expected["disentangled.alignment"])
+    assert_close(found["disentangled.specific"], expected["disentangled.specific"])
     nobody = Compared(users_M=compared.users_M, rows_MW=(rows_MW.detach() * 0))
     assert list(losses(nobody).values()) == [0, 0, 0]
     assert list(losses(Compared(users_M=compared.users_M[:0], rows_MW=rows_MW[:0])).values()) == [0, 0, 0]
@@ -216,7 +219,7 @@ def test_rows_without_entries_are_left_out_of_their_history(alignment):
 def test_channels_alone_have_two_intentions_and_nothing_to_align():
     interest, batch, vectors = made(histories=("engagements",), specific="apart")
     assert interest.widths.candidate == {"consistent.channels": 8, "specific.channels": 8}
-    assert interest.together.names == ("correlation",) and interest.together.width == 17
+    assert interest.together.names == ("disentangled.correlation",) and interest.together.width == 17
     found = interest(vectors, batch, training(batch))
     assert list(found.candidate) == ["consistent.channels", "specific.channels"]
     assert found.compared.rows_MW.shape == (6, 17)
@@ -233,9 +236,9 @@ def test_rooms_ask_wherever_the_schema_has_them():
 
 def test_what_is_not_wanted_is_not_computed():
     for choices, names in (
-        ({"correlation": 0.0}, ("alignment",)),
-        ({"alignment": "none"}, ("correlation",)),
-        ({"alignment_weight": 0.0, "specific": "apart"}, ("correlation",)),
+        ({"correlation": 0.0}, ("disentangled.alignment",)),
+        ({"alignment": "none"}, ("disentangled.correlation",)),
+        ({"alignment_weight": 0.0, "specific": "apart"}, ("disentangled.correlation",)),
     ):
         assert made(**choices)[0].together.names == names
     interest, batch, vectors = made(correlation=0.0, alignment="none")

@@ -67,8 +67,8 @@ def test_all_processes_draw_the_same_planes_and_nothing_else():
     assert abs(first.mean()) < 0.6 and 0.5 < first.std() < 1.5
     interest, _, _ = built(SMALL, feeds=2)
     assert [name for name in interest.state_dict() if "planes" in name] == [
-        "retrieval.channels.planes_MB",
-        "retrieval.products.planes_MB",
+        "retrieval.of_channels.planes_MB",
+        "retrieval.of_products.planes_MB",
     ]
 
 

@@ -92,7 +92,7 @@ def test_workers_compare_what_one_would(interest):
     )
     assert first_losses == second_losses
     for whole, parts in zip(losses, first_losses, strict=True):
-        assert whole.keys() == parts.keys() >= {"correlation", "alignment"}
+        assert whole.keys() == parts.keys() >= {"disentangled.correlation", "disentangled.alignment"}
         for name in whole:
             assert parts[name] == pytest.approx(whole[name], rel=1e-9)
     for name, value in alone.items():
@@ -114,8 +114,9 @@ def test_a_comparison_goes_down_when_trained_on_alone(loss, alignment):
     batch = batch_of(30, seed=0)
     _, learner = learner_of(chosen, schema=for_comparisons_only())
     reported = [learner.step(batch) for _ in range(40)]
-    assert set(reported[0]) == {*tiny_schema().target_names, loss}
-    before, after = reported[0][loss][0], reported[-1][loss][0]
+    name = f"disentangled.{loss}"
+    assert set(reported[0]) == {*tiny_schema().target_names, name}
+    before, after = reported[0][name][0], reported[-1][name][0]
     assert after < before - 0.1 * abs(before)
 
 

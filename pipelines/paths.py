@@ -1,0 +1,70 @@
+"""Paths as users spell them, and names of folders."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from pydantic import AfterValidator, BeforeValidator
+
+from models.config import ConfigError
+
+LONGEST = 150  # bytes of a name: file systems take 255, and folders for drafts and claims have longer names
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two characters at least: C:/ is a disk
+
+
+def local(path: str | Path) -> Path:
+    """The path that is meant: `~` is the home folder, and `file:///data/logs` is `/data/logs`.
+
+    Raises:
+        ConfigError: it lies somewhere that is not read as a folder (s3://, hdfs:// ...), or there is no such home.
+
+    >>> local("file:///data/live%20logs")
+    PosixPath('/data/live logs')
+    """
+    text = str(path)
+    scheme = _SCHEME.match(text)
+    if scheme is not None and scheme[1].lower() != "file":
+        raise ConfigError(
+            f"`{text}` lies in storage of its own ({scheme[1]}), and only folders are read and written here. Mount the storage "
+            "or copy it, and name that folder."
+        )
+    if scheme is not None:
+        host, slash, rest = text[len(scheme[1]) + 1 :].removeprefix("//").partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise ConfigError(f"`{text}` names the machine `{host}`. Mount its folder, and write file:///folder or /folder.")
+        text = "/" + unquote(rest)
+    if "\0" in text:
+        raise ConfigError(f"{text!r} is no path: it holds a null character.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"`{text}` begins with `~`, but its home folder is not known. Write the whole path.") from None
+
+
+def folder_name(name: str) -> str:
+    """The name itself, if a folder can have it.
+
+    Raises:
+        ConfigError: it is no single, visible word of a path.
+    """
+    reasons = {
+        "it is empty": not name,
+        "it holds a `/`, a `\\` or a character that cannot be seen": not name.isprintable() or "/" in name or "\\" in name,
+        "it begins with a dot": name.startswith("."),
+        "it begins or ends with a space": name != name.strip(),
+        f"it has more than {LONGEST} bytes": len(name.encode("utf-8", "surrogatepass")) > LONGEST,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            shown = name if len(name) <= 40 else f"{name[:40]}..."
+            raise ConfigError(f"name is {shown!r}; it names a folder, so it must be one word of a path, but {reason}.")
+    return name
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value  # YAML spells a whole number in one way only (see `yaml_text`)
+
+
+LocalPath = Annotated[Path, BeforeValidator(lambda path: local(path) if isinstance(path, str) else path)]
+FolderName = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(folder_name)]
