@@ -9,6 +9,8 @@ from pathlib import Path
 from models.config import ConfigError, config
 from pipelines.ray_private import in_submitted_job, keep_workers_warm, quiet_authentication, show_train_page
 
+LEAST_STORE_MB = 75  # Ray refuses less
+
 
 @config
 class RayConfig:
@@ -31,6 +33,8 @@ class RayConfig:
     def __post_init__(self) -> None:
         if self.num_cpus is not None and self.num_cpus < 2:
             raise ValueError(f"ray needs num_cpus >= 2 (a worker and the data it reads), got {self.num_cpus}.")
+        if self.object_store_mb < LEAST_STORE_MB:
+            raise ValueError(f"ray needs object_store_mb >= {LEAST_STORE_MB}, got {self.object_store_mb}.")
 
 
 @contextmanager

@@ -133,10 +133,15 @@ def test_one_logical_cpu_is_refused():
         RayConfig(num_cpus=1)
 
 
+def test_less_shared_memory_than_ray_takes_is_refused():
+    with pytest.raises(ValueError, match="object_store_mb >= 75, got 74"):
+        RayConfig(object_store_mb=74)
+
+
 def test_bench_lists_its_benchmarks(capsys):
     bench.main([])
     assert "step" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="no benchmark 'speed'"):
+    with pytest.raises(ConfigError, match="no benchmark 'speed'"):
         bench.main(["speed"])
 
 
