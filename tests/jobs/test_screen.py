@@ -1,5 +1,6 @@
 """Jobs as their users meet them: options, one-line errors, exit codes, shipped experiments."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import yaml
 
 from jobs import bench, screen
 from models.config import ConfigError, to_dict
-from pipelines.cluster import RayConfig, output_folder
+from pipelines.cluster import RayConfig, connected, output_folder
 from pipelines.experiment import load_experiment, load_spelling
 from pipelines.tune.config import check_space
 from pipelines.tune.structure.graphs import EMPTY
@@ -131,6 +132,14 @@ def test_a_submitted_job_needs_an_absolute_output(monkeypatch, tmp_path):
 def test_one_logical_cpu_is_refused():
     with pytest.raises(ValueError, match="num_cpus >= 2"):
         RayConfig(num_cpus=1)
+
+
+def test_an_address_at_which_nobody_listens_is_refused_at_once():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # taken, so that nobody else listens there
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=rf"`ray.address` is '{address}', but no Ray answers there"):
+            connected(RayConfig(address=address)).__enter__()
 
 
 def test_less_shared_memory_than_ray_takes_is_refused():
