@@ -6,6 +6,7 @@ encoder/            what turns raw columns into rows and numbers
 weights.safetensors parameters; their metadata say which schema, config and encoder they belong to
 metrics.json        how good it was on validation
 provenance.json     where it comes from
+history.json        epochs and diagnostics of its training, for the report; need not be there
 """
 
 import hashlib

@@ -332,9 +332,11 @@ def _spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="jobs.bench prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--impressions", type=int, nargs="+", default=[1_250_000, 5_000_000], help="sizes of the log, about")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each side (default: %(default)s)")
     parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="tasks at a time, and polars' threads")
     parser.add_argument("--whole", action="store_true", help="also run with all counters and the encoding")
     parser.add_argument("--folder", type=Path, help="where logs are kept; a temporary folder by default")

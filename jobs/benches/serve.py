@@ -29,11 +29,11 @@ WARM_UP = 30
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(prog="jobs.bench serve", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    made.add_argument("--prepared", type=Path, required=True)
-    made.add_argument("--bundle", type=Path, required=True)
+    made.add_argument("--prepared", type=Path, required=True, help="the prepared folder whose feeds are asked for")
+    made.add_argument("--bundle", type=Path, required=True, help="the bundle that answers")
     made.add_argument("--requests", type=int, default=300, help="measured per row, after a warm-up (default: %(default)s)")
-    made.add_argument("--candidates", type=int, nargs="+", default=[50, 200])
-    made.add_argument("--port", type=int, default=8000)
+    made.add_argument("--candidates", type=int, nargs="+", default=[50, 200], help="of a request (default: 50 200)")
+    made.add_argument("--port", type=int, default=8000, help="of the endpoint (default: %(default)s)")
     made.add_argument("--no-http", action="store_true", help="leave Ray out")
     args = made.parse_args(argv)
     torch.set_num_threads(1)

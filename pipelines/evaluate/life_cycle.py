@@ -18,7 +18,7 @@ from pipelines.evaluate.insight import last_of
 from pipelines.evaluate.score import has_stages
 from pipelines.logs.world import DAY_MS, EPOCH_MS
 from pipelines.prepared import SPLITS, Prepared
-from pipelines.report.evaluation.life_cycle import Counts, LifeCycle, StageAgreement, StageDay, StageShift
+from pipelines.report.evaluation.life_cycle import LifeCycle, StageAgreement, StageDay, StagePairs, StageShift
 
 FEEDS = 3_000_000  # feeds that are looked at; above it, of a part of the users, whole
 
@@ -98,7 +98,7 @@ def agreement(rows: pa.Table, truth: Path | None) -> StageAgreement | None:
     )
 
 
-def crossed(row_R: NDArray, column_R: NDArray) -> Counts:
+def crossed(row_R: NDArray, column_R: NDArray) -> StagePairs:
     """[S][S] counts of pairs of stages."""
     size = len(STAGES)
     pair_R = row_R.astype(np.int64) * size + column_R

@@ -338,7 +338,7 @@ def _describe(plan: Plan) -> None:
     """The plan and what it will take, from footers alone."""
     config = plan.config
     chunks = chunks_of(plan.logs, config.rows_per_chunk)
-    print(f"Plan for {plan.output} (dry run, nothing is written):")
+    print(f"Plan for {plan.output} (dry run, nothing is written there):")
     for table in (*EVENTS, *KEYS):
         files = plan.logs.files(table)
         rows = sum(read_footer(file).num_rows for file in files)

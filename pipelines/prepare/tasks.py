@@ -130,6 +130,8 @@ class SortAttributes:
 
 @dataclass(frozen=True)
 class CleanChunk:
+    """Divides a chunk of a log file into rows that are in order and rows for the quarantine; returns what it counted."""
+
     plan: Plan
 
     def __call__(self, chunk: Chunk) -> dict:
