@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import httpx
 
 from jobs import screen
-from pipelines.cluster import connected
+from pipelines.cluster import connected, starts_ray
 from pipelines.experiment import Experiment
 from pipelines.serve.app import deploy, shutdown
 from pipelines.serve.example import as_table, example_request
+from pipelines.serve.port import check_port
 from pipelines.steps import (
     bundle_of,
     evaluate_step,
@@ -29,6 +30,8 @@ from pipelines.steps import (
 
 def main(argv: Sequence[str] | None = None) -> None:
     experiment = screen.experiment_of(screen.parser(__doc__).parse_args(argv))
+    if starts_ray(experiment.ray):
+        check_port(experiment.serve)
     started = time.monotonic()
     with connected(experiment.ray):
         _title("1/5 Prepare")

@@ -1,11 +1,12 @@
 """What all jobs share: `--config FILE --set a.b=c`, one-line errors, exit codes."""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from models.config import ConfigError
 from pipelines.experiment import Experiment, load_experiment
+from pipelines.faults import told
 
 
 def parser(description: str | None, *, config: str = "jobs/configs/quickstart.yaml") -> argparse.ArgumentParser:
@@ -32,22 +33,12 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
     except KeyboardInterrupt:
         print("Stopped. Start the same command again to go on.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # who read our lines has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
-        told = next((cause for cause in _causes(error) if isinstance(cause, ConfigError)), None)
-        if told is None or "--debug" in sys.argv:
+        line = told(error)
+        if line is None or "--debug" in sys.argv:
             raise
-        print(f"error: {told}", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what lies behind it, also across Ray, whose errors keep their origin in `cause`."""
-    seen: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        here = waiting.pop(0)
-        if here is None or any(here is known for known in seen):
-            continue
-        seen.append(here)
-        yield here
-        waiting += [getattr(here, "cause", None), here.__cause__, here.__context__]

@@ -15,11 +15,12 @@ import yaml
 
 from jobs import screen
 from pipelines.bundle import Bundle
-from pipelines.cluster import connected
+from pipelines.cluster import connected, starts_ray
 from pipelines.prepared import Prepared
 from pipelines.serve.app import application, deploy, shutdown
 from pipelines.serve.example import example_request
 from pipelines.serve.parity import check_parity
+from pipelines.serve.port import check_port
 from pipelines.steps import bundle_of, prepared_of, store_of
 
 
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.yaml:
         print(yaml.safe_dump(application(bundle.path, store, experiment.serve), sort_keys=False))
         return
+    if starts_ray(experiment.ray):  # on a Ray that runs already, an endpoint of ours may hold it, and is exchanged
+        check_port(experiment.serve)
     signal.signal(signal.SIGTERM, _interrupt)  # a stopped job ends the endpoint as Ctrl-C does
     with connected(experiment.ray):
         url = deploy(bundle.path, store, experiment.serve)

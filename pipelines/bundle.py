@@ -36,6 +36,10 @@ from pipelines.runs import written
 FILES = ("schema.json", "config.json", "encoder", "weights.safetensors", "metrics.json", "provenance.json")
 
 
+class DamagedBundle(ConfigError):
+    """Files of a bundle are missing, cut short or not its own; another copy may be whole."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A loaded bundle; the ranker is in eval mode, on the CPU.
@@ -84,15 +88,15 @@ def load_bundle(path: Path) -> Bundle:
     """Reads a bundle and makes sure that its parts belong together.
 
     Raises:
-        ConfigError: no bundle there, a file is missing or damaged, the schema, config or encoder is that of another
-            bundle, or the weights do not fit the ranker.
+        DamagedBundle: a file is missing or damaged, or the schema, config or encoder is that of another bundle.
+        ConfigError: no bundle there, or the weights do not fit the ranker.
     """
     path = Path(path)
     if not path.is_dir():
         raise ConfigError(f"there is no bundle at {path}. `python -m jobs.train` makes one.")
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
-        raise ConfigError(f"{path} is not a whole bundle: {', '.join(missing)} missing. Copy the whole folder.")
+        raise DamagedBundle(f"{path} is not a whole bundle: {', '.join(missing)} missing. Copy the whole folder.")
     spelled_schema, spelled_system = _read(path / "schema.json"), _read(path / "config.json")
     schema = from_dict(Schema, spelled_schema, where="schema")
     system = from_dict(SystemConfig, spelled_system, where="model")
@@ -100,7 +104,7 @@ def load_bundle(path: Path) -> Bundle:
     weights, metadata = _read_weights(path / "weights.safetensors")
     for part, fingerprint in _parts(spelled_schema, spelled_system, encoder).items():
         if metadata.get(part) != fingerprint:
-            raise ConfigError(
+            raise DamagedBundle(
                 f"{path}: the {part} is not the one its weights were trained with (fingerprint {fingerprint}, the weights say "
                 f"{metadata.get(part)}). A bundle's files belong together; copy the whole folder from one source."
             )
@@ -166,7 +170,7 @@ def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ConfigError(f"{path} is damaged or cut short ({error}). Copy it again, or train again.") from None
+        raise DamagedBundle(f"{path} is damaged or cut short ({error}). Copy it again, or train again.") from None
 
 
 def _read_encoder(path: Path) -> EncoderState:
@@ -175,14 +179,14 @@ def _read_encoder(path: Path) -> EncoderState:
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from None
     except (json.JSONDecodeError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"{path} is damaged ({error!r}). Copy it again, or train again.") from None
+        raise DamagedBundle(f"{path} is damaged ({error!r}). Copy it again, or train again.") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}). Copy it again, or train again.") from None
+        raise DamagedBundle(f"{path} is damaged ({error}). Copy it again, or train again.") from None
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

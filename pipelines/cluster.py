@@ -41,6 +41,11 @@ class RayConfig:
             raise ValueError(f"ray needs object_store_mb >= {LEAST_STORE_MB}, got {self.object_store_mb}.")
 
 
+def starts_ray(ray_config: RayConfig) -> bool:
+    """Whether `connected` starts a Ray of its own, rather than to join one that runs."""
+    return not (ray_config.address or os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
 def connected(ray_config: RayConfig) -> Iterator[None]:
     """Inside, Ray is up. What was started here is stopped at the end; a Ray that was there before is left alone."""
@@ -58,17 +63,25 @@ def connected(ray_config: RayConfig) -> Iterator[None]:
         _refuse_silence(address)
         try:
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        except ConnectionError as error:
+        except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"`ray.address` is {address!r}, but no Ray answers there: {str(error).splitlines()[0]}") from None
     else:
-        context = ray.init(
-            address="local",  # never by chance another Ray that runs, or ran, on this machine
-            num_cpus=ray_config.num_cpus or max(4, os.cpu_count() or 1),
-            include_dashboard=ray_config.dashboard,
-            object_store_memory=ray_config.object_store_mb * 2**20,
-            log_to_driver=False,
-            logging_level=logging.WARNING,  # the line below says what it would
-        )
+        try:
+            context = ray.init(
+                address="local",  # never by chance another Ray that runs, or ran, on this machine
+                num_cpus=ray_config.num_cpus or max(4, os.cpu_count() or 1),
+                include_dashboard=ray_config.dashboard,
+                object_store_memory=ray_config.object_store_mb * 2**20,
+                log_to_driver=False,
+                logging_level=logging.WARNING,  # the line below says what it would
+            )
+        except Exception as error:  # Ray raises errors of any kind here, and all of them come from the machine
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise ConfigError(
+                f"Ray does not start on this machine: {reason.rstrip('.')}. Where the machine is busy, set "
+                "RAY_raylet_start_wait_time_s=240 and start again; else lower ray.object_store_mb "
+                f"({ray_config.object_store_mb}), look after disk and memory, or join a Ray that runs with ray.address."
+            ) from error
     dashboard = context.dashboard_url
     where = f"Ray {ray.__version__} with {ray.cluster_resources().get('CPU', 0):.0f} CPUs"
     gpus = ray.cluster_resources().get("GPU", 0)

@@ -16,13 +16,13 @@ process that wants to is told who does (`pipelines.runs.claim`).
 
 import json
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError, from_dict, overlaid, replaced, to_dict
-from pipelines.bundle import Bundle, load_bundle
+from pipelines.bundle import Bundle, DamagedBundle, load_bundle
 from pipelines.check import Calendar, Checked, check_logs
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.execute import OnRay, carry_out
@@ -44,7 +44,7 @@ from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
 from pipelines.tune import search, search_structure
 from pipelines.tune.folder import GRAPH, SETTINGS, left_over
-from pipelines.tune.registry import latest, register
+from pipelines.tune.registry import register, versions
 from pipelines.tune.search import run_of, search_preview
 from pipelines.tune.structure.search import run_of as run_of_structure
 from pipelines.tune.structure.search import structure_preview
@@ -176,10 +176,19 @@ def register_step(experiment: Experiment, bundle: Path) -> Path:
 
 
 def bundle_of(experiment: Experiment, path: str | None = None) -> Bundle:
-    """The bundle at `path`, or the experiment's newest registered one."""
+    """The bundle at `path`, or the experiment's newest registered one; a damaged one is passed over, which is said."""
     if path is not None:
         return load_bundle(local(path))
-    return load_bundle(latest(registry_of(experiment), experiment.name))
+    newest, *older = versions(registry_of(experiment), experiment.name)
+    try:
+        return load_bundle(newest)
+    except DamagedBundle as error:
+        for version in older:
+            with suppress(DamagedBundle):
+                bundle = load_bundle(version)
+                print(f"{error} Meanwhile {version.name}, the one before, is taken.", flush=True)
+                return bundle
+        raise
 
 
 def evaluate_step(experiment: Experiment, bundles: list[Bundle]) -> Path:

@@ -26,7 +26,7 @@ ROOMS = (
     ("pipelines.logs",),
     ("pipelines.runs",),
     ("pipelines.cluster",),
-    ("pipelines.ray_private", "pipelines.paths", "pipelines.yaml_text"),
+    ("pipelines.ray_private", "pipelines.paths", "pipelines.yaml_text", "pipelines.faults"),
     ("models.zoo",),
     ("models.system",),
     ("models.learners",),

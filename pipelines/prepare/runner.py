@@ -6,6 +6,7 @@ not run again, so a job that was killed goes on where it was.
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
+from pipelines.faults import told
 from pipelines.prepare.config import PrepareConfig
 from pipelines.ray_private import quiet_data
 from pipelines.runs import write_text
@@ -35,7 +37,8 @@ def run_step(
     """Runs `task(item.work)` for every item that has not left a note; returns all notes by item name.
 
     Raises:
-        ConfigError: a task found something in the log or the configuration that the user has to mend.
+        ConfigError: a task found something in the log, the configuration or on the disk that the user has to mend.
+        RuntimeError: a task failed by our own fault; its trace is in the message.
     """
     folder = notes / step
     waiting = [item for item in items if not _note(folder, item).exists()]
@@ -50,9 +53,11 @@ def run_step(
         started = printed = time.monotonic()
         rows = 0
         run = _with_ray if config.parallel == "ray" else _in_process
-        for number, (item, problem) in enumerate(run(one, waiting, config), 1):
-            if problem:
-                raise ConfigError(problem)
+        for number, (item, ended) in enumerate(run(one, waiting, config), 1):
+            if ended.problem:
+                raise ConfigError(ended.problem)
+            if ended.trace:
+                raise RuntimeError(f"{step}, task {item.name}, failed where it was run:\n{ended.trace}")
             rows += item.rows
             now = time.monotonic()
             if now - printed > 1 or number == len(waiting):
@@ -63,43 +68,60 @@ def run_step(
 
 
 @dataclass(frozen=True)
+class Ended:
+    """How a task ended; well, if both are empty.
+
+    Attributes:
+        problem: what the user has to be told.
+        trace: of an error that is ours.
+    """
+
+    problem: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True)
 class Task:
-    """What runs where the work is done: the task, then its note. Returns what the user has to be told, if anything."""
+    """What runs where the work is done: the task, then its note.
+
+    Its errors come back as values: what Ray makes of one that is raised are pages of its own.
+    """
 
     task: Callable[[Any], Counts]
     folder: Path
 
-    def __call__(self, item: Item) -> str:
+    def __call__(self, item: Item) -> Ended:
         try:
-            counts = self.task(item.work)
-        except ConfigError as problem:
-            return str(problem)
-        write_text(_note(self.folder, item), json.dumps(counts))
-        return ""
+            write_text(_note(self.folder, item), json.dumps(self.task(item.work)))
+        except Exception as error:
+            line = told(error)
+            return Ended(trace=traceback.format_exc()) if line is None else Ended(problem=line)
+        return Ended()
 
 
 def _note(folder: Path, item: Item) -> Path:
     return folder / f"{item.name}.json"
 
 
-def _in_process(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, str]]:
+def _in_process(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, Ended]]:
     for item in items:
         yield item, task(item)
 
 
-def _with_ray(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, str]]:
+def _with_ray(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, Ended]]:
     import ray
 
     def run(batch: dict) -> dict:
         number = int(batch["number"][0])
-        return {"number": [number], "problem": [task(items[number])]}
+        ended = task(items[number])
+        return {"number": [number], "problem": [ended.problem], "trace": [ended.trace]}
 
     with _quiet(ray.data.DataContext.get_current()):
         numbers = ray.data.from_items([{"number": number} for number in range(len(items))], override_num_blocks=len(items))
         one_thread = {"env_vars": {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}}  # tasks run side by side instead
         results = numbers.map_batches(run, batch_size=1, num_cpus=config.cpus_per_task, runtime_env=one_thread)
         for row in results.iter_rows():
-            yield items[row["number"]], row["problem"]
+            yield items[row["number"]], Ended(problem=row["problem"], trace=row["trace"])
 
 
 @contextmanager

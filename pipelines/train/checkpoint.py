@@ -16,19 +16,21 @@ import os
 import random
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.config import ConfigError
 from models.learners.workers import WorkerGroup
-from pipelines.runs import written
+from pipelines.runs import discard, written
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.process_group import all_objects, from_rank_0
 from pipelines.train.progress import Progress, read_progress
@@ -83,7 +85,19 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """The last whole checkpoint."""
-        return max(self.folder.glob("[0-9]*"), default=None)
+        return next((path for path in self._newest_first() if damage(path) is None), None)
+
+    def discard_damaged(self, say: Callable[[str], None]) -> None:
+        """Throws away checkpoints that are not whole any more, and says which one is taken instead."""
+        damaged = {path: reason for path in self._newest_first() if (reason := damage(path)) is not None}
+        last = self.latest()
+        way_out = "there is none before it; training begins anew." if last is None else f"going on from {last.name}."
+        for path, reason in damaged.items():
+            say(f"The checkpoint {path} is damaged or cut short ({reason}); {way_out}")
+            discard(path)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*"), reverse=True)
 
     def restore(self, ranker: nn.Module, learner: Any, group: WorkerGroup) -> Progress:
         """Puts the last checkpoint into ranker, learner and random states; on every rank. Starts at nothing without one.
@@ -99,6 +113,7 @@ class Checkpoints:
             return state, load_file(path / "weights.safetensors")
 
         state, weights = with_heartbeat(read, group)
+        _check_names(path, ranker, weights)
         ranker.load_state_dict(weights)
         learner.load_state_dict(state["learner"])
         if group.rank < len(state["random"]):
@@ -176,6 +191,29 @@ class Checkpoints:
             (path / "progress.json").write_text(json.dumps(snapshot.progress), encoding="utf-8")
         for old in sorted(self.folder.glob("[0-9]*"))[:-KEPT]:
             shutil.rmtree(old)
+
+
+def _check_names(path: Path, ranker: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    if differing := sorted(ranker.state_dict().keys() ^ weights.keys()):
+        raise ConfigError(
+            f"{path} was written by another version of this program: its weights have other names ({differing[0]}). Train "
+            "again with --restart (resume=False)."
+        )
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, as far as it can be seen without reading it all: files that are cut short are."""
+    try:
+        json.loads((path / "progress.json").read_bytes())
+        weights = {"weights.safetensors", *(file.name for file in path.glob("best.safetensors"))}
+        for name in sorted(weights):
+            with safe_open(path / name, "pt") as file:  # compares the header with the file's length
+                file.keys()
+        with zipfile.ZipFile(path / "state.pt") as archive:  # its directory stands at the end
+            archive.namelist()
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
 
 
 def _copied(value: Any) -> Any:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from models.config import ConfigError
+from pipelines.faults import told
 from pipelines.ray_private import origin
 from pipelines.train.progress import EpochRecord, read_history
 
@@ -37,7 +39,10 @@ class Fitting:
         if self.error is None:
             return
         for rank, failure in sorted(getattr(self.error, "worker_failures", {}).items()):
-            raise RuntimeError(f"training worker {rank} failed: {origin(failure)!r}") from self.error
+            first = origin(failure)
+            if (line := told(first)) is not None:
+                raise ConfigError(f"training worker {rank}: {line}") from self.error
+            raise RuntimeError(f"training worker {rank} failed: {first!r}") from self.error
         raise self.error
 
 

@@ -140,6 +140,10 @@ def read_history(folder: Path) -> list[EpochRecord]:
 def _read(file: Path, parse: Any) -> Any:
     try:
         return parse(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ConfigError(
+            f"{file} is damaged ({error}). Delete it and start again, or train again with --restart (resume=False)."
+        ) from None
     except (KeyError, TypeError) as error:
         raise ConfigError(
             f"{file} was written by another version of this program ({error}). Train again, into another folder or with "

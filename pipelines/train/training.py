@@ -92,6 +92,7 @@ def train(
         {**identity, **(purpose or {})},
         way_out="Train into another folder, or throw the old run away (--restart, resume=False).",
     )
+    Checkpoints(output / CHECKPOINTS).discard_damaged(say)
     last = _finished(output)
     fresh = last is None or not folder.is_finished  # the latter: killed after the last checkpoint
     if last is None:

@@ -2,8 +2,8 @@
 registered bundle."""
 
 from pipelines.tune.config import TuneConfig
-from pipelines.tune.registry import latest, register
+from pipelines.tune.registry import register, versions
 from pipelines.tune.search import search
 from pipelines.tune.structure.search import search_structure
 
-__all__ = ["TuneConfig", "latest", "register", "search", "search_structure"]
+__all__ = ["TuneConfig", "register", "search", "search_structure", "versions"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from models.config import ConfigError
 from pipelines.bundle import load_bundle
+from pipelines.paths import folder_name
 from pipelines.runs import claim, written
 
 SAME = ("schema.json", "config.json", "weights.safetensors", "provenance.json")  # by which a bundle is known again
@@ -29,12 +30,11 @@ def register(bundle: Path, registry: Path, name: str) -> Path:
     Raises:
         ConfigError: the bundle is not whole, the name is no folder name, or others register for longer than a minute.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(f"a bundle's name becomes a folder: letters, digits, `.`, `_` and `-` only, got {name!r}.")
+    folder_name(name)
     load_bundle(bundle)
     folder = Path(registry) / name
     with claim(folder, patience=PATIENCE):
-        number = _latest_number(folder, name)
+        number = max(_numbers(folder, name), default=0)
         newest = folder / f"{name}-{number:04d}"
         if number and all(_content(newest / part) == _content(bundle / part) for part in SAME):
             return newest
@@ -46,24 +46,25 @@ def register(bundle: Path, registry: Path, name: str) -> Path:
     return version
 
 
-def latest(registry: Path, name: str) -> Path:
-    """Folder of the newest version of a bundle.
+def versions(registry: Path, name: str) -> list[Path]:
+    """Folders of all versions of a bundle, the newest first.
 
     Raises:
         ConfigError: no such name, with those that there are.
     """
-    folder = Path(registry) / name
-    number = _latest_number(folder, name)
-    if not number:
-        there = sorted(path.name for path in Path(registry).glob("*") if _latest_number(path, path.name))
+    numbers = _numbers(Path(registry) / name, name)
+    if not numbers:
+        there = sorted(path.name for path in Path(registry).glob("*") if _numbers(path, path.name))
         raise ConfigError(f"no bundle `{name}` in {registry}; there are: {', '.join(there) or 'none'}.")
-    return folder / f"{name}-{number:04d}"
+    return [numbers[number] for number in sorted(numbers, reverse=True)]
 
 
-def _content(file: Path) -> bytes:
-    return hashlib.blake2b(file.read_bytes()).digest()
+def _content(file: Path) -> bytes | None:
+    """Known again by; None for what is not there, in a damaged version say."""
+    return hashlib.blake2b(file.read_bytes()).digest() if file.is_file() else None
 
 
-def _latest_number(folder: Path, name: str) -> int:
-    found = [re.fullmatch(re.escape(name) + r"-(\d{4,})", path.name) for path in folder.glob("*")]
-    return max((int(match[1]) for match in found if match), default=0)
+def _numbers(folder: Path, name: str) -> dict[int, Path]:
+    """Folders by version."""
+    found = {path: re.fullmatch(re.escape(name) + r"-(\d{4,})", path.name) for path in folder.glob("*")}
+    return {int(match[1]): path for path, match in found.items() if match}

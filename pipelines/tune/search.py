@@ -14,6 +14,7 @@ from pipelines.prepared import Prepared
 from pipelines.report.search.picture import draw
 from pipelines.report.search.trials import Axis, SearchResult, Trial
 from pipelines.runs import RunFolder, write_json, write_text
+from pipelines.train.defined import check_defined
 from pipelines.train.monitor import Monitor
 from pipelines.train.progress import read_history
 from pipelines.train.training import identity_of as identity_of_training
@@ -56,6 +57,7 @@ def _checked(spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfi
     tried = check_space(spelling, config, prepared.schema)
     model, train = configs(spelling, {}, config)
     trained = ranker_of_meta(prepared.schema, model).trained
+    check_defined(prepared, config.metrics or (train.monitor,), trained, "tune.metric" if config.metrics else "train.monitor")
     return prepared, objectives_of(config, Monitor(prepared.schema, train.monitor, trained)), tried
 
 

@@ -317,6 +317,33 @@ def test_a_checkpoint_that_was_not_finished_is_ignored(tmp_path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == [draft.name, "000000005-0001", "000000009-0002"]
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "best.safetensors", "state.pt", "progress.json"])
+def test_a_checkpoint_cut_short_is_passed_over_and_said(tmp_path, name):
+    with Checkpoints(tmp_path) as checkpoints:
+        for epoch in (1, 2):
+            progress = Progress(epoch=epoch, total_steps=5 * epoch)
+            checkpoints.save(Parameter(), Stateless(), progress, SingleWorker(), best=True)
+    file = tmp_path / "000000010-0002" / name
+    whole = file.read_bytes()
+    file.unlink()  # it may be a hard link to another one
+    file.write_bytes(whole[: len(whole) // 2])
+    said = []
+    checkpoints.discard_damaged(said.append)
+    assert len(said) == 1 and said[0].startswith(f"The checkpoint {file.parent} is damaged or cut short (")
+    assert said[0].endswith("; going on from 000000005-0001.")
+    assert checkpoints.restore(Parameter(), Stateless(), SingleWorker()).total_steps == 5
+    (tmp_path / "000000005-0001" / "state.pt").unlink()
+    checkpoints.discard_damaged(said.append)
+    assert said[1].endswith("there is none before it; training begins anew.") and not [*tmp_path.iterdir()]
+
+
+def test_a_checkpoint_of_other_names_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(torch.nn.Linear(1, 1), Stateless(), Progress(), SingleWorker())
+    with pytest.raises(ConfigError, match=r"another version of this program: its weights have other names \(bias\)"):
+        checkpoints.restore(Parameter(), Stateless(), SingleWorker())
+
+
 def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_it(tmp_path, monkeypatch):
     may_write = threading.Event()
     monkeypatch.setattr(checkpoint, "save_file", lambda *what: may_write.wait(10) and save_file(*what))

@@ -18,7 +18,7 @@ from pipelines.report.search.trials import Trial
 from pipelines.runs import RunFolder
 from pipelines.train import TrainConfig, train
 from pipelines.train.monitor import Monitor
-from pipelines.tune import TuneConfig, latest, register
+from pipelines.tune import TuneConfig, register, versions
 from pipelines.tune.config import MOST_CHECKED, check_space, checked, configs
 from pipelines.tune.folder import left_over
 from pipelines.tune.objectives import Objectives, objectives_of
@@ -360,26 +360,70 @@ def test_the_picture_has_a_panel_for_every_parameter_and_one_for_two_metrics(tin
 def test_versions_count_up_and_the_latest_is_found(trained, tmp_path):
     prepared, result = trained
     first = register(result.bundle_path, tmp_path, "quick")
-    assert first == latest(tmp_path, "quick") == tmp_path / "quick" / "quick-0001"
+    assert first == versions(tmp_path, "quick")[0] == tmp_path / "quick" / "quick-0001"
     assert register(result.bundle_path, tmp_path, "quick") == first  # nothing new
     other = train(
         prepared, resolve(MODEL), TrainConfig(epochs=1, seed=5), output=tmp_path / "run", say=lambda line: None
     ).bundle_path
-    assert register(other, tmp_path, "quick").name == "quick-0002" == latest(tmp_path, "quick").name
-    loaded = load_bundle(latest(tmp_path, "quick"))
+    assert register(other, tmp_path, "quick").name == "quick-0002" == versions(tmp_path, "quick")[0].name
+    assert [path.name for path in versions(tmp_path, "quick")] == ["quick-0002", "quick-0001"]
+    loaded = load_bundle(versions(tmp_path, "quick")[0])
     assert loaded.provenance["seed"] == 5
     assert json.loads((loaded.path / "history.json").read_text())[0]["epoch"] == 0
+
+
+def test_a_damaged_version_is_passed_over_and_said(trained, tmp_path, capsys):
+    prepared, result = trained
+    spelling = {"name": "quick", "output": str(tmp_path), "schema": prepared.schema.to_dict(), "logs": {"kind": "simulate"}}
+    experiment = from_dict(Experiment, spelling)
+    first = register_step(experiment, result.bundle_path)
+    second = first.with_name("quick-0002")
+    shutil.copytree(first, second)
+    weights = second / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert bundle_of(experiment).path == first
+    said = capsys.readouterr().out
+    assert f"{weights} is damaged or cut short" in said and "Meanwhile quick-0001, the one before, is taken." in said
+    with pytest.raises(ConfigError, match="is damaged or cut short"):
+        bundle_of(experiment, str(second))  # asked for by name
+    (first / "encoder" / "encoder.json").unlink()
+    with pytest.raises(ConfigError, match=r"quick-0002/weights.safetensors is damaged"):
+        bundle_of(experiment)
+    assert register_step(experiment, result.bundle_path).name == "quick-0003"  # what is damaged is another one
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "order.auc"}, r"tune\.metric: order\.auc is not defined on the validation split"),
+        ({"metric": ["click.auc", "order.gauc_user"]}, r"tune\.metric: order\.gauc_user is not defined"),
+    ],
+)
+def test_a_metric_that_no_trial_could_have_is_told_before_the_first(tmp_path, change, message):
+    """Nobody of the validation split ordered anything."""
+    prepared = fabricate(tmp_path / "data")
+    for file in prepared.files("valid"):
+        table = pq.read_table(file)
+        place = table.schema.get_field_index("label.order")
+        none = pa.array([[0.0] * len(labels) for labels in table["label.order"].to_pylist()], table.schema.field(place).type)
+        pq.write_table(table.set_column(place, "label.order", none), file, row_group_size=16)
+    spelling = {"model": MODEL, "train": {"epochs": 1}}
+    config = tune({RATE: {"type": "loguniform", "low": 1e-4, "high": 1e-2}}, **change)
+    with pytest.raises(ConfigError, match=message):
+        search_preview(spelling, prepared.path, config, tmp_path / "out")
+    fine = tune({RATE: {"type": "loguniform", "low": 1e-4, "high": 1e-2}}, metric="click.auc")
+    assert search_preview(spelling, prepared.path, fine, tmp_path / "out")[1] == "By validation metrics: click.auc (large)"
 
 
 def test_what_is_no_bundle_is_not_registered(trained, tmp_path):
     _, result = trained
     with pytest.raises(ConfigError, match="there is no bundle"):
         register(tmp_path / "nothing", tmp_path / "registry", "quick")
-    with pytest.raises(ConfigError, match=r"becomes a folder.*'a/b'"):
+    with pytest.raises(ConfigError, match=r"'a/b'; it names a folder"):
         register(result.bundle_path, tmp_path / "registry", "a/b")
     register(result.bundle_path, tmp_path / "registry", "quick")
     with pytest.raises(ConfigError, match=r"no bundle `slow` in .*; there are: quick"):
-        latest(tmp_path / "registry", "slow")
+        versions(tmp_path / "registry", "slow")
 
 
 def _register(bundle, registry):

@@ -14,7 +14,7 @@ from models.config import ConfigError, from_dict
 from pipelines.bundle import load_bundle
 from pipelines.prepared import Prepared
 from pipelines.train.progress import read_history
-from pipelines.tune import TuneConfig, latest, register, search
+from pipelines.tune import TuneConfig, register, search, versions
 from tests.pipelines.fabricate import fabricate
 
 MODEL = {"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}}
@@ -57,7 +57,7 @@ def test_a_search_finds_the_setting_that_learns(local_ray, data, tmp_path):
     assert list(bundle.system.fusion.hidden) == result.best.values["model.fusion.hidden"]
     assert bundle.provenance["search"]["values"] == result.best.values
     assert bundle.metrics["targets"]["click"]["auc"] == result.best.score
-    assert register(result.bundle_path, tmp_path / "bundles", "tiny") == latest(tmp_path / "bundles", "tiny")
+    assert register(result.bundle_path, tmp_path / "bundles", "tiny") == versions(tmp_path / "bundles", "tiny")[0]
     assert result.table.read_text().count("\n") == 5 and result.picture.read_bytes()[:4] == b"\x89PNG"
 
     again = search(spelling, data, config, tmp_path / "out", say=said.append)

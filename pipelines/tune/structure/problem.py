@@ -19,6 +19,7 @@ from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.report.search.graphs import Graph
 from pipelines.train import TrainConfig
+from pipelines.train.defined import check_defined
 from pipelines.train.progress import read_history
 from pipelines.train.training import identity_of as identity_of_training
 from pipelines.tune.config import TuneConfig, checked, configs, ranker_of_meta, schema_of
@@ -124,6 +125,9 @@ def posed_of(spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfi
     start = None if config.structure.start == "empty" else _graph("start", problem)
     reference = _graph("reference", problem)
     _check(problem, [graph for graph in (start, reference) if graph is not None])
+    model, train = problem.settings(0)
+    paths, trained = (*problem.paths, train.monitor), ranker_of_meta(prepared.schema, model).trained
+    check_defined(prepared, dict.fromkeys(paths), trained, "tune.metric" if config.metrics else "train.monitor")
     return Posed(problem=problem, order=order_of(prepared, config.structure, problem.names), start=start, reference=reference)
 
 

@@ -1,0 +1,32 @@
+"""Whether the endpoint will be able to listen, asked before anything is started for it."""
+
+import errno
+import socket
+
+from models.config import ConfigError
+from pipelines.serve.config import ServeConfig
+
+
+def check_port(config: ServeConfig) -> None:
+    """Refuses an address at which no endpoint can be opened by this process now.
+
+    Raises:
+        ConfigError: the port is taken or not allowed, or the host is none of this machine.
+    """
+    where = f"serve.port {config.port} of serve.host {config.host}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as asked:
+            asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are just ending do not count
+            asked.bind(address)
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"serve.host is `{config.host}`, which is no address ({error.strerror}). Set it to 127.0.0.1."
+        ) from None
+    except OSError as error:
+        reasons = {
+            errno.EADDRINUSE: "is taken by another process. Stop that one, or set serve.port to another number.",
+            errno.EACCES: "may not be opened by this user. Set serve.port to 1024 or more.",
+            errno.EADDRNOTAVAIL: "cannot be opened, since this machine has no such address. Set serve.host to 127.0.0.1.",
+        }
+        raise ConfigError(f"{where} {reasons.get(error.errno or 0, f'cannot be opened: {error.strerror}.')}") from None

@@ -1,0 +1,145 @@
+"""Whoever is at fault is told in one line; what is our own fault keeps its trace."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs import screen
+from models.config import ConfigError
+from pipelines.cluster import RayConfig, connected, starts_ray
+from pipelines.faults import told
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.runner import Item, run_step
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.port import check_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def of_the_system(number: int, *names: str) -> OSError:
+    return OSError(number, os.strerror(number), *names)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (of_the_system(errno.ENOSPC, "/r/a"), "/r/a: there is no space left on the disk. Make room and start again."),
+        (of_the_system(errno.ENOSPC), "there is no space left on the disk. Make room and start again."),
+        (of_the_system(errno.EACCES, "/r/a"), "/r/a: this user may not read or write it."),
+        (of_the_system(errno.EROFS, "/r/a"), "/r/a: it lies on a disk that can only be read. Name another `output`."),
+        (of_the_system(errno.ENOTDIR, "/r/a"), "/r/a: a part of this path is a file where a folder is needed."),
+        (of_the_system(errno.EISDIR, "/r/a"), "/r/a: it is a folder where a file is needed."),
+        (of_the_system(errno.ENOENT, "/r/a"), "/r/a: it is not there."),
+        (of_the_system(errno.EMFILE, "/r/a"), "/r/a: too many files are open. Raise the limit (ulimit -n)"),
+        (MemoryError(), "there is no memory left."),
+        (torch.OutOfMemoryError("CUDA out of memory"), "the GPU has no memory left. Lower train.batch_feeds"),
+        (FloatingPointError("the loss is not finite for `click` (nan)"), "the loss is not finite for `click` (nan)"),
+    ],
+)
+def test_what_a_user_can_change_is_one_line(error, line, capsys, monkeypatch):
+    assert told(error).startswith(line)
+    monkeypatch.setattr(sys, "argv", ["job"])
+
+    class FromAWorker(Exception):
+        cause = error
+
+    def main(argv):
+        raise RuntimeError("task failed") from FromAWorker()
+
+    with pytest.raises(SystemExit) as ended:
+        screen.run(main)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith(f"error: {line}") and said.count("\n") == 1
+
+
+def test_our_own_faults_are_not_blamed_on_a_file_that_was_being_handled():
+    def ours():
+        try:
+            Path("/nowhere/at/all").read_bytes()
+        except OSError:
+            return {}["a name of ours"]
+
+    with pytest.raises(KeyError) as error:
+        ours()
+    assert told(error.value) is None
+    assert told(OSError("of no kind")) is None and told(of_the_system(errno.ENOENT)) is None
+    assert told(ZeroDivisionError()) is None and told(RuntimeError("ours")) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [
+        ("{file}", "a part of this path is a file where a folder is needed"),
+        ("{file}/below", "a part of this path is a file where a folder is needed"),
+        ("/proc/none", "it is not there"),
+        ("{long}", "its name is too long"),
+    ],
+)
+def test_an_output_that_is_no_folder_is_told(tmp_path, output, line):
+    (tmp_path / "file").write_text("")
+    output = output.format(file=tmp_path / "file", long="a" * 300)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.simulate", "--set", f"output={output}", "--set", "logs.users=60"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and line in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def task(work):
+    if work == "ours":
+        raise ZeroDivisionError("of ours")
+    open(work, "rb").close()
+    return {"rows": 1}
+
+
+@pytest.mark.parametrize("parallel", ["none", "ray"])
+def test_an_error_in_a_task_reaches_the_screen_once(tmp_path, parallel, capfd):
+    config = PrepareConfig(parallel=parallel)
+    with pytest.raises(ConfigError, match=r"/nowhere/part.parquet: it is not there"):
+        run_step("clean", [Item("a", "/nowhere/part.parquet", 1)], task, notes=tmp_path, config=config)
+    with pytest.raises(RuntimeError) as error:
+        run_step("clean", [Item("b", "ours", 1)], task, notes=tmp_path, config=config)
+    assert str(error.value).startswith("clean, task b, failed where it was run:\nTraceback")
+    assert str(error.value).rstrip().endswith("ZeroDivisionError: of ours") and told(error.value) is None
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err and "/nowhere" not in out + err
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"serve.port {port} of serve.host 127.0.0.1 is taken by another process"):
+            check_port(ServeConfig(port=port))
+    check_port(ServeConfig(port=port))
+    with pytest.raises(ConfigError, match=r"this machine has no such address. Set serve.host"):
+        check_port(ServeConfig(host="192.0.2.1"))
+    with pytest.raises(ConfigError, match=r"serve.host is `no such host`, which is no address"):
+        check_port(ServeConfig(host="no such host"))
+
+
+def test_a_ray_that_does_not_start_is_told(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def fails(**how):
+        raise Exception("The current node timed out during startup.\nSee the logs.")
+
+    monkeypatch.setattr(ray, "init", fails)
+    with (
+        pytest.raises(ConfigError, match=r"machine: The current node timed out during startup\. Where"),
+        connected(RayConfig()),
+    ):
+        pass
+    assert starts_ray(RayConfig()) and not starts_ray(RayConfig(address="auto"))
