@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CONFIG ?= jobs/configs/quickstart.yaml
 
-.PHONY: run test test-fast test-ray test-cluster lint setup clean
+.PHONY: run test test-fast test-ray test-cluster lint docs setup clean
 
 setup: $(READY)
 
@@ -25,6 +25,9 @@ test: lint test-fast test-ray test-cluster
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m docs.generate
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -q -n 2 -m "not ray and not cluster"

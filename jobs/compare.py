@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 from jobs import screen
 from pipelines.cluster import connected
-from pipelines.compare.execute import listing, overview
+from pipelines.compare.execute import overview, state_of_units
 from pipelines.steps import claimed_comparison, compare_step, comparison_of
 
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         comparison = comparison_of(experiment, only=only)
         print(overview(comparison))
         if args.dry_run:
-            print(listing(comparison))
+            print(state_of_units(comparison))
         else:
             compare_step(experiment, comparison, run=False)
         return

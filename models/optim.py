@@ -21,7 +21,15 @@ from models.config import config
 
 @config
 class AdamConfig:
-    """Adam (Kingma & Ba 2015) for dense parameters; `l1` adds l1 * sign(weight) to the gradient, `l2` l2 * weight."""
+    """Adam (Kingma & Ba 2015) for dense parameters.
+
+    Attributes:
+        rate: learning rate.
+        beta1, beta2: decay, per step, of the running means of the gradient and of its square.
+        eps: added to the denominator.
+        l1: l1 * sign(weight) is added to the gradient.
+        l2: l2 * weight is added to the gradient.
+    """
 
     kind: Literal["adam"] = "adam"
     rate: float = 1e-3
@@ -38,7 +46,14 @@ class AdamConfig:
 
 @config
 class AdagradConfig:
-    """Adagrad (Duchi et al. 2011) for dense parameters; `l1` adds l1 * sign(weight) to the gradient, `l2` l2 * weight."""
+    """Adagrad (Duchi et al. 2011) for dense parameters.
+
+    Attributes:
+        rate: learning rate.
+        eps: added to the denominator.
+        l1: l1 * sign(weight) is added to the gradient.
+        l2: l2 * weight is added to the gradient.
+    """
 
     kind: Literal["adagrad"] = "adagrad"
     rate: float = 0.01
@@ -53,7 +68,13 @@ class AdagradConfig:
 
 @config
 class LazyAdamConfig:
-    """Adam on the rows a step reads. A row's bias correction counts that row's own updates."""
+    """Adam on the rows a step reads. A row's bias correction counts that row's own updates.
+
+    Attributes:
+        rate: learning rate.
+        beta1, beta2: decay, per step, of the running means of the gradient and of its square.
+        eps: added to the denominator.
+    """
 
     kind: Literal["lazy_adam"] = "lazy_adam"
     rate: float = 1e-3
@@ -67,7 +88,12 @@ class LazyAdamConfig:
 
 @config
 class RowwiseAdagradConfig:
-    """Adagrad with one accumulator a row: the mean over the row of its squared gradients, summed over steps."""
+    """Adagrad with one accumulator a row: the mean over the row of its squared gradients, summed over steps.
+
+    Attributes:
+        rate: learning rate.
+        eps: added to the denominator.
+    """
 
     kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
     rate: float = 0.01
@@ -82,7 +108,8 @@ class OptimiserConfig:
     """The optimisers of a ranker.
 
     Attributes:
-        dense, tables: the optimisers of dense parameters and of embedding tables.
+        dense: the optimiser of dense parameters.
+        tables: that of embedding tables.
         clip_norm: gradients of a step, dense and tables together, are scaled down to this norm; None leaves them.
     """
 

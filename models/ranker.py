@@ -42,7 +42,10 @@ class RankerConfig:
         stage: read the user's rule-based stage as a feature (PLE_stage of the STAN paper); the schema must declare `stages`.
         hidden_ids: share of the candidates' vocabulary ids hidden in training, so that ids born later are met
             (`layers.unknown`); 0 for ids that live long.
-        interest, fusion, coupling, weighting: the slots, told apart by `kind`.
+        interest: what is made of histories.
+        fusion: how inputs become one vector a target.
+        coupling: how a target's outputs depend on its parents.
+        weighting: of the targets' losses.
     """
 
     embedding_width: int = 16

@@ -28,9 +28,11 @@ STAGES = ("new", "wander", "stick", "loyal")
 
 @config
 class Vocabulary:
-    """Values seen at least `min_count` times on training days get a row each; all others share row 0.
+    """Values that are seen often enough on training days get a row each; all others share row 0.
 
-    At most `max_size` values are kept, the most frequent first.
+    Attributes:
+        min_count: a value must be seen this many times.
+        max_size: at most so many values are kept, the most frequent first; None for no limit.
     """
 
     kind: Literal["vocabulary"] = "vocabulary"
@@ -44,7 +46,11 @@ class Vocabulary:
 
 @config
 class Hash:
-    """Every value falls into one of `buckets` rows by a 64-bit hash; nothing is fitted. A missing value is row 0."""
+    """Every value falls into one row by a 64-bit hash; nothing is fitted. A missing value is row 0.
+
+    Attributes:
+        buckets: rows that values fall into.
+    """
 
     kind: Literal["hash"] = "hash"
     buckets: int
@@ -56,7 +62,11 @@ class Hash:
 
 @config
 class Bins:
-    """Equal-frequency bins fitted on training days; a row each. A missing value is row 0."""
+    """Equal-frequency bins fitted on training days; a row each. A missing value is row 0.
+
+    Attributes:
+        count: of bins.
+    """
 
     kind: Literal["bins"] = "bins"
     count: int = 32
@@ -68,7 +78,11 @@ class Bins:
 
 @config
 class Number:
-    """A float: transformed, then standardised with the training days' mean and deviation. Missing becomes 0 (the mean)."""
+    """A float: transformed, then standardised with the training days' mean and deviation. Missing becomes 0 (the mean).
+
+    Attributes:
+        transform: what is applied first; `log1p` suits counts and other values with a long tail.
+    """
 
     kind: Literal["number"] = "number"
     transform: Literal["none", "log1p"] = "none"
@@ -118,7 +132,15 @@ class Field:
 
 @config
 class HistoryField:
-    """One attribute of every entry of a history; always a table row. `column` is named without the history's prefix."""
+    """One attribute of every entry of a history; always a table row.
+
+    Attributes:
+        name: how models and feed tables address it, behind the history's own name.
+        encoding: how raw values become table rows; `number` is not allowed here.
+        column: the raw feature it reads, without the history's prefix; the name itself by default.
+        table: history fields and fields with the same table share rows; the name itself by default.
+        width: embedding width; None leaves it to the model.
+    """
 
     name: str
     encoding: Encoding = default(default_factory=Vocabulary)
@@ -139,7 +161,9 @@ class History:
     """The user's last `length` events of one domain, oldest first, known before the feed was shown.
 
     Attributes:
+        name: how models and feed tables address it.
         events: `engagements` (rooms entered) or `product_clicks`.
+        length: entries at most.
         min_stay_seconds: an engagement enters the history only if its stay lasted at least this long, and not before
             that stay was over.
         fields: attributes of an entry. Those that share a table with a candidate field are what target attention
@@ -166,6 +190,7 @@ class Target:
     """One thing to predict for a candidate.
 
     Attributes:
+        name: how models, reports and the endpoint address it.
         kind: `binary` (a probability) or `value` (a non-negative real, for example seconds).
         action: the engagement that sets the label.
         at_least: binary targets only; the action's value must reach it (30 for "read at least 30 s").
@@ -261,6 +286,10 @@ class Schema:
     """Fields, histories, levels and targets of one ranking problem.
 
     Attributes:
+        fields: what a model reads of a feed and of its candidates.
+        histories: what a user did before a feed.
+        targets: what is predicted.
+        levels: how candidates are divided by the exposure or size of their room or streamer.
         list_context: allow columns that compare a candidate with the rest of its feed (`feed_size`, `feed_rank.*`).
             Honest only where the logged feed is the whole candidate set; the endpoint then refuses larger ones.
         preference_days: windows of a user's running preferences (means of the labels known before a feed). The first is

@@ -12,6 +12,7 @@ from models.config import ConfigError, config, from_dict, overlaid, replaced, to
 from models.schema import Schema
 from models.system import SystemConfig
 from models.zoo import resolve
+from pipelines.check import CheckConfig
 from pipelines.cluster import RayConfig, output_folder
 from pipelines.compare import CompareConfig
 from pipelines.compare.config import columns_of, systems_of
@@ -30,14 +31,25 @@ class Experiment:
 
     Attributes:
         name: of the run; results lie in `output/name`.
+        output: folder of all runs. In a job that was submitted to a cluster, an absolute path that every node reaches.
+        logs: where logs come from.
+        schema: what a model reads, and what it predicts.
+        prepare: logs to feeds.
         model: `system` names a row of the zoo; further keys change that row (see `models.zoo.resolve`).
+        train: training.
+        tune: search.
+        evaluate: report.
+        check: from where on something about the logs is worth a warning.
         compare: systems beside each other; None for none.
+        serve: endpoint.
+        ray: which Ray is used.
     """
 
     name: str
     output: str = "runs"
     logs: LogsConfig
     schema: Schema
+    check: CheckConfig = default(default_factory=CheckConfig)
     prepare: PrepareConfig = default(default_factory=PrepareConfig)
     model: dict[str, Any] = default(default_factory=lambda: {"system": "mmoe"})
     train: TrainConfig = default(default_factory=TrainConfig)

@@ -120,6 +120,7 @@ class Manifest:
         empty_days: within the log, without a feed.
         ending: the first moment after the log, ms.
         entry_rate: entries a candidate, on training days.
+        remarks: what of the tables says nothing, in lines.
         buckets: of users, and of streamers.
         seconds: by step, of the run that finished it.
     """
@@ -133,6 +134,7 @@ class Manifest:
     counts: LogCounts
     buckets: int
     seconds: dict[str, float]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The steps of an experiment and where each leaves its result, below `output/name`.
 
     source/     canonical logs (and, for simulated ones, the truth beside them)
+    check/      report.html, check.json
     prepared/   feature and feed tables, encoder, snapshot for the endpoint
     search/     trials of a search
     train/      checkpoints, curves, the bundle
@@ -22,27 +23,30 @@ from typing import Any
 
 from models.config import ConfigError, from_dict, overlaid, replaced, to_dict
 from pipelines.bundle import Bundle, load_bundle
+from pipelines.check import Calendar, Checked, check_logs
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.execute import OnRay, carry_out
-from pipelines.compare.table import Compared, compared
-from pipelines.compare.write import write_table
+from pipelines.compare.table import compared
 from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
-from pipelines.evaluate.report import Searched
 from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, materialise
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
+from pipelines.report.comparison.compared import Compared
+from pipelines.report.comparison.write import write_table
+from pipelines.report.evaluation.entries import SearchShown
+from pipelines.report.search.graphs import PICTURE, TABLE, StructureResult
+from pipelines.report.search.trials import SearchResult
 from pipelines.runs import claim
 from pipelines.serve.store import build_store
 from pipelines.train import TrainResult, train
-from pipelines.tune import SearchResult, StructureResult, search, search_structure
+from pipelines.tune import search, search_structure
 from pipelines.tune.folder import GRAPH, SETTINGS, left_over
 from pipelines.tune.registry import latest, register
-from pipelines.tune.search import plan_of, run_of
-from pipelines.tune.structure.result import PICTURE, TABLE
-from pipelines.tune.structure.search import plan_of as plan_of_structure
+from pipelines.tune.search import run_of, search_preview
 from pipelines.tune.structure.search import run_of as run_of_structure
+from pipelines.tune.structure.search import structure_preview
 
 
 def logs_of(experiment: Experiment) -> CanonicalLogs:
@@ -57,6 +61,22 @@ def truth_of(experiment: Experiment) -> Path | None:
     """The simulator's own probabilities; None for real logs."""
     folder = experiment.folder / "source" / "truth"
     return folder if isinstance(experiment.logs, SimulateConfig) and folder.is_dir() else None
+
+
+def check_step(experiment: Experiment) -> Checked:
+    """Looks at the logs before they are prepared; days and splits are those of the tables to come."""
+    days = experiment.prepare
+    calendar = Calendar(
+        clock=days.clock,
+        valid_days=days.valid_days,
+        test_days=days.test_days,
+        earliest=days.earliest,
+        latest=days.latest,
+    )
+    folder = experiment.folder / "check"
+    logs = logs_of(experiment)
+    with claim(folder):
+        return check_logs(logs, experiment.schema, calendar, experiment.check, folder, run=experiment.name)
 
 
 def prepare_step(experiment: Experiment, *, dry_run: bool = False) -> Prepared | None:
@@ -110,7 +130,7 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
             if restart
             else f"there is no search at {folder} to go on with. Start one without --resume."
         )
-    plan = (plan_of_structure if is_structure else plan_of)(spelling, path, experiment.tune, folder, resume=not restart)
+    plan = (structure_preview if is_structure else search_preview)(spelling, path, experiment.tune, folder, resume=not restart)
     if before:
         plan.append(f"{before} {'It is thrown away.' if restart else 'Going on with it; for a new one say --restart.'}")
     return plan
@@ -134,7 +154,7 @@ def with_best(experiment: Experiment, found: SearchResult | StructureResult) -> 
     return from_dict(Experiment, overlaid(to_dict(experiment), changes))
 
 
-def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> Searched | None:
+def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> SearchShown | None:
     """What the report shows of the experiment's search; None without a finished one, or where no bundle won one."""
     if not any({SETTINGS, GRAPH} & bundle.provenance.keys() for bundle in bundles):
         return None
@@ -142,7 +162,7 @@ def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> Searched
     for run, table, picture in ((run_of(folder), "search.csv", "search.png"), (run_of_structure(folder), TABLE, PICTURE)):
         if run.is_finished:
             summary = json.loads((folder / run.result).read_text(encoding="utf-8"))["summary"]
-            return Searched(summary=summary, picture=folder / picture, table=folder / table)
+            return SearchShown(summary=tuple(summary), picture=folder / picture, table=folder / table)
     return None
 
 
@@ -171,7 +191,7 @@ def evaluate_step(experiment: Experiment, bundles: list[Bundle]) -> Path:
             folder,
             truth=truth_of(experiment),
             run=experiment.name,
-            searched=searched_of(experiment, bundles),
+            search=searched_of(experiment, bundles),
         )
 
 

@@ -67,7 +67,10 @@ class DisentangledConfig:
     Attributes:
         histories: which histories are read (`layers.histories.chosen`); None reads all. One alone is aligned with nothing.
         width: of entries, candidates and intentions.
-        encoder: of a history; `heads`, `blocks` and `dropout` are the Transformer's.
+        encoder: of a history.
+        heads: of the Transformer's attention.
+        blocks: of the Transformer.
+        dropout: share of the outputs of the Transformer's layers set to 0 in training.
         prototypes: pooled from the entries, or parameters that start normal (Table III's w/o P).
         disentangle: False gives one vector a history, and no losses.
         correlation: weight of the distance correlation (lambda_1); 0 for none. At 0.1, with auxiliary targets weighted by 0.5

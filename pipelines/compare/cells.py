@@ -20,6 +20,7 @@ from models.schema import Schema
 from models.system import SystemConfig
 from pipelines.bundle import load_bundle, provenance
 from pipelines.compare.config import Parameters, System, folder_of
+from pipelines.compare.results import TrainedCell, TrainingTook, UnitResult, Validated
 from pipelines.evaluate.baselines import Predicted, booster, popularity, truth
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.score import evaluate_table, score
@@ -35,7 +36,7 @@ RESULT, FAILED, LINES = "result.json", "failed.json", "progress.log"
 
 
 class Unit(Protocol):
-    """What can be run: a `Cell` or a `Floor`."""
+    """What can be run: a `Cell` or a `Baseline`."""
 
     @property
     def label(self) -> str:
@@ -50,12 +51,12 @@ class Unit(Protocol):
     def identity(self) -> dict[str, Any]:
         """What makes its result this one; how fast and where it is made does not."""
 
-    def make(self) -> dict[str, Any]:
+    def make(self) -> UnitResult:
         """Does the work, goes on where a killed run was, and gives the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class SharedByUnits:
     """What all units share.
 
     Attributes:
@@ -80,7 +81,7 @@ class Cell:
         train: with rate and seed in place.
     """
 
-    table: Table
+    shared: SharedByUnits
     system: System
     rate: float | None
     seed: int
@@ -97,16 +98,16 @@ class Cell:
         return f"{self.label}{'' if self.rate is None else f' rate {self.rate:g}'} seed {self.seed}"
 
     def identity(self) -> dict[str, Any]:
-        training = identity_of(self.table.fingerprint, self.system.schema, self.system.model, self.train)
+        training = identity_of(self.shared.fingerprint, self.system.schema, self.system.model, self.train)
         return {**training, **self.purpose}
 
     @property
     def purpose(self) -> dict[str, Any]:
         """What its result depends on beyond the training."""
-        return {"split": self.table.evaluate.split}
+        return {"split": self.shared.evaluate.split}
 
-    def make(self) -> dict[str, Any]:
-        prepared = Prepared.open(self.table.data)
+    def make(self) -> UnitResult:
+        prepared = Prepared.open(self.shared.data)
 
         def say(line: str) -> None:
             with (self.folder / LINES).open("a", encoding="utf-8") as file:
@@ -124,35 +125,37 @@ class Cell:
         bundle = load_bundle(trained.bundle_path)
         if self.train.device != "cpu" and torch.cuda.is_available():
             bundle.ranker.to("cuda")
-        files = prepared.files(self.table.evaluate.split)
-        scored = score(bundle.ranker, bundle.schema, files, self.table.evaluate.batch_feeds)
-        return {
-            "label": self.label,
-            "rate": self.rate,
-            "seed": self.seed,
-            "metrics": evaluate_table(scored, self.table.schema),
-            "valid": {
-                "monitor": Monitor(self.system.schema, self.train.monitor).name,
-                "value": trained.best.monitor,
-            },
-            "training": {
-                "seconds": trained.seconds,
-                "candidates_per_second": trained.candidates_per_second,
-                "steps": trained.history[-1].total_steps,
-                "epochs": len(trained.history),
-                "best_epoch": trained.best.epoch + 1,
-                "stopped": bundle.provenance["stopped"],
-            },
-            "parameters": {"dense": self.parameters.dense, "tables": self.parameters.tables},
-            "made": provenance(),
-        }
+        files = prepared.files(self.shared.evaluate.split)
+        scored = score(bundle.ranker, bundle.schema, files, self.shared.evaluate.batch_feeds)
+        return UnitResult(
+            label=self.label,
+            made=provenance(),
+            metrics=evaluate_table(scored, self.shared.schema).to_dict(),
+            cell=TrainedCell(
+                rate=self.rate,
+                seed=self.seed,
+                valid=Validated(
+                    monitor=Monitor(self.system.schema, self.train.monitor).name,
+                    value=trained.best.monitor,
+                ),
+                training=TrainingTook(
+                    seconds=trained.seconds,
+                    candidates_per_second=trained.candidates_per_second,
+                    steps=trained.history[-1].total_steps,
+                    epochs=len(trained.history),
+                    best_epoch=trained.best.epoch + 1,
+                    stopped=bundle.provenance["stopped"],
+                ),
+                parameters=self.parameters,
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Floor:
+class Baseline:
     """A baseline or the simulator's truth, by its name in `evaluate.baselines`."""
 
-    table: Table
+    shared: SharedByUnits
     name: str
     folder: Path
 
@@ -161,38 +164,34 @@ class Floor:
         return self.name
 
     def identity(self) -> dict[str, Any]:
-        evaluate = to_dict(self.table.evaluate)
+        evaluate = to_dict(self.shared.evaluate)
         shared = ("baselines", "batch_feeds") if self.name == "booster" else tuple(key for key in evaluate if key != "split")
         return {
-            "data": self.table.fingerprint,
-            "targets": self.table.schema.to_dict()["targets"],
+            "data": self.shared.fingerprint,
+            "targets": self.shared.schema.to_dict()["targets"],
             "evaluate": {key: value for key, value in evaluate.items() if key not in shared},
         }
 
-    def make(self) -> dict[str, Any]:
+    def make(self) -> UnitResult:
         found = self._predicted()
         if isinstance(found, str):
-            return {"label": self.name, "left_out": found, "made": provenance()}
-        return {
-            "label": self.name,
-            "metrics": evaluate_table(found.table, self.table.schema),
-            "note": found.note,
-            "made": provenance(),
-        }
+            return UnitResult(label=self.name, made=provenance(), note=found)
+        metrics = evaluate_table(found.table, self.shared.schema).to_dict()
+        return UnitResult(label=self.name, made=provenance(), metrics=metrics, note=found.note)
 
     def _predicted(self) -> Predicted | str:
-        prepared = replace(Prepared.open(self.table.data), schema=self.table.schema)
-        config = self.table.evaluate
-        how: dict[str, Any] = {"rows": config.baseline_rows, "seed": config.seed}
+        prepared = replace(Prepared.open(self.shared.data), schema=self.shared.schema)
+        config = self.shared.evaluate
+        rows, seed = config.baseline_rows, config.seed
         match self.name:
             case "popularity":
-                return popularity(prepared, config.split, **how)
+                return popularity(prepared, config.split, rows=rows, seed=seed)
             case "booster":
                 columns, iterations = config.baseline_columns, config.baseline_iterations
-                return booster(prepared, config.split, columns=columns, iterations=iterations, **how)
+                return booster(prepared, config.split, columns=columns, rows=rows, iterations=iterations, seed=seed)
             case _:
-                assert self.table.truth is not None  # the plan leaves it out otherwise
-                return truth(prepared, config.split, self.table.truth)
+                assert self.shared.truth is not None  # a comparison without one has no such unit
+                return truth(prepared, config.split, self.shared.truth)
 
 
 def cell_folder(output: Path, system: System, rate: float | None, seed: int) -> Path:
@@ -208,10 +207,10 @@ def run(unit: Unit) -> str | None:
         begin(unit)
         (unit.folder / FAILED).unlink(missing_ok=True)
         began = time.monotonic()
-        result = {**unit.make(), "took_seconds": time.monotonic() - began}
-        write_text(unit.folder / RESULT, json.dumps(result, indent=1, allow_nan=False))
+        result = unit.make().after(time.monotonic() - began)
+        write_text(unit.folder / RESULT, json.dumps(result.to_dict(), indent=1, allow_nan=False))
         drop_checkpoints(unit)
-    except Exception as error:  # one cell's fault is told in its row; the others go on
+    except Exception as error:  # one cell's fault stands in its row; the others go on
         return note_failure(unit, error)
     return None
 
@@ -244,9 +243,20 @@ def run_of(unit: Unit) -> RunFolder:
     return RunFolder(unit.folder, RESULT)
 
 
-def result_of(unit: Unit) -> dict[str, Any] | None:
-    """The finished result; None if there is none."""
-    return _read(unit.folder / RESULT)
+def result_of(unit: Unit) -> UnitResult | None:
+    """The finished result; None if there is none.
+
+    Raises:
+        ConfigError: it is damaged, or was written by another version of this program.
+    """
+    found = _read(unit.folder / RESULT)
+    try:
+        return None if found is None else UnitResult.from_dict(found)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{unit.folder / RESULT} was written by another version of this program ({error}). Delete its folder, and it is "
+            "made again."
+        ) from None
 
 
 def failure_of(unit: Unit) -> str | None:

@@ -1,16 +1,15 @@
-"""The plan of a comparison: which units there are, which are done, which may run now."""
+"""Which units a comparison has, which are done, which may run now."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from models.config import ConfigError
 from models.schema import Schema
 from pipelines.compare.cells import (
+    Baseline,
     Cell,
-    Floor,
-    Table,
+    SharedByUnits,
     Unit,
     cell_folder,
     differing,
@@ -20,8 +19,10 @@ from pipelines.compare.cells import (
 )
 from pipelines.compare.config import CompareConfig, Parameters, System, columns_of, parameters_of, systems_of
 from pipelines.compare.curves import varied_of
+from pipelines.compare.results import UnitResult
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.prepared import Prepared
+from pipelines.report.evaluation.metrics import EvaluationResult
 from pipelines.runs import discard
 from pipelines.train import TrainConfig
 from pipelines.train.monitor import Monitor
@@ -41,7 +42,7 @@ class Comparison:
         only: labels of systems or names of baselines that are to be run; the others are shown with what they have.
 
     Attributes:
-        systems, columns, floors: rows and columns of the table.
+        systems, columns, baselines: rows and columns of the table.
         curves: with their systems.
         every: the rows' systems, then those that only curves have.
         parameters: by label.
@@ -51,7 +52,7 @@ class Comparison:
             holds is no result of this comparison.
 
     Raises:
-        ConfigError: whatever can be told before anything runs.
+        ConfigError: whatever is wrong and can be known before anything runs.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Comparison:
         for system in self.every:
             Monitor(system.schema, train.monitor)
         self._check(prepared, evaluate)
-        self.table = Table(
+        self.shared = SharedByUnits(
             data=prepared.path.resolve(),
             fingerprint=prepared.fingerprint,
             schema=schema,
@@ -89,12 +90,12 @@ class Comparison:
             truth=None if truth is None else Path(truth).resolve(),
         )
         names = [name for name in evaluate.baselines if name != "truth" or truth is not None]
-        self.floors = [Floor(table=self.table, name=name, folder=self.output / "baselines" / name) for name in names]
+        self.baselines = [Baseline(shared=self.shared, name=name, folder=self.output / "baselines" / name) for name in names]
         known = [*labelled, *names]
         if unknown := [name for name in only if name not in known]:
             raise ConfigError(f"--only: `{unknown[0]}` is no row of the table. Rows: {', '.join(known)}.")
         self.only = frozenset(only)
-        self.results: dict[Path, dict[str, Any]] = {}
+        self.results: dict[Path, UnitResult] = {}
         self.failures: dict[Path, str] = {}
         self.others: dict[Path, tuple[Unit, list[str]]] = {}
         for unit in self._known():
@@ -110,7 +111,7 @@ class Comparison:
         device = self.train.device if self.config.gpus_per_cell else "cpu"
         train = replace(self.train, epochs=system.epochs or self.train.epochs, seed=seed, optimiser=optimiser)
         return Cell(
-            table=self.table,
+            shared=self.shared,
             system=system,
             rate=rate,
             seed=seed,
@@ -136,7 +137,7 @@ class Comparison:
             if any(cell.folder in self.failures for cell in trials):
                 scores[rate] = None
             elif trials and all(cell.folder in self.results for cell in trials):
-                values = [self.results[cell.folder]["valid"]["value"] for cell in trials]
+                values = [value for cell in trials if (value := self.validated(cell)) is not None]
                 scores[rate] = sum(values) / len(values)
         return scores
 
@@ -164,6 +165,21 @@ class Comparison:
         """The row's cells, one a seed; none while the rate is not known."""
         return [self.cell(system, self.rate_of(system), seed) for seed in self.config.seeds] if self.has_rate(system) else []
 
+    def evaluated(self, unit: Unit) -> EvaluationResult | None:
+        """The metrics of a unit; None while it is not finished, and for a baseline that could not be had."""
+        result = self.results.get(unit.folder)
+        return None if result is None else result.evaluated
+
+    def validated(self, cell: Cell) -> float | None:
+        """The score of a finished cell on the validation split; None without one."""
+        result = self.results.get(cell.folder)
+        return None if result is None or result.cell is None else result.cell.valid.value
+
+    def results_of(self, system: System) -> dict[int, EvaluationResult]:
+        """The metrics of a system's finished cells, by seed."""
+        found = {cell.seed: self.evaluated(cell) for cell in self.cells(system)}
+        return {seed: result for seed, result in found.items() if result is not None}
+
     def units(self) -> list[Unit]:
         """All units that are known by now, in the order in which they are to run: the table first, and seed by seed, so that
         rows grow alike."""
@@ -172,7 +188,7 @@ class Comparison:
         beside = [cell for system in self.every[len(self.systems) :] for cell in self.cells(system)]
         for cells in (rows, beside):
             cells.sort(key=lambda cell: self.config.seeds.index(cell.seed))
-        every: list[Unit] = [*self.floors, *trials, *rows, *beside]
+        every: list[Unit] = [*self.baselines, *trials, *rows, *beside]
         return list({unit.folder: unit for unit in every}.values())
 
     def waiting(self) -> list[Unit]:
@@ -244,7 +260,7 @@ class Comparison:
 
     def _known(self) -> Iterator[Unit]:
         """Every unit of the configuration that may have a folder, whatever the rate will be."""
-        yield from self.floors
+        yield from self.baselines
         for system in self.every:
             seeds: Sequence[int] = list(dict.fromkeys((*self.config.seeds_of_rates, *self.config.seeds)))
             for rate in self.rates():

@@ -1,4 +1,4 @@
-"""What a comparison may be told: which systems, over which seeds, by which metrics, and which orderings are claimed."""
+"""The settings of a comparison: which systems, over which seeds, by which metrics, and which orderings are claimed."""
 
 import json
 import re
@@ -13,15 +13,15 @@ import torch
 
 from models.config import ConfigError, config, from_dict, overlaid, replaced
 from models.layers.tables import TableSet
-from models.metrics.names import value_of
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker
 from models.zoo import resolve
 from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import ENTRIES_PREFIX, IMPRESSIONS
 from pipelines.evaluate.score import KEYS, evaluate_table
+from pipelines.report.evaluation.metrics import EvaluationResult
 
-FLOORS = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
+BASELINES = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
 TARGETS, EPOCHS = "targets", "epochs"  # what a row may say beside its model
 OF_A_ROW = ("loss_weight", "parents", "transform", "bins")  # what a row may change of a target: nothing that decides a label
 
@@ -31,6 +31,8 @@ class Claim:
     """An ordering to be tested: `better` above each of `than` on each metric. A chain is several claims.
 
     Attributes:
+        better: label of the system that is claimed to be better.
+        than: labels of those that it is claimed to be better than.
         metrics: as in `CompareConfig.metrics`; none means all of the table's.
         or_equal: it is enough that no difference to the contrary shows.
     """
@@ -89,7 +91,7 @@ class Curve:
 
 @config
 class CompareConfig:
-    """Systems x seeds on one prepared table. All else (early stopping, batch; split, floors) is the experiment's.
+    """Systems x seeds on one prepared table. All else (early stopping, batch; split, baselines) is the experiment's.
 
     Attributes:
         systems: rows of the table by label, spelled as `model:`; `targets` may change, by name, a target's loss_weight,
@@ -197,7 +199,7 @@ def check_labels(labels: Iterable[str], where: str = "systems") -> None:
             raise ValueError(f"compare.{where}: {label!r} is no label; it needs a letter or digit.")
         if "," in label:
             raise ValueError(f"compare.{where}: {label!r} holds a comma, which divides labels in --only; leave it out.")
-        if label in FLOORS:
+        if label in BASELINES:
             raise ValueError(f"compare.{where}: `{label}` is the name of a baseline; give the system another label.")
         if folder in folders:
             raise ValueError(
@@ -267,7 +269,7 @@ def columns_of(compare: CompareConfig, schema: Schema) -> tuple[str, ...]:
     for where, paths in (*asked, *(("curves", curve.metrics) for curve in compare.curves)):
         for path in paths:
             try:
-                value_of(result, path)
+                result.value(path)
             except KeyError as error:
                 raise ConfigError(f"compare.{where}: {error.args[0]}") from None
     return tuple(dict.fromkeys(columns))
@@ -315,7 +317,7 @@ def _with_targets(schema: Schema, changes: Mapping[str, Any]) -> Schema:
     return from_dict(Schema, {**spelling, "targets": list(targets.values())}, where="targets") if changes else schema
 
 
-def _blank_result(schema: Schema) -> dict[str, Any]:
+def _blank_result(schema: Schema) -> EvaluationResult:
     """The metrics of two candidates, to see which there are."""
     zeros = np.zeros(2, np.int64)
     columns = {**{name: zeros for name in (*KEYS, IMPRESSIONS)}, **({STAGE: zeros} if schema.stages is not None else {})}

@@ -1,16 +1,12 @@
-"""Settings of systems varied: which systems a curve asks for, and what the metrics are over its values."""
+"""Settings of systems varied: which systems a curve asks for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.config import ConfigError, to_dict
 from models.schema import Schema
 from pipelines.compare.config import EPOCHS, CompareConfig, Curve, System, check_labels, spelled, system_of
-from pipelines.compare.scores import Score, metrics_of, score_of
-
-if TYPE_CHECKING:
-    from pipelines.compare.comparison import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,29 +23,6 @@ class Varied:
     values: tuple[Any, ...]
     systems: tuple[System, ...]
     own: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A curve as numbers.
-
-    Attributes:
-        of: label of the system that is varied.
-        axis: path of the setting.
-        title: of the axis.
-        values: as the axis shows them.
-        labels: of the values' systems.
-        own: place of the system's own value.
-        scores: by metric, of every value.
-    """
-
-    of: str
-    axis: str
-    title: str
-    values: list[str]
-    labels: list[str]
-    own: int
-    scores: dict[str, list[Score]]
 
 
 def varied_of(compare: CompareConfig, schema: Schema, systems: Sequence[System]) -> tuple[Varied, ...]:
@@ -94,26 +67,6 @@ def varied_of(compare: CompareConfig, schema: Schema, systems: Sequence[System])
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return tuple(curves)
-
-
-def drawn_of(comparison: "Comparison") -> list[Drawn]:
-    """What the finished cells say of the curves."""
-    of_all = [path for path in comparison.columns if path.count(".") == 1] or list(comparison.columns)
-    found = []
-    for varied in comparison.curves:
-        metrics = [metrics_of(comparison, system) for system in varied.systems]
-        found.append(
-            Drawn(
-                of=varied.curve.of,
-                axis=varied.curve.axis,
-                title=varied.curve.name,
-                values=[spelled(value) for value in varied.values],
-                labels=[system.label for system in varied.systems],
-                own=varied.own,
-                scores={path: [score_of(each, path) for each in metrics] for path in varied.curve.metrics or of_all},
-            )
-        )
-    return found
 
 
 def _is_alike(one: System, other: System) -> bool:

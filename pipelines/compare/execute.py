@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from models.config import ConfigError
-from models.metrics.names import value_of
 from pipelines.compare.cells import Cell, Unit, note_failure, run
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import CompareConfig
-from pipelines.compare.words import head, shown
+from pipelines.report.words import head, shown
 
-TARGETS_TOLD = 3  # in a progress line, the first metric of each
+TARGETS_NAMED = 3  # in a progress line, the first metric of each
 
 
 class Executor(Protocol):
@@ -123,8 +122,8 @@ def overview(comparison: Comparison) -> str:
     if tried > 1:
         trials = len(comparison.every) * tried * len(config.seeds_of_rates)
         parts.append(f"{trials} to choose among {tried} learning rates (those of the chosen one stay)")
-    if comparison.floors:
-        parts.append(", ".join(floor.name for floor in comparison.floors))
+    if comparison.baselines:
+        parts.append(", ".join(baseline.name for baseline in comparison.baselines))
     done, total = comparison.count()
     lines = [
         f"Comparing: {' + '.join(parts)}; {done} of {total} done.",
@@ -136,17 +135,17 @@ def overview(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def listing(comparison: Comparison) -> str:
+def state_of_units(comparison: Comparison) -> str:
     """Systems with their parameters, then every unit with its state, one a line."""
     width = max(len(system.label) for system in comparison.every)
     lines = ["", f"{'system':<{width}}  {'dense parameters':>16}  {'in tables':>12}  {'rate':<20}  seeds done"]
     for system in comparison.every:
         counted, cells = comparison.parameters[system.label], comparison.cells(system)
         rate = comparison.rate_of(system) if cells else None
-        told = "as in train.optimiser" if cells and rate is None else f"{rate:g}" if rate is not None else "to be chosen"
+        spelled = "as in train.optimiser" if cells and rate is None else f"{rate:g}" if rate is not None else "to be chosen"
         done = sum(cell.folder in comparison.results for cell in cells)
         seeds = f"{done} of {len(comparison.config.seeds)}"
-        lines.append(f"{system.label:<{width}}  {counted.dense:>16,}  {counted.tables:>12,}  {told:<20}  {seeds}")
+        lines.append(f"{system.label:<{width}}  {counted.dense:>16,}  {counted.tables:>12,}  {spelled:<20}  {seeds}")
     lines += ["", *(f"{_state(comparison, unit)}  {unit.name}" for unit in comparison.units())]
     unknown = comparison.count()[1] - len(comparison.units())
     return "\n".join([*lines, f"and {unknown} more, once learning rates are chosen"] if unknown else lines)
@@ -161,16 +160,16 @@ def _state(comparison: Comparison, unit: Unit) -> str:
 
 
 def _headline(comparison: Comparison, unit: Unit) -> str:
-    result = comparison.results[unit.folder]
-    if "left_out" in result:
-        return result["left_out"]
+    result, metrics = comparison.results[unit.folder], comparison.evaluated(unit)
+    if metrics is None:
+        return result.note
     by_target: dict[str, str] = {}
     for path in comparison.columns:
-        target, metric = head(path, comparison.table.schema)
-        known = target in (*result["metrics"]["targets"], "mean") and target not in by_target
-        if known and len(by_target) < TARGETS_TOLD:
-            by_target[target] = f"{target} {metric} {shown(value_of(result['metrics'], path))}"
-    return " · ".join([*by_target.values(), _duration(result["took_seconds"])])
+        target, metric = head(path, comparison.shared.schema)
+        known = target in (*metrics.targets, "mean") and target not in by_target
+        if known and len(by_target) < TARGETS_NAMED:
+            by_target[target] = f"{target} {metric} {shown(metrics.value(path))}"
+    return " · ".join([*by_target.values(), _duration(result.took_seconds)])
 
 
 def _tell_rate(comparison: Comparison, unit: Unit, say: Callable[[str], None]) -> None:

@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.system import is_leveled
 from pipelines.compare.comparison import Comparison
-from pipelines.compare.statistics import SIGNIFICANT, merit
-from pipelines.compare.words import MISSING, shown
+from pipelines.compare.statistics import merit
+from pipelines.report.comparison.compared import SIGNIFICANT, Row
+from pipelines.report.words import MISSING, shown
 from pipelines.train.monitor import Monitor
-
-if TYPE_CHECKING:
-    from pipelines.compare.table import Row
 
 
 def about_of(comparison: Comparison, name: str) -> dict[str, str]:
     """Facts by term: data, days, candidates, seeds, code."""
-    manifest, scored = comparison.prepared.manifest, comparison.table.evaluate.split
+    manifest, scored = comparison.prepared.manifest, comparison.shared.evaluate.split
     about = {"Data": name}
     for term, split in {"Trained on": "train", "Stopped by": "valid", "Scored on": scored}.items():
         counts = manifest.splits[split]
@@ -24,13 +22,13 @@ def about_of(comparison: Comparison, name: str) -> dict[str, str]:
             span = dict.fromkeys([*counts.days[:1], *counts.days[-1:]])
             about[term] = ", ".join(part for part in (split, " to ".join(span), f"{counts.candidates:,} candidates") if part)
     about["Seeds"] = ", ".join(map(str, comparison.config.seeds))
-    about["Prepared data"] = f"fingerprint {comparison.table.fingerprint}"
+    about["Prepared data"] = f"fingerprint {comparison.shared.fingerprint}"
     about["Code"] = ", ".join(sorted(_commits(comparison))) or MISSING
     about["Made"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return about
 
 
-def words_of(comparison: Comparison, rows: Sequence["Row"]) -> dict[str, str]:
+def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
     """How the table is to be read, by term."""
     config, train = comparison.config, comparison.train
     words = {}
@@ -60,8 +58,8 @@ def words_of(comparison: Comparison, rows: Sequence["Row"]) -> dict[str, str]:
     return words | {row.label: row.note for row in rows if row.note}
 
 
-def warnings_of(comparison: Comparison, rows: Sequence["Row"], beside: Sequence["Row"]) -> list[str]:
-    """What failed or is not there, floors above systems, rates at the end of their list, code that changed.
+def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
+    """What failed or is not there, baselines above systems, rates at the end of their list, code that changed.
 
     Args:
         beside: systems of curves that are no rows of the table.
@@ -80,10 +78,10 @@ def warnings_of(comparison: Comparison, rows: Sequence["Row"], beside: Sequence[
     for path in comparison.columns:
         means = [mean for row in systems if (mean := row.scores[path].mean) is not None]
         best = max(means, key=lambda mean: merit(mean, path), default=None)
-        for floor in (row for row in rows if row.role == "floor"):
-            value = floor.scores[path].mean
+        for baseline in (row for row in rows if row.role == "baseline"):
+            value = baseline.scores[path].mean
             if value is not None and best is not None and merit(value, path) > merit(best, path):
-                found.append(f"{floor.label} is better than every system on {path}: {shown(value)} against {shown(best)}")
+                found.append(f"{baseline.label} is better than every system on {path}: {shown(value)} against {shown(best)}")
     rates = comparison.config.rates
     ends = [row.label for row in (*systems, *beside) if len(rates) > 2 and row.rate in (min(rates), max(rates))]
     if ends:
@@ -95,7 +93,7 @@ def warnings_of(comparison: Comparison, rows: Sequence["Row"], beside: Sequence[
     return found
 
 
-def _rates(comparison: Comparison, rows: Sequence["Row"]) -> str:
+def _rates(comparison: Comparison, rows: Sequence[Row]) -> str:
     rates = comparison.rates()
     if rates == (None,):
         optimiser = comparison.train.optimiser
@@ -123,13 +121,13 @@ def _stopping(comparison: Comparison) -> str:
     planned = ", but never for what plans its whole training" if has_planned else ""
     return (
         f"alike for all: after {train.patience} epoch{'s' if train.patience > 1 else ''} without a better "
-        f"{Monitor(comparison.table.schema, train.monitor).name} on the validation split{planned}, at most "
+        f"{Monitor(comparison.shared.schema, train.monitor).name} on the validation split{planned}, at most "
         f"{train.epochs}{own}; the best epoch's weights are scored; {train.batch_feeds} feeds a step"
     )
 
 
 def _commits(comparison: Comparison) -> set[str]:
-    found = {result["made"].get("git_commit") or "unknown" for result in comparison.results.values()}
+    found = {result.made.get("git_commit") or "unknown" for result in comparison.results.values()}
     return {commit[:8] + ("+" if commit.endswith("+") else "") for commit in found}
 
 

@@ -1,37 +1,13 @@
 """The arithmetic of a comparison. A merit is a metric turned so that larger is better."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from models.metrics.names import direction
+from pipelines.report.comparison.compared import Paired, Verdict
 
-SIGNIFICANT = 0.05  # two-sided
 ROUNDING = 1e-12  # of the values: differences that vary by no more do not vary
-
-Verdict = Literal["holds", "no difference shows", "does not show", "reversed", "not tested"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paired:
-    """Differences of two systems over the seeds that both have.
-
-    Attributes:
-        mean: of the differences in merit; above 0 the first is better.
-        std: of the differences (n - 1); None for one seed.
-        p: of the paired t-test, two-sided; None for one seed.
-    """
-
-    seeds: int
-    mean: float
-    std: float | None
-    p: float | None
-
-    @property
-    def is_significant(self) -> bool:
-        return self.p is not None and self.p < SIGNIFICANT
 
 
 def merit(value: float, path: str) -> float:

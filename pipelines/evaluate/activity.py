@@ -7,9 +7,8 @@ split.
     # R feeds, N candidates, U users
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from models.schema import Schema, Target
 from pipelines.encode.arrays import flat, lengths
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX
 from pipelines.evaluate.insight import last_of
+from pipelines.report.evaluation.metrics import Activity, ActivityGroup, ByGroup
 
 KNOWN_PREFIX = "known."
 IMPRESSIONS = f"{KNOWN_PREFIX}impressions"  # shown to the user before the feed, in the longest of the preference windows
@@ -73,38 +73,36 @@ def length_groups(length: int) -> tuple[list[int], list[str]]:
     return starts, [*names, "full"]
 
 
-def activity_of(user_N: NDArray, at_N: NDArray, earlier_N: NDArray) -> tuple[NDArray, dict[str, dict[str, int]]]:
+def activity_of(user_N: NDArray, at_N: NDArray, earlier_N: NDArray) -> tuple[NDArray, dict[str, ActivityGroup]]:
     """The third of users, by impressions before their first moment here, that each candidate's user is in.
 
     Users of equal numbers stay together, in the third in which the middle of them lies.
 
     Returns:
-        place in `ACTIVITY`, int64 [N]; and by its names `users`, and the `least` and `most` impressions of one (without
-        users, no numbers).
+        place in `ACTIVITY`, int64 [N]; and the groups by its names.
     """
     first_U = last_of(-at_N, user_N)
     values, value_U, users = np.unique(earlier_N[first_U], return_inverse=True, return_counts=True)
     middle = np.cumsum(users) - users / 2
     third_U = (len(ACTIVITY) * middle / len(first_U)).astype(np.int64)[value_U]
-    facts: dict[str, dict[str, int]] = {}
+    groups = {}
     for third, name in enumerate(ACTIVITY):
         own_U = values[value_U][third_U == third]
-        facts[name] = {"users": len(own_U)}
-        if len(own_U):
-            facts[name] |= {"least": int(own_U.min()), "most": int(own_U.max())}
-    return third_U[np.searchsorted(user_N[first_U], user_N)], facts
+        bounds = {"least": int(own_U.min()), "most": int(own_U.max())} if len(own_U) else {}
+        groups[name] = ActivityGroup(users=len(own_U), **bounds)
+    return third_U[np.searchsorted(user_N[first_U], user_N)], groups
 
 
 # -- metrics -------------------------------------------------------------------------------------------------------
 
 
-def by_known(table: pa.Table, schema: Schema, targets: Iterable[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def by_known(table: pa.Table, schema: Schema, targets: Iterable[str]) -> tuple[dict[str, ByGroup], Activity | None]:
     """Metrics of a scored table by what it knows in `known.*` columns; nothing where it has none.
 
     Returns:
         by target: `auc_by_history` (or `mse_by_history`, after the target's transform) by history and group, `rows_by_history`
         and for binary targets `positives_by_history`; the same `_by_activity` by `ACTIVITY`. None where undefined.
-        And about activity: `days` of the window, and by group what `activity_of` says.
+        And the groups of activity.
     """
     histories = {}
     for history in schema.histories:
@@ -112,36 +110,37 @@ def by_known(table: pa.Table, schema: Schema, targets: Iterable[str]) -> tuple[d
             starts, names = length_groups(history.length)
             place_N = np.searchsorted(starts, table[ENTRIES_PREFIX + history.name].to_numpy(), side="right") - 1
             histories[history.name] = place_N, names
-    about: dict[str, Any] = {}
+    activity = None
     if IMPRESSIONS in table.column_names:
         columns = (table[name].to_numpy() for name in ("user_id", "at", IMPRESSIONS))
-        third_N, facts = activity_of(*columns)
-        about = {"days": max(schema.preference_days), "groups": facts}
-    found: dict[str, dict[str, Any]] = {}
+        third_N, thirds = activity_of(*columns)
+        activity = Activity(days=max(schema.preference_days), groups=thirds)
+    found = {}
     for name in targets:
         prediction_N, label_N = (table[column].to_numpy().astype(np.float64) for column in (name, LABEL_PREFIX + name))
         target = schema.target(name)
-        own: dict[str, Any] = {}
+        by_history: dict[str, dict[str, dict[str, float | None]]] = {}
         for of, (place_N, names) in histories.items():
             for what, values in _by_group(target, prediction_N, label_N, place_N, names).items():
-                own.setdefault(f"{what}_by_history", {})[of] = values
-        if about:
-            groups = _by_group(target, prediction_N, label_N, third_N, ACTIVITY)
-            own |= {f"{what}_by_activity": values for what, values in groups.items()}
-        found[name] = own
-    return found, about
+                by_history.setdefault(f"{what}_by_history", {})[of] = values
+        by_activity = {}
+        if activity is not None:
+            numbers = _by_group(target, prediction_N, label_N, third_N, ACTIVITY)
+            by_activity = {f"{what}_by_activity": values for what, values in numbers.items()}
+        found[name] = ByGroup(groups=by_activity, histories=by_history)
+    return found, activity
 
 
 def _by_group(
     target: Target, prediction_N: NDArray, label_N: NDArray, group_N: NDArray, names: Iterable[str]
-) -> Mapping[str, dict[str, Any]]:
+) -> dict[str, dict[str, float | None]]:
     """`rows`; and `positives` and `auc`, or `mse`; by group."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     finite = bool(np.isfinite(prediction_N).all())
     for group, name in enumerate(names):
         own_N = group_N == group
         rows = int(own_N.sum())
-        numbers: dict[str, Any] = {"rows": rows}
+        numbers: dict[str, float | None] = {"rows": rows}
         if target.is_binary:
             positive_N = label_N[own_N] > 0
             numbers |= {"positives": int(positive_N.sum()), "auc": auc(prediction_N[own_N], positive_N) if finite else None}

@@ -1,4 +1,4 @@
-"""What the evaluate step may be told."""
+"""The settings of the evaluate step."""
 
 from typing import Literal
 

@@ -2,26 +2,27 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.config import ConfigError, to_dict
-from models.metrics.names import value_of
 from pipelines.bundle import Bundle
 from pipelines.evaluate.baselines import Predicted, booster, popularity
 from pipelines.evaluate.baselines import truth as truth_of
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.exposure import new_rooms_of, split_exposure
 from pipelines.evaluate.insight import curriculum_of, insight_of, sampled_feeds
-from pipelines.evaluate.life_cycle import stage_course
-from pipelines.evaluate.report import Entry, Searched, write_report
+from pipelines.evaluate.life_cycle import life_cycle_of
 from pipelines.evaluate.score import evaluate_table, score
 from pipelines.prepared import Prepared
+from pipelines.report.evaluation.entries import Entry, Epoch, EvaluationReport, SearchShown
+from pipelines.report.evaluation.insight import ModelInsight
+from pipelines.report.evaluation.write import write_report
 
 HISTORY = "history.json"  # a training run leaves it beside its bundle, a registry inside of it
 
@@ -35,7 +36,7 @@ def evaluate(
     *,
     names: Sequence[str] | None = None,
     run: str = "Evaluation",
-    searched: Searched | None = None,
+    search: SearchShown | None = None,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> Path:
     """Evaluates bundles and the configured baselines on one split.
@@ -45,7 +46,7 @@ def evaluate(
         truth: folder with a simulator's truth (`impressions.parquet`); None for real logs.
         names: of the bundles in the report; by default those of their folders.
         run: title of the report.
-        searched: the search that the bundles come from; None for none.
+        search: that the bundles come from; None for none.
 
     Returns:
         path of `report.html`; `metrics.json` lies beside it.
@@ -107,18 +108,17 @@ def evaluate(
         "Made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     schema = bundles[0].schema if bundles else prepared.schema
-    settings = {"evaluate": to_dict(config)}
-    path = write_report(
-        output,
-        entries,
-        schema,
+    report = EvaluationReport(
+        entries=tuple(entries),
         about=about,
         left_out=left_out,
-        settings=settings,
-        stages=stage_course(prepared, split, truth),
+        settings={"evaluate": to_dict(config)},
+        life_cycle=life_cycle_of(prepared, split, truth),
         exposure=split_exposure(prepared, split, new_rooms),
-        searched=searched,
+        search=None if search is None else search.summary,
+        remarks=prepared.manifest.remarks,
     )
+    path = write_report(output, report, schema, search)
     say(f"Report: {path}")
     return path
 
@@ -136,7 +136,7 @@ def bundle_names(bundles: Sequence[Bundle]) -> list[str]:
     return names
 
 
-def _baselines(prepared: Prepared, config: EvaluateConfig, truth: Path | None):  # type: ignore[no-untyped-def]
+def _baselines(prepared: Prepared, config: EvaluateConfig, truth: Path | None) -> Iterator[tuple[str, Predicted | str]]:
     """(name, predictions or the reason why there are none), one after the other: each may take a while."""
     makers: Mapping[str, Callable[[], Predicted | str]] = {
         "popularity": lambda: popularity(prepared, config.split, rows=config.baseline_rows, seed=config.seed),
@@ -157,17 +157,16 @@ def _baselines(prepared: Prepared, config: EvaluateConfig, truth: Path | None): 
             yield name, makers[name]()
 
 
-def _insight(bundle: Bundle, sample: pa.Table, history: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> dict[str, Any]:
+def _insight(bundle: Bundle, sample: pa.Table, history: Sequence[Epoch], config: EvaluateConfig) -> ModelInsight:
     shown = insight_of(bundle.ranker, bundle.schema, sample, config.batch_feeds)
-    course = curriculum_of(bundle.ranker, bundle.schema, history)
-    return shown if course is None else shown | {"curriculum": course}
+    return replace(shown, curriculum=curriculum_of(bundle.ranker, bundle.schema, history))
 
 
-def _history(bundle: Bundle) -> list[dict[str, Any]]:
+def _history(bundle: Bundle) -> tuple[Epoch, ...]:
     for folder in (bundle.path, bundle.path.parent):
         if (folder / HISTORY).is_file():
-            return json.loads((folder / HISTORY).read_text(encoding="utf-8"))
-    return []
+            return tuple(map(Epoch.from_dict, json.loads((folder / HISTORY).read_text(encoding="utf-8"))))
+    return ()
 
 
 def _origin(bundle: Bundle) -> str:
@@ -178,12 +177,13 @@ def _origin(bundle: Bundle) -> str:
 
 
 def _headline(entry: Entry) -> str:
-    shown = [
-        f"{name} AUC {metrics['auc']:.4f}" if metrics["kind"] == "binary" else f"{name} MSE {metrics['mse_transformed']:.4f}"
-        for name, metrics in entry.result["targets"].items()
-        if metrics.get("auc", metrics.get("mse_transformed")) is not None
-    ]
-    feed = value_of(entry.result, "mean.gauc_feed") if entry.result["mean"] else None
+    shown = []
+    for name, metrics in entry.result.targets.items():
+        metric, called = ("auc", "AUC") if metrics.is_binary else ("mse_transformed", "MSE")
+        value = metrics.values[metric]
+        if value is not None:
+            shown.append(f"{name} {called} {value:.4f}")
+    feed = entry.result.find("mean.gauc_feed")
     return " · ".join(shown + ([f"mean gAUC feed {feed:.4f}"] if feed is not None else []))
 
 

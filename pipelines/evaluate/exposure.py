@@ -8,8 +8,6 @@ is: read it beside the AUC.
     # N candidates, k places
 """
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +20,10 @@ from models.schema import Schema
 from models.score import fused_score
 from pipelines.encode.arrays import flat, lengths
 from pipelines.prepared import Prepared
+from pipelines.report.evaluation.exposure import SplitExposure
 
 POOR, NEW = "poor", "new"
+FUSED = "fused"  # the order by the score that orders feeds
 
 
 def at_top(table: pa.Table, schema: Schema, new_rooms: NDArray | None = None) -> dict[str, dict[str, float | None]]:
@@ -33,7 +33,7 @@ def at_top(table: pa.Table, schema: Schema, new_rooms: NDArray | None = None) ->
         new_rooms: rooms of owners that no training day has shown, ascending; None where that is not known.
 
     Returns:
-        `poor@k` (and `new@k`) for k of `TOPS`, by binary target without parents; and as `fused` for the score that orders
+        `poor@k` (and `new@k`) for k of `TOPS`, by binary target without parents; and as `FUSED` for the score that orders
         feeds, where the table has all it is made of. None where no feed is larger than k.
     """
     orders = {}
@@ -43,18 +43,13 @@ def at_top(table: pa.Table, schema: Schema, new_rooms: NDArray | None = None) ->
     weighted = [target.name for target in schema.targets if target.fusion_weight != 0]
     if weighted and set(weighted) <= set(table.column_names):
         predictions = {name: torch.from_numpy(table[name].to_numpy().astype(np.float64)) for name in weighted}
-        orders["fused"] = fused_score(predictions, schema).numpy()
+        orders[FUSED] = fused_score(predictions, schema).numpy()
     marks, feed_N = _marks(table, new_rooms), _feeds(table)
     return {name: _shares(score_N, marks, feed_N) for name, score_N in orders.items()}
 
 
-def split_exposure(prepared: Prepared, split: str, new_rooms: NDArray | None) -> dict[str, Any]:
-    """What discoverability is measured against.
-
-    Returns:
-        `level`, `of` and `column` that say who is poor; `feeds` with more than k candidates, by k; `poor@k` (and `new@k`)
-        of the `logged` order and of a `random` one.
-    """
+def split_exposure(prepared: Prepared, split: str, new_rooms: NDArray | None) -> SplitExposure:
+    """What discoverability is measured against, from the feeds of the split alone."""
     tables = []
     for file in prepared.files(split):
         feeds = pq.read_table(file, columns=["feed_id", "room_id", "level"], partitioning=None)
@@ -63,14 +58,14 @@ def split_exposure(prepared: Prepared, split: str, new_rooms: NDArray | None) ->
     table = pa.concat_tables(tables)
     marks, feed_N = _marks(table, new_rooms), _feeds(table)
     size_F, levels = np.bincount(feed_N), prepared.schema.levels
-    return {
-        "level": levels.names[0],
-        "of": levels.of,
-        "column": levels.column,
-        "feeds": {str(k): int((size_F > k).sum()) for k in TOPS},
-        "logged": _shares(-np.arange(table.num_rows, dtype=np.float64), marks, feed_N),
-        "random": _shares(np.zeros(table.num_rows), marks, feed_N),
-    }
+    return SplitExposure(
+        level=levels.names[0],
+        of=levels.of,
+        column=levels.column,
+        feeds={str(k): int((size_F > k).sum()) for k in TOPS},
+        logged=_shares(-np.arange(table.num_rows, dtype=np.float64), marks, feed_N),
+        random=_shares(np.zeros(table.num_rows), marks, feed_N),
+    )
 
 
 def new_rooms_of(prepared: Prepared, split: str) -> NDArray | None:

@@ -1,4 +1,4 @@
-"""What a trained ranker shows of its inside: gates, target graph, preferences of users, curriculum; as plain numbers.
+"""Reads what a trained ranker shows of its inside: gates, target graph, preferences of users, curriculum.
 
 All is read from one forward pass over a sample of whole users, so the price does not grow with the split.
 
@@ -7,7 +7,7 @@ All is read from one forward pass over a sample of whole users, so the price doe
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,22 @@ import torch
 from numpy.typing import NDArray
 
 from models.hashing import splitmix64
-from models.layers.graph import depths
 from models.leveled import Leveled
 from models.ranker import Ranker
 from models.schema import STAGES, Schema
 from pipelines.encode.arrays import lengths
 from pipelines.encode.batches import to_batch
+from pipelines.report.evaluation.entries import Epoch
+from pipelines.report.evaluation.insight import (
+    CarriedEdge,
+    CoursePoint,
+    Curriculum,
+    Gate,
+    ModelInsight,
+    Preferences,
+    UserPoint,
+)
+from pipelines.report.targets import last_target
 
 CANDIDATES, USERS = 20_000, 2_000  # of a sample at most
 POINTS = 1_000  # users in the picture of preferences at most
@@ -68,16 +78,8 @@ def sampled_feeds(files: Sequence[Path], *, candidates: int = CANDIDATES, users:
 # -- rankers -------------------------------------------------------------------------------------------------------
 
 
-def insight_of(ranker: Ranker | Leveled, schema: Schema, feeds: pa.Table, batch_feeds: int = 1024) -> dict[str, Any]:
-    """What a ranker shows on feeds.
-
-    Returns:
-        `candidates`, `feeds`, `users` of the sample; and only where there is something to show:
-        `gates` by target that is trained for: `experts` (names), `mean` weights, `by_level` and `by_stage` (weights by group,
-        None where empty);
-        `edges`: list of `parent`, `child`, `mean` of what is carried, with `carries` saying what that is;
-        `preferences`: see `preferences_of`.
-    """
+def insight_of(ranker: Ranker | Leveled, schema: Schema, feeds: pa.Table, batch_feeds: int = 1024) -> ModelInsight:
+    """What a ranker shows on feeds, but for the curriculum of its training."""
     device = next(ranker.parameters()).device
     was_training = ranker.training
     ranker.eval()
@@ -101,28 +103,27 @@ def insight_of(ranker: Ranker | Leveled, schema: Schema, feeds: pa.Table, batch_
         ranker.train(was_training)
     user_R, level_N = np.concatenate(user), np.concatenate(level)
     stage_R, stage_N = (np.concatenate(parts) for parts in zip(*stage, strict=True)) if stage else (None, None)
-    result: dict[str, Any] = {"candidates": len(level_N), "feeds": len(user_R), "users": len(np.unique(user_R))}
-    if gates:
-        groups = {"by_level": (level_N, schema.levels.names)}
-        if stage_N is not None:
-            groups["by_stage"] = (stage_N, STAGES)
-        names = ranker.fusion.expert_names
-        result["gates"] = {
-            target: {"experts": list(names[target]), **gate_means(np.concatenate(parts), groups)}
-            for target, parts in gates.items()
-        }
-    if edges:
-        result["carries"] = ranker.coupling.carries
-        result["edges"] = [
-            {"parent": parent, "child": child, "mean": _plain(np.concatenate(parts).mean())}
-            for (parent, child), parts in edges.items()
-        ]
+    known = None
     if preferences and stage_R is not None:
         table = {name: np.concatenate(parts) for name, parts in preferences.items()}
         known = preferences_of(table, stage_R, user_R, feeds["at"].to_numpy())
-        if known is not None:
-            result["preferences"] = known
-    return result
+    return ModelInsight(
+        candidates=len(level_N),
+        feeds=len(user_R),
+        users=len(np.unique(user_R)),
+        gates={
+            target: gate_of(
+                ranker.fusion.expert_names[target], np.concatenate(parts), level_N, schema.levels.names, stage_N=stage_N
+            )
+            for target, parts in gates.items()
+        },
+        carries=ranker.coupling.carries if edges else "",
+        edges=tuple(
+            CarriedEdge(parent=parent, child=child, mean=_plain(np.concatenate(parts).mean()))
+            for (parent, child), parts in edges.items()
+        ),
+        preferences=known,
+    )
 
 
 def _append(found: dict[Key, list[NDArray]], parts: Mapping[Key, torch.Tensor]) -> None:
@@ -130,33 +131,49 @@ def _append(found: dict[Key, list[NDArray]], parts: Mapping[Key, torch.Tensor]) 
         found.setdefault(name, []).append(values.float().cpu().numpy())
 
 
-def gate_means(weight_NE: NDArray, groups: Mapping[str, tuple[NDArray, Sequence[str]]]) -> dict[str, Any]:
-    """Mean weight of every expert: overall as `mean`, and by the names of each of the `groups` (None where empty)."""
-    result: dict[str, Any] = {"mean": _plains(weight_NE.mean(0))}
-    for by, (group_N, names) in groups.items():
-        members = [group_N == group for group in range(len(names))]
-        means = [_plains(weight_NE[mine_N].mean(0)) if mine_N.any() else None for mine_N in members]
-        result[by] = dict(zip(names, means, strict=True))
-    return result
+def gate_of(
+    experts: Sequence[str],
+    weight_NE: NDArray,
+    level_N: NDArray,
+    levels: Sequence[str],
+    *,
+    stage_N: NDArray | None = None,
+) -> Gate:
+    """Mean weight of every expert, over all candidates and over those of one level or stage.
+
+    Args:
+        level_N: index into `levels`.
+        stage_N: index into `models.schema.STAGES`; None where users have no stages.
+    """
+    return Gate(
+        experts=tuple(experts),
+        mean=_plains(weight_NE.mean(0)),
+        by_level=_means_of_groups(weight_NE, level_N, levels),
+        by_stage={} if stage_N is None else _means_of_groups(weight_NE, stage_N, STAGES),
+    )
+
+
+def _means_of_groups(weight_NE: NDArray, group_N: NDArray, names: Sequence[str]) -> dict[str, tuple[float | None, ...] | None]:
+    members = [group_N == group for group in range(len(names))]
+    means = [_plains(weight_NE[mine_N].mean(0)) if mine_N.any() else None for mine_N in members]
+    return dict(zip(names, means, strict=True))
 
 
 # -- preferences ---------------------------------------------------------------------------------------------------
 
 
-def preferences_of(
-    preferences: Mapping[str, NDArray], stage_R: NDArray, user_R: NDArray, at_R: NDArray
-) -> dict[str, Any] | None:
+def preferences_of(preferences: Mapping[str, NDArray], stage_R: NDArray, user_R: NDArray, at_R: NDArray) -> Preferences | None:
     """Predicted preferences of users at their last feed, beside their rule-based stages.
+
+    A user's neighbours are the nearest ten by preferences, each target scaled to deviation 1; at most a thousand users become
+    points, by t-SNE (van der Maaten & Hinton 2008) of the scaled preferences.
 
     Args:
         preferences: float [R] by target.
         at_R: time of the feed.
 
     Returns:
-        `users`; `mean_by_stage`: means by target, by stage (None where no user is in it); `neighbours`: of a user's
-        nearest ten (by preferences, each target scaled to deviation 1), the share in the same stage, and `by_chance`, what
-        that share would be at random; `points`: `x`, `y`, `stage` of at most a thousand users by t-SNE (van der Maaten &
-        Hinton 2008) of the scaled preferences. None where users are too few, all alike or without finite preferences.
+        None where users are too few, all alike or without finite preferences.
     """
     last_U = last_of(at_R, user_R)
     last_U = last_U[np.argsort(splitmix64(user_R[last_U]))][:POINTS]
@@ -166,22 +183,22 @@ def preferences_of(
     differing_T = deviation_T > 1e-9
     if len(last_U) < FEWEST or not np.isfinite(vector_UT).all() or not differing_T.any():
         return None
-    means = {}
+    means: dict[str, dict[str, float | None] | None] = {}
     for stage, name in enumerate(STAGES):
         mine_U = stage_U == stage
         means[name] = dict(zip(preferences, _plains(vector_UT[mine_U].mean(0)), strict=True)) if mine_U.any() else None
     scaled_UT = ((vector_UT - vector_UT.mean(0)) / np.where(differing_T, deviation_T, 1))[:, differing_T]
     share_S = np.bincount(stage_U, minlength=len(STAGES)) / len(stage_U)
-    return {
-        "users": len(last_U),
-        "mean_by_stage": means,
-        "neighbours": _same_stage(scaled_UT, stage_U),
-        "by_chance": float(np.square(share_S).sum()),
-        "points": [
-            {"x": round(x, 2), "y": round(y, 2), "stage": STAGES[stage]}
+    return Preferences(
+        users=len(last_U),
+        mean_by_stage=means,
+        neighbours=_same_stage(scaled_UT, stage_U),
+        by_chance=float(np.square(share_S).sum()),
+        points=tuple(
+            UserPoint(x=round(x, 2), y=round(y, 2), stage=STAGES[stage])
             for (x, y), stage in zip(_projected(scaled_UT).tolist(), stage_U.tolist(), strict=True)
-        ],
-    }
+        ),
+    )
 
 
 def last_of(at_R: NDArray, *keys_R: NDArray) -> NDArray:
@@ -210,49 +227,29 @@ def _projected(vector_UT: NDArray) -> NDArray:
 # -- curriculum ----------------------------------------------------------------------------------------------------
 
 
-def curriculum_of(ranker: Ranker | Leveled, schema: Schema, history: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def curriculum_of(ranker: Ranker | Leveled, schema: Schema, history: Sequence[Epoch]) -> Curriculum | None:
     """How likely a coupling with a curriculum showed labels to children while it was trained.
 
-    Args:
-        history: records of the epochs that were trained.
+    Beside it stands the validation AUC of the binary target with most ancestors.
 
     Returns:
-        `target`, the binary target with most ancestors; `probability`: `progress` in epochs and `value`; `auc` of that
-        target on validation by `progress`, None where undefined. None for other couplings and without history.
+        None for other couplings and without history.
     """
     probability = getattr(ranker.coupling, "probability", None)
     if probability is None or not history:
         return None
     last = last_target(schema)
-    epochs = history[-1]["epoch"] + 1
-    scores = [(record["metrics"] or {"targets": {}})["targets"].get(last, {}).get("auc") for record in history]
-    return {
-        "target": last,
-        "probability": [
-            {"progress": step / STEPS_AN_EPOCH, "value": float(probability(step / STEPS_AN_EPOCH))}
-            for step in range(epochs * STEPS_AN_EPOCH)
-        ],
-        "auc": [
-            {"progress": float(record["epoch"] + 1), "value": value} for record, value in zip(history, scores, strict=True)
-        ],
-    }
-
-
-def last_target(schema: Schema) -> str:
-    """The binary target with the longest way from a root; of several, the first. A schema of values only: its first target."""
-    depth = depths({target.name: target.parents for target in schema.targets})
-    binary = (target.name for target in schema.targets if target.is_binary)
-    return max(binary, key=depth.__getitem__, default=schema.target_names[0])
-
-
-def schema_edges(schema: Schema) -> list[tuple[str, str]]:
-    """(parent, child) of all targets."""
-    return [(parent, target.name) for target in schema.targets for parent in target.parents]
+    moments = [step / STEPS_AN_EPOCH for step in range((history[-1].epoch + 1) * STEPS_AN_EPOCH)]
+    return Curriculum(
+        target=last,
+        probability=tuple(CoursePoint(progress=moment, value=float(probability(moment))) for moment in moments),
+        auc=tuple(CoursePoint(progress=float(record.epoch + 1), value=record.auc(last)) for record in history),
+    )
 
 
 def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _plains(values: Iterable[float]) -> list[float | None]:
-    return [_plain(value) for value in values]
+def _plains(values: Iterable[float]) -> tuple[float | None, ...]:
+    return tuple(_plain(value) for value in values)

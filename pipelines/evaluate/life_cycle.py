@@ -4,7 +4,6 @@
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +18,12 @@ from pipelines.evaluate.insight import last_of
 from pipelines.evaluate.score import has_stages
 from pipelines.logs.world import DAY_MS, EPOCH_MS
 from pipelines.prepared import SPLITS, Prepared
+from pipelines.report.evaluation.life_cycle import Counts, LifeCycle, StageAgreement, StageDay, StageShift
 
 FEEDS = 3_000_000  # feeds that are looked at; above it, of a part of the users, whole
 
 
-def stage_course(prepared: Prepared, split: str, truth: Path | None, *, most: int = FEEDS) -> dict[str, Any] | None:
+def life_cycle_of(prepared: Prepared, split: str, truth: Path | None, *, most: int = FEEDS) -> LifeCycle | None:
     """Where users stood at their last feed of each day.
 
     Args:
@@ -32,10 +32,7 @@ def stage_course(prepared: Prepared, split: str, truth: Path | None, *, most: in
         most: feeds at most; of more, users are drawn by a hash of their id.
 
     Returns:
-        `user_share` that was looked at; `days`: `day`, `split`, `users` and `counts` by stage; `shift` of users seen on two
-        days or more: `users` and `counts[first][last]` by the stages of their own first and last day; `truth` (None where it
-        is unknown): `user_days` and `counts[true][rule]`, `agreement`, the share on the diagonal, and `by_chance`, what that
-        would be if both were independent. None where the feeds know no stages.
+        None where the feeds know no stages.
     """
     files = [(name, file) for name in SPLITS for file in prepared.files(name)]
     if not files or not has_stages(pq.read_schema(files[0][1]).names, prepared.schema):
@@ -53,33 +50,33 @@ def stage_course(prepared: Prepared, split: str, truth: Path | None, *, most: in
     rows = _last_of_days(pa.concat_tables(parts))
     user_R, day_R, stage_R = (rows[name].to_numpy() for name in ("user_id", "day", STAGE))
     split_R = rows["split"].to_numpy()
-    days = [
-        {
-            "day": str(np.datetime64(int(day), "D")),
-            "split": SPLITS[int(split_R[day_R == day][0])],
-            "users": int((day_R == day).sum()),
-            "counts": dict(zip(STAGES, np.bincount(stage_R[day_R == day], minlength=len(STAGES)).tolist(), strict=True)),
-        }
+    days = tuple(
+        StageDay(
+            day=str(np.datetime64(int(day), "D")),
+            split=SPLITS[int(split_R[day_R == day][0])],
+            users=int((day_R == day).sum()),
+            counts=dict(zip(STAGES, np.bincount(stage_R[day_R == day], minlength=len(STAGES)).tolist(), strict=True)),
+        )
         for day in np.unique(day_R)
-    ]
-    return {
-        "user_share": share,
-        "days": days,
-        "shift": shift_of(user_R, day_R, stage_R),
-        "truth": agreement(rows.filter(pa.array(split_R == SPLITS.index(split))), truth),
-    }
+    )
+    return LifeCycle(
+        user_share=share,
+        days=days,
+        shift=shift_of(user_R, day_R, stage_R),
+        truth=agreement(rows.filter(pa.array(split_R == SPLITS.index(split))), truth),
+    )
 
 
-def shift_of(user_R: NDArray, day_R: NDArray, stage_R: NDArray) -> dict[str, Any]:
+def shift_of(user_R: NDArray, day_R: NDArray, stage_R: NDArray) -> StageShift:
     """Users by the stages of their own first and last day; rows are a user's day each, those of one day only are left out."""
     first_U, last_U = last_of(-day_R.astype(np.int64), user_R), last_of(day_R, user_R)
     moved_U = day_R[first_U] < day_R[last_U]
     first_U, last_U = first_U[moved_U], last_U[moved_U]
-    return {"users": len(first_U), "counts": crossed(stage_R[first_U], stage_R[last_U])}
+    return StageShift(users=len(first_U), counts=crossed(stage_R[first_U], stage_R[last_U]))
 
 
-def agreement(rows: pa.Table, truth: Path | None) -> dict[str, Any] | None:
-    """The rule-based stage of users' days against the true one (see `stage_course`)."""
+def agreement(rows: pa.Table, truth: Path | None) -> StageAgreement | None:
+    """The rule-based stage of users' days against the true one; None where that is not known."""
     if truth is None or not rows.num_rows or not (truth / "stages").is_dir():
         return None
     day = (rows["at"].to_numpy() - EPOCH_MS) // DAY_MS  # the prepared day may begin at another hour
@@ -90,21 +87,22 @@ def agreement(rows: pa.Table, truth: Path | None) -> dict[str, Any] | None:
     if not joined.num_rows:
         return None
     true_R = np.array([STAGES.index(stage) for stage in joined["stage"].to_pylist()])
-    counts = np.array(crossed(true_R, joined["rule"].to_numpy()))
-    total = counts.sum()
-    return {
-        "user_days": int(total),
-        "counts": counts.tolist(),
-        "agreement": float(np.trace(counts) / total),
-        "by_chance": float(counts.sum(0) @ counts.sum(1) / total**2),
-    }
+    counts = crossed(true_R, joined["rule"].to_numpy())
+    counts_SS = np.array(counts)
+    total = counts_SS.sum()
+    return StageAgreement(
+        user_days=int(total),
+        counts=counts,
+        agreement=float(np.trace(counts_SS) / total),
+        by_chance=float(counts_SS.sum(0) @ counts_SS.sum(1) / total**2),
+    )
 
 
-def crossed(row_R: NDArray, column_R: NDArray) -> list[list[int]]:
+def crossed(row_R: NDArray, column_R: NDArray) -> Counts:
     """[S][S] counts of pairs of stages."""
     size = len(STAGES)
     pair_R = row_R.astype(np.int64) * size + column_R
-    return np.bincount(pair_R, minlength=size * size).reshape(size, size).tolist()
+    return tuple(map(tuple, np.bincount(pair_R, minlength=size * size).reshape(size, size).tolist()))
 
 
 def _last_of_days(table: pa.Table) -> pa.Table:

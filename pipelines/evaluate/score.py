@@ -1,8 +1,8 @@
 """Predictions of a ranker for feed tables on disk, one row a candidate, and their metrics."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,8 @@ from pipelines.encode.arrays import flat, is_list, lengths
 from pipelines.encode.batches import to_batch
 from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import by_known, known, sources, with_known
-from pipelines.evaluate.exposure import at_top
+from pipelines.evaluate.exposure import FUSED, at_top
+from pipelines.report.evaluation.metrics import EvaluationResult
 
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")
 
@@ -61,15 +62,15 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
     return pa.concat_tables(tables).combine_chunks()
 
 
-def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = None) -> dict[str, Any]:
+def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = None) -> EvaluationResult:
     """Metrics of a table as `score` gives it, for the targets that it has predictions of.
 
     Args:
         new_rooms: as `exposure.new_rooms_of` gives them.
 
     Returns:
-        what `models.metrics.evaluation` gives; besides, of every target its metrics by what was known of the user, and
-        `activity` (`activity.by_known`); and of targets without parents and as `fused` the shares at the top
+        what `models.metrics.evaluation` gives; besides, of every target its metrics by what was known of the user
+        (`activity.by_known`); and of targets without parents and of the fused score the shares at the top
         (`exposure.at_top`).
     """
     targets = [name for name in schema.target_names if name in table.column_names]
@@ -82,13 +83,15 @@ def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = 
         table["user_id"].to_numpy(),
         table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
     )
-    result = evaluation.result()
-    by_target, result["activity"] = by_known(table, schema, targets)
-    for name, metrics in by_target.items():
-        result["targets"][name] |= metrics
-    for name, shares in at_top(table, schema, new_rooms).items():
-        (result["targets"][name] if name in targets else result.setdefault(name, {})).update(shares)
-    return result
+    result = EvaluationResult.from_dict(evaluation.result())
+    by_target, activity = by_known(table, schema, targets)
+    shares = at_top(table, schema, new_rooms)
+    return replace(
+        result,
+        targets={name: metrics.with_more(by_target[name], shares.get(name)) for name, metrics in result.targets.items()},
+        activity=activity,
+        fused=shares.get(FUSED, {}),
+    )
 
 
 def candidates(feeds: pa.Table, columns: Iterable[str]) -> pa.Table:

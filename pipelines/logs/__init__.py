@@ -1,18 +1,21 @@
 """Logs: from any source to canonical tables.
 
-A source is a frozen config with a `kind`; `materialise` turns it into `CanonicalLogs`. Converted logs are written once:
+A source is a frozen config with a `kind`; `materialise` turns it into `CanonicalLogs`. Canonical logs are read where they
+lie. All others have a converter in `SOURCES`, and what it writes is kept:
 
     OUTPUT/logs/       the canonical tables
-    OUTPUT/truth/      simulated worlds only; no step of the pipeline reads it
+    OUTPUT/truth/      simulated worlds only; no step that learns reads it
     OUTPUT/run.json    what was converted, and how
 
 The folder appears whole or not at all; a conversion that was killed starts afresh.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import xxhash
 from pydantic import Discriminator
 
 from models.config import config, to_dict
@@ -24,14 +27,28 @@ from pipelines.logs.ids import as_ids
 from pipelines.logs.simulate import SimulateConfig
 from pipelines.runs import RUN, RunFolder, told, write_json, written
 
-__all__ = ["CanonicalConfig", "CanonicalLogs", "EbnerdConfig", "LogsConfig", "SimulateConfig", "as_ids", "check", "materialise"]
+__all__ = [
+    "SOURCES",
+    "CanonicalConfig",
+    "CanonicalLogs",
+    "EbnerdConfig",
+    "LogsConfig",
+    "SimulateConfig",
+    "as_ids",
+    "check",
+    "materialise",
+]
 
 _FORMAT = 1  # raised when a converter writes something else for the same config
 
 
 @config
 class CanonicalConfig:
-    """Logs that are canonical already; they are read where they lie."""
+    """Logs that are canonical already; they are read where they lie.
+
+    Attributes:
+        path: the folder of the tables.
+    """
 
     kind: Literal["canonical"] = "canonical"
     path: Path
@@ -39,8 +56,12 @@ class CanonicalConfig:
 
 LogsConfig = Annotated[CanonicalConfig | SimulateConfig | EbnerdConfig, Discriminator("kind")]
 
+# Converters by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is known, what is
+# true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones are noticed.
+SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulate.simulate, "ebnerd": ebnerd.convert}
 
-def materialise(source: CanonicalConfig | SimulateConfig | EbnerdConfig, output: Path) -> CanonicalLogs:
+
+def materialise(source: LogsConfig, output: Path) -> CanonicalLogs:
     """The canonical logs of `source`, checked. Converted ones are written to `output` unless they are there already.
 
     Raises:
@@ -59,10 +80,7 @@ def materialise(source: CanonicalConfig | SimulateConfig | EbnerdConfig, output:
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
     with written(output) as draft:
-        if isinstance(source, SimulateConfig):
-            simulate.simulate(source, draft / "logs", draft / "truth")
-        else:
-            ebnerd.convert(source, draft / "logs")
+        SOURCES[source.kind](source, draft)
         _checked(CanonicalLogs(draft / "logs"))
         write_json(draft / RUN, identity)
     print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
@@ -71,12 +89,16 @@ def materialise(source: CanonicalConfig | SimulateConfig | EbnerdConfig, output:
 
 def _identity(source: SimulateConfig | EbnerdConfig) -> dict[str, Any]:
     """All that decides what a conversion writes: the config, the inputs it reads, the version of the converter."""
-    inputs = source.inputs() if isinstance(source, EbnerdConfig) else []
     return {
         "format": _FORMAT,
         "config": {key: value for key, value in to_dict(source).items() if key != "path"},  # the inputs, wherever they lie
-        "inputs": {file.name: file_digest(file) for file in inputs},
+        "inputs": {file.name: _digest(file) for file in source.inputs()},
     }
+
+
+def _digest(file: Path) -> str:
+    """Changes with the file's content; a Parquet file's footer tells it without reading the whole."""
+    return file_digest(file) if file.suffix == ".parquet" else xxhash.xxh64_hexdigest(file.read_bytes())
 
 
 def _checked(logs: CanonicalLogs) -> CanonicalLogs:

@@ -47,7 +47,11 @@ _ARTICLES = ["article_id", "published_time", "category", "article_type", "premiu
 
 @config
 class EbnerdConfig:
-    """The folder that holds EB-NeRD's Parquet files."""
+    """News slates of the EB-NeRD data set, as they were published.
+
+    Attributes:
+        path: the folder that holds its Parquet files.
+    """
 
     kind: Literal["ebnerd"] = "ebnerd"
     path: Path
@@ -69,12 +73,13 @@ class EbnerdConfig:
         return [*needed, articles] if articles.is_file() else needed
 
 
-def convert(source: EbnerdConfig, logs: Path) -> None:
-    """Writes the canonical tables of `source` into the folder `logs`, part by part.
+def convert(source: EbnerdConfig, output: Path) -> None:
+    """Writes the canonical tables of `source` into the folder `output/logs`, part by part.
 
     Raises:
         ConfigError: a file or one of its columns is missing, damaged, or has another type than EB-NeRD's.
     """
+    logs = output / "logs"
     behaviors_file, history_file, *articles_file = source.inputs()
     users: list[pl.DataFrame] = []
     slates = 0

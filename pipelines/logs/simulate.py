@@ -91,6 +91,10 @@ class SimulateConfig:
         if not 0 <= self.level_contrast <= 10:
             raise ValueError(f"level_contrast is {self.level_contrast}; it must lie between 0 and 10.")
 
+    def inputs(self) -> list[Path]:
+        """No files: a world is made of its config alone."""
+        return []
+
 
 @dataclass
 class Life:
@@ -123,8 +127,9 @@ def begin(world: World, seed: int) -> Life:
     )
 
 
-def simulate(source: SimulateConfig, logs: Path, truth: Path) -> None:
-    """Writes the logs of a world into the folder `logs` and what is true about them into `truth`."""
+def simulate(source: SimulateConfig, output: Path) -> None:
+    """Writes the logs of a world into the folder `output/logs` and what is true about them into `output/truth`."""
+    logs, truth = output / "logs", output / "truth"
     world = make_world(source.users, source.seed, source.level_shares, source.level_contrast)
     streamers = world.streamers
     write(world.users.table(), logs / "users.parquet")

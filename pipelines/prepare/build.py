@@ -28,6 +28,7 @@ from pipelines.encode.columns import base_columns, preference_columns
 from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.fit import Partial, finish
+from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.check import check
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
@@ -74,7 +75,7 @@ def prepare(
     write_text(output / "schema.json", json.dumps(schema.to_dict(), indent=2) + "\n")
     write_text(output / MANIFEST, json.dumps(to_dict(manifest), indent=2) + "\n")
     shutil.rmtree(plan.work)
-    for line in _remarks(manifest.counts, output):
+    for line in (*_remarks(manifest.counts, output), *manifest.remarks):
         print(f"  {line}", flush=True)
     counts = ", ".join(f"{manifest.splits[split].feeds:,} {split}" for split in SPLITS)
     print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
@@ -175,18 +176,15 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
     merged, ids = Partial.merged(parts), plan.logs.id_kinds()
     state = finish(merged, plan.schema, entry_rate=entry_rate, clock=plan.config.clock, ids=ids)
     found = replace(found, wild={name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild})
-    for name, quantiles in state.label_quantiles.items():
-        if not quantiles[-1]:
-            print(f"  warning: no positive label of `{name}` on training days", flush=True)
     state.save(plan.output / "encoder")
     items = {split: [_file_item(file) for file in files[split]] for split in SPLITS}
     encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan))
+    seen = {split: Seen.merged([Seen(**encoded[item.name]) for item in items[split]]) for split in SPLITS if items[split]}
     splits = {}
     for split in SPLITS:
-        by_level = [encoded[item.name]["candidates_by_level"] for item in items[split]]
         splits[split] = Split(
             **totals[split],
-            candidates_by_level=tuple(sum(counts) for counts in zip(*by_level, strict=True)),
+            candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
             days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
         )
     return Manifest(
@@ -196,6 +194,7 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         empty_days=tuple(_date(day) for day in empty),
         ending=ending,
         entry_rate=entry_rate,
+        remarks=tuple(silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
             rows=plan.rows,
             kept=_summed(counts["kept"] for counts in cuts),

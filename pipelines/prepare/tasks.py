@@ -8,7 +8,7 @@ OUTPUT/work/counters/00003.arrow            counters of a bucket of streamers, b
 """
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from models.schema import Schema
 from pipelines.encode.arrays import integers
 from pipelines.encode.encode import encode
 from pipelines.encode.fit import fit_partial
+from pipelines.encode.remarks import Seen
 from pipelines.encode.state import EncoderState
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
@@ -332,7 +333,7 @@ class EncodeFile:
         plan = self.plan
         state = EncoderState.load(plan.output / "encoder")
         output = plan.output / "feeds" / file.parent.name / file.name
-        feeds, of_level_C = 0, np.zeros(len(plan.schema.levels.names), np.int64)
+        parts = []
         with written(output) as draft, pq.ParquetFile(file) as source:
             writer = None
             for group in range(source.num_row_groups):
@@ -342,11 +343,10 @@ class EncodeFile:
                         draft, table.schema, compression="lz4", use_dictionary=False, write_statistics=False
                     )
                 writer.write_table(table, row_group_size=plan.config.row_group_feeds)
-                feeds += len(table)
-                of_level_C += np.bincount(table["level"].combine_chunks().flatten().to_numpy(), minlength=len(of_level_C))
+                parts.append(Seen.of(table, plan.schema))
             if writer is not None:
                 writer.close()
-        return {"feeds": feeds, "candidates_by_level": of_level_C.tolist()}
+        return asdict(Seen.merged(parts))
 
 
 def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:

@@ -8,7 +8,8 @@ class ServeConfig:
     """One deployment of one ranker.
 
     Attributes:
-        host, port: where HTTP is answered; 0.0.0.0 opens it to other machines.
+        host: address at which HTTP is answered; 0.0.0.0 opens it to other machines.
+        port: at which HTTP is answered.
         replicas: processes that answer; each loads the bundle once.
         cpus_per_replica: logical CPUs that Ray reserves for a replica; PyTorch uses one thread in each.
         max_ongoing_requests: requests that a replica holds at once; it works on them one after the other.

@@ -151,7 +151,9 @@ class Checkpoints:
     def _write_or_note(self, snapshot: _Snapshot) -> None:
         try:
             self._write(snapshot)
-        except Exception as error:  # handed to whoever waits; PyTorch and safetensors hide a full disk in errors of their own
+        except ConfigError as error:  # handed to whoever waits, as all others: the disk is full
+            self._error = error
+        except Exception as error:
             self._error = ConfigError(
                 f"the checkpoint after step {snapshot.progress['total_steps']} could not be written to {self.folder}: "
                 f"{_cause(error)}. It takes {snapshot.bytes / 1e6:,.1f} MB; make room, and start again to go on from the one "

@@ -19,6 +19,7 @@ class TrainConfig:
             `workers` gives all of them equal shares.
         seed: of weights and data order. What training draws besides (dropout, hidden ids, labels shown or hidden) belongs to
             the rows (`models.layers.draws`).
+        optimiser: of dense parameters and of embedding tables.
         monitor: the validation metric that decides the best epoch, as `target.metric` or `mean.metric` (`mean.gauc_feed`,
             `click.log_loss`); None takes the mean AUC over binary targets that are trained for.
         patience: epochs without a better `monitor` before training stops. Learners that plan the whole training (cmlir,

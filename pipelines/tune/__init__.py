@@ -3,8 +3,7 @@ registered bundle."""
 
 from pipelines.tune.config import TuneConfig
 from pipelines.tune.registry import latest, register
-from pipelines.tune.search import SearchResult, Trial, search
-from pipelines.tune.structure.result import StructureResult
+from pipelines.tune.search import search
 from pipelines.tune.structure.search import search_structure
 
-__all__ = ["SearchResult", "StructureResult", "Trial", "TuneConfig", "latest", "register", "search", "search_structure"]
+__all__ = ["TuneConfig", "latest", "register", "search", "search_structure"]

@@ -1,4 +1,4 @@
-"""What the search may be told: where to look, how long, how many at a time."""
+"""The settings of a search: where to look, how long, how many at a time."""
 
 import itertools
 import json
@@ -28,7 +28,11 @@ MOST_CHECKED = 50  # combinations of choices that are tried out before a search 
 
 @config
 class Choice:
-    """One of the values, which may be of any kind (`[128, 64]`, `mmoe`, null)."""
+    """One of several values.
+
+    Attributes:
+        values: of any kind (`[128, 64]`, `mmoe`, null).
+    """
 
     type: Literal["choice"] = "choice"
     values: tuple[Any, ...]
@@ -46,7 +50,11 @@ class Choice:
 
 @config
 class Uniform:
-    """A real number from `low` to `high`."""
+    """A real number from `low` to `high`.
+
+    Attributes:
+        low, high: the ends of the range.
+    """
 
     type: Literal["uniform"] = "uniform"
     low: float
@@ -65,7 +73,11 @@ class Uniform:
 
 @config
 class LogUniform:
-    """A real number from `low` to `high` whose logarithm is uniform."""
+    """A real number from `low` to `high` whose logarithm is uniform.
+
+    Attributes:
+        low, high: the ends of the range, above 0.
+    """
 
     type: Literal["loguniform"] = "loguniform"
     low: float
@@ -84,7 +96,12 @@ class LogUniform:
 
 @config
 class Int:
-    """A whole number from `low` to `high`, both included; with `log`, small ones as often as large ones."""
+    """A whole number.
+
+    Attributes:
+        low, high: the ends of the range, both included.
+        log: draw small numbers as often as large ones.
+    """
 
     type: Literal["int"] = "int"
     low: int
@@ -244,7 +261,7 @@ def ranker_of_meta(schema: Schema, model: SystemConfig) -> Ranker | Leveled:
 
 
 def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> int:
-    """Tries out what a search could sample, so that a wrong path or value is told before it starts.
+    """Tries out what a search could sample, so that a wrong path or value is refused before it starts.
 
     Every choice with every other, up to `MOST_CHECKED` combinations, each with all ranges at their low and high ends; a
     ranker of the schema is built from every one. Values that are refused together, but not each of them always, may be

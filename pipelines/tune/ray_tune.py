@@ -161,9 +161,9 @@ def one_line(error: BaseException) -> str:
 
 
 def _trial(sampled: dict[str, Any], job: Job) -> None:
-    """One training; tells Tune the objective after every epoch, and so may be stopped there.
+    """One training; it reports the objective to Tune after every epoch, and so may be stopped there.
 
-    Values that do not go together are no failure, which Tune would try again: the trial ends without having told anything,
+    Values that do not go together are no failure, which Tune would try again: the trial ends without having reported anything,
     which Tune's searchers take for a pruned one.
     """
     folder = job.trials / tune.get_context().get_trial_id()
@@ -174,21 +174,21 @@ def _trial(sampled: dict[str, Any], job: Job) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / REFUSED, str(error))
         return
-    told: list[int] = []
+    reported: list[int] = []  # epochs
     best = job.objectives.best(read_history(folder))  # of the epochs before a kill
 
-    def tell(record: EpochRecord) -> None:
-        told.append(record.epoch)
+    def report(record: EpochRecord) -> None:
+        reported.append(record.epoch)
         nonlocal best
         best = record if best is None else job.objectives.best([best, record])
-        # asha compares trials of one age; a searcher that sees them at their end is told of the epoch that the bundle is of
+        # asha compares trials of one age; a searcher that sees them at their end learns of the epoch that the bundle is of
         shown = record if job.config.scheduler_taken == "asha" or best is None else best
         scores = dict(zip(names_of(job.objectives), job.objectives.scores(shown).values(), strict=True))
         tune.report({**scores, EPOCH: record.epoch + 1, OF_EPOCH: list(job.objectives.scores(record).values())})
 
-    result = train(prepared, model, train_config, output=folder, on_epoch=tell)
-    if result.history[-1].epoch not in told:  # the training was over, but Tune had not heard of its end
-        tell(result.history[-1])
+    result = train(prepared, model, train_config, output=folder, on_epoch=report)
+    if result.history[-1].epoch not in reported:  # the training was over, but Tune had not heard of its end
+        report(result.history[-1])
 
 
 def _domain(dimension: Choice | Uniform | LogUniform | Int) -> Any:

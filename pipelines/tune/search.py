@@ -5,89 +5,26 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from models.config import ConfigError, to_dict
 from pipelines.prepared import Prepared
+from pipelines.report.search.picture import draw
+from pipelines.report.search.trials import Axis, SearchResult, Trial
 from pipelines.runs import RunFolder, write_json, write_text
 from pipelines.train.monitor import Monitor
 from pipelines.train.progress import read_history
 from pipelines.train.training import identity_of as identity_of_training
-from pipelines.tune.config import Choice, TuneConfig, check_space, configs, ranker_of_meta, schema_of
+from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, check_space, configs, ranker_of_meta, schema_of
 from pipelines.tune.folder import SETTINGS, WAY_OUT, note, say_where_to_watch
 from pipelines.tune.objectives import Objectives, objectives_of
-from pipelines.tune.picture import draw
 
-Status = Literal["done", "stopped", "refused", "failed"]
 RESULT = "search.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One line of the search's table.
-
-    Attributes:
-        number: from 1, in the order in which trials were started.
-        status: `done`, `stopped` early because others were better, `refused` because the values do not go together, or
-            `failed`.
-        values: what was sampled, by path.
-        score: the first metric in its best epoch, which is the one of the bundle; None if no epoch was finished.
-        scores: all metrics in that epoch, by name.
-        front: no other trial that was trained to its end is as good in all metrics and better in one (the Pareto front).
-        best_epoch: counted from 1.
-        seconds: of training steps.
-        reason: of a refusal or a failure, in one line.
-    """
-
-    number: int
-    id: str
-    status: Status
-    values: dict[str, Any]
-    score: float | None
-    best_epoch: int | None
-    epochs: int
-    seconds: float
-    scores: dict[str, float] = field(default_factory=dict)
-    front: bool = False
-    reason: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """What a finished search leaves.
-
-    Attributes:
-        trials: the best first; refused and failed ones last.
-        best: the best that was trained to its end, by the first metric.
-        metric: the first one.
-        bundle_path: its bundle, in the trial's folder.
-        fresh: False if the search had been finished before.
-    """
-
-    trials: list[Trial]
-    best: Trial
-    bundle_path: Path
-    metric: str
-    folder: Path
-    fresh: bool
-
-    @property
-    def front(self) -> list[Trial]:
-        """Trials that none is better than in all metrics, the best by the first metric first."""
-        return [trial for trial in self.trials if trial.front]
-
-    @property
-    def table(self) -> Path:
-        return self.folder / "search.csv"
-
-    @property
-    def picture(self) -> Path:
-        return self.folder / "search.png"
-
-
-def plan_of(
+def search_preview(
     experiment_spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path, resume: bool = True
 ) -> list[str]:
     """What `search` is going to do with these, in lines.
@@ -181,15 +118,15 @@ def search(
     if not done:
         reasons = dict.fromkeys(trial.reason for trial in trials if trial.reason)
         raise ConfigError(f"no trial of {len(trials)} was trained to its end: {'; '.join(reasons) or 'see ' + str(job.trials)}")
-    draw(output / "search.png", trials, config, objectives)
+    draw(output / "search.png", trials, axes_of(config), objectives.names, largest=objectives.modes[0] == "max")
     best = done[0]
     bundle = job.trials / best.id / "bundle"
     won = {"trial": best.number, "trials": len(trials), "metric": objectives.names[0]}
     note(bundle, SETTINGS, {**won, "values": best.values, "scores": best.scores})
     result = SearchResult(trials=trials, best=best, bundle_path=bundle, metric=objectives.names[0], folder=output, fresh=True)
-    told = _summary(result, objectives)
-    write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number, "summary": told})
-    for line in told:
+    lines = _summary(result, objectives)
+    write_json(output / RESULT, {"trials": [asdict(trial) for trial in trials], "best": best.number, "summary": lines})
+    for line in lines:
         say(line)
     say(f"Table: {result.table} · picture: {result.picture} · bundle: {bundle}")
     return result
@@ -202,13 +139,13 @@ def _summary(result: SearchResult, objectives: Objectives) -> list[str]:
         f"{path} = {f'{value:.4g}' if isinstance(value, float) else value}" for path, value in best.values.items()
     )
     scores = ", ".join(f"{name} {value:.4f}" for name, value in best.scores.items())
-    told = [f"Best of {len(result.trials)} trials: trial {best.number}, {scores} with {spelled}"]
+    lines = [f"Best of {len(result.trials)} trials: trial {best.number}, {scores} with {spelled}"]
     if len(objectives.names) > 1:
         front = ", ".join(
             f"{trial.number} ({' / '.join(f'{value:.4f}' for value in trial.scores.values())})" for trial in result.front
         )
-        told.append(f"It wins by {objectives.names[0]}; none is better in all of {', '.join(objectives.names)} than: {front}")
-    return told
+        lines.append(f"It wins by {objectives.names[0]}; none is better in all of {', '.join(objectives.names)} than: {front}")
+    return lines
 
 
 def run_of(output: Path) -> RunFolder:
@@ -313,6 +250,19 @@ def _write_tables(output: Path, trials: Sequence[Trial], config: TuneConfig, obj
     write_text(output / "search.csv", table.getvalue())
     line = lambda cells: "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
     write_text(output / "search.md", "\n".join(map(line, [heads, ["---"] * len(heads), *rows])) + "\n")
+
+
+def axes_of(config: TuneConfig) -> list[Axis]:
+    """The settings that are searched over, as the picture's axes."""
+    return [
+        Axis(
+            path=path,
+            choices=dimension.values if isinstance(dimension, Choice) else (),
+            is_log=isinstance(dimension, LogUniform) or (isinstance(dimension, Int) and dimension.log),
+            is_whole=isinstance(dimension, Int),
+        )
+        for path, dimension in config.space.items()
+    ]
 
 
 def _spelled(value: Any, config: TuneConfig, path: str) -> str:

@@ -13,13 +13,15 @@ from pipelines.compare import CompareConfig
 from pipelines.compare.cells import Cell, begin, failure_of, result_of, run
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import columns_of, folder_of, parameters_of, systems_of
-from pipelines.compare.execute import InProcess, OnRay, carry_out, listing, overview
+from pipelines.compare.execute import InProcess, OnRay, carry_out, overview, state_of_units
+from pipelines.compare.results import TrainedCell, TrainingTook, UnitResult, Validated
 from pipelines.compare.table import compared
-from pipelines.compare.write import html, markdown, parts_of, write_table
 from pipelines.evaluate import EvaluateConfig, evaluate_table, score
-from pipelines.evaluate.figures import MODEL_COLOURS
+from pipelines.report.comparison.write import html, markdown, parts_of, write_table
+from pipelines.report.figures.style import MODEL_COLOURS
 from pipelines.train import TrainConfig, train
 from tests.pipelines.fabricate import fabricate
+from tests.pipelines.report_samples import result_with
 from tests.pipelines.test_evaluate import write_world
 
 SMALL = {"fusion": {"hidden": [8], "towers": [4]}}
@@ -65,21 +67,30 @@ class Canned:
 
             @staticmethod
             def make():
-                metrics: dict = {"targets": {}, "mean": {}}
+                targets: dict = {}
                 for path, value in canned.of(unit).items():
                     target, metric, *part = path.split(".")
-                    table = metrics["targets"].setdefault(target, {})
+                    table = targets.setdefault(target, {})
                     if part:
                         table.setdefault(metric, {})[part[0]] = value
                     else:
                         table[metric] = value
-                kept = {"seconds": 2.0, "candidates_per_second": 100.0 * (1 + unit.seed), "epochs": 2, "best_epoch": 1}
-                return {
-                    "metrics": metrics,
-                    "valid": {"monitor": "auc", "value": canned.valid(unit)},
-                    "training": {**kept, "steps": 8, "stopped": "all epochs done"},
-                    "made": {"git_commit": "0123456789"},
-                }
+                cell = TrainedCell(
+                    rate=unit.rate,
+                    seed=unit.seed,
+                    valid=Validated(monitor="auc", value=canned.valid(unit)),
+                    training=TrainingTook(
+                        seconds=2.0,
+                        candidates_per_second=100.0 * (1 + unit.seed),
+                        steps=8,
+                        epochs=2,
+                        best_epoch=1,
+                        stopped="all epochs done",
+                    ),
+                    parameters=unit.parameters,
+                )
+                made = {"git_commit": "0123456789"}
+                return UnitResult(label=unit.label, made=made, metrics=result_with(targets).to_dict(), cell=cell)
 
         return unit, run(Made())
 
@@ -234,7 +245,7 @@ def test_other_settings_are_refused_and_replaced_alone(prepared, tmp_path):
     changed = planned(compare(systems=systems), prepared, tmp_path)
     assert changed.count() == (2, 4)  # what was made with other settings is no result
     assert "2 results there were made with other settings" in overview(changed)
-    assert "other   mmoe seed 0" in listing(changed)
+    assert "other   mmoe seed 0" in state_of_units(changed)
     assert compared(changed, "x").warnings[-1] == "2 results of other settings are left out"
     with pytest.raises(ConfigError) as error:
         changed.begin()
@@ -308,7 +319,7 @@ def test_the_rate_is_chosen_on_validation_by_the_mean_of_its_seeds(prepared, tmp
     valid = {(0.1, 0): 0.9, (0.1, 1): 0.3, (0.2, 0): 0.7, (0.2, 1): 0.6}
     comparison = planned(config, prepared, tmp_path)
     assert comparison.count() == (0, 5) and not comparison.cells(comparison.systems[0])
-    assert "and 1 more, once learning rates are chosen" in listing(comparison)
+    assert "and 1 more, once learning rates are chosen" in state_of_units(comparison)
     said: list[str] = []
     executor = Canned(lambda cell: {"click.auc": 1 - cell.rate}, lambda cell: valid.get((cell.rate, cell.seed), 0.0))
     carry_out(comparison, executor, said.append)
@@ -373,7 +384,7 @@ def test_a_failing_cell_stops_nothing_and_is_tried_again(prepared, tmp_path):
     assert "and more" in trace and "in value" in trace
 
     again = planned(compare(), prepared, tmp_path)
-    assert again.left() == 0 and "failed  mmoe seed 0" in listing(again)
+    assert again.left() == 0 and "failed  mmoe seed 0" in state_of_units(again)
     again.begin()
     assert ran(again, Canned(lambda cell: {"click.auc": 0.6})) == ["mmoe seed 0"]
     assert failure_of(again.units()[1]) is None and compared(again, "x").failed == 0
@@ -570,11 +581,10 @@ def test_two_systems_two_seeds(prepared, tmp_path):
             assert bundle.provenance["train"]["optimiser"]["dense"]["rate"] == 0.01
             metrics = evaluate_table(score(bundle.ranker, bundle.schema, prepared.files("valid")), prepared.schema)
             for path in table.columns:
-                target, metric = path.split(".")
-                assert table.row(cell.label).scores[path].by_seed[cell.seed] == metrics["targets"][target][metric]
+                assert table.row(cell.label).scores[path].by_seed[cell.seed] == metrics.value(path)
             result = result_of(cell)
-            assert result["training"]["steps"] == 8 and result["training"]["epochs"] == 2
-            assert result["valid"]["value"] == bundle.provenance["monitor"]["auc"]
+            assert result.cell.training.steps == 8 and result.cell.training.epochs == 2
+            assert result.cell.valid.value == bundle.provenance["monitor"]["auc"]
             assert not (cell.folder / "checkpoints").exists() and (cell.folder / "history.json").exists()
     assert table.row("mmoe").scores["click.auc"].mean > 0.55  # it has learnt something
     assert table.row("binned").settings["targets"] == {"stay": {"bins": 3}}
@@ -608,10 +618,10 @@ def test_a_killed_cell_goes_on_inside(prepared, tmp_path):
     carry_out(broken, InProcess(), lambda line: None)
     assert "Going on at epoch 2" in (cell.folder / "progress.log").read_text()
     results = [next(iter(each.results.values())) for each in (whole, broken)]
-    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0].metrics == results[1].metrics
 
 
-def test_floors_and_truth_stand_beside(tmp_path):
+def test_baselines_and_truth_stand_beside(tmp_path):
     prepared = write_world(tmp_path)
     evaluate = EvaluateConfig(baseline_iterations=5)
     claims = [{"better": "mmoe", "than": ["bottom"]}]
@@ -627,7 +637,7 @@ def test_floors_and_truth_stand_beside(tmp_path):
     assert [line.split()[1] for line in said] == ["popularity:", "booster:", "truth:", "bottom", "mmoe"]
     table = compared(comparison, "world")
     truth = table.row("truth")
-    assert [row.role for row in table.rows] == ["system", "system", "floor", "floor", "truth"]
+    assert [row.role for row in table.rows] == ["system", "system", "baseline", "baseline", "truth"]
     assert truth.scores["stay.mse_transformed"].mean is None and truth.scores["click.auc"].place is None
     ceiling = truth.scores["click.auc"].mean
     first, second = (table.row(label).scores["click.auc"].mean for label in ("mmoe", "bottom"))
@@ -644,7 +654,7 @@ def test_floors_and_truth_stand_beside(tmp_path):
     fewer = planned(
         compare(seeds=[0]), prepared, tmp_path / "compare", evaluate=replace(evaluate, baselines=("truth",)), truth=None
     )
-    assert fewer.floors == []
+    assert fewer.baselines == []
     other = replace(evaluate, baseline_iterations=6)
     changed = planned(compare(seeds=[0]), prepared, tmp_path / "compare", evaluate=other, truth=tmp_path / "truth")
     assert [unit.name for unit, _ in changed.others.values()] == ["booster"]
@@ -682,4 +692,4 @@ def test_paths_are_absolute(prepared, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cell = planned(compare(), prepared, Path("here")).waiting()[0]
     assert cell.folder == tmp_path / "here" / "cells" / "bottom" / "seed-0"
-    assert cell.table.data.is_absolute()
+    assert cell.shared.data.is_absolute()

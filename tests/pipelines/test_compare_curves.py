@@ -8,9 +8,9 @@ from models.config import ConfigError, from_dict
 from pipelines.compare import CompareConfig
 from pipelines.compare.config import columns_of, systems_of
 from pipelines.compare.curves import varied_of
-from pipelines.compare.execute import carry_out, listing, overview
+from pipelines.compare.execute import carry_out, overview, state_of_units
 from pipelines.compare.table import compared
-from pipelines.compare.write import html, markdown, write_table
+from pipelines.report.comparison.write import html, markdown, write_table
 from tests.pipelines.fabricate import fabricate
 from tests.pipelines.test_compare import SMALL, Canned, planned, ran, svg_of
 
@@ -122,7 +122,7 @@ def test_cells_of_curves_run_after_the_table_and_never_again(prepared, tmp_path)
     comparison = planned(compare(STEPS), prepared, tmp_path)
     assert comparison.count() == (0, 10)
     assert "Comparing: 4 cells (2 systems x 2 seeds) + 6 for 3 more values of curves; 0 of 10 done." in overview(comparison)
-    assert "to run  cmlir[k=8] seed 1" in listing(comparison)
+    assert "to run  cmlir[k=8] seed 1" in state_of_units(comparison)
     beside = [f"cmlir[k={k}] seed {seed}" for seed in (0, 1) for k in (1, 2, 8)]
     rows = [f"{label} seed {seed}" for seed in (0, 1) for label in ("mmoe", "cmlir")]
     assert ran(comparison, Canned(value)) == [*rows, *beside]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipelines.compare.statistics import gap_closed, merit, paired, relative_improvement, spread, verdict
-from pipelines.compare.words import p_shown, percent, shown, spread_shown
+from pipelines.report.words import p_shown, percent, shown, spread_shown
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ from pipelines.encode.fit import finish, fit_partial
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
 from pipelines.evaluate.evaluate import bundle_names
-from pipelines.evaluate.report import Entry, Searched, write_report
-from pipelines.evaluate.tables import Column, number, table
 from pipelines.prepared import SPLITS, Prepared
+from pipelines.report.evaluation.entries import Entry, SearchShown
+from pipelines.report.evaluation.tables import Column, grid, number
 from tests.pipelines.fabricate import write_manifest
+from tests.pipelines.report_samples import page_of, result_with
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
 ROOMS, USERS, ENTRY_RATE = 30, 50, 0.25
@@ -174,9 +175,9 @@ def test_metrics_of_a_scored_table(world):
     result = evaluate_table(scored, world.schema)
     for name in ("click", "order"):
         expected = roc_auc_score(scored[f"label.{name}"], scored[name])
-        assert result["targets"][name]["auc"] == pytest.approx(expected, abs=1e-12)
-    assert (result["rows"], result["feeds"]) == (scored.num_rows, 300)
-    assert set(evaluate_table(scored.drop_columns(["stay"]), world.schema)["targets"]) == {"click", "order"}
+        assert result.value(f"{name}.auc") == pytest.approx(expected, abs=1e-12)
+    assert (result.rows, result.feeds) == (scored.num_rows, 300)
+    assert set(evaluate_table(scored.drop_columns(["stay"]), world.schema).targets) == {"click", "order"}
 
 
 # -- baselines -----------------------------------------------------------------------------------------------------
@@ -199,12 +200,12 @@ def test_the_booster_beats_popularity_and_the_truth_beats_both(world):
         "booster": booster(world, "test", rows=10**6, iterations=100, seed=0),
         "truth": truth(world, "test", world.path.parent / "truth"),
     }
-    metrics = {name: evaluate_table(found.table, world.schema)["targets"] for name, found in results.items()}
-    aucs = {name: found["click"]["auc"] for name, found in metrics.items()}
+    metrics = {name: evaluate_table(found.table, world.schema) for name, found in results.items()}
+    aucs = {name: found.value("click.auc") for name, found in metrics.items()}
     assert 0.55 < aucs["popularity"] < aucs["booster"] - 0.05 < aucs["truth"] - 0.05
-    assert metrics["booster"]["stay"]["mse_transformed"] < metrics["popularity"]["stay"]["mse_transformed"]
-    assert metrics["booster"]["click"]["calibration"] == pytest.approx(1, abs=0.15)
-    assert "stay" not in metrics["truth"] and "100.0%" in results["truth"].note
+    assert metrics["booster"].value("stay.mse_transformed") < metrics["popularity"].value("stay.mse_transformed")
+    assert metrics["booster"].value("click.calibration") == pytest.approx(1, abs=0.15)
+    assert "stay" not in metrics["truth"].targets and "100.0%" in results["truth"].note
     assert "hour, context.device, room_entry_rate.life, pair_room_entries" in results["booster"].note
 
 
@@ -296,7 +297,7 @@ class Tables(html.parser.HTMLParser):
 
 def history_of(result):
     losses = {"click": 0.6, "order": 0.2, "stay": 3.0}
-    return [{"epoch": i, "losses": {k: v / (i + 1) for k, v in losses.items()}, "metrics": result} for i in range(2)]
+    return [{"epoch": i, "losses": {k: v / (i + 1) for k, v in losses.items()}, "metrics": result.to_dict()} for i in range(2)]
 
 
 def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_path):
@@ -312,7 +313,7 @@ def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_p
     results = {entry["name"]: entry["result"] for entry in everything["entries"]}
     assert list(results) == ["first", "second", "popularity", "booster", "truth"]
     scored = score(bundles[1].ranker, world.schema, world.files("test"))
-    assert results["second"]["targets"]["click"]["auc"] == evaluate_table(scored, world.schema)["targets"]["click"]["auc"]
+    assert results["second"]["targets"]["click"]["auc"] == evaluate_table(scored, world.schema).value("click.auc")
 
     text = path.read_text()
     page = Tables(text)
@@ -337,36 +338,46 @@ def test_the_search_before_it_is_shown_with_all_its_trials(world, tmp_path):
     entries = [Entry(name="x", role="model", result=evaluate_table(scored, world.schema))]
     (tmp_path / "search.csv").write_text('trial,click.auc,reason\n2,0.71,\n1,,"a <b>, c"\n')
     (tmp_path / "search.png").write_bytes(b"\x89PNG picture")
-    found = Searched(summary=["Best of 2: trial 2"], picture=tmp_path / "search.png", table=tmp_path / "search.csv")
-    text = write_report(tmp_path, entries, world.schema, about={"Run": "r"}, left_out={}, searched=found).read_text()
+    found = SearchShown(summary=("Best of 2: trial 2",), picture=tmp_path / "search.png", table=tmp_path / "search.csv")
+    text = page_of(tmp_path, entries, world.schema, search=found.summary, search_shown=found)
     assert "<h2>Search</h2>" in text and "Best of 2: trial 2" in text and "all that was tried (2)" in text
     assert "<td>2</td><td>0.71</td><td></td>" in text and "a &lt;b&gt;, c" in text
     assert 'src="data:image/png;base64,' + base64.b64encode(b"\x89PNG picture").decode() in text
     assert json.loads((tmp_path / "metrics.json").read_text())["search"] == ["Best of 2: trial 2"]
-    assert "<h2>Search</h2>" not in write_report(tmp_path, entries, world.schema, about={"Run": "r"}, left_out={}).read_text()
+    assert "<h2>Search</h2>" not in page_of(tmp_path, entries, world.schema)
 
 
 def test_alarms_stand_on_top(world, tmp_path):
     scored = truth(world, "test", world.path.parent / "truth").table
     flat = scored.set_column(scored.column_names.index("order"), "order", pa.array(np.full(scored.num_rows, 0.125)))
     entries = [Entry(name="flat", role="model", result=evaluate_table(flat, world.schema))]
-    text = write_report(tmp_path, entries, world.schema, about={"Run": "r"}, left_out={"booster": "left out: no"}).read_text()
+    text = page_of(tmp_path, entries, world.schema, left_out={"booster": "left out: no"})
     assert text.index('id="alarms"') < text.index('id="overview"')
     assert "flat: `order`: all" in text and "0.125" in text and "left out: no" in text
     fine = [Entry(name="fine", role="model", result=evaluate_table(scored, world.schema))]
-    assert 'id="alarms"' not in write_report(tmp_path, fine, world.schema, about={"Run": "r"}, left_out={}).read_text()
+    silent = page_of(tmp_path, fine, world.schema)
+    assert 'id="alarms"' not in silent and 'id="remarks"' not in silent
+
+
+def test_what_of_the_data_says_nothing_stands_before_the_numbers(world, tmp_path):
+    scored = truth(world, "test", world.path.parent / "truth").table
+    entries = [Entry(name="x", role="model", result=evaluate_table(scored, world.schema))]
+    remarks = ("history `past`: empty in all 40 feeds of training days",)
+    text = page_of(tmp_path, entries, world.schema, remarks=remarks)
+    assert text.index(f"<li>{remarks[0]}</li>") < text.index('id="overview"')
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["remarks"] == list(remarks)
 
 
 def test_best_cells_follow_the_metrics_direction():
     def entry(name, role, **metrics):
-        return Entry(name=name, role=role, result={"targets": {"t": metrics}, "mean": {}})
+        return Entry(name=name, role=role, result=result_with({"t": metrics}))
 
     entries = [
         entry("a", "model", auc=0.7, log_loss=0.3, calibration=1.2, gini=None),
         entry("b", "baseline", auc=0.6, log_loss=0.2, calibration=0.9, gini=0.1),
         entry("c", "truth", auc=0.9, log_loss=0.1, calibration=1.0, gini=0.0),
     ]
-    shown = table(entries, [Column("", metric, "t", metric) for metric in ("auc", "log_loss", "calibration", "gini")])
+    shown = grid(entries, [Column("", metric, "t", metric) for metric in ("auc", "log_loss", "calibration", "gini")])
     assert [[cell.best for cell in row.cells] for row in shown.rows] == [
         [True, False, False, False],
         [False, True, True, False],  # the only value of a column is not the best of anything

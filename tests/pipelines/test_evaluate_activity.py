@@ -8,16 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models.metrics.names import direction, value_of
+from models.metrics.names import direction
 from models.schema import Schema
 from pipelines.compare.config import CompareConfig, columns_of
-from pipelines.compare.words import head
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
 from pipelines.evaluate.activity import ACTIVITY, activity_of, by_known, length_groups
-from pipelines.evaluate.comparisons import known
-from pipelines.evaluate.report import Entry, write_report
 from pipelines.evaluate.score import labelled_candidates
+from pipelines.report.evaluation.comparisons import known
+from pipelines.report.evaluation.entries import Entry
+from pipelines.report.evaluation.metrics import ActivityGroup, ByGroup
+from pipelines.report.words import head
 from tests.pipelines.fabricate import fabricate
+from tests.pipelines.report_samples import page_of, result_with
 from tests.pipelines.test_evaluate import Tables
 from tests.pipelines.test_evaluate_insight import MMOE, bundle_of, lived_in
 from tests.samples import full_schema, tiny_schema
@@ -49,16 +51,16 @@ def test_thirds_of_users_by_hand():
     third, facts = activity_of(user, at, earlier)
     assert [ACTIVITY[place] for place in third] == ["medium", "medium", "low", "low", "high", "high"]
     assert facts == {
-        "low": {"users": 2, "least": 0, "most": 0},
-        "medium": {"users": 1, "least": 4, "most": 4},
-        "high": {"users": 1, "least": 20, "most": 20},
+        "low": ActivityGroup(users=2, least=0, most=0),
+        "medium": ActivityGroup(users=1, least=4, most=4),
+        "high": ActivityGroup(users=1, least=20, most=20),
     }
 
 
 def test_users_of_equal_activity_are_never_divided():
     third, facts = activity_of(np.arange(9), np.zeros(9, int), np.array([0] * 8 + [3]))
     assert third.tolist() == [1] * 8 + [2]  # the middle of the eight is in the second third
-    assert [facts[name]["users"] for name in ACTIVITY] == [0, 8, 1] and facts["low"] == {"users": 0}
+    assert [facts[name].users for name in ACTIVITY] == [0, 8, 1] and facts["low"].least is None
 
 
 # -- metrics -------------------------------------------------------------------------------------------------------
@@ -86,22 +88,22 @@ def test_metrics_of_eight_candidates():
     found, about = by_known(eight(), tiny_schema(), ["click", "stay"])
     # 0: (.9, .2) right, (.1, .2) wrong; 2-4: (.5, .6) wrong, (.5, .4) right; full: a tie
     lengths = {"0": 0.5, "1": None, "2-4": 0.5, "5-9": None, "full": 0.5}
-    assert found["click"]["auc_by_history"] == {"channels": lengths}  # the table says nothing of products
-    assert found["click"]["rows_by_history"]["channels"] == {"0": 3, "1": 0, "2-4": 3, "5-9": 0, "full": 2}
-    assert found["click"]["positives_by_history"]["channels"] == {"0": 2, "1": 0, "2-4": 1, "5-9": 0, "full": 1}
+    assert found["click"].histories["auc_by_history"] == {"channels": lengths}  # the table says nothing of products
+    assert found["click"].histories["rows_by_history"]["channels"] == {"0": 3, "1": 0, "2-4": 3, "5-9": 0, "full": 2}
+    assert found["click"].histories["positives_by_history"]["channels"] == {"0": 2, "1": 0, "2-4": 1, "5-9": 0, "full": 1}
     # high: positives .5 and .3, negatives .6, .4 and .3: (.5, .4), (.5, .3) right, (.3, .3) a tie, three wrong
-    assert found["click"]["auc_by_activity"] == {"low": 0.5, "medium": None, "high": pytest.approx(2.5 / 6)}
-    assert found["click"]["rows_by_activity"] == {"low": 3, "medium": 0, "high": 5}
+    assert found["click"].groups["auc_by_activity"] == {"low": 0.5, "medium": None, "high": pytest.approx(2.5 / 6)}
+    assert found["click"].groups["rows_by_activity"] == {"low": 3, "medium": 0, "high": 5}
     # in logs, 1 was predicted for 0; for 2, 0 and 0; and 0 for 1
-    assert found["stay"]["mse_by_activity"] == {"low": pytest.approx(1), "medium": None, "high": pytest.approx(1)}
-    assert "positives_by_activity" not in found["stay"]
-    assert about["days"] == 7.0 and about["groups"]["high"] == {"users": 1, "least": 30, "most": 30}
+    assert found["stay"].groups["mse_by_activity"] == {"low": pytest.approx(1), "medium": None, "high": pytest.approx(1)}
+    assert "positives_by_activity" not in found["stay"].groups
+    assert about.days == 7.0 and about.groups["high"] == ActivityGroup(users=1, least=30, most=30)
 
 
 def test_the_mean_squared_error_is_that_of_the_group():
     table = eight().set_column(10, "stay", pa.array([0.0, 0, 0] + [np.e - 1] * 5))
     found, _ = by_known(table, tiny_schema(), ["stay"])
-    assert found["stay"]["mse_by_history"]["channels"] == {
+    assert found["stay"].histories["mse_by_history"]["channels"] == {
         "0": pytest.approx(0),
         "1": None,
         "2-4": pytest.approx(1),
@@ -113,13 +115,13 @@ def test_the_mean_squared_error_is_that_of_the_group():
 def test_broken_predictions_have_sizes_but_no_metrics():
     table = eight().set_column(9, "click", pa.array([np.nan] + [0.5] * 7))
     found, _ = by_known(table, tiny_schema(), ["click"])
-    assert found["click"]["auc_by_activity"] == dict.fromkeys(ACTIVITY)
-    assert found["click"]["rows_by_activity"]["low"] == 3
+    assert found["click"].groups["auc_by_activity"] == dict.fromkeys(ACTIVITY)
+    assert found["click"].groups["rows_by_activity"]["low"] == 3
 
 
 def test_nothing_known_gives_nothing():
     table = eight().drop_columns(["known.entries.channels", "known.impressions"])
-    assert by_known(table, tiny_schema(), ["click"]) == ({"click": {}}, {})
+    assert by_known(table, tiny_schema(), ["click"]) == ({"click": ByGroup()}, None)
 
 
 # -- scored tables -------------------------------------------------------------------------------------------------
@@ -149,13 +151,13 @@ def test_groups_equal_a_loop_and_have_paths(lived, tmp_path):
     result = evaluate_table(table, bundle.schema)
     rows = [row for row in table.to_pylist() if 2 <= row["known.entries.channels"] <= 4]
     expected = roc_auc_score([row["label.click"] for row in rows], [row["click"] for row in rows])
-    assert value_of(result, "click.auc_by_history.channels.2-4") == pytest.approx(expected, abs=1e-12)
-    assert value_of(result, "click.rows_by_history.channels.2-4") == len(rows)
-    assert value_of(result, "stay.mse_by_activity.low") == result["targets"]["stay"]["mse_by_activity"]["low"]
+    assert result.value("click.auc_by_history.channels.2-4") == pytest.approx(expected, abs=1e-12)
+    assert result.value("click.rows_by_history.channels.2-4") == len(rows)
+    assert result.value("stay.mse_by_activity.low") == result.targets["stay"].group_values("mse_by_activity")["low"]
     assert direction("click.auc_by_history.channels.2-4") == direction("click.auc_by_activity.low") == "max"
     assert direction("stay.mse_by_history.products.full") == "min"
-    assert sum(result["targets"]["click"]["rows_by_activity"].values()) == table.num_rows
-    assert not any("_by_" in name for name in result["mean"])
+    assert sum(result.targets["click"].group_values("rows_by_activity").values()) == table.num_rows
+    assert not any("_by_" in name for name in result.mean)
 
 
 def test_a_comparison_may_have_them_as_columns():
@@ -183,13 +185,12 @@ def test_a_comparison_may_have_them_as_columns():
 def entry(name, role, low, high, *, positives=(40, 40)):
     """Of clicks alone, by activity."""
     click = {
-        "kind": "binary",
         "auc": (low + high) / 2,
         "auc_by_activity": {"low": low, "medium": None, "high": high},
         "rows_by_activity": {"low": 1000, "medium": 0, "high": 2000},
         "positives_by_activity": {"low": positives[0], "medium": 0, "high": positives[1]},
     }
-    return Entry(name=name, role=role, result={"targets": {"click": click}})
+    return Entry(name=name, role=role, result=result_with({"click": click}))
 
 
 def clicks():
@@ -246,7 +247,7 @@ def test_histories_stand_apart_where_a_table_would_be_too_wide():
         history = {"auc_by_history": count(0.5), "rows_by_history": count(99), "positives_by_history": count(20)}
         click = {"auc": 0.5, **history, **activity, "positives_by_activity": dict.fromkeys(ACTIVITY, 20)}
         (only,) = known(
-            [a := Entry(name="a", role="model", result={"targets": {"click": click}})], schema, {"a": "k"}, a.result
+            [a := Entry(name="a", role="model", result=result_with({"click": click}))], schema, {"a": "k"}, a.result
         )
         return [[group for group, _ in table.groups] for table in only.tables]
 
@@ -293,5 +294,5 @@ def test_no_section_where_nothing_is_known(lived, tmp_path):
     bare = scored.drop_columns([name for name in scored.column_names if name.startswith("known.")])
     for table, there in ((scored, True), (bare, False)):
         entries = [Entry(name="a", role="model", result=evaluate_table(table, bundle.schema))]
-        text = write_report(tmp_path / "report", entries, bundle.schema, about={"Run": "r"}, left_out={}).read_text()
+        text = page_of(tmp_path / "report", entries, bundle.schema)
         assert ('id="known"' in text) == there

@@ -7,14 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.metrics.names import direction, value_of
+from models.metrics.names import direction
 from models.metrics.ranking import share_at_top
 from models.schema import Levels, Schema
 from pipelines.encode.rows import VocabularyRows
 from pipelines.evaluate import evaluate_table
-from pipelines.evaluate.comparisons import exposures
 from pipelines.evaluate.exposure import at_top, new_rooms_of, split_exposure
-from pipelines.evaluate.report import Entry, write_report
+from pipelines.report.evaluation.comparisons import exposures
+from pipelines.report.evaluation.entries import Entry
+from tests.pipelines.report_samples import page_of
 from tests.pipelines.test_evaluate import Tables, write_world
 from tests.samples import tiny_schema
 
@@ -106,11 +107,11 @@ def test_broken_predictions_order_nothing():
 
 def test_shares_have_paths():
     result = evaluate_table(scored(), tiny_schema())
-    assert value_of(result, "click.poor@1") == 0.5 and value_of(result, "fused.poor@1") == 0.5
+    assert result.value("click.poor@1") == 0.5 and result.value("fused.poor@1") == 0.5
     assert direction("fused.poor@1") == "max"
-    assert "poor@1" not in result["mean"] and "poor@1" not in result["targets"]["order"]
+    assert "poor@1" not in result.mean and "poor@1" not in result.targets["order"].values
     with pytest.raises(KeyError, match="`fused` is not one of: click"):
-        value_of(evaluate_table(scored().drop_columns(["stay"]), tiny_schema()), "fused.poor@1")
+        evaluate_table(scored().drop_columns(["stay"]), tiny_schema()).value("fused.poor@1")
 
 
 # -- the split -----------------------------------------------------------------------------------------------------
@@ -153,9 +154,9 @@ def test_rooms_of_a_world(tmp_path):
 
 def test_the_logged_and_the_random_order(tmp_path):
     found = split_exposure(prepared_of(tmp_path), "test", np.array([10, 15]))
-    assert (found["level"], found["of"], found["column"]) == ("tail", "streamer", None)
-    assert found["feeds"] == {"1": 2, "3": 1, "5": 0}
-    assert found["logged"] == {
+    assert (found.level, found.of, found.column) == ("tail", "streamer", None)
+    assert found.feeds == {"1": 2, "3": 1, "5": 0}
+    assert found.logged == {
         "poor@1": 0.5,  # feed 70 began with room 13, feed 60 with room 14
         "poor@3": pytest.approx(1 / 3),
         "poor@5": None,
@@ -163,8 +164,8 @@ def test_the_logged_and_the_random_order(tmp_path):
         "new@3": pytest.approx(1 / 3),
         "new@5": None,
     }
-    assert found["random"]["poor@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
-    assert found["random"]["poor@3"] == pytest.approx(1 / 4)
+    assert found.random["poor@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert found.random["poor@3"] == pytest.approx(1 / 4)
 
 
 # -- page ----------------------------------------------------------------------------------------------------------
@@ -179,7 +180,7 @@ def test_the_section_on_discoverability(tmp_path):
         Entry(name="a", role="model", result=evaluate_table(whole, schema, new_rooms)),
         Entry(name="t", role="truth", result=evaluate_table(partial, schema, new_rooms)),
     ]
-    write = lambda **more: write_report(tmp_path / "r", entries, schema, about={"Run": "r"}, left_out={}, **more).read_text()
+    write = lambda **more: page_of(tmp_path / "r", entries, schema, **more)
     text = write(exposure=exposure)
     part = text[text.index('<section id="exposure">') :]
     part = part[: part.index("</section>")]

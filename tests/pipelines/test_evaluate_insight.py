@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from models.config import from_dict, to_dict
 from models.hashing import splitmix64
 from models.learners.workers import SingleWorker
 from models.ranker import Ranker
@@ -18,25 +19,28 @@ from models.slots import Insight
 from models.zoo import resolve
 from pipelines.bundle import load_bundle, save_bundle
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
-from pipelines.evaluate.figures import _places
 from pipelines.evaluate.insight import (
     STEPS_AN_EPOCH,
     curriculum_of,
-    gate_means,
+    gate_of,
     insight_of,
     last_of,
-    last_target,
     preferences_of,
     sampled_feeds,
 )
-from pipelines.evaluate.life_cycle import agreement, shift_of, stage_course
-from pipelines.evaluate.report import Entry, write_report
-from pipelines.evaluate.sections import targets_and_gates
+from pipelines.evaluate.life_cycle import agreement, life_cycle_of, shift_of
 from pipelines.logs.world import DAY_MS, EPOCH_MS
+from pipelines.report.evaluation.entries import Entry, Epoch, EvaluationReport
+from pipelines.report.evaluation.insight import CarriedEdge, CoursePoint, Gate, ModelInsight, Preferences
+from pipelines.report.evaluation.life_cycle import StageShift
+from pipelines.report.evaluation.sections import targets_and_gates
+from pipelines.report.figures.target_graph import _places
+from pipelines.report.targets import last_target
 from pipelines.train.order import row_groups
 from pipelines.train.stream import StoredFeeds
 from pipelines.train.validation import validate
 from tests.pipelines.fabricate import fabricate
+from tests.pipelines.report_samples import page_of, result_with
 from tests.pipelines.test_evaluate import Tables
 from tests.samples import full_schema, tiny_schema
 
@@ -112,12 +116,12 @@ def test_a_sample_has_at_most_so_many_users(staged):
 
 def test_gate_means_by_hand():
     weight_NE = np.array([[0.2, 0.8], [0.4, 0.6], [0.9, 0.1]])
-    found = gate_means(weight_NE, {"by_level": (np.array([0, 0, 2]), ("tail", "medium", "head"))})
-    assert found["mean"] == pytest.approx([0.5, 0.5])
-    assert found["by_level"]["tail"] == pytest.approx([0.3, 0.7])
-    assert found["by_level"]["medium"] is None
-    assert found["by_level"]["head"] == pytest.approx([0.9, 0.1])
-    assert gate_means(np.array([[np.nan, 1.0]]), {})["mean"] == [None, 1.0]
+    found = gate_of(("a", "b"), weight_NE, np.array([0, 0, 2]), ("tail", "medium", "head"))
+    assert found.mean == pytest.approx([0.5, 0.5])
+    assert found.by_level["tail"] == pytest.approx([0.3, 0.7])
+    assert found.by_level["medium"] is None
+    assert found.by_level["head"] == pytest.approx([0.9, 0.1])
+    assert gate_of(("a", "b"), np.array([[np.nan, 1.0]]), np.array([0]), ("tail",)).mean == (None, 1.0)
 
 
 def test_gates_of_a_ranker_with_set_weights(staged):
@@ -130,14 +134,14 @@ def test_gates_of_a_ranker_with_set_weights(staged):
     sample = sampled_feeds(staged.files("valid"))
     found = insight_of(ranker, staged.schema, sample)
     assert ranker.training  # as it was
-    assert found["gates"]["order"]["experts"] == ["expert 1", "expert 2"]
-    assert found["gates"]["order"]["mean"] == pytest.approx([0.25, 0.75])
-    assert found["gates"]["click"]["mean"] == pytest.approx([0.5, 0.5])
-    assert found["gates"]["order"]["by_stage"]["loyal"] == pytest.approx([0.25, 0.75])
-    assert set(found["gates"]["order"]["by_level"]) == {"tail", "medium", "head"}
-    assert (found["feeds"], found["users"]) == (40, 40)
-    assert found["candidates"] == sum(len(rooms) for rooms in sample["room_id"].to_pylist())
-    assert "edges" not in found and "preferences" not in found
+    assert found.gates["order"].experts == ("expert 1", "expert 2")
+    assert found.gates["order"].mean == pytest.approx([0.25, 0.75])
+    assert found.gates["click"].mean == pytest.approx([0.5, 0.5])
+    assert found.gates["order"].by_stage["loyal"] == pytest.approx([0.25, 0.75])
+    assert set(found.gates["order"].by_level) == {"tail", "medium", "head"}
+    assert (found.feeds, found.users) == (40, 40)
+    assert found.candidates == sum(len(rooms) for rooms in sample["room_id"].to_pylist())
+    assert found.edges == () and found.preferences is None
 
 
 class FakeRanker(torch.nn.Module):
@@ -166,20 +170,20 @@ def test_insight_is_the_same_whatever_the_batch(staged):
     level = np.concatenate(sample["level"].to_pylist())
     stage = np.repeat(sample["stage"].to_numpy(), [len(levels) for levels in sample["level"].to_pylist()])
     for found in (small, whole):
-        assert found["edges"] == [{"parent": "click", "child": "order", "mean": pytest.approx(level.mean())}]
-        assert found["carries"] == "the level"
-        assert list(found["gates"]) == ["click"]
-        gate = found["gates"]["click"]
-        assert gate["mean"] == pytest.approx([(level == i).mean() for i in range(3)])
-        assert gate["by_level"]["medium"] == [0, 1, 0]
-        assert gate["by_stage"]["stick"] == pytest.approx([(level[stage == 2] == i).mean() for i in range(3)])
-        assert found["preferences"]["users"] == 40
-    assert small["preferences"]["points"] == whole["preferences"]["points"]
+        assert found.edges == (CarriedEdge(parent="click", child="order", mean=pytest.approx(level.mean())),)
+        assert found.carries == "the level"
+        assert list(found.gates) == ["click"]
+        gate = found.gates["click"]
+        assert gate.mean == pytest.approx([(level == i).mean() for i in range(3)])
+        assert gate.by_level["medium"] == (0, 1, 0)
+        assert gate.by_stage["stick"] == pytest.approx([(level[stage == 2] == i).mean() for i in range(3)])
+        assert found.preferences.users == 40
+    assert small.preferences.points == whole.preferences.points
     # users 0 to 39 at their last feeds: the mean of user / 40 in a stage
     last = {row["user_id"]: row["stage"] for row in sorted(sample.to_pylist(), key=lambda row: row["at"])}
     loyal = [user / 40 for user, stage in last.items() if stage == 3]
-    assert small["preferences"]["mean_by_stage"]["loyal"]["click"] == pytest.approx(np.mean(loyal), abs=1e-6)
-    assert small["preferences"]["mean_by_stage"]["loyal"]["order"] == pytest.approx(1 - np.mean(loyal), abs=1e-6)
+    assert small.preferences.mean_by_stage["loyal"]["click"] == pytest.approx(np.mean(loyal), abs=1e-6)
+    assert small.preferences.mean_by_stage["loyal"]["order"] == pytest.approx(1 - np.mean(loyal), abs=1e-6)
 
 
 # -- preferences ---------------------------------------------------------------------------------------------------
@@ -203,15 +207,15 @@ def two_kinds(users=24):
 def test_preferences_of_users_at_their_last_feed():
     columns, *rest = two_kinds()
     found = preferences_of(columns, *rest)
-    assert found["users"] == 24
+    assert found.users == 24
     # even users new: .1 + mean of 0, 2, ..., 22 ten-thousandths; odd ones loyal: .9 + mean of 1, 3, ..., 23
-    assert found["mean_by_stage"]["new"] == pytest.approx({"click": 0.1011, "order": 0.05055, "flat": 0.3})
-    assert found["mean_by_stage"]["loyal"] == pytest.approx({"click": 0.9012, "order": 0.4506, "flat": 0.3})
-    assert found["mean_by_stage"]["wander"] is None
-    assert (found["neighbours"], found["by_chance"]) == (1.0, 0.5)  # the other 11 of a kind are nearest
-    assert sorted(point["stage"] for point in found["points"]) == ["loyal"] * 12 + ["new"] * 12
+    assert found.mean_by_stage["new"] == pytest.approx({"click": 0.1011, "order": 0.05055, "flat": 0.3})
+    assert found.mean_by_stage["loyal"] == pytest.approx({"click": 0.9012, "order": 0.4506, "flat": 0.3})
+    assert found.mean_by_stage["wander"] is None
+    assert (found.neighbours, found.by_chance) == (1.0, 0.5)  # the other 11 of a kind are nearest
+    assert sorted(point.stage for point in found.points) == ["loyal"] * 12 + ["new"] * 12
     assert found == preferences_of(columns, *rest)
-    json.dumps(found, allow_nan=False)
+    assert from_dict(Preferences, json.loads(json.dumps(to_dict(found), allow_nan=False))) == found
 
 
 def test_no_picture_of_few_equal_or_broken_preferences():
@@ -256,33 +260,38 @@ def test_targets_and_edges_never_share_a_place():
 
 
 def records(scores):
+    """As a training run leaves them in `history.json`."""
     return [
         {
             "epoch": epoch,
             "losses": {"click": 0.5 / (epoch + 1), "order": 0.1, "preference.click": 0.2, "preference.order": 0.0},
-            "metrics": None if score is None else {"targets": {"order": {"auc": score}}},
+            "metrics": None if score is None else result_with({"order": {"auc": score}}).to_dict(),
         }
         for epoch, score in enumerate(scores)
     ]
 
 
+def epochs(scores):
+    return [Epoch.from_dict(record) for record in records(scores)]
+
+
 def test_a_curriculums_course_by_hand():
     ranker = SimpleNamespace(coupling=SimpleNamespace(probability=lambda progress: max(0.5 - 0.25 * progress, 0.25)))
-    course = curriculum_of(ranker, tiny_schema(), records([0.6, None, 0.7]))
-    assert course["target"] == "order"
-    by_progress = {point["progress"]: point["value"] for point in course["probability"]}
+    course = curriculum_of(ranker, tiny_schema(), epochs([0.6, None, 0.7]))
+    assert course.target == "order"
+    by_progress = {point.progress: point.value for point in course.probability}
     assert (by_progress[0.0], by_progress[0.5], by_progress[1.0], by_progress[2.5]) == (0.5, 0.375, 0.25, 0.25)
     assert len(by_progress) == 3 * STEPS_AN_EPOCH and max(by_progress) < 3  # what follows the last epoch was never trained
-    assert course["auc"] == [
-        {"progress": 1.0, "value": 0.6},
-        {"progress": 2.0, "value": None},
-        {"progress": 3.0, "value": 0.7},
-    ]
+    assert course.auc == (
+        CoursePoint(progress=1.0, value=0.6),
+        CoursePoint(progress=2.0, value=None),
+        CoursePoint(progress=3.0, value=0.7),
+    )
 
 
 def test_no_curriculum_without_one_or_without_history():
     plain = SimpleNamespace(coupling=SimpleNamespace())
-    assert curriculum_of(plain, tiny_schema(), records([0.6])) is None
+    assert curriculum_of(plain, tiny_schema(), epochs([0.6])) is None
     paced = SimpleNamespace(coupling=SimpleNamespace(probability=lambda progress: 1.0))
     assert curriculum_of(paced, tiny_schema(), []) is None
 
@@ -295,11 +304,12 @@ def test_shifts_by_hand():
     user = np.array([1, 1, 1, 2, 3, 3, 4, 4])
     day = np.array([5, 7, 6, 5, 5, 9, 8, 6])
     stage = np.array([0, 3, 2, 1, 3, 3, 0, 3])
-    assert shift_of(user, day, stage) == {"users": 3, "counts": [[0, 0, 0, 1], [0] * 4, [0] * 4, [1, 0, 0, 1]]}
+    moved = StageShift(users=3, counts=((0, 0, 0, 1), (0,) * 4, (0,) * 4, (1, 0, 0, 1)))
+    assert shift_of(user, day, stage) == moved
 
 
 def test_the_course_of_stages_equals_a_loop_over_feeds(staged):
-    course = stage_course(staged, "valid", None)
+    course = life_cycle_of(staged, "valid", None)
     last = {}  # (day, user) -> stage of the last feed
     for split in ("train", "valid"):
         for file in staged.files(split):
@@ -307,17 +317,17 @@ def test_the_course_of_stages_equals_a_loop_over_feeds(staged):
                 known = last.get((row["day"], row["user_id"]), (-1, None))
                 if row["at"] >= known[0]:
                     last[row["day"], row["user_id"]] = (row["at"], row["stage"])
-    assert [day["day"] for day in course["days"]] == ["2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05"]
-    assert [day["split"] for day in course["days"]] == ["train", "train", "train", "valid"]
-    for place, day in enumerate(course["days"]):
+    assert [day.day for day in course.days] == ["2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05"]
+    assert [day.split for day in course.days] == ["train", "train", "train", "valid"]
+    for place, day in enumerate(course.days):
         stages = [stage for (at, _), (_, stage) in last.items() if at == DAY + place]
-        assert day["users"] == len(stages)
-        assert day["counts"] == {name: stages.count(i) for i, name in enumerate(STAGES)}
-    assert (course["user_share"], course["truth"]) == (1.0, None)
-    some = stage_course(staged, "valid", None, most=80)
-    assert some["user_share"] == 0.5  # of 160 feeds
+        assert day.users == len(stages)
+        assert day.counts == {name: stages.count(i) for i, name in enumerate(STAGES)}
+    assert (course.user_share, course.truth) == (1.0, None)
+    some = life_cycle_of(staged, "valid", None, most=80)
+    assert some.user_share == 0.5  # of 160 feeds
     kept = (splitmix64(np.arange(40)) < np.uint64(2**63)).sum()
-    assert some["days"][-1]["users"] == kept < 40
+    assert some.days[-1].users == kept < 40
 
 
 def test_agreement_with_the_truth_by_hand(tmp_path):
@@ -333,9 +343,9 @@ def test_agreement_with_the_truth_by_hand(tmp_path):
         }
     )
     found = agreement(rows, tmp_path)
-    assert found["counts"] == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]  # user 9 is unknown
-    assert (found["user_days"], found["agreement"]) == (3, pytest.approx(2 / 3))
-    assert found["by_chance"] == pytest.approx(2 / 9)  # new and loyal: a third of either side each
+    assert found.counts == ((1, 0, 0, 0), (0, 0, 0, 0), (0, 1, 0, 0), (0, 0, 0, 1))  # user 9 is unknown
+    assert (found.user_days, found.agreement) == (3, pytest.approx(2 / 3))
+    assert found.by_chance == pytest.approx(2 / 9)  # new and loyal: a third of either side each
     assert agreement(rows, None) is None and agreement(rows, tmp_path / "nowhere") is None
     assert agreement(rows.slice(3), tmp_path) is None  # nobody is known
 
@@ -344,14 +354,14 @@ def test_training_validates_by_stage_as_the_report_does(staged):
     ranker = Ranker(staged.schema, MMOE, staged.encoder.table_sizes)
     valid = StoredFeeds(groups=row_groups(staged.files("valid")), schema=staged.schema, batch_feeds=7)
     trained = validate(ranker, valid, SingleWorker())["targets"]
-    reported = evaluate_table(score(ranker, staged.schema, staged.files("valid")), staged.schema)["targets"]
-    assert trained["click"]["rows_by_stage"] == reported["click"]["rows_by_stage"]
-    assert trained["click"]["auc_by_stage"] == pytest.approx(reported["click"]["auc_by_stage"], abs=1e-3)
-    assert trained["stay"]["mse_by_stage"] == pytest.approx(reported["stay"]["mse_by_stage"], rel=1e-5)
+    reported = evaluate_table(score(ranker, staged.schema, staged.files("valid")), staged.schema).targets
+    assert trained["click"]["rows_by_stage"] == reported["click"].group_values("rows_by_stage")
+    assert trained["click"]["auc_by_stage"] == pytest.approx(reported["click"].group_values("auc_by_stage"), abs=1e-3)
+    assert trained["stay"]["mse_by_stage"] == pytest.approx(reported["stay"].group_values("mse_by_stage"), rel=1e-5)
 
 
 def test_no_course_without_stages(tmp_path):
-    assert stage_course(fabricate(tmp_path), "valid", None) is None
+    assert life_cycle_of(fabricate(tmp_path), "valid", None) is None
 
 
 # -- report --------------------------------------------------------------------------------------------------------
@@ -395,6 +405,11 @@ def report(staged, tmp_path_factory):
     return page.read_text(), json.loads((path / "report" / "metrics.json").read_text())
 
 
+def test_all_numbers_of_the_page_are_in_its_metrics_and_can_be_read_back(report):
+    _, everything = report
+    assert EvaluationReport.from_dict(everything).to_dict() == everything
+
+
 def sentence(text, start):
     """The figure's sentence that begins so, as a reader sees it."""
     found = text.index(f"<figcaption>{start}") + len("<figcaption>")
@@ -428,7 +443,7 @@ def test_the_stages_section(report):
     known = everything["entries"][0]["insight"]["preferences"]
     assert len(known["points"]) == known["users"] == 40
     assert f"{known['neighbours']:.0%} are in the same rule-based stage" in sentence(text, "Each point is one of 40 users")
-    assert "preferences" not in everything["entries"][1]["insight"] and text.count("Each point is one of") == 1
+    assert everything["entries"][1]["insight"]["preferences"] is None and text.count("Each point is one of") == 1
 
 
 def test_the_section_on_targets_and_gates(report):
@@ -450,18 +465,18 @@ def test_the_section_on_targets_and_gates(report):
 
 def gates_of(by_stage, by_level):
     """A model's gates: of `click` over its own expert and two shared ones, of `order` over a shared one alone."""
-    order = {"experts": ["shared 1"], "mean": [1.0], "by_stage": {group: [1.0] for group in by_stage}}
-    click = {"experts": ["own", "shared 1", "shared 2"], "mean": [0.7, 0.2, 0.1], "by_stage": by_stage}
-    order["by_level"], click["by_level"] = {group: [1.0] for group in by_level}, by_level
-    insight = {"candidates": 1234, "gates": {"click": click, "order": order}}
-    return Entry(name="a", role="model", result={}, insight=insight)
+    alone = [{group: (1.0,) for group in groups} for groups in (by_level, by_stage)]
+    order = Gate(experts=("shared 1",), mean=(1.0,), by_level=alone[0], by_stage=alone[1])
+    click = Gate(experts=("own", "shared 1", "shared 2"), mean=(0.7, 0.2, 0.1), by_level=by_level, by_stage=by_stage)
+    insight = ModelInsight(candidates=1234, feeds=1, users=1, gates={"click": click, "order": order})
+    return Entry(name="a", role="model", result=result_with(), insight=insight)
 
 
 def test_gates_are_shown_by_what_they_differ_by():
     by_stage = {"new": [0.72, 0.19, 0.09], "wander": None, "stick": None, "loyal": [0.69, 0.205, 0.105]}
     clear = {"tail": [0.5, 0.35, 0.15], "medium": [0.7, 0.2, 0.1], "head": [0.8, 0.125, 0.075]}
     faint = {"tail": [0.704, 0.198, 0.098], "medium": [0.7, 0.2, 0.1], "head": [0.696, 0.202, 0.102]}
-    show = lambda *groups: targets_and_gates([gates_of(*groups)], tiny_schema(), {"targets": {}})[-1].columns
+    show = lambda *groups: targets_and_gates([gates_of(*groups)], tiny_schema(), result_with())[-1].columns
     (means,), (differences,) = show(by_stage, clear)
     assert means.text == (
         "Mean weight of the experts in each target's gate, over 1,234 candidates; rows add up to 1. "
@@ -478,20 +493,19 @@ def test_the_section_on_the_curriculum(report):
     assert {point["progress"]: point["value"] for point in course["probability"]}[0.98] == 0.75  # by epoch, as published
     said = sentence(text, "paced was shown")
     assert "with probability 0.75 at the start and 0.25 at the end; order was best after epoch 2 (0.7000)." in said
-    assert all("curriculum" not in everything["entries"][i]["insight"] for i in (0, 2, 3))
+    assert all(everything["entries"][i]["insight"]["curriculum"] is None for i in (0, 2))
 
 
 def test_the_funnel_beside_what_happened(tmp_path):
     def entry(name, role, funnel, labels):
-        result = {"rows": 8, "feeds": 2, "users": 2, "user_share": 1.0, "targets": {}, "mean": {}, "alarms": []}
-        return Entry(name=name, role=role, result=result | {"funnel": funnel, "funnel_labels": labels})
+        return Entry(name=name, role=role, result=result_with(funnel=funnel, funnel_labels=labels))
 
     labels = {"goods_bag<=click": 0.0, "order<=goods_bag": 0.02, "follow<=click": 0.0}
     entries = [
         entry("a", "model", {"goods_bag<=click": 0.004, "order<=goods_bag": 0.0249, "follow<=click": 0.3}, labels),
         entry("b", "baseline", {"goods_bag<=click": 0.006, "order<=goods_bag": 0.026}, labels),
     ]
-    page = Tables(write_report(tmp_path, entries, tiny_schema(), about={"Run": "r"}, left_out={}).read_text())
+    page = Tables(page_of(tmp_path, entries, tiny_schema()))
     groups, heads, *rows = next(rows for rows in page.tables if rows[-1][0][0] == "what happened")
     assert [cell[0] for cell in groups] == ["", "above click", "above goods_bag"]  # edges of one parent stand together
     assert [cell[0] for cell in heads] == ["", "goods_bag", "follow", "order"]

@@ -4,12 +4,13 @@ import base64
 
 import pytest
 
-from pipelines.evaluate.figures import INK, MODEL_COLOURS, parts_of_levels
-from pipelines.evaluate.report import Entry, write_report
-from pipelines.evaluate.sections import levels, weights
+from pipelines.report.evaluation.entries import Entry, Epoch
+from pipelines.report.evaluation.sections import levels, weights
+from pipelines.report.figures.courses import parts_of_levels
+from pipelines.report.figures.style import INK, MODEL_COLOURS
+from tests.pipelines.report_samples import page_of, result_with
 from tests.samples import tiny_schema
 
-RESULT = {"rows": 8, "feeds": 2, "users": 2, "user_share": 1.0, "targets": {}, "mean": {}, "alarms": [], "funnel": {}}
 NAMES = ("tail", "medium", "head")
 
 
@@ -22,8 +23,8 @@ def told(progress, norms, hardness=None, alpha=None):
 
 def entry_of(*tellings, name="cmlir"):
     losses = {target: 0.5 for target in tiny_schema().target_names}
-    records = [{"epoch": i, "losses": losses, "metrics": None, "diagnostics": [telling]} for i, telling in enumerate(tellings)]
-    return Entry(name=name, role="model", result=RESULT, history=records)
+    records = tuple(Epoch(epoch=i, losses=losses, diagnostics=(telling,)) for i, telling in enumerate(tellings))
+    return Entry(name=name, role="model", result=result_with(), history=records)
 
 
 CMLIR = (told(1.0, (0.5, 0.3, 0.2), (0.5, 0.3, 0.2), 0.5), told(2.0, (2.5, 0.7, 0.25), (0.7, 0.2, 0.1), 0.0))
@@ -40,9 +41,10 @@ def test_what_levels_came_to():
 
 
 def test_what_other_learners_tell_is_none_of_it():
-    adaptive = Entry(name="a", role="model", result=RESULT, history=[{"diagnostics": [{"progress": 1.0, "weight.order": 0.5}]}])
+    epoch = Epoch(epoch=0, diagnostics=({"progress": 1.0, "weight.order": 0.5},))
+    adaptive = Entry(name="a", role="model", result=result_with(), history=(epoch,))
     assert levels([adaptive], tiny_schema()) == [] and weights([entry_of(*CMLIR)], tiny_schema()) == []
-    assert levels([Entry(name="a", role="model", result=RESULT, history=[{"epoch": 0}])], tiny_schema()) == []
+    assert levels([Entry(name="a", role="model", result=result_with(), history=(Epoch(epoch=0),))], tiny_schema()) == []
 
 
 @pytest.mark.parametrize(("tellings", "panels"), [(CMLIR, 2), (FINETUNE, 1)])
@@ -55,9 +57,9 @@ def test_hardness_and_step_size_are_drawn_where_they_are_told(tellings, panels):
 
 
 def test_the_page_has_the_section_only_where_there_is_something_told(tmp_path):
-    silent = Entry(name="silent", role="model", result=RESULT)
+    silent = Entry(name="silent", role="model", result=result_with())
     for entries, there in (([entry_of(*CMLIR), silent], True), ([silent], False)):
-        text = write_report(tmp_path, entries, tiny_schema(), about={"Run": "r"}, left_out={}).read_text()
+        text = page_of(tmp_path, entries, tiny_schema())
         assert ('<section id="levels">' in text) == there
-    text = write_report(tmp_path, [entry_of(*CMLIR), silent], tiny_schema(), about={"Run": "r"}, left_out={}).read_text()
+    text = page_of(tmp_path, [entry_of(*CMLIR), silent], tiny_schema())
     assert text.index('id="curves"') < text.index('id="levels"') and '<section id="weights">' not in text

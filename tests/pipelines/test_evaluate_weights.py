@@ -2,26 +2,22 @@
 
 import base64
 
-import pytest
-
-from pipelines.evaluate.figures import TARGET_COLOURS, weights_and_cosines
-from pipelines.evaluate.report import Entry, write_report
-from pipelines.evaluate.sections import weights
+from pipelines.report.evaluation.entries import Entry, Epoch
+from pipelines.report.evaluation.sections import weights
+from pipelines.report.figures.courses import weights_and_cosines
+from pipelines.report.figures.style import TARGET_COLOURS
+from tests.pipelines.report_samples import page_of, result_with
 from tests.samples import tiny_schema
 
 
 def adaptive(*tellings):
     """A model whose epochs told this: (progress, weight of order, weight of stay, cosine of order, cosine of stay)."""
     names = ("progress", "weight.order", "weight.stay", "cosine.order", "cosine.stay")
-    told = [dict(zip(names, telling, strict=True)) for telling in tellings]
+    told = tuple(dict(zip(names, telling, strict=True)) for telling in tellings)
     losses = {name: 0.5 for name in tiny_schema().target_names}
     half = len(told) // 2
-    records = [
-        {"epoch": i, "losses": losses, "metrics": None, "diagnostics": part}
-        for i, part in enumerate((told[:half], told[half:]))
-    ]
-    result = {"rows": 8, "feeds": 2, "users": 2, "user_share": 1.0, "targets": {}, "mean": {}, "alarms": [], "funnel": {}}
-    return Entry(name="adaptive", role="model", result=result, history=records)
+    records = tuple(Epoch(epoch=i, losses=losses, diagnostics=part) for i, part in enumerate((told[:half], told[half:])))
+    return Entry(name="adaptive", role="model", result=result_with(), history=records)
 
 
 def test_what_the_weights_came_to():
@@ -38,17 +34,17 @@ def test_what_the_weights_came_to():
 
 
 def test_the_one_target_without_a_weight_is_the_primary():
-    told = [{"progress": 1.0, "weight.goods_bag": 0.4, "weight.order": 0.3, "weight.stay": 0.2}]
-    entry = Entry(name="a", role="model", result={}, history=[{"epoch": 0, "diagnostics": told}])
+    told = ({"progress": 1.0, "weight.goods_bag": 0.4, "weight.order": 0.3, "weight.stay": 0.2},)
+    entry = Entry(name="a", role="model", result=result_with(), history=(Epoch(epoch=0, diagnostics=told),))
     (group,) = weights([entry], tiny_schema())
     assert group.columns[0][0].text == (
         "At the end goods_bag weighs most (0.40), stay least (0.20); click, the primary target, always 1."
     )
 
 
-@pytest.mark.parametrize("record", [{"epoch": 0}, {"epoch": 0, "diagnostics": []}, {"epoch": 0, "diagnostics": None}])
-def test_nothing_told_is_nothing_shown(record):
-    assert weights([Entry(name="a", role="model", result={}, history=[record])], tiny_schema()) == []
+def test_nothing_told_is_nothing_shown():
+    silent = Epoch.from_dict({"epoch": 0, "losses": {}, "diagnostics": []})
+    assert weights([Entry(name="a", role="model", result=result_with(), history=(silent,))], tiny_schema()) == []
 
 
 def drawn(told):
@@ -68,8 +64,8 @@ def test_the_page_has_the_section_only_where_there_is_something_told(tmp_path):
     one = adaptive((0.5, 0.5, 0.5, 0.4, 0.0), (1.0, 0.6, 0.4, 0.2, -0.2))
     silent = Entry(name="silent", role="model", result=one.result)
     for entries, there in (([one, silent], True), ([silent], False)):
-        text = write_report(tmp_path, entries, tiny_schema(), about={"Run": "r"}, left_out={}).read_text()
+        text = page_of(tmp_path, entries, tiny_schema())
         assert ('<section id="weights">' in text) == there
-    text = write_report(tmp_path, [one, silent], tiny_schema(), about={"Run": "r"}, left_out={}).read_text()
+    text = page_of(tmp_path, [one, silent], tiny_schema())
     assert text.index('id="curves"') < text.index('id="weights"')  # beside the learning curves
     assert text.count("loss weights and gradient cosines of") == 1

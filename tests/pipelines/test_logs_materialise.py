@@ -1,9 +1,11 @@
 """Conversions happen once, whole or not at all."""
 
+import typing
+
 import pytest
 
 from models.config import ConfigError, config, from_dict, to_dict
-from pipelines.logs import CanonicalConfig, EbnerdConfig, LogsConfig, SimulateConfig, materialise, simulate
+from pipelines.logs import SOURCES, CanonicalConfig, EbnerdConfig, LogsConfig, SimulateConfig, materialise, simulate
 from tests.pipelines.logs_samples import ebnerd_tables, write_ebnerd
 
 SMALL = SimulateConfig(users=30, days=1, seed=3)
@@ -25,13 +27,18 @@ def test_sources_are_told_apart_by_kind():
         from_dict(Holder, {"logs": {"kind": "simulate", "users": 3}})
 
 
+def test_every_source_but_the_canonical_one_has_a_converter():
+    kinds = {each.kind for each in typing.get_args(typing.get_args(LogsConfig)[0])}
+    assert kinds == {"canonical", *SOURCES}
+
+
 def test_finished_work_is_not_done_again(tmp_path, capsys, monkeypatch):
     output = tmp_path / "output"
     first = materialise(SMALL, output)
     assert first.path == output / "logs"
     assert first.truth == output / "truth"
 
-    monkeypatch.setattr(simulate, "simulate", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setitem(SOURCES, "simulate", lambda *_: pytest.fail("converted again"))
     assert materialise(SMALL, output) == first
     assert "is finished (simulate); nothing to do" in capsys.readouterr().out
 

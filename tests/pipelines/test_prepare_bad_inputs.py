@@ -266,7 +266,7 @@ def test_a_value_that_never_was_positive_is_told(output, tmp_path, capsys):
     without = [{**row, "value": 0.0} if row["action"] == "order" else row for row in log.engagements]
     prepare(replace(log, engagements=without).write(tmp_path / "without"), SCHEMA, config(), output)
     printed = capsys.readouterr().out
-    assert "warning: no positive label of `paid` on training days" in printed and "of `stay` on" not in printed
+    assert "target `paid`: no positive label on training days" in printed and "`stay`: no positive" not in printed
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(logs, output, capsys):

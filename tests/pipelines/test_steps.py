@@ -12,11 +12,12 @@ from models.schema import Schema
 from pipelines.encode.contract import differences, obstacles
 from pipelines.experiment import Experiment, load_experiment
 from pipelines.prepared import Prepared
+from pipelines.report.search.graphs import StructureResult, Tried
+from pipelines.report.search.trials import SearchResult, Trial
 from pipelines.steps import search_plan, searched_of, with_best
-from pipelines.tune import SearchResult, StructureResult, Trial
 from pipelines.tune.search import identity_of as settings_identity
 from pipelines.tune.search import run_of
-from pipelines.tune.structure.graphs import EMPTY, Tried
+from pipelines.tune.structure.graphs import EMPTY
 from pipelines.tune.structure.problem import identity as structure_identity
 from pipelines.tune.structure.problem import posed_of, with_parents
 from tests.pipelines.fabricate import fabricate
@@ -69,7 +70,7 @@ def test_a_finished_search_is_reported(tmp_path):
     folder.mkdir(parents=True)
     (folder / "structure.json").write_text('{"summary": ["Found"]}')
     found = searched_of(experiment, [other, winner])
-    assert (found.summary, found.table.name, found.picture.name) == (["Found"], "structure.csv", "structure.png")
+    assert (found.summary, found.table.name, found.picture.name) == (("Found",), "structure.csv", "structure.png")
     assert searched_of(experiment, [other]) is None  # it was trained otherwise
 
 

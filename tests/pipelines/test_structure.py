@@ -19,7 +19,7 @@ from pipelines.tune import TuneConfig
 from pipelines.tune.structure.graphs import EMPTY, Noise, StructureConfig, StructureSearch, graph_of, spelled, variations
 from pipelines.tune.structure.problem import order_of, shares_of, with_parents
 from pipelines.tune.structure.result import targets_yaml
-from pipelines.tune.structure.search import plan_of, search_structure
+from pipelines.tune.structure.search import search_structure, structure_preview
 from tests.pipelines.fabricate import epoch_record, fabricate
 
 ABC, ABCD = ("a", "b", "c"), ("a", "b", "c", "d")
@@ -316,10 +316,10 @@ def test_targets_without_weight_are_not_searched(data, tmp_path):
     schema = data.schema.to_dict()
     schema["targets"][1]["loss_weight"] = 0.0
     spelling = {"schema": schema, "model": DBMTL}
-    lines = plan_of(spelling, data.path, tune(), tmp_path)
+    lines = structure_preview(spelling, data.path, tune(), tmp_path)
     assert "3 targets" in lines[0] and "goods_bag" not in lines[0]
     with pytest.raises(ConfigError, match="`goods_bag` is not trained for, so its place in the graph shows in no score"):
-        plan_of(spelling, data.path, tune(targets=["click", "goods_bag"]), tmp_path)
+        structure_preview(spelling, data.path, tune(targets=["click", "goods_bag"]), tmp_path)
 
 
 def test_the_more_even_target_comes_first(data):

@@ -88,7 +88,7 @@ def test_what_on_epoch_raises_ends_the_training_and_what_fails_is_told(local_ray
 
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "away")
     (tmp_path / "run" / "checkpoints").touch()  # workers cannot write
-    with pytest.raises(ConfigError, match=r"^the checkpoint after step 8 could not be written to .*checkpoints: (File|Not a)"):
+    with pytest.raises(ConfigError, match=r"^the checkpoint after step 3 could not be written to .*checkpoints: (File|Not a)"):
         train(prepared, MODEL, config, output=tmp_path / "run", say=lambda line: None)
     shutil.rmtree(tmp_path / "run" / "tensorboard")
     (tmp_path / "run" / "tensorboard").touch()  # what nobody foresees

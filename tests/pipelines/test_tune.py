@@ -13,6 +13,8 @@ from models.config import ConfigError, from_dict
 from models.ranker import Ranker
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
+from pipelines.report.search.picture import draw
+from pipelines.report.search.trials import Trial
 from pipelines.runs import RunFolder
 from pipelines.train import TrainConfig, train
 from pipelines.train.monitor import Monitor
@@ -20,8 +22,7 @@ from pipelines.tune import TuneConfig, latest, register
 from pipelines.tune.config import MOST_CHECKED, check_space, checked, configs
 from pipelines.tune.folder import left_over
 from pipelines.tune.objectives import Objectives, objectives_of
-from pipelines.tune.picture import draw
-from pipelines.tune.search import Trial, _sorted, _trial, _with_front, _write_tables, plan_of, search
+from pipelines.tune.search import _sorted, _trial, _with_front, _write_tables, axes_of, search, search_preview
 from tests.pipelines.fabricate import epoch_record, fabricate
 from tests.samples import TABLE_SIZES, full_schema
 
@@ -213,13 +214,13 @@ def test_the_plan_says_what_is_searched_and_by_what(trained, tmp_path):
         metric=["click.auc", "click.gini"],
         trials=5,
     )
-    lines = plan_of({"train": {"epochs": 3}}, prepared.path, config, tmp_path)
+    lines = search_preview({"train": {"epochs": 3}}, prepared.path, config, tmp_path)
     assert "5 trials of at most 3 epochs" in lines[0] and "trains all trials to their end" in lines[0]
     assert lines[1] == "By validation metrics: click.auc (large), click.gini (small)"
     assert lines[2:4] == [f"  {RATE}  from 0.001 to 0.1, on a log scale", f"  {'model.system':<{len(RATE)}}  one of mmoe, ple"]
     assert "4 combinations of ends build rankers" in lines[4] and str(tmp_path) in lines[4]
     with pytest.raises(ConfigError, match="begins with none that is trained"):
-        plan_of({}, prepared.path, tune({RATE: choice(0.1)}, metric="follow.auc"), tmp_path)
+        search_preview({}, prepared.path, tune({RATE: choice(0.1)}, metric="follow.auc"), tmp_path)
 
 
 def test_what_an_earlier_search_left_is_counted(tmp_path):
@@ -346,7 +347,7 @@ def test_the_picture_has_a_panel_for_every_parameter_and_one_for_two_metrics(tin
     sizes = []
     for space, objectives in ((rates, one), ({**rates, **systems}, one), (rates, two)):
         trials = _with_front(some_trials(), objectives)
-        draw(tmp_path / "search.png", trials, tune(space), objectives)
+        draw(tmp_path / "search.png", trials, axes_of(tune(space)), objectives.names, largest=True)
         sizes.append(matplotlib.image.imread(tmp_path / "search.png").shape)
     assert sizes[1][1] == pytest.approx(1.5 * sizes[0][1], rel=0.01)  # three panels beside each other, not two
     assert sizes[0][0] == sizes[1][0] and sizes[2] == sizes[1]

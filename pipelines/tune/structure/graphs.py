@@ -23,15 +23,13 @@ With n targets, (a) tries O(n^2) graphs, and one step of (b) as many.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from models.config import ConfigError, config
+from pipelines.report.search.graphs import Edge, Graph, Step, Tried
 
-Edge = tuple[str, str]
-Graph = frozenset[Edge]
 Parents = Mapping[str, tuple[str, ...]]
 EMPTY: Graph = frozenset()
 
@@ -96,39 +94,6 @@ class StructureConfig:
                     raise ValueError(f"structure.{name}: {error}") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tried:
-    """A graph and what became of it.
-
-    Attributes:
-        number: from 1, in the order in which graphs were asked for.
-        round: from 0; the graphs of a round are variations of the same one.
-        change: against the graph it was made from.
-        scores: a seed each, larger is better; empty where it could not be scored.
-    """
-
-    number: int
-    graph: Graph
-    round: int
-    change: str
-    scores: tuple[float, ...]
-
-    @property
-    def score(self) -> float:
-        """The mean; -inf without scores."""
-        return sum(self.scores) / len(self.scores) if self.scores else -math.inf
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What a round came to: the graph that stands after it, and the tolerance it was judged by."""
-
-    round: int
-    number: int
-    taken: bool
-    tolerance: float
-
-
 Score = Callable[[Sequence[Graph]], Mapping[Graph, tuple[float, ...]]]
 """Scores graphs, a number a seed, larger is better; a graph that cannot be scored is left out."""
 
@@ -161,7 +126,9 @@ class Noise:
 
 
 class StructureSearch:
-    """Attributes:
+    """The search, step by step, and what it has come to.
+
+    Attributes:
         tried: in the order of their numbers.
         steps: one a round.
         found: the graph that stands.
@@ -175,17 +142,17 @@ class StructureSearch:
         order: Sequence[str],
         config: StructureConfig,
         score: Score,
-        told: Callable[[Step], None] = lambda step: None,
+        after_round: Callable[[Step], None] = lambda step: None,
     ) -> None:
         """
         Args:
             order: in which targets get their turn.
-            told: called at the end of every round.
+            after_round: called at the end of every round.
         """
         self.order = tuple(order)
         self.config = config
         self.ask = score
-        self.told = told
+        self.after_round = after_round
         self.tried: dict[Graph, Tried] = {}
         self.steps: list[Step] = []
         self.left: set[Graph] = set()  # graphs that stood once, the present one included
@@ -252,7 +219,7 @@ class StructureSearch:
         self.left.add(each.graph)
         self.best = max(self.best, each.score)
         self.steps.append(Step(round=self.rounds, number=each.number, taken=taken, tolerance=self.tolerance))
-        self.told(self.steps[-1])
+        self.after_round(self.steps[-1])
 
     def _try(self, candidates: Mapping[Graph, str]) -> None:
         new = [graph for graph in candidates if graph not in self.tried]

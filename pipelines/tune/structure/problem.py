@@ -17,12 +17,13 @@ from models.schema import Schema
 from models.system import SystemConfig
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
+from pipelines.report.search.graphs import Graph
 from pipelines.train import TrainConfig
 from pipelines.train.progress import read_history
 from pipelines.train.training import identity_of as identity_of_training
 from pipelines.tune.config import TuneConfig, checked, configs, ranker_of_meta, schema_of
 from pipelines.tune.objectives import measured
-from pipelines.tune.structure.graphs import EMPTY, Graph, StructureConfig, graph_of, parents_of, spelled
+from pipelines.tune.structure.graphs import EMPTY, StructureConfig, graph_of, parents_of, spelled
 
 Seeded = tuple[Graph, int]
 """One training: a graph and its seed."""

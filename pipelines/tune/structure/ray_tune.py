@@ -68,23 +68,23 @@ def _trial(sampled: dict[str, Any], problem: Problem, trainings: list[Seeded]) -
     folder = problem.folder_of(graph, seed)
     model, train_config = problem.settings(seed)
     prepared = Prepared.open(problem.prepared, schema=problem.schema_with(graph))
-    told = []
+    reported = []  # epochs
 
-    def tell(record: EpochRecord) -> None:
-        told.append(record.epoch)
+    def report(record: EpochRecord) -> None:
+        reported.append(record.epoch)
         tune.report({OBJECTIVE: record.monitor, EPOCH: record.epoch + 1})
 
-    result = train(prepared, model, train_config, output=folder, on_epoch=tell)
-    if result.history[-1].epoch not in told:  # the training was over, but Tune had not heard of its end
-        tell(result.history[-1])
+    result = train(prepared, model, train_config, output=folder, on_epoch=report)
+    if result.history[-1].epoch not in reported:  # the training was over, but Tune had not heard of its end
+        report(result.history[-1])
     problem.score(graph, seed)  # fails here if the metrics are not what the score needs
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the bundle, history and curves stay
 
 
 class Ends(TrialProgressCallback):
-    """Tells of the end of trainings, in the place of Ray's own lines.
+    """Passes on that trainings have ended, in the place of Ray's own lines.
 
-    Ray saves its callbacks with the run, so what is told to whom is no part of the object.
+    Ray saves its callbacks with the run, so who is called is no part of the object.
     """
 
     over: Over

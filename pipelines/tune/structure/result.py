@@ -3,8 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from statistics import stdev
 from typing import Any
 
@@ -12,71 +11,13 @@ import yaml
 
 from models.config import to_dict
 from models.schema import Schema, Target
+from pipelines.report.search.graphs import TABLE, Finalist, StructureResult
 from pipelines.runs import write_text
-from pipelines.tune.structure.graphs import Graph, Step, StructureConfig, StructureSearch, Tried, parents_of, spelled
+from pipelines.tune.structure.graphs import StructureConfig, StructureSearch, parents_of, spelled
 from pipelines.tune.structure.problem import Problem, key_of
-from pipelines.tune.structure.trainings import Trainings, told_score
+from pipelines.tune.structure.trainings import Trainings, score_text
 
-TABLE, PICTURE, TARGETS = "structure.csv", "structure.png", "targets.yaml"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """A graph of the last comparison.
-
-    Attributes:
-        roles: `found`, `first`, `reference`: one graph may be several.
-        scores: by the final seeds.
-        difference: of the found graph's mean from this one's.
-    """
-
-    roles: tuple[str, ...]
-    graph: Graph
-    scores: tuple[float, ...]
-    difference: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class StructureResult:
-    """What a finished search leaves.
-
-    Attributes:
-        found: the graph that stands at the end.
-        schema: the experiment's, with this graph.
-        tried: all graphs, by number; `found` is one of them.
-        steps: what every round came to.
-        tolerance: of the search at its end; smaller differences are ties.
-        final: the found graph beside the first one and the reference.
-        final_seeds: of the comparison.
-        final_error: standard error of its differences; None where nothing is known of chance.
-        final_tolerance: smaller ones of them are ties.
-        over_budget: there was no budget for more graphs.
-        bundle_path: of the found graph, the best of its seeds.
-        fresh: False if nothing was left to be trained.
-    """
-
-    found: Tried
-    schema: Schema
-    tried: tuple[Tried, ...]
-    steps: tuple[Step, ...]
-    tolerance: float
-    final: tuple[Compared, ...]
-    final_seeds: tuple[int, ...]
-    final_error: float | None
-    final_tolerance: float
-    over_budget: bool
-    bundle_path: Path
-    metric: str
-    folder: Path
-    fresh: bool
-
-    @property
-    def table(self) -> Path:
-        return self.folder / TABLE
-
-    @property
-    def picture(self) -> Path:
-        return self.folder / PICTURE
+TARGETS = "targets.yaml"
 
 
 def write_table(problem: Problem, search: StructureSearch, trainings: Trainings, result: StructureResult | None = None) -> None:
@@ -132,10 +73,10 @@ def summary(result: StructureResult, *, with_yaml: bool = True) -> list[str]:
     """What was found and how it compares, in lines."""
     found = result.found
     ended = "the budget is used up" if result.over_budget else f"nothing is better by more than {result.tolerance:.4f}"
-    lines = [f"Found after {len(result.tried)} graphs ({ended}): {spelled(found.graph)} · {told_score(found.scores)}"]
+    lines = [f"Found after {len(result.tried)} graphs ({ended}): {spelled(found.graph)} · {score_text(found.scores)}"]
     seeds = ", ".join(map(str, result.final_seeds))
     for each in result.final:
-        line = f"With seeds {seeds}, {' and '.join(each.roles)} ({spelled(each.graph)}): {told_score(each.scores)}"
+        line = f"With seeds {seeds}, {' and '.join(each.roles)} ({spelled(each.graph)}): {score_text(each.scores)}"
         if "found" not in each.roles:
             error = "" if result.final_error is None else f" ± {result.final_error:.4f} (standard error)"
             line += f" · found - {each.roles[-1]} = {each.difference:+.4f}{error}: {_verdict(each, result)}"
@@ -146,7 +87,7 @@ def summary(result: StructureResult, *, with_yaml: bool = True) -> list[str]:
     return lines
 
 
-def _verdict(each: Compared, result: StructureResult) -> str:
+def _verdict(each: Finalist, result: StructureResult) -> str:
     tolerance = result.final_tolerance
     if abs(each.difference) <= tolerance:
         return f"equal within {tolerance:.4f}"

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 
 from models.config import ConfigError
+from pipelines.report.search.graphs import Finalist, Graph, Step, StructureResult
+from pipelines.report.search.structure import draw
 from pipelines.runs import RunFolder, write_json, write_text
 from pipelines.tune.config import TuneConfig
 from pipelines.tune.folder import GRAPH, WAY_OUT, note
-from pipelines.tune.structure.graphs import SURE, Graph, Noise, Step, StructureSearch, spelled
-from pipelines.tune.structure.picture import draw
+from pipelines.tune.structure.graphs import SURE, Noise, StructureSearch, spelled
 from pipelines.tune.structure.problem import Problem, identity, posed_of
 from pipelines.tune.structure.result import (
     TARGETS,
-    Compared,
-    StructureResult,
     spelled_result,
     summary,
     targets_yaml,
@@ -66,19 +65,19 @@ def search_structure(
     structure = problem.structure
     trainings = Trainings(problem, say)
 
-    def told(step: Step) -> None:
+    def after_round(step: Step) -> None:
         write_table(problem, search, trainings)
         if trainings.fresh:
             _say_step(search, step, say)
 
-    search = StructureSearch(posed.order, structure, lambda graphs: trainings.scores(graphs, structure.seeds), told)
+    search = StructureSearch(posed.order, structure, lambda graphs: trainings.scores(graphs, structure.seeds), after_round)
     try:
         found = search.run(posed.start)
     except ConfigError as error:
         raise ConfigError(" ".join([str(error), *dict.fromkeys(trainings.failures.values())])) from None
     first = next(iter(search.tried))
     roles = {"found": found.graph, "first": first, "reference": posed.reference}
-    final, final_error = _compared(problem, trainings, search, roles)
+    final, final_error = _last_comparison(problem, trainings, search, roles)
     bundle = _best_bundle(problem, found.graph)
     result = StructureResult(
         found=found,
@@ -113,7 +112,7 @@ def run_of(output: Path) -> RunFolder:
     return RunFolder(Path(output), RESULT)
 
 
-def plan_of(
+def structure_preview(
     experiment_spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfig, output: Path, resume: bool = True
 ) -> list[str]:
     """What `search_structure` would do, in lines.
@@ -139,9 +138,9 @@ def plan_of(
     ]
 
 
-def _compared(
+def _last_comparison(
     problem: Problem, trainings: Trainings, search: StructureSearch, graphs: Mapping[str, Graph | None]
-) -> tuple[tuple[Compared, ...], float | None]:
+) -> tuple[tuple[Finalist, ...], float | None]:
     """The graphs beside each other with the final seeds, and the standard error of their differences."""
     structure = problem.structure
     roles: dict[Graph, list[str]] = {}
@@ -157,7 +156,7 @@ def _compared(
         )
     found_S = scores[search.found.graph]
     final = tuple(
-        Compared(roles=tuple(called), graph=graph, scores=scores[graph], difference=fmean(found_S) - fmean(scores[graph]))
+        Finalist(roles=tuple(called), graph=graph, scores=scores[graph], difference=fmean(found_S) - fmean(scores[graph]))
         for graph, called in roles.items()
         if graph in scores
     )

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 
+from pipelines.report.search.graphs import Graph
 from pipelines.tune.folder import say_where_to_watch
-from pipelines.tune.structure.graphs import Graph, spelled
+from pipelines.tune.structure.graphs import spelled
 from pipelines.tune.structure.problem import Problem, Seeded, refusal
 
 Say = Callable[[str], None]
@@ -29,7 +30,7 @@ class Trainings:
     def scores(
         self, graphs: Sequence[Graph], seeds: Sequence[int], names: Mapping[Graph, str] | None = None
     ) -> dict[Graph, tuple[float, ...]]:
-        """A score a seed of every graph; graphs that fail are left out, and told.
+        """A score a seed of every graph; graphs that fail are left out, and said.
 
         Args:
             names: what the graphs are called in lines; None numbers them.
@@ -71,7 +72,7 @@ class Trainings:
                 return
             scores = self._known(graph, seeds)
             if scores is not None:
-                self.say(f"{names[graph]} · {told_score(scores)} · {spelled(graph)}")
+                self.say(f"{names[graph]} · {score_text(scores)} · {spelled(graph)}")
 
         run_trainings(self.problem, missing, self.rounds, over)
 
@@ -92,7 +93,7 @@ class Trainings:
         self.say(f"Graphs tried so far: {self.problem.folder / 'structure.md'}")
 
 
-def told_score(scores: Sequence[float]) -> str:
+def score_text(scores: Sequence[float]) -> str:
     """Mean and spread, `0.8123 ± 0.0011 (3 seeds)`."""
     if len(scores) < 2:
         return f"{fmean(scores):.4f}"

@@ -1,0 +1,1 @@
+"""What searches leave, typed, and their pictures."""
