@@ -28,10 +28,13 @@ EXPECTED: dict[str, tuple[str, str]] = {
 }
 
 
+_FIXED = {ID: pa.int64(), TIME: pa.int64(), DAY: pa.int64(), REAL: pa.float64(), WORD: pa.string()}
+
+
 def plain_type(kind: pa.DataType, holds: str) -> pa.DataType | None:
     """The type that a column of Arrow type `kind` is read as; None where it does not hold that.
 
-    Columns that are all missing (of type null) hold anything.
+    Columns that are all missing (of type null) hold anything, and stay null where what they hold may be of several types.
 
     >>> plain_type(pa.decimal128(12, 2), REAL), plain_type(pa.timestamp("us", "UTC"), TIME), plain_type(pa.date32(), TIME)
     (DataType(double), DataType(int64), None)
@@ -39,7 +42,7 @@ def plain_type(kind: pa.DataType, holds: str) -> pa.DataType | None:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_null(kind):
-        return kind
+        return _FIXED.get(holds, kind)
     match holds:
         case "id":
             return pa.int64() if is_text(kind) or is_number(kind) else None

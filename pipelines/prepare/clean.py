@@ -21,7 +21,7 @@ from pipelines.encode.arrays import integers, present
 from pipelines.logs.canonical import CanonicalLogs, LogFile, read_footer
 from pipelines.logs.ids import as_ids, is_text
 from pipelines.logs.types import WORD, as_plain
-from pipelines.logs.values import NAN, tidied
+from pipelines.logs.values import INFINITE, NAN, tidied
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.exchange import ExchangeWriter, bucket_of
 from pipelines.runs import written
@@ -290,15 +290,15 @@ def _engagements(
 
     value = _one(batch["value"])
     number = (value.fill_null(0.0) if value.null_count else value).to_numpy()
-    unknown = np.isnan(number)
-    if unknown.any():
-        told.add(told.missing, "value", {NAN: int(unknown.sum())})
-        value = pc.if_else(pa.array(unknown), pa.scalar(None, pa.float64()), value)
-        number = np.where(unknown, 0.0, number)
     summed = np.array([any(t.action == name and not t.is_binary for t in asked.schema.targets) for name in known])
     read = summed | np.array([any(t.action == name and t.at_least is not None for t in asked.schema.targets) for name in known])
     read[ENTER_CODE] = True
     is_used = code >= 0
+    nan, wild = np.isnan(number), ~(is_used & read[code]) & (np.abs(number) > LARGEST_VALUE)
+    if nan.any() or wild.any():  # where nobody reads the value, a wild one spoils no row
+        told.add(told.missing, "value", {what: int(of.sum()) for what, of in ((NAN, nan), (INFINITE, wild)) if of.any()})
+        value = pc.if_else(pa.array(nan | wild), pa.scalar(None, pa.float64()), value)
+        number = np.where(nan | wild, 0.0, number)
     _mark(reason, NOT_FINITE, is_used & read[code] & np.isinf(number))
     _mark(reason, STAY, (code == ENTER_CODE) & ~((number >= 0) & (number <= LONGEST_STAY_SECONDS)))
     _mark(reason, OUT_OF_RANGE, is_used & (read[code] & (np.abs(number) > LARGEST_VALUE) | summed[code] & (number < 0)))

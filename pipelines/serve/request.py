@@ -18,7 +18,7 @@ _EARLIEST, _LATEST = 946_684_800_000, 4_102_444_800_000  # years 2000 and 2100 i
 
 Int64 = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Finite = Annotated[StrictFloat, Field(allow_inf_nan=False)]
-Id = Int64 | StrictStr
+Id = Int64 | Annotated[StrictStr, Field(min_length=1)]  # an empty text names nothing
 Body = dict[str, Any]  # JSON as it is sent: a `RankRequest`, or a `RankResponse`
 Value = StrictBool | Int64 | Finite | StrictStr | None
 

@@ -70,6 +70,14 @@ def test_bytes_that_are_no_text_and_numbers_that_are_not_whole_are_named():
         as_plain(pa.array([1.5]), pa.int64(), COUNT)
 
 
+def test_columns_that_are_all_missing_have_the_type_of_what_they_hold():
+    found = {holds: plain_type(pa.null(), holds) for holds in (ID, TIME, DAY, REAL, WORD, COUNT, ATTRIBUTE)}
+    assert found == {ID: pa.int64(), TIME: pa.int64(), DAY: pa.int64(), REAL: pa.float64(), WORD: pa.string()} | {
+        COUNT: pa.null(),
+        ATTRIBUTE: pa.null(),
+    }
+
+
 def test_files_without_rows_say_nothing(tmp_path):
     """pandas writes an empty frame with types of its own, or with no column at all."""
     folder = write_canonical(tmp_path)

@@ -74,6 +74,7 @@ def test_single_strange_rows_go_to_quarantine_with_file_row_and_reason(tmp_path,
         done | {"action": "enter", "value": 1e12},
         done | {"action": "order", "value": 1e300},
         done | {"action": "order", "value": -1.0},
+        done | {"action": "wave", "value": float("inf")},  # nobody reads what a wave is worth
     ]
     log = replace(log, impressions=log.impressions + bad, engagements=log.engagements + wrong)
     logs = log.write(tmp_path / "logs", files=1)
