@@ -3,19 +3,24 @@
 import csv
 import json
 import multiprocessing
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError, from_dict
 from models.ranker import Ranker
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
+from pipelines.experiment import Experiment
 from pipelines.report.search.picture import draw
 from pipelines.report.search.trials import Trial
 from pipelines.runs import RunFolder
+from pipelines.steps import bundle_of, register_step
 from pipelines.train import TrainConfig, train
 from pipelines.train.monitor import Monitor
 from pipelines.tune import TuneConfig, register, versions
