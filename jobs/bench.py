@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs import screen
+from models.config import ConfigError
 
 BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "levels", "serve")}
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__doc__)
         return
     if words[0] not in BENCHES:
-        sys.exit(f"error: no benchmark {words[0]!r}. There are: {', '.join(BENCHES)}.")
+        raise ConfigError(f"no benchmark {words[0]!r}. There are: {', '.join(BENCHES)}.")
     importlib.import_module(BENCHES[words[0]]).main(words[1:])
 
 

@@ -13,7 +13,9 @@ from pipelines.steps import prepare_step
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = screen.parser(__doc__)
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and estimates, do nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check and print the plan; only logs that are not canonical yet are converted"
+    )
     args = parser.parse_args(argv)
     experiment = screen.experiment_of(args)
     if args.dry_run:

@@ -26,7 +26,8 @@ def experiment_of(args: argparse.Namespace) -> Experiment:
 
 def run(main: Callable[[Sequence[str] | None], None]) -> None:
     """Runs a job's main: 0 when it is done, 2 with one line when the input is at fault, 1 with a trace for our faults."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress shows in logs as it happens
+    for stream in (sys.stdout, sys.stderr):  # names are of any language, whatever the locale; progress shows as it happens
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     try:
         main(None)
     except KeyboardInterrupt:

@@ -452,7 +452,6 @@ class Line:
 
     Attributes:
         default: what stands for it where nothing is known; empty for a derived column, which follows from its inputs.
-        window: over which its events are counted; empty for what is no counter.
         derived_from: columns that it is computed from; none for a base column.
     """
 
@@ -460,7 +459,6 @@ class Line:
     of: str
     meaning: str
     default: str
-    window: str
     derived_from: tuple[str, ...]
 
 
@@ -484,6 +482,5 @@ def _line(column: Column, name: str) -> Line:
         of=column.of.name,
         meaning=f"hours {column.meaning}" if isinstance(column.how, Hours) else column.meaning,
         default="" if column.is_derived else default,
-        window=column.how.window if isinstance(column.how, Count) else "",
         derived_from=column.inputs,
     )

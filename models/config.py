@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +18,7 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[T]) -> type[T]:
     """Class decorator: a frozen, keyword-only dataclass whose spelling allows no unknown keys."""
-    cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    cls.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
@@ -33,10 +33,13 @@ def from_dict(cls: type[T], spelling: Mapping[str, Any], *, where: str = "") -> 
         ConfigError: an unknown key, a missing one, a wrong type or a value the class itself refuses.
     """
     try:
-        return _adapter(cls).validate_python(dict(spelling))  # type: ignore[arg-type]  # classes are hashable
+        value = _adapter(cls).validate_python(dict(spelling))  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as error:
         lines = [_complaint(cls, item, where) for item in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+    if lines := [f"`{path}` is {was}: input should be a number." for path, was in _truths_as_numbers(spelling, value, where)]:
+        raise ConfigError("\n".join(lines))
+    return value
 
 
 def to_dict(value: Any) -> dict[str, Any]:
@@ -79,6 +82,19 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 @functools.cache
 def _adapter(cls: type) -> TypeAdapter[Any]:
     return TypeAdapter(cls)  # costly to make, and the same for good
+
+
+def _truths_as_numbers(spelling: Any, value: Any, path: str) -> Iterator[tuple[str, bool]]:
+    """Where `true` and `false`, which Python takes for 1 and 0, have become numbers."""
+    if isinstance(spelling, bool) and not isinstance(value, bool):
+        yield path, spelling
+    elif isinstance(spelling, Mapping):
+        for key, each in spelling.items():
+            inner = value.get(key) if isinstance(value, Mapping) else getattr(value, key, each)
+            yield from _truths_as_numbers(each, inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(spelling, list | tuple) and isinstance(value, list | tuple):
+        for place, (each, inner) in enumerate(zip(spelling, value, strict=False)):
+            yield from _truths_as_numbers(each, inner, f"{path}.{place}")
 
 
 def _complaint(cls: type, item: Mapping[str, Any], where: str) -> str:

@@ -6,6 +6,7 @@ encoder/            what turns raw columns into rows and numbers
 weights.safetensors parameters; their metadata say which schema, config and encoder they belong to
 metrics.json        how good it was on validation
 provenance.json     where it comes from
+history.json        epochs and diagnostics of its training, for the report; need not be there
 """
 
 import hashlib
@@ -183,13 +184,13 @@ def _read_encoder(path: Path) -> EncoderState:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedBundle(f"{path} is damaged ({error}). Copy it again, or train again.") from None
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def _git_commit() -> str | None:
@@ -197,7 +198,13 @@ def _git_commit() -> str | None:
 
     def ask(*command: str) -> str:
         asked = subprocess.run(
-            ["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+            ["git", *command],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=10,
+            check=True,
         )
         return asked.stdout.strip()
 

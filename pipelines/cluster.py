@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,9 @@ from pathlib import Path
 from models.config import ConfigError, config
 from pipelines.paths import local
 from pipelines.ray_private import in_submitted_job, keep_workers_warm, quiet_authentication, show_train_page
+
+LEAST_STORE_MB = 75  # Ray refuses less
+ANSWER_SECONDS = 5.0  # in which a Ray that is to be joined must take a connection
 
 
 @config
@@ -32,6 +37,8 @@ class RayConfig:
     def __post_init__(self) -> None:
         if self.num_cpus is not None and self.num_cpus < 2:
             raise ValueError(f"ray needs num_cpus >= 2 (a worker and the data it reads), got {self.num_cpus}.")
+        if self.object_store_mb < LEAST_STORE_MB:
+            raise ValueError(f"ray needs object_store_mb >= {LEAST_STORE_MB}, got {self.object_store_mb}.")
 
 
 def starts_ray(ray_config: RayConfig) -> bool:
@@ -53,6 +60,7 @@ def connected(ray_config: RayConfig) -> Iterator[None]:
         return
     address = ray_config.address or os.environ.get("RAY_ADDRESS")
     if address:
+        _refuse_silence(address)
         try:
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -82,6 +90,19 @@ def connected(ray_config: RayConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_silence(address: str) -> None:
+    """Says at once that nobody listens at `host:port`; Ray itself would try again for minutes."""
+    if (found := re.fullmatch(r"([\w.-]+):(\d+)", address)) is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"`ray.address` is {address!r}, but no Ray answers there: {error}. Start one, or leave `ray.address` "
+            "(and RAY_ADDRESS) out: the job then starts its own."
+        ) from None
 
 
 def output_folder(output: str, name: str) -> Path:

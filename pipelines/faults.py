@@ -4,8 +4,6 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from models.config import ConfigError
 
 _OF_A_FILE = {
@@ -47,7 +45,7 @@ def told(error: BaseException) -> str | None:
 def _line(error: BaseException) -> str | None:
     if isinstance(error, FloatingPointError) and str(error):
         return str(error)
-    if isinstance(error, torch.OutOfMemoryError):
+    if type(error).__name__ == "OutOfMemoryError":  # of PyTorch, which data steps do without
         return "the GPU has no memory left. Lower train.batch_feeds or the widths of the model, or set train.device to cpu."
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return f"{_ANYWHERE[errno.ENOMEM]} Memory goes by prepare.rows_per_bucket, train.batch_feeds and the model's widths."

@@ -1,7 +1,7 @@
 """A finished prepared folder: feeds of every split, their schema and encoder, and what the job counted."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,58 @@ class Split:
 
 
 @config
+class UsedAgain:
+    """Requests of one user and id whose rows are further apart than the feed gap.
+
+    Attributes:
+        feeds: what they became.
+        most: feeds, by the ids with the most.
+    """
+
+    requests: int = 0
+    feeds: int = 0
+    most: dict[str, int] = field(default_factory=dict)
+
+
+@config
+class SharedIds:
+    """Request ids of several users; each of them has a feed of her own.
+
+    Attributes:
+        ids: how many there are in the bucket of users with the most of them, so at least.
+        most: users, by the ids with the most.
+    """
+
+    ids: int = 0
+    most: dict[str, int] = field(default_factory=dict)
+
+
+@config
+class Findings:
+    """What was found in the rows of a log, beside malformed ones.
+
+    Attributes:
+        missing: by table and column, values that count as missing, by what they are.
+        placeholders: by table and column, rows whose id names nothing, by its spelling.
+        alike_engagements: as another in user, room, action and instant, but not in value, request or event id.
+        wild: by numeric field, values on training days too large to be meant.
+    """
+
+    missing: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    placeholders: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    alike_engagements: int = 0
+    requests_again: UsedAgain = field(default_factory=UsedAgain)
+    requests_shared: SharedIds = field(default_factory=SharedIds)
+    wild: dict[str, int] = field(default_factory=dict)
+
+
+@config
 class LogCounts:
     """What became of the log.
 
     Attributes:
-        rows: of every event table, as they came.
+        rows: of every event table, as they came: those kept, quarantined and (of engagements) unused.
+        kept: of every event table, those that feeds, histories and counters are made of.
         quarantined: by event table and reason.
         unused_engagements: of actions that the schema does not know.
         unattributed_engagements: they follow no impression in time; they count for histories and counters, not for labels.
@@ -49,6 +96,7 @@ class LogCounts:
     """
 
     rows: dict[str, int]
+    kept: dict[str, int]
     quarantined: dict[str, dict[str, int]]
     unused_engagements: int
     unattributed_engagements: int
@@ -58,6 +106,7 @@ class LogCounts:
     rooms: int
     attributes: dict[str, int]
     feeds_by_day: dict[str, int]
+    found: Findings
 
 
 @config

@@ -162,7 +162,7 @@ def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> SearchSh
     folder = experiment.folder / "search"
     for run, table, picture in ((run_of(folder), "search.csv", "search.png"), (run_of_structure(folder), TABLE, PICTURE)):
         if run.is_finished:
-            summary = json.loads((folder / run.result).read_text())["summary"]
+            summary = json.loads((folder / run.result).read_text(encoding="utf-8"))["summary"]
             return SearchShown(summary=tuple(summary), picture=folder / picture, table=folder / table)
     return None
 

@@ -134,7 +134,9 @@ def times(systems: Sequence[str], rows: int, steps: int, repeats: int) -> dict[s
 def memory_apart(system: str, rows: int, steps: int) -> dict[str, int]:
     """`memory_here` of a process of its own."""
     words = ["--memory-of-this-process", "--systems", system, "--rows", str(rows), "--batches", str(steps)]
-    told = subprocess.run([sys.executable, "-m", "jobs.bench", "levels", *words], check=True, stdout=subprocess.PIPE, text=True)
+    told = subprocess.run(
+        [sys.executable, "-m", "jobs.bench", "levels", *words], check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     return json.loads(told.stdout)
 
 
@@ -167,7 +169,9 @@ def _resident(field: str) -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         sys.exit("error: memory is read from /proc, which only Linux has. Use --only time.")
-    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
+    return next(
+        int(line.split()[1]) * 1024 for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(f"{field}:")
+    )
 
 
 def _size(count: int, base: int) -> tuple[str, str]:

@@ -244,7 +244,7 @@ def _family(root: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parent = int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
             except OSError:
                 continue  # gone in the meantime
             children.setdefault(parent, []).append(int(entry.name))
@@ -256,7 +256,7 @@ def _family(root: int) -> list[int]:
 
 def _proportional(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0  # gone in the meantime
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
@@ -271,7 +271,7 @@ def measured(side: str, logs: Path, folder: Path, *, whole: bool, cpus: int) -> 
     command += ["--cpus", str(cpus), *(["--whole"] if whole else [])]
     environment = os.environ | {"POLARS_MAX_THREADS": str(cpus)}
     load = os.getloadavg()[0]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
     memory = Memory(process.pid)
     printed, _ = process.communicate()
     memory.stop()
@@ -332,9 +332,11 @@ def _spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="jobs.bench prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--impressions", type=int, nargs="+", default=[1_250_000, 5_000_000], help="sizes of the log, about")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each side (default: %(default)s)")
     parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="tasks at a time, and polars' threads")
     parser.add_argument("--whole", action="store_true", help="also run with all counters and the encoding")
     parser.add_argument("--folder", type=Path, help="where logs are kept; a temporary folder by default")

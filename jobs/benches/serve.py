@@ -29,11 +29,11 @@ WARM_UP = 30
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(prog="jobs.bench serve", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    made.add_argument("--prepared", type=Path, required=True)
-    made.add_argument("--bundle", type=Path, required=True)
+    made.add_argument("--prepared", type=Path, required=True, help="the prepared folder whose feeds are asked for")
+    made.add_argument("--bundle", type=Path, required=True, help="the bundle that answers")
     made.add_argument("--requests", type=int, default=300, help="measured per row, after a warm-up (default: %(default)s)")
-    made.add_argument("--candidates", type=int, nargs="+", default=[50, 200])
-    made.add_argument("--port", type=int, default=8000)
+    made.add_argument("--candidates", type=int, nargs="+", default=[50, 200], help="of a request (default: 50 200)")
+    made.add_argument("--port", type=int, default=8000, help="of the endpoint (default: %(default)s)")
     made.add_argument("--no-http", action="store_true", help="leave Ray out")
     args = made.parse_args(argv)
     torch.set_num_threads(1)
@@ -95,8 +95,8 @@ def _timed(bodies: Sequence[dict[str, Any]], ask: Callable[[dict[str, Any]], Any
 def _bodies(prepared: Prepared, candidates: int, requests: int) -> list[dict[str, Any]]:
     """Requests of users drawn from the snapshot for rooms drawn from it, just after the end of the log."""
     rng = np.random.default_rng(0)
-    users = pq.read_table(prepared.snapshot("users"), columns=["user_id", "user_last_at"])
-    rooms = pq.read_table(prepared.snapshot("rooms"), columns=["room_id"])["room_id"].to_numpy()
+    users = pq.read_table(prepared.snapshot("users"), columns=["user_id", "user_last_at"], partitioning=None)
+    rooms = pq.read_table(prepared.snapshot("rooms"), columns=["room_id"], partitioning=None)["room_id"].to_numpy()
     if len(rooms) < candidates:
         raise SystemExit(f"error: the snapshot holds {len(rooms)} rooms, too few for {candidates} candidates.")
     at = int(np.nanmax(users["user_last_at"].to_numpy())) + 1000

@@ -240,7 +240,11 @@ def _available_bytes() -> float:
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return float("inf")
-    return next(int(line.split()[1]) * 1024.0 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    return next(
+        int(line.split()[1]) * 1024.0
+        for line in meminfo.read_text(encoding="utf-8").splitlines()
+        if line.startswith("MemAvailable")
+    )
 
 
 # -- contestants ---------------------------------------------------------------------------------------------------

@@ -56,7 +56,8 @@ class AdaptiveConfig:
 
     Attributes:
         primary: the target that the others are to help; None takes the first trained one without parents.
-        mode: how the weighting net learns, see the head of this file.
+        mode: how the weighting net learns: `look_ahead` from what each target would do to the primary loss in a step, `joint`
+            from the sum of all losses, as the paper's equation says.
         hidden: units of its hidden layer.
         type_width: of a target's embedding in it.
         rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100

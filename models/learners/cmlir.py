@@ -53,20 +53,24 @@ Sampling = Literal["curriculum", "natural", "over", "under"]
 
 @config
 class CmlirConfig:
-    """The curriculum of shared weights, and what levels have of their own; see the head of this file.
+    """The curriculum of shared weights, and what levels have of their own.
+
+    A round first moves the shared weights by the ways that levels take from them, then each level's own part. The adaptor
+    hands the training over from the first to the second; the file says on top how, with the paper's equations.
 
     Attributes:
         rounds_per_epoch: the paper's 25 iterations are 5 in each of 5 epochs. There are fewer where an epoch does not have
-            k + 1 batches for each.
+            `specific_steps` + 1 batches for each.
         eta: exponent of the adaptor.
         step_size: of Reptile at the start, which the adaptor anneals.
-        specific_steps: k; a round has one step of 1. at least.
+        specific_steps: the paper's k: steps of a round on levels' own parts. What is left of the round, a step at least, is for
+            shared weights.
         specific: what levels have of their own: everything, all but embedding tables, or nothing.
         shared: whether there are shared weights.
         sampling: how many of a level's candidates shared weights learn from.
-        hardness: whether b_c depends on the gradients.
-        adaptor: whether a falls over the rounds.
-        inner: whether workers sum gradients in every step of 1., or their ways once a round.
+        hardness: whether a level with larger gradients takes larger steps on its own part; else all take the same.
+        adaptor: whether steps on shared weights shrink over the rounds while those on own parts grow; else both stay whole.
+        inner: whether workers sum gradients in every step that starts at shared weights, or walk alone and sum once a round.
     """
 
     kind: Literal["cmlir"] = "cmlir"

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 
 from models.config import config
-from pipelines.encode.clock import DAY_MS, Clock
+from pipelines.encode.clock import DAY_MS, HOUR_MS, Clock
 
 NO_DAY = -1_000_000  # of rows whose time is missing or implausible
 
@@ -15,15 +15,15 @@ class CheckConfig:
     """From where on something is worth a warning.
 
     Attributes:
-        user_rows: a user with more rows than this, in all event tables together, is told by id.
+        user_rows: a user with more rows than this, in all event tables together, is named by id.
         user_share: so is one who has at least this share of a table's rows.
-        jump: a rate or a mean that differs by this factor from that of the other days is told.
+        jump: a rate or a mean that differs by this factor from that of the other days is worth one.
         credited: the least share of engagements that should answer an impression.
         covered: the least share of a log's rows whose ids an attribute table should know.
         sample_rows: event rows of which an impression and its engagements are compared one by one; where a log has more,
             they are those of a sample of its users. With it grows the memory: about 0.2 kB a row.
         accepted: warnings that are known and fine, by kind (`missing_day`) or by name (`constant:impressions.position`);
-            they are counted, not told.
+            they are counted, not shown.
     """
 
     user_rows: int = 100_000
@@ -64,7 +64,7 @@ class Calendar:
     @property
     def shift_ms(self) -> int:
         """What a time is moved by before it is divided into days."""
-        return round((self.clock.utc_offset_hours - self.clock.day_starts_hour) * 3_600_000)
+        return round((self.clock.utc_offset_hours - self.clock.day_starts_hour) * HOUR_MS)
 
     @property
     def plausible(self) -> tuple[int, int]:

@@ -33,7 +33,7 @@ class Claim:
     Attributes:
         better: label of the system that is claimed to be better.
         than: labels of those that it is claimed to be better than.
-        metrics: as in `CompareConfig.metrics`; none means all of the table's.
+        metrics: as in `compare.metrics`; none means all of the table's.
         or_equal: it is enough that no difference to the contrary shows.
     """
 
@@ -62,7 +62,7 @@ class Curve:
         values: numbers, words or lists of them.
         title: what the axis is called; empty means its path.
         symbol: its name in labels (`mmoe_cmlir[k=8]`); empty means the path's last part.
-        metrics: as in `CompareConfig.metrics`; none means those of the table that are no single level's, stage's or history's.
+        metrics: as in `compare.metrics`; none means those of the table that are no single level's, stage's or history's.
     """
 
     of: str

@@ -14,21 +14,21 @@ from pipelines.encode.derive import derive_arrays
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, META, PREFERENCE_PREFIX, STAGE, feeds_schema
 from pipelines.encode.levels import level_of
 from pipelines.encode.stages import stage_columns, stages_of
-from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
-from pipelines.encode.values import SHARES, Lists, column_of, floats_of, one_a_feed, rows_of, stage_means, transformed
+from pipelines.encode.state import EncoderState, LevelState, encoding_fingerprint
+from pipelines.encode.values import SHARES, Lists, column_of, floats_of, one_a_feed, rows_of, stage_means, standardised
 
 
 def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
     """Raw feeds as table rows and numbers: `feeds_schema(schema)`, as far as the features hold what training alone needs.
 
     A label that they lack is left out; running preferences are there for all targets and windows or not at all. A value
-    that is missing, or was not kept in training, is row 0; a missing number is 0, the mean. A missing user id is written as
-    -1 (it names nobody; the user's table row is 0).
+    that is missing, or was not kept in training, is row 0; a missing number is 0, the mean. As missing count an empty text,
+    and numbers that are infinite, beyond float32, below zero under log1p, or wild (see `Scale`). A missing user id is
+    written as -1 (it names nobody; the user's table row is 0).
 
     Raises:
         ConfigError: the state is of another schema, a column is missing, has a type the encoding does not take, or
             lists that do not fit the feed's candidates or history.
-        ValueError: a negative number under log1p, or an infinite one.
     """
     known = _known(schema)
     if known.encoding != state.encoding or (known.stages and state.stage_medians is None):
@@ -51,7 +51,7 @@ def encode(features: pa.Table, schema: Schema, state: EncoderState) -> pa.Table:
     for field in schema.fields:
         values = candidates.flat(arrays, field.column) if field.of == "candidate" else one_a_feed(arrays, field.column)
         if isinstance(field.encoding, Number):
-            encoded = _standardised(values, field.column, field.encoding, state.numbers[field.name])
+            encoded = standardised(values, field.column, field.encoding, state.numbers[field.name])
         else:
             encoded = rows_of(values, field.column, state.tables[field.table])
         out[field.name] = candidates.cut(encoded) if field.of == "candidate" else pa.array(encoded)
@@ -122,9 +122,3 @@ def _level(values: pa.Array, column: str, state: LevelState, *, by_owner: bool) 
     if by_owner:
         return state.levels[rows_of(values, column, state.owners)]
     return level_of(floats_of(values, column), state.cuts)
-
-
-def _standardised(values: pa.Array, column: str, how: Number, scale: Scale) -> np.ndarray:
-    numbers = (transformed(values, column, how) - scale.mean) / scale.deviation
-    numbers[np.isnan(numbers)] = 0.0
-    return numbers.astype(np.float32)

@@ -27,6 +27,7 @@ from pipelines.encode.sketch import ValueCounts, equal_frequency_edges, number_k
 from pipelines.encode.stages import counted_rates, medians_of, stage_columns
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
 from pipelines.encode.values import SHARES, column_of, floats_of, ids_of, stage_means, transformed
+from pipelines.logs.ids import IdKind
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,87 @@ class RunningMoments:
         )
 
 
+_WILD = 16  # binary orders of magnitude above 99 of 100 numbers
+_EXPONENT = np.int64(0x7FF)
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """Moments of numbers by the power of two that their size begins with, so that wild ones can be left out afterwards.
+
+    Attributes:
+        bands: by biased binary exponent of float64; 0 is that of zero.
+    """
+
+    bands: Mapping[int, RunningMoments]
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Magnitudes":
+        band = values.view(np.int64) >> np.int64(52) & _EXPONENT
+        counts = np.bincount(band, minlength=1)
+        means = np.bincount(band, values, minlength=1) / np.maximum(counts, 1)
+        squares = np.bincount(band, (values - means[band]) ** 2, minlength=1)
+        there = np.flatnonzero(counts).tolist()
+        return cls({each: RunningMoments(int(counts[each]), float(means[each]), float(squares[each])) for each in there})
+
+    def plus(self, other: "Magnitudes") -> "Magnitudes":
+        none = RunningMoments()
+        both = sorted(self.bands.keys() | other.bands.keys())
+        return Magnitudes({band: self.bands.get(band, none).plus(other.bands.get(band, none)) for band in both})
+
+    @property
+    def limit(self) -> float | None:
+        """From where on numbers are wild: over 2**16 times as large as the largest that are not of the top 1 %, zeros aside."""
+        sizes = [(band, moments.count) for band, moments in sorted(self.bands.items()) if band]
+        left = sum(count for _, count in sizes)
+        usual = left - max(1, left // 100)
+        for band, count in sizes:
+            usual -= count
+            if usual <= 0:
+                exponent = band - 1023 + 1 + _WILD
+                return 2.0**exponent if exponent <= 1023 else None
+        return None
+
+    def below(self, limit: float) -> RunningMoments:
+        """Moments of the numbers nearer to zero than a power of two."""
+        found = RunningMoments()
+        for band, moments in sorted(self.bands.items()):
+            if 2.0 ** (band - 1023) < limit:
+                found = found.plus(moments)
+        return found
+
+
+@dataclass(frozen=True)
+class FieldNumbers:
+    """A numeric field's known values on some training days, after its transform; magnitudes only where there is none."""
+
+    moments: RunningMoments
+    magnitudes: Magnitudes | None
+
+    @classmethod
+    def of(cls, values: np.ndarray, how: Number) -> "FieldNumbers":
+        return cls(RunningMoments.of(values), Magnitudes.of(values) if how.transform == "none" else None)
+
+    def plus(self, other: "FieldNumbers") -> "FieldNumbers":
+        both = self.magnitudes.plus(other.magnitudes) if self.magnitudes and other.magnitudes else None
+        return FieldNumbers(self.moments.plus(other.moments), both)
+
+    @property
+    def wild(self) -> int:
+        """How many values are so far from zero that they are taken for missing."""
+        limit = self.magnitudes.limit if self.magnitudes else None
+        if self.magnitudes is None or limit is None:
+            return 0
+        return self.moments.count - self.magnitudes.below(limit).count
+
+    def scale(self) -> Scale:
+        limit = self.magnitudes.limit if self.magnitudes else None
+        moments = self.magnitudes.below(limit) if self.magnitudes and limit is not None and self.wild else self.moments
+        deviation = (moments.squares / moments.count) ** 0.5 if moments.count else 0.0
+        usable = deviation > 1e-12 * max(1.0, abs(moments.mean))
+        return Scale(moments.mean, deviation if usable else 1.0, limit)
+
+
 @dataclass(frozen=True)
 class Partial:
     """What some training feeds contribute to the encoder; partials of all files are merged.
@@ -70,7 +152,7 @@ class Partial:
     """
 
     values: Mapping[str, ValueCounts]
-    numbers: Mapping[str, RunningMoments]
+    numbers: Mapping[str, FieldNumbers]
     levels: ValueCounts
     labels: Mapping[str, ValueCounts]
     rates: Mapping[str, ValueCounts]
@@ -84,7 +166,7 @@ class Partial:
         first = parts[0]
         numbers = dict(first.numbers)
         for part in parts[1:]:
-            numbers = {name: moments.plus(part.numbers[name]) for name, moments in numbers.items()}
+            numbers = {name: before.plus(part.numbers[name]) for name, before in numbers.items()}
         added = lambda what: {
             name: ValueCounts.merged([getattr(part, what)[name] for part in parts]) for name in getattr(first, what)
         }
@@ -106,7 +188,7 @@ def fit_encoder(files: Iterable[Path], schema: Schema, *, entry_rate: float, clo
     for file in sorted(files):
         there = set(pq.read_schema(file).names)  # a label may be missing, and then counts as never positive
         columns = [*needed, *(name for name in labels if name in there)]
-        part = fit_partial(pq.read_table(file, columns=columns), schema, entry_rate=entry_rate, clock=clock)
+        part = fit_partial(pq.read_table(file, columns=columns, partitioning=None), schema, entry_rate=entry_rate, clock=clock)
         partial = part if partial is None else Partial.merged([partial, part])
     return finish(Partial.merged([partial] if partial else []), schema, entry_rate=entry_rate, clock=clock)
 
@@ -115,12 +197,12 @@ def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock:
     """Counts one table of raw training feeds; all feeds of a user should be in one table (see the head of this file)."""
     arrays = derive_arrays(arrays_of(features), derived_columns(schema), entry_rate=entry_rate, clock=clock)
     found: dict[str, list[ValueCounts]] = {name: [] for name, (how, _) in schema.tables.items() if not isinstance(how, Hash)}
-    numbers: dict[str, RunningMoments] = {}
+    numbers: dict[str, FieldNumbers] = {}
     for field in schema.fields:
         values = flat(column_of(arrays, field.column))
         if isinstance(field.encoding, Number):
             known = transformed(values, field.column, field.encoding)
-            numbers[field.name] = RunningMoments.of(known[~np.isnan(known)])
+            numbers[field.name] = FieldNumbers.of(known[~np.isnan(known)], field.encoding)
         elif not isinstance(field.encoding, Hash):
             found[field.table].append(_counted(values, field.column, field.encoding))
     for history in schema.histories:
@@ -144,8 +226,10 @@ def fit_partial(features: pa.Table, schema: Schema, *, entry_rate: float, clock:
     )
 
 
-def finish(partial: Partial, schema: Schema, *, entry_rate: float, clock: Clock) -> EncoderState:
-    """Vocabularies, edges, scales and levels from the counts of all training feeds."""
+def finish(
+    partial: Partial, schema: Schema, *, entry_rate: float, clock: Clock, ids: Mapping[str, IdKind] | None = None
+) -> EncoderState:
+    """Vocabularies, edges, scales and levels from the counts of all training feeds. `ids`: what the log's ids were."""
     tables: dict[str, TableRows] = {}
     for name, (how, _) in schema.tables.items():
         match how:
@@ -156,20 +240,17 @@ def finish(partial: Partial, schema: Schema, *, entry_rate: float, clock: Clock)
             case Bins(count=bins):
                 counts = partial.values[name]
                 tables[name] = BinRows(equal_frequency_edges(smallest_of(counts.values), counts.counts, bins))
-    numbers = {}
-    for name, moments in partial.numbers.items():
-        deviation = (moments.squares / moments.count) ** 0.5 if moments.count else 0.0
-        numbers[name] = Scale(moments.mean, deviation if deviation > 1e-12 * max(1.0, abs(moments.mean)) else 1.0)
     return EncoderState(
         encoding=encoding_fingerprint(schema),
         clock=clock,
         entry_rate=float(entry_rate),
         largest_feed=partial.largest_feed,
         tables=tables,
-        numbers=numbers,
+        numbers={name: numbers.scale() for name, numbers in partial.numbers.items()},
         level=_levels(partial.levels, schema),
         label_quantiles={name: _quantiles(counts) for name, counts in partial.labels.items()},
         stage_medians=medians_of(partial.rates) if partial.rates else None,
+        ids=ids or {},
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -16,14 +16,22 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.rows import BinRows, HashRows, TableRows, VocabularyRows
+from pipelines.logs.ids import IdKind
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How a number is standardised, after its transform."""
+    """How a number is standardised, after its transform.
+
+    Attributes:
+        limit: from here on, to both sides of zero, a number is wild: far more than 65,536 times as large as 99 of 100
+            others on training days, so rather a mistake than a value. It counts as missing, and neither mean nor
+            deviation know it. None where nothing is (a logarithm has no such tail).
+    """
 
     mean: float
     deviation: float
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class EncoderState:
         label_quantiles: by value target, of the positive labels at 257 evenly spaced shares from 0 to 1, ascending, float64,
             to less than 1/4096 of themselves; all 0 where there was no positive label.
         stage_medians: by `stages.RATES`, what users' stages are told by; None where the schema declares no stages.
+        ids: what the log's ids were, integers or texts, by column (user_id, room_id, streamer_id, product_id), so that a
+            request may spell them as its language has to (see `as_ids`); those that the log did not have are not there.
     """
 
     encoding: str
@@ -60,6 +70,7 @@ class EncoderState:
     level: LevelState
     label_quantiles: Mapping[str, np.ndarray]
     stage_medians: Mapping[str, float] | None
+    ids: Mapping[str, IdKind] = field(default_factory=dict)
 
     @property
     def table_sizes(self) -> dict[str, int]:
@@ -136,6 +147,7 @@ class EncoderState:
             largest_feed=spelling["largest_feed"],
             tables=tables,
             numbers={name: Scale(**scale) for name, scale in spelling["numbers"].items()},
+            ids=spelling["ids"],
             level=LevelState(VocabularyRows(arrays["level.owners"]), arrays["level.levels"], arrays["level.cuts"]),
             label_quantiles={name: arrays[f"quantiles.{name}"] for name in spelling["values"]},
             stage_medians=spelling["stage_medians"],
@@ -150,7 +162,8 @@ class EncoderState:
             "entry_rate": self.entry_rate,
             "largest_feed": self.largest_feed,
             "tables": {name: {"kind": kinds[type(table)], "size": table.size} for name, table in self.tables.items()},
-            "numbers": {name: {"mean": item.mean, "deviation": item.deviation} for name, item in self.numbers.items()},
+            "numbers": {name: asdict(item) for name, item in self.numbers.items()},
+            "ids": dict(self.ids),
             "values": list(self.label_quantiles),
             "stage_medians": None if self.stage_medians is None else dict(self.stage_medians),
         }

@@ -10,8 +10,11 @@ from models.config import ConfigError
 from models.schema import Number
 from pipelines.encode.arrays import floats, is_list, lengths
 from pipelines.encode.rows import BinRows, TableRows
+from pipelines.encode.state import Scale
 from pipelines.logs.ids import as_ids
+from pipelines.logs.values import LARGEST
 
+FARTHEST = 2.0**16  # deviations from the mean; among n training values none is farther than the square root of n
 SHARES = np.linspace(0, 1, 257)  # at which labels' quantiles are kept
 
 
@@ -74,25 +77,33 @@ def rows_of(values: pa.Array, column: str, table: TableRows) -> np.ndarray:
 
 
 def transformed(values: pa.Array, column: str, how: Number) -> np.ndarray:
-    """float64 after the transform, NaN where missing."""
+    """float64 after the transform, NaN where missing: under log1p, what is below zero as well."""
     numbers = floats_of(values, column)
-    if np.isinf(numbers).any():
-        raise ValueError(f"column `{column}` holds an infinite number; leave unknown values missing.")
     if how.transform == "log1p":
         if (numbers < 0).any():
-            raise ValueError(
-                f"column `{column}` holds {np.nanmin(numbers):g}, but `transform: log1p` is for numbers from 0 up. "
-                "Use `transform: none` or encoding `bins`."
-            )
+            numbers = np.where(numbers < 0, np.nan, numbers)
         numbers = np.log1p(numbers)
     return numbers
 
 
+def standardised(values: pa.Array, column: str, how: Number, scale: Scale) -> np.ndarray:
+    """float32, 0 where missing. Wild numbers are missing: beyond `scale.limit`, or `FARTHEST` deviations from the mean."""
+    numbers = transformed(values, column, how)
+    places = (numbers - scale.mean) / scale.deviation
+    known = np.abs(places) < FARTHEST  # not where NaN
+    if scale.limit is not None:
+        known &= np.abs(numbers) < scale.limit
+    return np.where(known, places, 0.0).astype(np.float32)
+
+
 def floats_of(values: pa.Array, column: str) -> np.ndarray:
+    """float64, NaN where missing; infinite numbers and those that float32 does not hold measure nothing, and are missing."""
     try:
-        return floats(values)
+        numbers = floats(values)
     except ValueError as error:
         raise ConfigError(f"column `{column}` {error} Encode it as a vocabulary or a hash.") from None
+    large = np.abs(numbers) > LARGEST
+    return np.where(large, np.nan, numbers) if large.any() else numbers
 
 
 def ids_of(values: pa.Array, column: str) -> pa.Array:

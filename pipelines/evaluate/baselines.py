@@ -273,7 +273,7 @@ def _signal(table: pa.Table, name: str) -> NDArray:
 def training_sample(prepared: Prepared, columns: list[str], *, rows: int, seed: int, split: str = "train") -> Sample:
     """At most about `rows` candidates of a split, in whole feeds drawn by a hash of the feed id."""
     files = prepared.features(split)
-    total = sum(int(lengths(pq.read_table(file, columns=["room_id"])["room_id"]).sum()) for file in files)
+    total = sum(int(lengths(pq.read_table(file, columns=["room_id"], partitioning=None)["room_id"]).sum()) for file in files)
     share = min(1.0, rows / max(total, 1))
     labels = [LABEL_PREFIX + name for name in prepared.schema.target_names]
     tables = []
@@ -289,7 +289,7 @@ def _read(prepared: Prepared, split: str, columns: list[str]) -> Iterator[pa.Tab
     for file in prepared.features(split):
         there = set(pq.read_schema(file).names)
         read, derived = _to_read([*("feed_id", "user_id", "at", "room_id"), *columns], there, prepared.schema)
-        features = pq.read_table(file, columns=read)
+        features = pq.read_table(file, columns=read, partitioning=None)
         yield derive_columns(features, derived, entry_rate=prepared.encoder.entry_rate, clock=prepared.encoder.clock)
 
 

@@ -165,7 +165,7 @@ def _insight(bundle: Bundle, sample: pa.Table, history: Sequence[Epoch], config:
 def _history(bundle: Bundle) -> tuple[Epoch, ...]:
     for folder in (bundle.path, bundle.path.parent):
         if (folder / HISTORY).is_file():
-            return tuple(map(Epoch.from_dict, json.loads((folder / HISTORY).read_text())))
+            return tuple(map(Epoch.from_dict, json.loads((folder / HISTORY).read_text(encoding="utf-8"))))
     return ()
 
 

@@ -52,7 +52,7 @@ def split_exposure(prepared: Prepared, split: str, new_rooms: NDArray | None) ->
     """What discoverability is measured against, from the feeds of the split alone."""
     tables = []
     for file in prepared.files(split):
-        feeds = pq.read_table(file, columns=["feed_id", "room_id", "level"])
+        feeds = pq.read_table(file, columns=["feed_id", "room_id", "level"], partitioning=None)
         feed_N = np.repeat(feeds["feed_id"].to_numpy(), lengths(feeds["room_id"]))
         tables.append(pa.table({"feed_id": feed_N, "room_id": flat(feeds["room_id"]), "level": flat(feeds["level"])}))
     table = pa.concat_tables(tables)
@@ -80,7 +80,7 @@ def new_rooms_of(prepared: Prepared, split: str) -> NDArray | None:
         return None
     found = []
     for file in files:
-        features = pq.read_table(file, columns=list(dict.fromkeys(["room_id", owner])))
+        features = pq.read_table(file, columns=list(dict.fromkeys(["room_id", owner])), partitioning=None)
         room_N, owner_N = (flat(features[name]) for name in ("room_id", owner))
         known = owner_N.is_valid()
         row_K = prepared.encoder.level.owners.rows(owner_N.filter(known).to_numpy())

@@ -57,7 +57,7 @@ def sampled_feeds(files: Sequence[Path], *, candidates: int = CANDIDATES, users:
     chosen_U = np.zeros(0, np.int64)
     total_U = np.zeros(0, np.int64)  # candidates of each
     for file in files:
-        keys = pq.read_table(file, columns=["user_id", "room_id"])
+        keys = pq.read_table(file, columns=["user_id", "room_id"], partitioning=None)
         user_M = np.concatenate([chosen_U, keys["user_id"].to_numpy()])
         known_U, row_M = np.unique(user_M, return_inverse=True)
         known_total_U = np.bincount(row_M, weights=np.concatenate([total_U, lengths(keys["room_id"])])).astype(np.int64)

@@ -18,7 +18,7 @@ from pipelines.evaluate.insight import last_of
 from pipelines.evaluate.score import has_stages
 from pipelines.logs.world import DAY_MS, EPOCH_MS
 from pipelines.prepared import SPLITS, Prepared
-from pipelines.report.evaluation.life_cycle import Counts, LifeCycle, StageAgreement, StageDay, StageShift
+from pipelines.report.evaluation.life_cycle import LifeCycle, StageAgreement, StageDay, StagePairs, StageShift
 
 FEEDS = 3_000_000  # feeds that are looked at; above it, of a part of the users, whole
 
@@ -41,7 +41,7 @@ def life_cycle_of(prepared: Prepared, split: str, truth: Path | None, *, most: i
     share = min(1.0, most / max(feeds, 1))
     parts = []
     for name, file in files:
-        table = pq.read_table(file, columns=["user_id", "day", "at", STAGE])
+        table = pq.read_table(file, columns=["user_id", "day", "at", STAGE], partitioning=None)
         if share < 1:
             table = table.filter(pa.array(splitmix64(table["user_id"].to_numpy()) < np.uint64(share * 2.0**64)))
         parts.append(
@@ -98,7 +98,7 @@ def agreement(rows: pa.Table, truth: Path | None) -> StageAgreement | None:
     )
 
 
-def crossed(row_R: NDArray, column_R: NDArray) -> Counts:
+def crossed(row_R: NDArray, column_R: NDArray) -> StagePairs:
     """[S][S] counts of pairs of stages."""
     size = len(STAGES)
     pair_R = row_R.astype(np.int64) * size + column_R

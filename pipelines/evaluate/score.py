@@ -106,7 +106,7 @@ def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
     for file in files:
         there = pq.read_schema(file).names
         columns = [*_keys(there, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
-        feeds = with_known(pq.read_table(file, columns=[*columns, *sources(there, schema)]), schema)
+        feeds = with_known(pq.read_table(file, columns=[*columns, *sources(there, schema)], partitioning=None), schema)
         tables.append(candidates(feeds, [*columns, *known(feeds.column_names)]))
     return pa.concat_tables(tables).combine_chunks()
 

@@ -20,7 +20,8 @@ from pydantic import Discriminator
 
 from models.config import config, to_dict
 from pipelines.logs import ebnerd, simulate
-from pipelines.logs.canonical import CanonicalLogs, check, file_digest
+from pipelines.logs.canonical import CanonicalLogs, file_digest
+from pipelines.logs.check import check
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulate import SimulateConfig

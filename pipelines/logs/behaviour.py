@@ -302,6 +302,8 @@ class Events:
 
 @dataclass(frozen=True)
 class Outcome:
+    """What users did with the rooms they were shown."""
+
     happened_N: dict[str, np.ndarray]  # by target, bool
     stay_N: np.ndarray  # seconds; 0 for those who did not enter
     events: Events

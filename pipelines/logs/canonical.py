@@ -1,13 +1,12 @@
-"""The canonical log tables: which columns they have, where their files lie, and an early look at whether they fit.
+"""The canonical log tables: which columns they have, where their files lie, and how they are read.
 
-A canonical log is a folder of Parquet: a table is `NAME.parquet` or a folder `NAME/` of Parquet files, in any order of
-rows. `impressions` and `engagements` must be there. Times are Unix milliseconds, UTC.
-
-`check` reads nothing but the footers of the files, so it is over in a moment even on logs of terabytes, before anything
-long is started. Rows themselves are judged, and quarantined, by the prepare step.
+A canonical log is a folder of Parquet: a table is `NAME.parquet` or a folder `NAME/` of Parquet files (see
+`pipelines.logs.layout`), in any order of rows. `impressions` and `engagements` must be there. Times are Unix
+milliseconds, UTC, or timestamps. What else a column may be written as says `pipelines.logs.types`; whether a log fits
+is asked by `pipelines.logs.check`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +15,30 @@ import pyarrow.parquet as pq
 import xxhash
 
 from models.config import ConfigError, config
+from pipelines.logs.ids import IdKind, id_kind
+from pipelines.logs.layout import parquet_files, path_values, stem
+from pipelines.logs.types import (
+    ATTRIBUTE,
+    COUNT,
+    DAY,
+    EXPECTED,
+    ID,
+    REAL,
+    TIME,
+    WORD,
+    as_plain,
+    common_type,
+    of_path,
+    plain_type,
+)
 
 
 @config
 class Column:
-    """What one column holds, how to bring another type there, and whether a table can do without it."""
+    """What one column holds (see `pipelines.logs.types`), and whether a table can do without it."""
 
     holds: str
     required: bool = True
-
-
-# An id is an integer or a string (see `as_ids`), a time int64 milliseconds, an attribute any single number or word.
-_ID, _TIME, _COUNT, _REAL, _WORD, _ATTRIBUTE = "id", "time", "integer", "number", "string", "attribute"
 
 
 def _may(holds: str) -> Column:
@@ -36,69 +47,95 @@ def _may(holds: str) -> Column:
 
 TABLES: dict[str, dict[str, Column]] = {
     "impressions": {
-        "request_id": _may(_ID),
-        "user_id": Column(holds=_ID),
-        "room_id": Column(holds=_ID),
-        "shown_at": Column(holds=_TIME),
-        "position": _may(_COUNT),
-        "context.*": _may(_ATTRIBUTE),  # of the feed: device, scene, ...
-        "state.*": _may(_ATTRIBUTE),  # of the room at the moment shown: viewers, product on screen, ...
+        "request_id": _may(ID),
+        "user_id": Column(holds=ID),
+        "room_id": Column(holds=ID),
+        "shown_at": Column(holds=TIME),
+        "position": _may(COUNT),
+        "context.*": _may(ATTRIBUTE),  # of the feed: device, scene, ...
+        "state.*": _may(ATTRIBUTE),  # of the room at the moment shown: viewers, product on screen, ...
     },
     "engagements": {
-        "user_id": Column(holds=_ID),
-        "room_id": Column(holds=_ID),
-        "at": Column(holds=_TIME),
-        "action": Column(holds=_WORD),  # enter, goods_bag, product_click, follow, comment, like, order, ...
-        "value": _may(_REAL),  # seconds of stay for `enter`, price for `order`
-        "request_id": _may(_ID),
+        "event_id": _may(ID),  # says which rows are one event, delivered more than once
+        "user_id": Column(holds=ID),
+        "room_id": Column(holds=ID),
+        "at": Column(holds=TIME),
+        "action": Column(holds=WORD),  # enter, goods_bag, product_click, follow, comment, like, order, ...
+        "value": _may(REAL),  # seconds of stay for `enter`, price for `order`
+        "request_id": _may(ID),
     },
-    "product_clicks": {"user_id": Column(holds=_ID), "product_id": Column(holds=_ID), "at": Column(holds=_TIME)},
-    "users": {"user_id": Column(holds=_ID), "*": _may(_ATTRIBUTE)},
+    "product_clicks": {
+        "event_id": _may(ID),
+        "user_id": Column(holds=ID),
+        "product_id": Column(holds=ID),
+        "at": Column(holds=TIME),
+    },
+    "users": {"user_id": Column(holds=ID), "*": _may(ATTRIBUTE)},
     "rooms": {
-        "room_id": Column(holds=_ID),
-        "streamer_id": _may(_ID),
-        "start_at": _may(_TIME),
-        "end_at": _may(_TIME),
-        "*": _may(_ATTRIBUTE),
+        "room_id": Column(holds=ID),
+        "streamer_id": _may(ID),
+        "start_at": _may(DAY),
+        "end_at": _may(DAY),
+        "*": _may(ATTRIBUTE),
     },
-    "streamers": {"streamer_id": Column(holds=_ID), "*": _may(_ATTRIBUTE)},
-    "products": {"product_id": Column(holds=_ID), "*": _may(_ATTRIBUTE)},
+    "streamers": {"streamer_id": Column(holds=ID), "*": _may(ATTRIBUTE)},
+    "products": {"product_id": Column(holds=ID), "*": _may(ATTRIBUTE)},
 }
 REQUIRED_TABLES = ("impressions", "engagements")
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+@dataclass(frozen=True)
+class LogFile:
+    """A file of a table.
 
+    Attributes:
+        named: declared columns that stand in the names of its folders, with their value; those of the file go before.
+    """
 
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    table: str
+    path: Path
+    named: Mapping[str, pa.Scalar]
 
+    def schema_of(self, footer: pq.FileMetaData) -> pa.Schema:
+        """Columns and their types as written."""
+        there = footer.schema.to_arrow_schema()
+        more = [pa.field(name, value.type) for name, value in self.named.items() if name not in there.names]
+        return pa.schema([*there, *more])
 
-# What a column holds: (does this type hold it, what was expected, the way out).
-_FITS: dict[str, tuple[Callable[[pa.DataType], bool], str, str]] = {
-    _ID: (
-        lambda kind: pa.types.is_integer(kind) or _is_text(kind),
-        "int64 or string",
-        "Cast it to one of them; floats lose large ids.",
-    ),
-    _TIME: (
-        lambda kind: kind in (pa.int64(), pa.uint64()),
-        "int64 (Unix milliseconds, UTC)",
-        "Convert it, for timestamps with polars: pl.col(...).dt.epoch('ms').",
-    ),
-    _COUNT: (pa.types.is_integer, "an integer", "Cast it to int32."),
-    _REAL: (_is_number, "float64", "Cast it to float64."),
-    _WORD: (_is_text, "string", "Write the action's name, for example `enter`."),
-    _ATTRIBUTE: (
-        lambda kind: _is_number(kind) or _is_text(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind),
-        "a number, a string or a boolean",
-        "Turn it into one of them or leave the column out.",
-    ),
-}
-_YEAR_2000, _YEAR_2100 = 946_684_800_000, 4_102_444_800_000  # Unix milliseconds
+    def batches(
+        self, columns: pa.Schema, rows: int, *, row_groups: Sequence[int] | None = None, as_written: Collection[str] = ()
+    ) -> Iterator[pa.Table]:
+        """These columns as the types given, at most `rows` rows at a time; one that the file does not have is missing.
+
+        Args:
+            as_written: those to leave as they are, whatever their type.
+
+        Raises:
+            ConfigError: the file is damaged, or a column holds what its type promises not to.
+        """
+        try:
+            with pq.ParquetFile(self.path) as file:
+                there = [name for name in columns.names if name in file.schema_arrow.names]
+                for batch in file.iter_batches(rows, row_groups=row_groups, columns=there, use_threads=False):
+                    yield pa.table({field.name: self._column(batch, field, as_written) for field in columns})
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigError(f"{self.path} is damaged ({str(error).splitlines()[0]}). Fetch or write it again.") from None
+
+    def _column(self, batch: pa.RecordBatch, field: pa.Field, as_written: Collection[str]) -> pa.Array:
+        place = batch.schema.get_field_index(field.name)
+        if place < 0:
+            value = self.named.get(field.name)
+            written = pa.nulls(batch.num_rows) if value is None else pa.repeat(value, batch.num_rows)
+        else:
+            written = batch.column(place)
+        if field.name in as_written:
+            return written
+        declared = declaration(self.table, field.name)
+        assert declared is not None, field.name
+        try:
+            return as_plain(written, field.type, declared.holds)
+        except ValueError as error:
+            raise ConfigError(f"{self.path}: column `{field.name}`: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -110,23 +147,79 @@ class CanonicalLogs:
     def has(self, table: str) -> bool:
         return bool(self.files(table))
 
+    def places(self, table: str) -> list[Path]:
+        """Where a table lies: one file or folder, or none.
+
+        Raises:
+            KeyError: no canonical table has that name.
+            ConfigError: there are several of that name.
+        """
+        if table not in TABLES:
+            raise KeyError(f"no canonical table `{table}`; there are: {', '.join(TABLES)}")
+        found = sorted(entry for entry in self.path.iterdir() if stem(entry.name) == table) if self.path.is_dir() else []
+        if len(found) > 1:
+            names = " and ".join(f"{entry.name}/" if entry.is_dir() else entry.name for entry in found)
+            raise ConfigError(f"{self.path} has both {names}. Leave one of them.")
+        return found
+
     def files(self, table: str) -> list[Path]:
         """The Parquet files of a table in order of their names; none if the log has no such table.
 
         Raises:
             KeyError: no canonical table has that name.
-            ConfigError: there is both a file and a folder of that name.
+            ConfigError: the table is there twice, or something in its folder cannot be read.
         """
-        if table not in TABLES:
-            raise KeyError(f"no canonical table `{table}`; there are: {', '.join(TABLES)}")
-        single, folder = self.path / f"{table}.parquet", self.path / table
-        if folder.exists() and single.exists():
-            raise ConfigError(f"{self.path} has both {folder.name}/ and {single.name}. Leave one of them.")
-        if single.is_file():
-            return [single]
-        if single.is_dir():  # as Spark writes them
-            folder = single
-        return sorted(file for file in folder.glob("**/*.parquet") if not _is_hidden(file.relative_to(folder)))
+        return [file for place in self.places(table) for file in parquet_files(place)]
+
+    def parts(self, table: str) -> list[LogFile]:
+        """The files of a table with the columns that stand in the names of their folders.
+
+        Raises:
+            KeyError, ConfigError: as `files`.
+        """
+        place, files = self.places(table), self.files(table)
+        values = [path_values(file, place[0]) for file in files]
+        columns: dict[str, list[pa.Scalar]] = {}
+        for name in dict.fromkeys(name for each in values for name in each):
+            declared = declaration(table, name)
+            if declared is not None:
+                columns[name] = of_path([each.get(name) for each in values], declared.holds)
+        return [
+            LogFile(table, file, {name: of_files[number] for name, of_files in columns.items() if name in values[number]})
+            for number, file in enumerate(files)
+        ]
+
+    def types(self, table: str, columns: Collection[str]) -> pa.Schema:
+        """Of these columns, those that some file has, in order of their names, with the one type they are read as.
+
+        Raises:
+            ConfigError: a column has a type that it cannot have, or two files disagree.
+        """
+        found: dict[str, list[tuple[pa.DataType, Path]]] = {name: [] for name in sorted(set(columns))}
+        for schema, file in self._schemas(table):
+            for name in found:
+                if name in schema.names:
+                    found[name].append((fitting(table, schema.field(name), file), file))
+        return pa.schema([(name, common_type(kinds, name)) for name, kinds in found.items() if kinds])
+
+    def _schemas(self, table: str) -> list[tuple[pa.Schema, Path]]:
+        """As written in every file; files without rows count only where no other is there, they have types of their own."""
+        footers = [(part, read_footer(part.path)) for part in self.parts(table)]
+        full = [(part, footer) for part, footer in footers if footer.num_rows] or footers
+        return [(part.schema_of(footer), part.path) for part, footer in full]
+
+    def id_kinds(self) -> dict[str, IdKind]:
+        """What the ids of each kind are, by column: of users, rooms, streamers and products, where the log has some."""
+        found: dict[str, IdKind] = {}
+        for table, columns in TABLES.items():
+            ids = [name for name, column in columns.items() if column.holds == ID and not name.startswith(("request", "event"))]
+            wanted = [*ids, "state.product_id"] if table == "impressions" else ids
+            for schema, _ in self._schemas(table):
+                for name in wanted:
+                    kind = id_kind(schema.field(name).type) if name in schema.names else None
+                    if kind is not None:
+                        found.setdefault(name.removeprefix("state."), kind)
+        return found
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any file's name, size or footer (which holds its rows, offsets and ranges).
@@ -146,62 +239,6 @@ class CanonicalLogs:
         return folder if (folder / "impressions.parquet").is_file() else None
 
 
-def check(logs: CanonicalLogs) -> list[str]:
-    """Looks at the footers of all files; returns remarks on columns that no one will read.
-
-    Raises:
-        ConfigError: a table, column or row is missing, a column has the wrong type, a file is no whole Parquet file,
-            ids or attributes change their type from file to file or ids from table to table, or all times of a file
-            lie outside of 2000-2100 (seconds or microseconds instead of milliseconds).
-    """
-    if not logs.path.is_dir():
-        raise ConfigError(f"there are no logs at {logs.path}: not a folder. Expected one with {_needed()}.")
-    remarks: list[str] = []
-    id_kinds: dict[str, tuple[str, Path]] = {}  # ids are compared across tables, so they are all integers or all strings
-    for table, columns in TABLES.items():
-        files = logs.files(table)
-        if not files:
-            if table in REQUIRED_TABLES:
-                there = ", ".join(sorted(entry.name for entry in logs.path.iterdir())) or "nothing"
-                raise ConfigError(f"the logs at {logs.path} have no table `{table}`. Expected {_needed()}; there is: {there}.")
-            continue
-        rows = 0
-        seen: dict[str, tuple[pa.DataType, Path]] = {}
-        for file in files:
-            footer = read_footer(file)
-            rows += footer.num_rows
-            schema = footer.schema.to_arrow_schema()
-            for name, column in columns.items():
-                if "*" not in name and column.required and name not in schema.names:
-                    raise ConfigError(
-                        f"{file}: column `{name}` ({_FITS[column.holds][1]}) is missing. It has: {', '.join(schema.names)}."
-                    )
-            for field in schema:
-                declared = declaration(table, field.name)
-                if declared is None:
-                    remarks.append(f"{table}: column `{field.name}` is not read; prefix it with `context.` or `state.`.")
-                    continue
-                _check_type(file, field, declared)
-                before, where = seen.setdefault(field.name, (field.type, file))
-                if _family(before) != _family(field.type):
-                    raise ConfigError(
-                        f"{file}: column `{field.name}` is {field.type}, but {before} in {where}. "
-                        "Write one type in all files of a table."
-                    )
-                if declared.holds == _ID and not pa.types.is_null(field.type):
-                    family, where = id_kinds.setdefault(field.name, (_family(field.type), file))
-                    if family != _family(field.type):
-                        raise ConfigError(
-                            f"{file}: `{field.name}` is {field.type}, but {family} in {where}; equal ids would not meet. "
-                            "Write one type in all tables."
-                        )
-                if declared.holds == _TIME:
-                    _check_range(file, field.name, footer)
-        if rows == 0 and table in REQUIRED_TABLES:
-            raise ConfigError(f"table `{table}` at {logs.path} has no rows ({len(files)} files).")
-    return list(dict.fromkeys(remarks))
-
-
 def declaration(table: str, column: str) -> Column | None:
     """The declared column that `column` of a canonical table is; None if nothing reads it.
 
@@ -213,6 +250,21 @@ def declaration(table: str, column: str) -> Column | None:
         return columns[column]
     prefix = column.split(".")[0] + ".*" if "." in column else "*"
     return columns.get(prefix) or columns.get("*")
+
+
+def fitting(table: str, field: pa.Field, file: Path) -> pa.DataType:
+    """The type that a declared column is read as.
+
+    Raises:
+        ConfigError: it cannot be of the type it has.
+    """
+    declared = declaration(table, field.name)
+    assert declared is not None, field.name
+    plain = plain_type(field.type, declared.holds)
+    if plain is None:
+        expected, way_out = EXPECTED[declared.holds]
+        raise ConfigError(f"{file}: column `{field.name}` is {field.type}, expected {expected}. {way_out}")
+    return plain
 
 
 def read_footer(file: Path) -> pq.FileMetaData:
@@ -240,46 +292,3 @@ def file_digest(file: Path) -> str:
         length = int.from_bytes(stream.read(4), "little")
         stream.seek(-8 - length, 2)
         return xxhash.xxh64_hexdigest(size.to_bytes(8, "little") + stream.read(length))
-
-
-def _needed() -> str:
-    return " and ".join(f"`{table}/*.parquet` (or `{table}.parquet`)" for table in REQUIRED_TABLES)
-
-
-def _check_type(file: Path, field: pa.Field, declared: Column) -> None:
-    fits, expected, way_out = _FITS[declared.holds]
-    if not fits(field.type) and not (pa.types.is_null(field.type) and not declared.required):
-        raise ConfigError(f"{file}: column `{field.name}` is {field.type}, expected {expected}. {way_out}")
-
-
-def _check_range(file: Path, column: str, footer: pq.FileMetaData) -> None:
-    ranges = list(_ranges(footer, column))
-    if not ranges:
-        return
-    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    if low > _YEAR_2100 or high < _YEAR_2000:
-        unit = "seconds" if high < _YEAR_2000 else "microseconds or nanoseconds"
-        raise ConfigError(
-            f"{file}: column `{column}` goes from {low} to {high}, which as Unix milliseconds lies outside of the years "
-            f"2000-2100. Are these {unit}? Convert them to milliseconds."
-        )
-
-
-def _ranges(footer: pq.FileMetaData, column: str) -> Iterator[tuple[int, int]]:
-    """Smallest and largest value of each row group that says so."""
-    index = footer.schema.names.index(column)
-    for group in range(footer.num_row_groups):
-        statistics = footer.row_group(group).column(index).statistics
-        if statistics is not None and statistics.has_min_max:
-            yield statistics.min, statistics.max
-
-
-def _family(kind: pa.DataType) -> str:
-    """Types that hold the same values in other widths are of one family."""
-    if _is_text(kind):
-        return "string"
-    return "number" if _is_number(kind) else str(kind)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)

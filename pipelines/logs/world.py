@@ -59,6 +59,8 @@ def dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Users:
+    """Everyone who watches: who they are, what they like, and how much they do."""
+
     id_U: np.ndarray
     first_day_U: np.ndarray  # the day from which the user is there
     first_stage_U: np.ndarray
@@ -89,6 +91,8 @@ class Users:
 
 @dataclass(frozen=True)
 class Streamers:
+    """Everyone who streams: how large they are, what they show, and how well they sell."""
+
     id_S: np.ndarray
     level_S: np.ndarray
     fans_S: np.ndarray
@@ -110,6 +114,8 @@ class Streamers:
 
 @dataclass(frozen=True)
 class Products:
+    """Everything that is sold."""
+
     id_P: np.ndarray
     category_P: np.ndarray
     shared_PK: np.ndarray
@@ -128,6 +134,8 @@ class Products:
 
 @dataclass(frozen=True)
 class World:
+    """What stays as it is over the whole log; `behaviour` says what happens in it."""
+
     users: Users
     streamers: Streamers
     products: Products

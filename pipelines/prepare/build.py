@@ -13,6 +13,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.fit import Partial, finish
 from pipelines.encode.remarks import Seen, silent_parts
-from pipelines.logs.canonical import CanonicalLogs, check, read_footer
-from pipelines.prepare.clean import EVENTS, REPEATED, chunks_of
+from pipelines.logs.canonical import CanonicalLogs, read_footer
+from pipelines.logs.check import check
+from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
+from pipelines.prepare.findings import findings, remarks
 from pipelines.prepare.runner import Item, run_step
-from pipelines.prepare.tables import FAMILIES, KEYS, common_types
+from pipelines.prepare.tables import FAMILIES, KEYS
 from pipelines.prepare.tasks import CleanChunk, CountRooms, CutBucket, EncodeFile, FitFile, Plan, SortAttributes, WriteFeatures
 from pipelines.prepared import MANIFEST, SPLITS, LogCounts, Manifest, Prepared, Split
 from pipelines.runs import RunFolder, told, write_text
@@ -89,11 +92,11 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     served = base_columns(schema, config.extra_columns)
     columns = served.union(*preference_columns(schema).values())
     carried = logged(columns, CONTEXT, ROOM, CANDIDATE)
-    types = common_types(logs.files("impressions"), carried)
+    types = logs.types("impressions", carried)
     for name in sorted(set(carried) - set(types.names)):
         _missing(name, name, "impressions", logs)
     for table, names in attribute_columns(columns, schema).items():
-        there = common_types(logs.files(table), names).names
+        there = logs.types(table, names).names
         for name in sorted(set(names) - set(there)):
             _missing(FAMILIES[table].column(name).name, name, table, logs)
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
@@ -101,7 +104,8 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
         raise ConfigError(f"history `{readers}` reads product clicks, but the log has no table `product_clicks`.")
     rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
-    return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, rows, buckets)
+    has_events = frozenset(table for table in EVENTS[1:] if logs.types(table, ["event_id"]).names)
+    return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, has_events, rows, buckets)
 
 
 def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
@@ -133,16 +137,19 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
     for chunk in chunks:
         for reason, count in cleaned[chunk.name]["quarantined"].items():
             bad[chunk.table][reason] = bad[chunk.table].get(reason, 0) + count
-            worst[chunk.table][chunk.file] = worst[chunk.table].get(chunk.file, 0) + count
+            file = str(chunk.file.path)
+            worst[chunk.table][file] = worst[chunk.table].get(file, 0) + count
     _limit(plan, bad, worst)
 
     share = sum(plan.rows.values()) // plan.buckets
     buckets = [Item(f"{bucket:05d}", bucket, share) for bucket in range(plan.buckets)]
     cuts = step("cut", buckets, CutBucket(plan)).values()
-    repeated = sum(counts["repeated"] for counts in cuts)
-    if repeated:
-        bad["impressions"][REPEATED] = repeated
-        _limit(plan, bad, worst)
+    found = findings(attributes, [(chunk.table, cleaned[chunk.name]) for chunk in chunks], cuts)
+    for counts in cuts:
+        for table, reasons in counts["quarantined"].items():
+            for reason, count in reasons.items():
+                bad[table][reason] = bad[table].get(reason, 0) + count
+    _limit(plan, bad, worst)
     feeds = _summed(counts["feeds_by_day"] for counts in cuts)
     candidates = _summed(counts["candidates_by_day"] for counts in cuts)
     first_days, empty = _days(plan, feeds)
@@ -166,7 +173,9 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
     files = {split: sorted((plan.output / "features" / split).glob("*.parquet")) for split in SPLITS}
     step("fit", [_file_item(file) for file in files["train"]], FitFile(plan, entry_rate))
     parts = [pickle.loads(path.read_bytes()) for path in sorted((plan.work / "fit").glob("*.pickle"))]
-    state = finish(Partial.merged(parts), plan.schema, entry_rate=entry_rate, clock=plan.config.clock)
+    merged, ids = Partial.merged(parts), plan.logs.id_kinds()
+    state = finish(merged, plan.schema, entry_rate=entry_rate, clock=plan.config.clock, ids=ids)
+    found = replace(found, wild={name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild})
     state.save(plan.output / "encoder")
     items = {split: [_file_item(file) for file in files[split]] for split in SPLITS}
     encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan))
@@ -188,6 +197,7 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         remarks=tuple(silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
             rows=plan.rows,
+            kept=_summed(counts["kept"] for counts in cuts),
             quarantined=bad,
             unused_engagements=sum(counts["unused"] for counts in cleaned.values()),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
@@ -197,6 +207,7 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
             rooms=sum(counts["rooms"] for counts in rooms.values()),
             attributes={table: counts["ids"] for table, counts in attributes.items()},
             feeds_by_day={_date(int(day)): feeds[day] for day in sorted(feeds, key=int)},
+            found=found,
         ),
         buckets=plan.buckets,
         seconds=seconds,
@@ -216,7 +227,7 @@ def _remarks(counts: LogCounts, output: Path) -> list[str]:
             f"{counts.unattributed_engagements:,} of {counts.rows['engagements']:,} engagements follow no impression "
             "within their target's attribution time: they count for histories and counters, not for labels"
         )
-    return lines
+    return lines + remarks(counts.found)
 
 
 def _file_item(file: Path) -> Item:
@@ -224,8 +235,9 @@ def _file_item(file: Path) -> Item:
 
 
 def _limit(plan: Plan, bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]) -> None:
-    """Stops the job where too many rows are malformed."""
-    for table, reasons in bad.items():
+    """Stops the job where too many rows are malformed; what was delivered twice is sound, and only too much."""
+    for table, found in bad.items():
+        reasons = {reason: count for reason, count in found.items() if reason != TWICE}
         count, rows = sum(reasons.values()), plan.rows[table]
         if rows and count / rows > plan.config.quarantine_limit:
             why = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(reasons.items(), key=lambda item: -item[1]))
@@ -326,7 +338,7 @@ def _describe(plan: Plan) -> None:
     """The plan and what it will take, from footers alone."""
     config = plan.config
     chunks = chunks_of(plan.logs, config.rows_per_chunk)
-    print(f"Plan for {plan.output} (dry run, nothing is written):")
+    print(f"Plan for {plan.output} (dry run, nothing is written there):")
     for table in (*EVENTS, *KEYS):
         files = plan.logs.files(table)
         rows = sum(read_footer(file).num_rows for file in files)

@@ -4,28 +4,32 @@ A malformed row goes to quarantine with its reason. What can only be seen with a
 impression logged twice in different files) is found in the next step.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.catalogue import ENTER
 from models.config import ConfigError
-from models.schema import Schema
+from models.schema import Number, Schema
 from pipelines.encode.arrays import integers, present
-from pipelines.logs.canonical import CanonicalLogs, read_footer
-from pipelines.logs.ids import as_ids
+from pipelines.logs.canonical import CanonicalLogs, LogFile, read_footer
+from pipelines.logs.ids import as_ids, is_text
+from pipelines.logs.types import WORD, as_plain
+from pipelines.logs.values import INFINITE, NAN, tidied
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.exchange import ExchangeWriter, bucket_of
-from pipelines.prepare.timeline import codes, find, run_starts
 from pipelines.runs import written
 
 ENTER_CODE = 0
 EVENTS = ("impressions", "engagements", "product_clicks")
 LONGEST_STAY_SECONDS = 366 * 86_400.0
+LARGEST_VALUE = 1e12  # its thousandths can be added up by the million in an int64
 
 # Why a row is malformed; the first reason that holds is the one given.
 MISSING = "missing id, time or action"
@@ -33,8 +37,33 @@ NEGATIVE = "negative id"
 IMPLAUSIBLE = "time outside of the plausible years"
 NOT_FINITE = "value is not a finite number"
 STAY = "stay below zero or above a year"
-TWO_USERS = "request of another user"
+OUT_OF_RANGE = "value below zero or above a trillion"
 REPEATED = "impression logged twice"
+
+# Why a sound row does not count: it is there already.
+TWICE = "delivered twice"
+
+BELOW_ZERO = "below zero under log1p"
+_NO_REQUEST = frozenset(
+    (
+        "(none)",
+        "(not set)",
+        "(null)",
+        "<na>",
+        "<null>",
+        "#n/a",
+        "\\n",
+        "n/a",
+        "na",
+        "nan",
+        "nil",
+        "none",
+        "null",
+        "undefined",
+        "unknown",
+    )
+)
+_NAMES_KEPT = 5  # of the commonest request ids of a chunk, for messages
 
 QUARANTINE = pa.schema(
     [
@@ -55,7 +84,7 @@ class Chunk:
     """Row groups of one log file that one task cleans."""
 
     table: str
-    file: str
+    file: LogFile
     row_groups: tuple[int, ...]
     first_row: int
     rows: int
@@ -75,15 +104,15 @@ def chunks_of(logs: CanonicalLogs, rows_per_chunk: int, tables: tuple[str, ...] 
     chunks: list[Chunk] = []
     for table in tables:
         number = 0
-        for file in logs.files(table):
-            footer = read_footer(file)
+        for file in logs.parts(table):
+            footer = read_footer(file.path)
             groups: list[int] = []
             first_row = rows = 0
             for group in range(footer.num_row_groups):
                 groups.append(group)
                 rows += footer.row_group(group).num_rows
                 if rows and (rows >= rows_per_chunk or group == footer.num_row_groups - 1):
-                    chunks.append(Chunk(table, str(file), tuple(groups), first_row, rows, number))
+                    chunks.append(Chunk(table, file, tuple(groups), first_row, rows, number))
                     groups, first_row, rows, number = [], first_row + rows, 0, number + 1
     return chunks
 
@@ -97,36 +126,71 @@ def actions_of(schema: Schema, counted: Iterable[str] = ()) -> list[str]:
     return [ENTER, *sorted({target.action for target in schema.targets}.union(counted) - {ENTER})]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is read of the rows of a table.
+
+    Attributes:
+        schema: whose targets say which actions' values are read, and whose fields take logarithms.
+        actions: in the order of their codes, see `actions_of`; engagements of others are left out.
+        extra: columns of impressions beside ids and times (`position`, `context.*`, `state.*`) to carry on.
+        has_events: whether some file of the table has the column `event_id`.
+    """
+
+    schema: Schema
+    actions: Sequence[str]
+    extra: pa.Schema
+    has_events: bool
+
+
+@dataclass
+class _Told:
+    """What a task found in the rows of its chunk, beside malformed ones.
+
+    Attributes:
+        missing: by column, how many values count as missing, by what they are.
+        placeholders: by column, how many rows have an id that names nothing, by its spelling.
+        names: texts of the commonest request ids, by the id they became.
+    """
+
+    missing: dict[str, Counter[str]] = field(default_factory=dict)
+    placeholders: dict[str, Counter[str]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def add(self, what: dict[str, Counter[str]], column: str, counts: dict[str, int]) -> None:
+        if counts:
+            what.setdefault(column, Counter()).update(counts)
+
+
 def clean(
     chunk: Chunk,
-    actions: Sequence[str],
+    asked: Asked,
     config: PrepareConfig,
     *,
-    extra: pa.Schema,
     buckets: int,
     output: Path,
     quarantine: Path,
 ) -> dict:
     """Writes the sound rows of a chunk to `output` by bucket of their user, the others to `quarantine`; returns counts.
 
-    Args:
-        actions: in the order of their codes, see `actions_of`; engagements of others are left out.
-        extra: columns of impressions beside ids and times (`position`, `context.*`, `state.*`) to carry on.
+    `rows` = `sound` + `unused` + the sum of `quarantined`. Beside them stand `missing`, `placeholders` and `names` (see
+    `_Told`), and `latest`, a time.
 
     Raises:
-        ConfigError: a whole column of times is in seconds, or in microseconds.
+        ConfigError: a whole column of times is in seconds, or in microseconds; an id is not whole; the file is damaged.
     """
     judge = {"impressions": _impressions, "engagements": _engagements, "product_clicks": _product_clicks}[chunk.table]
+    told = _Told()
     counts: dict = {"rows": 0, "sound": 0, "unused": 0, "latest": None, "quarantined": {}}
     bad_rows: list[pa.Table] = []
     with written(output) as draft:
         writer = None
         first_row, time = chunk.first_row, "shown_at" if chunk.table == "impressions" else "at"
-        for batch in _batches(chunk, extra, config.rows_per_chunk):
-            sound, reason, ids = judge(batch, actions, config, chunk.file)
+        for batch in _batches(chunk, asked, config.rows_per_chunk):
+            used, reason, ids = judge(batch, asked, config, chunk.file.path, told)
             is_bad = reason > 0
-            used = ~is_bad if sound is None else ~is_bad & sound
-            good = ids if used.all() else ids.filter(pa.array(used))
+            kept = ~is_bad if used is None else ~is_bad & used
+            good = ids if kept.all() else ids.filter(pa.array(kept))
             if writer is None:
                 writer = ExchangeWriter(draft, good.schema, buckets)
             writer.write(good, bucket_of(good["user_id"].to_numpy(), buckets))
@@ -147,90 +211,166 @@ def clean(
     if bad_rows:
         with written(quarantine) as draft:
             pq.write_table(pa.concat_tables(bad_rows), draft, compression="zstd")
-    return counts
+    names = {str(number): name for number, name in told.names.items()}
+    return counts | {"missing": told.missing, "placeholders": told.placeholders, "names": names}
 
 
-_REASONS = ("", MISSING, NEGATIVE, IMPLAUSIBLE, NOT_FINITE, STAY, TWO_USERS)
-
-
-def _batches(chunk: Chunk, extra: pa.Schema, rows: int) -> Iterator[pa.Table]:
-    extra = extra if chunk.table == "impressions" else pa.schema([])
-    with pq.ParquetFile(chunk.file) as file:
-        there = file.schema_arrow.names
-        columns = [name for name in (*_COLUMNS[chunk.table], *extra.names) if name in there]
-        for batch in file.iter_batches(rows, row_groups=list(chunk.row_groups), columns=columns, use_threads=False):
-            table = pa.Table.from_batches([batch])
-            for field in extra:
-                if field.name not in there:
-                    table = table.append_column(field, pa.nulls(len(table), field.type))
-                elif table.schema.field(field.name).type != field.type:
-                    place = table.schema.get_field_index(field.name)
-                    table = table.set_column(place, field, table[field.name].cast(field.type))
-            yield table
-
-
+_REASONS = ("", MISSING, NEGATIVE, IMPLAUSIBLE, NOT_FINITE, STAY, OUT_OF_RANGE)
+_INT = pa.int64()
 _COLUMNS = {
-    "impressions": ("request_id", "user_id", "room_id", "shown_at"),
-    "engagements": ("request_id", "user_id", "room_id", "at", "action", "value"),
-    "product_clicks": ("user_id", "product_id", "at"),
+    "impressions": pa.schema([("request_id", _INT), ("user_id", _INT), ("room_id", _INT), ("shown_at", _INT)]),
+    "engagements": pa.schema(
+        [
+            ("request_id", _INT),
+            ("user_id", _INT),
+            ("room_id", _INT),
+            ("at", _INT),
+            ("action", pa.string()),
+            ("value", pa.float64()),
+        ]
+    ),
+    "product_clicks": pa.schema([("user_id", _INT), ("product_id", _INT), ("at", _INT)]),
 }
+_AS_WRITTEN = ("request_id", "event_id", "action")  # their spelling says more than their value
+
+
+def _batches(chunk: Chunk, asked: Asked, rows: int) -> Iterator[pa.Table]:
+    columns = _COLUMNS[chunk.table]
+    if chunk.table == "impressions":
+        columns = pa.schema([*columns, *asked.extra])
+    elif asked.has_events:
+        columns = columns.append(pa.field("event_id", _INT))
+    return chunk.file.batches(columns, rows, row_groups=chunk.row_groups, as_written=_AS_WRITTEN)
 
 
 def _impressions(
-    batch: pa.Table, actions: Sequence[str], config: PrepareConfig, file: str
+    batch: pa.Table, asked: Asked, config: PrepareConfig, file: Path, told: _Told
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
-    ids = {name: as_ids(batch[name]) for name in ("user_id", "room_id")}
-    request = as_ids(batch["request_id"]) if "request_id" in batch.column_names else pa.nulls(len(batch), pa.int64())
-    reason = _first_reasons(ids, request, batch["shown_at"], config, f"{file}: column `shown_at`")
-    _mark(reason, TWO_USERS, _foreign(integers(ids["user_id"]), integers(request), present(request) & (reason == 0)))
-    own = {"request_id": request, **ids, "shown_at": batch["shown_at"].cast(pa.int64())}
-    others = [name for name in batch.column_names if name not in own]
-    return None, reason, pa.table({**own, **{name: batch[name] for name in others}})
+    request = _naming(batch, "request_id", file, told)
+    reason = _first_reasons(batch, ("user_id", "room_id"), "shown_at", config, file)
+    own = {"request_id": request, **{name: batch[name] for name in ("user_id", "room_id", "shown_at")}}
+    logarithmic = {field.column for field in asked.schema.fields if field.encoding == Number(transform="log1p")}
+    others: dict[str, pa.Array] = {}
+    for name in batch.column_names[len(own) :]:
+        others[name], missing = tidied(_one(batch[name]))
+        told.add(told.missing, name, missing)
+        if name in logarithmic:
+            told.add(told.missing, name, below_zero(others[name]))
+    return None, reason, pa.table({**own, **others})
+
+
+def below_zero(numbers: pa.Array) -> dict[str, int]:
+    """How many numbers a logarithm cannot take, as the encoder has it; nothing where they are no numbers."""
+    if pa.types.is_string(numbers.type) or pa.types.is_boolean(numbers.type):
+        return {}
+    smallest = pc.min(numbers).as_py()
+    if smallest is None or smallest >= 0:
+        return {}
+    return {BELOW_ZERO: pc.sum(pc.less(numbers, 0)).as_py()}
 
 
 def _engagements(
-    batch: pa.Table, actions: Sequence[str], config: PrepareConfig, file: str
+    batch: pa.Table, asked: Asked, config: PrepareConfig, file: Path, told: _Told
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
-    ids = {name: as_ids(batch[name]) for name in ("user_id", "room_id")}
-    request = as_ids(batch["request_id"]) if "request_id" in batch.column_names else pa.nulls(len(batch), pa.int64())
-    reason = _first_reasons(ids, request, batch["at"], config, f"{file}: column `at`")
-    action = batch["action"].combine_chunks()
+    request = _naming(batch, "request_id", file, told)
+    reason = _first_reasons(batch, ("user_id", "room_id"), "at", config, file)
+    action = _one(batch["action"])
     action = action if pa.types.is_dictionary(action.type) else action.dictionary_encode()
     action = action.chunk(0) if isinstance(action, pa.ChunkedArray) else action
-    _mark(reason, MISSING, ~present(action))
-    names = action.dictionary.to_pylist()
-    code_of_name = np.array([actions.index(name) if name in actions else -1 for name in names] or [-1], np.int8)
-    code = code_of_name[integers(action.indices)]
-    value = batch["value"].cast(pa.float64()) if "value" in batch.column_names else pa.nulls(len(batch), pa.float64())
-    number = value.fill_null(0.0).to_numpy()
-    _mark(reason, NOT_FINITE, ~np.isfinite(number))
+    try:
+        names = as_plain(action.dictionary, pa.string(), WORD).to_pylist()
+    except ValueError as error:
+        raise ConfigError(f"{file}: column `action` {error}") from None
+    known = asked.actions
+    code_of_name = np.array([known.index(name) if name in known else -1 for name in names] or [-1], np.int8)
+    index = integers(action.indices)
+    code = np.where(present(action), code_of_name[index], np.int8(-1))
+    empty = np.array([not name for name in names] or [True])
+    _mark(reason, MISSING, ~present(action) | empty[index])
+
+    value = _one(batch["value"])
+    number = (value.fill_null(0.0) if value.null_count else value).to_numpy()
+    summed = np.array([any(t.action == name and not t.is_binary for t in asked.schema.targets) for name in known])
+    read = summed | np.array([any(t.action == name and t.at_least is not None for t in asked.schema.targets) for name in known])
+    read[ENTER_CODE] = True
+    is_used = code >= 0
+    nan, wild = np.isnan(number), ~(is_used & read[code]) & (np.abs(number) > LARGEST_VALUE)
+    if nan.any() or wild.any():  # where nobody reads the value, a wild one spoils no row
+        told.add(told.missing, "value", {what: int(of.sum()) for what, of in ((NAN, nan), (INFINITE, wild)) if of.any()})
+        value = pc.if_else(pa.array(nan | wild), pa.scalar(None, pa.float64()), value)
+        number = np.where(nan | wild, 0.0, number)
+    _mark(reason, NOT_FINITE, is_used & read[code] & np.isinf(number))
     _mark(reason, STAY, (code == ENTER_CODE) & ~((number >= 0) & (number <= LONGEST_STAY_SECONDS)))
-    table = {"request_id": request, **ids, "at": batch["at"].cast(pa.int64()), "action": pa.array(code), "value": value}
-    return code >= 0, reason, pa.table(table)
+    _mark(reason, OUT_OF_RANGE, is_used & (read[code] & (np.abs(number) > LARGEST_VALUE) | summed[code] & (number < 0)))
+    ids = {"request_id": request, **{name: batch[name] for name in ("user_id", "room_id", "at")}}
+    return is_used, reason, pa.table({**ids, "action": pa.array(code), "value": value, **_event(batch, file, told)})
 
 
 def _product_clicks(
-    batch: pa.Table, actions: Sequence[str], config: PrepareConfig, file: str
+    batch: pa.Table, asked: Asked, config: PrepareConfig, file: Path, told: _Told
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
-    ids = {name: as_ids(batch[name]) for name in ("user_id", "product_id")}
-    reason = _first_reasons(ids, None, batch["at"], config, f"{file}: column `at`")
-    return None, reason, pa.table({**ids, "at": batch["at"].cast(pa.int64())})
+    reason = _first_reasons(batch, ("user_id", "product_id"), "at", config, file)
+    ids = {name: batch[name] for name in ("user_id", "product_id", "at")}
+    return None, reason, pa.table({**ids, **_event(batch, file, told)})
 
 
-def _first_reasons(
-    ids: dict[str, pa.Array], request: pa.Array | None, at: pa.ChunkedArray, config: PrepareConfig, where: str
-) -> np.ndarray:
+def _event(batch: pa.Table, file: Path, told: _Told) -> dict[str, pa.Array]:
+    return {"event_id": _naming(batch, "event_id", file, told)} if "event_id" in batch.column_names else {}
+
+
+def _naming(batch: pa.Table, column: str, file: Path, told: _Told) -> pa.Array:
+    """A column of ids of requests or events, null where what stands there names none: `""`, 0, -1, `null`, ..."""
+    written = _one(batch[column])
+    try:
+        if not is_text(written.type):
+            ids = as_ids(written)
+            numbers = integers(ids, 1)
+            none = numbers <= 0
+            if not none.any():
+                return ids
+            spelled, counts = np.unique(numbers[none], return_counts=True)
+            told.add(told.placeholders, column, dict(zip(map(str, spelled.tolist()), counts.tolist(), strict=True)))
+            return pa.array(numbers, mask=none | ~present(ids))
+        encoded = written if pa.types.is_dictionary(written.type) else written.dictionary_encode()
+        texts = encoded.dictionary.cast(pa.large_binary()).to_pylist()
+        rows = np.bincount(integers(encoded.indices)[present(encoded)], minlength=len(texts))
+        names = {
+            place: text.decode("utf-8", "replace") for place, text in enumerate(texts) if text is not None and len(text) < 48
+        }
+        none_of = np.zeros(len(texts), bool)
+        none_of[[place for place, name in names.items() if _names_nothing(name)]] = True
+        for place in np.flatnonzero(none_of & (rows > 0)).tolist():
+            told.add(told.placeholders, column, {repr(names[place]): int(rows[place])})
+        ids_of = as_ids(encoded.dictionary)
+        if column == "request_id":
+            for place in np.argsort(-rows)[:_NAMES_KEPT].tolist():
+                if place in names and not none_of[place]:
+                    told.names[ids_of[place].as_py()] = names[place]
+        if none_of.any():
+            ids_of = pc.if_else(pa.array(none_of), pa.scalar(None, pa.int64()), ids_of)
+        return ids_of.take(encoded.indices.cast(pa.int64()))
+    except ValueError as error:
+        raise ConfigError(f"{file}: column `{column}`: {error}") from None
+
+
+def _names_nothing(text: str) -> bool:
+    plain = text.strip().lower()
+    return not plain.strip("0-.") or plain in _NO_REQUEST or (plain[0] == "-" and plain[1:].isdigit())
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _first_reasons(batch: pa.Table, ids: tuple[str, str], at: str, config: PrepareConfig, file: Path) -> np.ndarray:
     """Reasons that all event tables share; 0 where there is none, int8."""
-    time = integers(at)
-    there = present(at)
-    _check_unit(time[there], where)
+    time, there = integers(batch[at]), present(batch[at])
+    _check_unit(time[there], f"{file}: column `{at}`")
     reason = np.zeros(len(time), np.int8)
     missing, negative = ~there, np.zeros(len(time), bool)
-    for column in ids.values():
-        missing |= ~present(column)
-        negative |= integers(column) < 0
-    if request is not None:
-        negative |= integers(request) < 0
+    for name in ids:
+        missing |= ~present(batch[name])
+        negative |= integers(batch[name]) < 0
     _mark(reason, MISSING, missing)
     _mark(reason, NEGATIVE, negative)
     earliest, latest = config.plausible
@@ -256,29 +396,13 @@ def _check_unit(time: np.ndarray, where: str) -> None:
             )
 
 
-def _foreign(user: np.ndarray, request: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Rows whose request id this batch saw with another user before, bool."""
-    foreign = np.zeros(len(user), bool)
-    rows = np.flatnonzero(asked)
-    if not len(rows):
-        return foreign
-    heads = rows[run_starts(request[rows], user[rows])]
-    distinct, code = codes(request[heads])
-    if len(distinct) == len(heads):  # every request is one run of one user
-        return foreign
-    first = np.full(len(distinct), len(heads), np.int64)
-    np.minimum.at(first, code, np.arange(len(heads)))
-    foreign[rows] = user[rows] != user[heads[first]][find(distinct, request[rows])]
-    return foreign
-
-
 def _quarantined(chunk: Chunk, bad: pa.Table, row: np.ndarray, reason: np.ndarray) -> pa.Table:
     count = len(bad)
     column = lambda name: bad[name] if name in bad.column_names else pa.nulls(count, pa.int64())
     return pa.table(
         {
             "table": pa.array([chunk.table] * count, pa.string()),
-            "file": pa.array([chunk.file] * count, pa.string()),
+            "file": pa.array([str(chunk.file.path)] * count, pa.string()),
             "row": pa.array(row, pa.int64()),
             "reason": pa.array([_REASONS[number] for number in reason.tolist()], pa.string()),
             "request_id": column("request_id"),

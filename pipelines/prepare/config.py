@@ -12,12 +12,18 @@ from pipelines.encode.clock import DAY_MS, Clock
 class PrepareConfig:
     """How logs become feeds.
 
+    A feed is one user, one request id and one stretch of time: rows of a request further apart than the feed gap are feeds
+    of their own. A request id that names nothing (an empty text, 0 and all zeros, anything negative, `null`, `none`, `nan`,
+    `undefined`, `unknown` and the like) counts as missing. What was delivered twice counts once (see
+    `pipelines.prepare.deliveries`).
+
     Attributes:
         clock: local time of the platform, and the hour at which a day begins.
         valid_days, test_days: the log's last days are for testing, those before them for validation, all others for training.
-        feed_gap_seconds: impressions without request id belong to one feed while they follow each other within this gap.
-        feed_most: such a feed has at most this many candidates; further ones open the next feed.
-        quarantine_limit: the job stops where more than this share of a table's rows is malformed.
+        feed_gap_seconds: impressions of a request, or without request id, are of one feed while each follows within this gap.
+        feed_most: a feed without request id has at most this many candidates; further ones open the next feed.
+        quarantine_limit: the job stops where more than this share of a table's rows is malformed. What was delivered twice
+            goes to quarantine too, and is not counted here.
         earliest, latest: rows with a time outside of these dates (UTC) are malformed.
         extra_columns: base columns to write beside those that the schema needs.
         rows_per_chunk: rows of a log file that one cleaning task reads at a time.

@@ -1,12 +1,15 @@
 """The second step: all impressions of a bucket of users become feeds, and every engagement finds its impression.
 
-A feed is one request of one user. Impressions without request id belong to one feed while they follow each other
-closely. Its time is that of its first impression, and everything else about it is asked strictly before that time.
+A feed is one user, one request id and one stretch of time: rows of a request that follow each other within the feed gap.
+Ids of requests are used again (by a counter that starts anew, for a session, as a mark of "none"), and one request is not
+shown on two days. Impressions without request id belong to one feed while they follow each other that closely. A feed's
+time is that of its first impression, and everything else about it is asked strictly before that time.
 
     # N impressions, R feeds, E engagements
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +17,12 @@ import pyarrow as pa
 from models.catalogue import CANDIDATE, CONTEXT, ROOM, logged
 from models.hashing import splitmix64
 from pipelines.encode.arrays import integers, present
+from pipelines.prepare.clean import QUARANTINE, REPEATED, TWICE
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.deliveries import clicks_again, engagements_again
 from pipelines.prepare.timeline import Moments, codes, find, run_starts, stable_order
+
+_TOLD = 5  # of the request ids that are used again the most
 
 
 @dataclass(frozen=True)
@@ -27,13 +34,16 @@ class Bucket:
         impressions: a row a candidate, feed by feed in logged order: room_id, shown_at, `position`, `state.*`.
         engagements: by user and time: user_id, room_id, at, action, value, row (the impression that is credited,
             -1 for none), by_request.
-        repeated: impressions that were logged twice, as they came.
+        quarantined: impressions that were logged twice and engagements that were delivered twice, as `QUARANTINE`.
+        told: `alike`, engagements as another but for details; `again`, requests that became several feeds; `shared`,
+            request ids of several users of this bucket.
     """
 
     feeds: pa.Table
     impressions: pa.Table
     engagements: pa.Table
-    repeated: pa.Table
+    quarantined: pa.Table
+    told: dict[str, Any]
 
 
 def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> Bucket:
@@ -41,29 +51,40 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
 
     Args:
         impressions: request_id, user_id, room_id, shown_at and further columns, in logged order.
-        engagements: request_id, user_id, room_id, at, action (code), value, in logged order.
+        engagements: request_id, user_id, room_id, at, action (code), value and maybe event_id, in logged order.
     """
+    twice_E, alike = engagements_again(engagements)
+    delivered = engagements.filter(pa.array(~twice_E)) if twice_E.any() else engagements
     user_id, room_id, shown_at = (integers(impressions[name]) for name in ("user_id", "room_id", "shown_at"))
     request, has_request = integers(impressions["request_id"]), present(impressions["request_id"])
     users_U, user_N = codes(user_id)
     rooms_M, room_N = codes(room_id)
     keep_N = np.ones(len(user_id), bool)
+    copy_N = np.zeros(len(user_id), bool)
     group_N = np.full(len(user_id), -1, np.int64)
 
     asked = np.flatnonzero(has_request)
     requests, request_N = codes(request[asked])
-    _, by_request = codes(user_N[asked] * max(len(requests), 1) + request_N)
-    keep_N[asked] = ~repeated(by_request * max(len(rooms_M), 1) + room_N[asked])
-    group_N[asked] = by_request
-    groups = int(by_request.max(initial=-1)) + 1
+    pairs, by_request = codes(user_N[asked] * max(len(requests), 1) + request_N)
+    stretch_N = _stretches(by_request, shown_at[asked], config.gap_ms)
+    again = first_of(stretch_N * max(len(rooms_M), 1) + room_N[asked])
+    if again is not None:
+        repeated = again < np.arange(len(asked))
+        keep_N[asked[repeated]] = False
+        copy_N[asked] = repeated & (shown_at[asked][again] == shown_at[asked])
+    group_N[asked] = stretch_N
+    groups = int(stretch_N.max(initial=-1)) + 1
 
     unasked = np.flatnonzero(~has_request)
     unasked = unasked[np.lexsort((shown_at[unasked], user_N[unasked]))]
     moment = np.zeros(len(unasked), np.int64)
     moment[run_starts(user_N[unasked], shown_at[unasked])[1:]] = 1
-    same = repeated(np.cumsum(moment) * max(len(rooms_M), 1) + room_N[unasked])
-    keep_N[unasked[same]] = False
-    unasked = unasked[~same]
+    again = first_of(np.cumsum(moment) * max(len(rooms_M), 1) + room_N[unasked])
+    if again is not None:
+        same = again < np.arange(len(unasked))
+        keep_N[unasked[same]] = False
+        copy_N[unasked[same]] = True
+        unasked = unasked[~same]
     if len(unasked):
         group_N[unasked] = groups + _by_gap(user_N[unasked], shown_at[unasked], config.gap_ms, config.feed_most)
         groups = int(group_N[unasked[-1]]) + 1
@@ -100,7 +121,7 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
         **{name: impressions[name].take(pa.array(rows)) for name in own},
     }
     credited = _credited(
-        engagements,
+        delivered,
         users_U,
         rooms_M,
         user_N=user_N[rows],
@@ -108,18 +129,98 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
         feed_N=feed_N,
         shown_at_N=shown_at[rows],
         request_R=np.where(has_request, request, -1)[head_R],
+        gap_ms=config.gap_ms,
     )
-    return Bucket(pa.table(feeds), pa.table(candidates), credited, impressions.take(pa.array(np.flatnonzero(~keep_N))))
+    return Bucket(
+        pa.table(feeds),
+        pa.table(candidates),
+        credited,
+        pa.concat_tables(
+            [
+                quarantined("impressions", impressions, copy_N, TWICE),
+                quarantined("impressions", impressions, ~keep_N & ~copy_N, REPEATED),
+                quarantined("engagements", engagements, twice_E, TWICE),
+            ]
+        ),
+        {"alike": alike, **_used_again(requests, request_N, pairs, by_request, stretch_N)},
+    )
 
 
-def repeated(key: np.ndarray) -> np.ndarray:
-    """True where a key was there in an earlier row."""
-    again = np.zeros(len(key), bool)
+def quarantined(table: str, rows: pa.Table, which: np.ndarray, reason: str) -> pa.Table:
+    """Some rows of several files as `QUARANTINE`."""
+    found = rows.filter(pa.array(which))
+    count = len(found)
+    there = {"at": "shown_at" if table == "impressions" else "at"}
+    column = lambda name: found[name] if name in found.column_names else pa.nulls(count, pa.int64())
+    told = {"table": pa.array([table] * count, pa.string()), "reason": pa.array([reason] * count, pa.string())}
+    nowhere = {"file": pa.nulls(count, pa.string()), "row": pa.nulls(count, pa.int64())}
+    ids = {name: column(there.get(name, name)) for name in ("request_id", "user_id", "room_id", "at")}
+    return pa.table({**told, **nowhere, **ids}).select(QUARANTINE.names).cast(QUARANTINE)
+
+
+def once(clicks: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """A bucket's product clicks (user_id, product_id, at, maybe event_id), each once; and the copies as `QUARANTINE`."""
+    twice = clicks_again(clicks)
+    kept = clicks.filter(pa.array(~twice)) if twice.any() else clicks
+    return kept.select(["user_id", "product_id", "at"]), quarantined("product_clicks", clicks, twice, TWICE)
+
+
+def first_of(key: np.ndarray) -> np.ndarray | None:
+    """For every row the first one of the same key; None where all are distinct, which is quickly seen."""
     ordered = np.sort(key)
-    if (ordered[1:] == ordered[:-1]).any():
-        again[:] = True
-        again[np.unique(key, return_index=True)[1]] = False
-    return again
+    if not (ordered[1:] == ordered[:-1]).any():
+        return None
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    return first[place]
+
+
+def _stretches(group: np.ndarray, at: np.ndarray, gap_ms: int) -> np.ndarray:
+    """Groups cut where a row follows the one before it in time by more than the gap; pieces are numbered after all groups."""
+    if not len(group):
+        return group
+    groups = int(group.max()) + 1
+    starts = run_starts(group)
+    first, last = np.full(groups, np.iinfo(np.int64).max), np.full(groups, np.iinfo(np.int64).min)
+    np.minimum.at(first, group[starts], np.minimum.reduceat(at, starts))
+    np.maximum.at(last, group[starts], np.maximum.reduceat(at, starts))
+    wide = last - first > gap_ms
+    if not wide.any():
+        return group
+    rows = np.flatnonzero(wide[group])
+    rows = rows[np.lexsort((at[rows], group[rows]))]
+    of, when = group[rows], at[rows]
+    cuts = np.zeros(len(rows), np.int64)
+    cuts[1:] = (of[1:] == of[:-1]) & (when[1:] - when[:-1] > gap_ms)
+    total = np.cumsum(cuts)
+    heads = run_starts(of)
+    before = np.repeat(total[heads], np.diff(heads, append=len(rows)))
+    pieces = group.copy()
+    pieces[rows] = np.where(total > before, groups - 1 + total, of)
+    return pieces
+
+
+def _used_again(
+    requests: np.ndarray, request_N: np.ndarray, pairs: np.ndarray, by_request: np.ndarray, stretch_N: np.ndarray
+) -> dict[str, Any]:
+    """Of requests that became several feeds: how many, how many feeds, and the ids with the most; the like of shared ids."""
+    told: dict[str, Any] = {"again": {"requests": 0, "feeds": 0, "most": []}, "shared": {"ids": 0, "most": []}}
+    if not len(requests):
+        return told
+    request_P = pairs % len(requests)
+    if (more := stretch_N >= len(pairs)).any():
+        stretch, row = np.unique(stretch_N[more], return_index=True)
+        pair, extra = np.unique(by_request[more][row], return_counts=True)
+        feeds = np.bincount(request_P[pair], extra + 1, minlength=len(requests)).astype(np.int64)
+        told["again"] = {"requests": len(pair), "feeds": len(pair) + len(stretch), "most": _most(requests, feeds, 1)}
+    if len(pairs) > len(requests):
+        users = np.bincount(request_P, minlength=len(requests))
+        told["shared"] = {"ids": int((users > 1).sum()), "most": _most(requests, users, 2)}
+    return told
+
+
+def _most(requests: np.ndarray, count: np.ndarray, least: int) -> list[list[int]]:
+    order = np.argsort(-count, kind="stable")[:_TOLD]
+    return [[int(requests[place]), int(count[place])] for place in order if count[place] >= least]
 
 
 def _by_gap(user: np.ndarray, shown_at: np.ndarray, gap_ms: int, most: int) -> np.ndarray:
@@ -141,18 +242,21 @@ def _credited(
     feed_N: np.ndarray,
     shown_at_N: np.ndarray,
     request_R: np.ndarray,
+    gap_ms: int,
 ) -> pa.Table:
     """Engagements with the row of the impression they answer, by user and time.
 
     One with a request id answers the impression of that request, user and room; a clock that runs behind (answered
     before shown) is set right. One without answers the latest impression of user and room that is not later; whether
-    it came soon enough is asked target by target.
+    it came soon enough is asked target by target. So does one whose request became several feeds, among their impressions;
+    where none is earlier, it answers the first, if that follows within the gap.
     """
     user_id, room_id, at = (integers(engagements[name]) for name in ("user_id", "room_id", "at"))
     request, has_request = integers(engagements["request_id"]), present(engagements["request_id"])
     user_E, room_E = find(users_U, user_id), find(rooms_M, room_id)
     row_E = np.full(len(at), -1, np.int64)
     known_E = (user_E >= 0) & (room_E >= 0)
+    by_request_E = np.zeros(len(at), bool)
 
     asked = np.flatnonzero(known_E & has_request)
     if len(asked) and (request_R >= 0).any():
@@ -160,23 +264,24 @@ def _credited(
         requests, request_E = codes(request[asked])
         request_of_R = find(requests, request_R)
         key_R = np.where(request_of_R >= 0, user_R * len(requests) + request_of_R, -1)
-        feed_E = _places(key_R, user_E[asked] * len(requests) + request_E)
+        key_E = user_E[asked] * len(requests) + request_E
+        feed_E = _places(key_R, key_E)
         key_N = feed_N * len(rooms_M) + room_N
         row_E[asked] = _places(key_N, np.where(feed_E >= 0, feed_E * len(rooms_M) + room_E[asked], -1))
-    by_request_E = row_E >= 0
+        by_request_E = row_E >= 0
+        several, many_R = np.unique(key_R[key_R >= 0], return_counts=True)
+        if (many_R > 1).any():
+            several = several[many_R > 1]
+            mine = np.flatnonzero(find(several, key_E) >= 0)
+            pair_E = key_E[mine] * len(rooms_M) + room_E[asked[mine]]
+            row, late = _latest(key_R[feed_N] * len(rooms_M) + room_N, shown_at_N, pair_E, at[asked[mine]], gap_ms)
+            row_E[asked[mine]], by_request_E[asked[mine]] = row, late
     at = np.where(by_request_E, np.maximum(at, shown_at_N[row_E] if len(shown_at_N) else at), at)
 
     unasked = np.flatnonzero(known_E & ~has_request)
     if len(unasked):
-        pairs, pair_E = codes(user_E[unasked] * len(rooms_M) + room_E[unasked])
-        pair_N = find(pairs, user_N * len(rooms_M) + room_N)
-        rows = np.flatnonzero(pair_N >= 0)
-        moments = Moments(len(pairs), shown_at_N[rows], at[unasked])
-        key_N = moments.pack(pair_N[rows], shown_at_N[rows])
-        order_N = np.argsort(key_N, kind="stable")
-        place = np.searchsorted(key_N[order_N], moments.pack(pair_E, at[unasked]), side="right") - 1
-        found = (place >= 0) & (pair_N[rows[order_N[place]]] == pair_E) if len(rows) else np.zeros(len(unasked), bool)
-        row_E[unasked[found]] = rows[order_N[place[found]]]
+        pair_E = user_E[unasked] * len(rooms_M) + room_E[unasked]
+        row_E[unasked] = _latest(user_N * len(rooms_M) + room_N, shown_at_N, pair_E, at[unasked])[0]
 
     order = np.lexsort((at, user_id))
     columns = {
@@ -189,6 +294,29 @@ def _credited(
         "by_request": by_request_E[order],
     }
     return pa.table(columns)
+
+
+def _latest(
+    key_N: np.ndarray, shown_at_N: np.ndarray, key_E: np.ndarray, at_E: np.ndarray, gap_ms: int = -1
+) -> tuple[np.ndarray, np.ndarray]:
+    """The latest impression of the same key that is not later, -1 for none; and where it is the next one, within the gap."""
+    row_E, late_E = np.full(len(key_E), -1, np.int64), np.zeros(len(key_E), bool)
+    pairs, pair_E = codes(key_E)
+    pair_N = find(pairs, key_N)
+    rows = np.flatnonzero(pair_N >= 0)
+    if not len(rows):
+        return row_E, late_E
+    moments = Moments(len(pairs), shown_at_N[rows], at_E)
+    packed_N = moments.pack(pair_N[rows], shown_at_N[rows])
+    order_N = np.argsort(packed_N, kind="stable")
+    after = np.searchsorted(packed_N[order_N], moments.pack(pair_E, at_E), side="right")
+    found = (after > 0) & (pair_N[rows[order_N[after - 1]]] == pair_E)
+    row_E[found] = rows[order_N[after[found] - 1]]
+    if gap_ms >= 0:
+        next_E = rows[order_N[np.minimum(after, len(rows) - 1)]]
+        late_E = ~found & (after < len(rows)) & (pair_N[next_E] == pair_E) & (shown_at_N[next_E] - at_E <= gap_ms)
+        row_E[late_E] = next_E[late_E]
+    return row_E, late_E
 
 
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ def run_step(
                 printed = now
                 speed = rows / max(now - started, 1e-9)
                 print(f"{step:>9}: {number + done_before}/{len(items)}, {rows:,} rows, {speed:,.0f} rows/s", flush=True)
-    return {item.name: json.loads(_note(folder, item).read_text()) for item in items}
+    return {item.name: json.loads(_note(folder, item).read_text(encoding="utf-8")) for item in items}
 
 
 @dataclass(frozen=True)

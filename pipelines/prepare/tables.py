@@ -3,67 +3,48 @@
 A task finds its ids by binary search and touches only their rows; all tasks of a machine share the pages.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models import catalogue
 from models.catalogue import Attribute
 from pipelines.encode.arrays import integers, present
+from pipelines.encode.arrays import whole as single
 from pipelines.encode.clock import NEVER
 from pipelines.logs.canonical import CanonicalLogs
-from pipelines.logs.ids import as_ids
+from pipelines.logs.values import tidied
 from pipelines.prepare.exchange import read_table, write_table
 from pipelines.prepare.timeline import find
 
 FAMILIES = {family.how.table: family for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}
 KEYS = {family.how.table: family.how.key for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}
-
-
-def common_types(files: Iterable[Path], columns: Iterable[str]) -> pa.Schema:
-    """Of these columns, those that some file has, with a type that holds all files' values; words as strings."""
-    wanted = sorted(set(columns))
-    found: list[pa.Schema] = []
-    for file in files:
-        schema = pq.read_schema(file)
-        fields = [schema.field(name) for name in wanted if name in schema.names]
-        found.append(pa.schema([pa.field(field.name, _plain(field.type)) for field in fields]))
-    return pa.unify_schemas(found, promote_options="permissive") if found else pa.schema([])
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+_ROWS = 500_000  # read at a time
 
 
 def sort_table(logs: CanonicalLogs, table: str, columns: Sequence[str], output: Path) -> dict:
     """Writes `columns` of an attribute table to `output`, one row per id, ascending; the last of repeated ids counts."""
     key = KEYS[table]
-    types = common_types(logs.files(table), columns)
-    parts = []
-    rows = 0
-    for file in logs.files(table):
-        there = pq.read_schema(file).names
-        part = pq.read_table(file, columns=[key, *(name for name in types.names if name in there)], use_threads=False)
-        rows += len(part)
-        cast = {
-            field.name: part[field.name].cast(field.type) if field.name in there else pa.nulls(len(part), field.type)
-            for field in types
-        }
-        parts.append(pa.table({key: as_ids(part[key]), **cast}))
-    whole = pa.concat_tables(parts).combine_chunks()
+    types = pa.schema([pa.field(key, pa.int64()), *(field for field in logs.types(table, columns) if field.name != key)])
+    parts = [part for file in logs.parts(table) for part in file.batches(types, _ROWS)]
+    whole = pa.concat_tables(parts).combine_chunks() if parts else types.empty_table()
+    rows = len(whole)
+    missing: dict[str, dict[str, int]] = {}
+    for place, field in enumerate(types):
+        column, found = tidied(single(whole[field.name]))
+        if found:
+            missing[field.name] = found
+            whole = whole.set_column(place, field, column)
     whole = whole.filter(pa.array(present(whole[key])))
     ids = integers(whole[key])
     order = np.argsort(ids, kind="stable")
     last = np.ones(len(order), bool)
     last[:-1] = ids[order][1:] != ids[order][:-1]
     write_table(output, whole.take(pa.array(order[last])))
-    return {"rows": rows, "ids": int(last.sum())}
+    return {"rows": rows, "without_id": rows - len(ids), "ids": int(last.sum()), "missing": missing}
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from pipelines.encode.remarks import Seen
 from pipelines.encode.state import EncoderState
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
-from pipelines.prepare.clean import ENTER_CODE, QUARANTINE, REPEATED, Chunk, actions_of, clean
+from pipelines.prepare.clean import ENTER_CODE, Asked, Chunk, actions_of, clean
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
-from pipelines.prepare.log_to_feeds import cut
+from pipelines.prepare.log_to_feeds import cut, once
 from pipelines.prepare.room_counters import Counting, Rooms, count_bucket, counted_actions, streamers_of
 from pipelines.prepare.tables import KEYS, Attributes, sort_table
 from pipelines.prepare.timeline import codes
@@ -60,6 +60,7 @@ class Plan:
         columns: base columns to compute, beside `META`.
         served: those of them that the endpoint needs too.
         carried: `position`, `context.*` and `state.*` among them, with the types they have in the log.
+        has_events: tables with the column `event_id`.
         rows: of every event table, from the footers.
         buckets: how many buckets of users, and of streamers.
     """
@@ -71,6 +72,7 @@ class Plan:
     columns: frozenset[str]
     served: frozenset[str]
     carried: pa.Schema
+    has_events: frozenset[str]
     rows: dict[str, int]
     buckets: int
 
@@ -128,15 +130,16 @@ class SortAttributes:
 
 @dataclass(frozen=True)
 class CleanChunk:
+    """Divides a chunk of a log file into rows that are in order and rows for the quarantine; returns what it counted."""
+
     plan: Plan
 
     def __call__(self, chunk: Chunk) -> dict:
         plan = self.plan
         return clean(
             chunk,
-            plan.actions,
+            Asked(plan.schema, plan.actions, plan.carried, chunk.table in plan.has_events),
             plan.config,
-            extra=plan.carried,
             buckets=plan.buckets,
             output=plan.work / "clean" / f"{chunk.name}.arrow",
             quarantine=plan.output / "quarantine" / f"{chunk.name}.parquet",
@@ -156,8 +159,12 @@ class CutBucket:
         ordered = cut(impressions, engagements, plan.config)
         for what in ("feeds", "impressions", "engagements"):
             write_table(plan.ordered(bucket, what), getattr(ordered, what))
-        if len(ordered.repeated):
-            _quarantine_repeated(ordered.repeated, plan.output / "quarantine" / f"repeated-{bucket:05d}.parquet")
+        clicks, copies = once(read_bucket(plan.cleaned("product_clicks"), bucket, plan.buckets, schema=CLICKS))
+        write_table(plan.ordered(bucket, "product_clicks"), clicks)
+        quarantined = pa.concat_tables([ordered.quarantined, copies])
+        if len(quarantined):
+            with written(plan.output / "quarantine" / f"repeated-{bucket:05d}.parquet") as draft:
+                pq.write_table(quarantined, draft, compression="zstd")
 
         rooms = Attributes.open(plan.work / "attributes", "rooms")
         action = integers(ordered.engagements["action"])
@@ -187,7 +194,13 @@ class CutBucket:
             "candidates_by_day": _by_day(day, sizes),
             "entries_by_day": _by_day(entry_day, np.ones(len(entry_day))),
             "unattributed": credits.unattributed(plan.schema),
-            "repeated": len(ordered.repeated),
+            "kept": {
+                "impressions": len(ordered.impressions),
+                "engagements": len(ordered.engagements),
+                "product_clicks": len(clicks),
+            },
+            "quarantined": _by_table(quarantined),
+            **ordered.told,
         }
 
     def _send(self, what: str, bucket: int, table: pa.Table, rooms: Attributes) -> None:
@@ -242,7 +255,7 @@ class WriteFeatures:
         feeds, impressions, engagements = (
             read_table(plan.ordered(bucket, what)) for what in ("feeds", "impressions", "engagements")
         )
-        clicks = read_bucket(plan.cleaned("product_clicks"), bucket, plan.buckets, schema=CLICKS)
+        clicks = read_table(plan.ordered(bucket, "product_clicks"))
         more_users = read_bucket(plan.exchange("all_users"), bucket, plan.buckets, schema=pa.schema([("user_id", pa.int64())]))
         attributes = plan.attributes()
         log = read_log(
@@ -302,7 +315,10 @@ class FitFile:
 
     def __call__(self, file: Path) -> dict:
         part = fit_partial(
-            pq.read_table(file, use_threads=False), self.plan.schema, entry_rate=self.entry_rate, clock=self.plan.config.clock
+            pq.read_table(file, use_threads=False, partitioning=None),
+            self.plan.schema,
+            entry_rate=self.entry_rate,
+            clock=self.plan.config.clock,
         )
         with written(self.plan.work / "fit" / f"{file.stem}.pickle") as draft:
             draft.write_bytes(pickle.dumps(part))
@@ -352,17 +368,9 @@ def _by_day(day: np.ndarray, weight: np.ndarray) -> dict[str, int]:
     return {str(key): int(total) for key, total in zip(days.tolist(), np.bincount(code, weight), strict=True)}
 
 
-def _quarantine_repeated(repeated: pa.Table, path: Path) -> None:
-    count = len(repeated)
-    columns = {
-        "table": pa.array(["impressions"] * count),
-        "file": pa.nulls(count, pa.string()),
-        "row": pa.nulls(count, pa.int64()),
-        "reason": pa.array([REPEATED] * count),
-        "request_id": repeated["request_id"],
-        "user_id": repeated["user_id"],
-        "room_id": repeated["room_id"],
-        "at": repeated["shown_at"],
-    }
-    with written(path) as draft:
-        pq.write_table(pa.table(columns, schema=QUARANTINE), draft, compression="zstd")
+def _by_table(quarantined: pa.Table) -> dict[str, dict[str, int]]:
+    """Rows by table and reason."""
+    found: dict[str, dict[str, int]] = {}
+    for row in quarantined.group_by(["table", "reason"]).aggregate([([], "count_all")]).to_pylist():
+        found.setdefault(row["table"], {})[row["reason"]] = row["count_all"]
+    return found

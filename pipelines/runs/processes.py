@@ -15,7 +15,7 @@ def machine() -> str:
     """Tells apart machines, their restarts, and containers, in all of which numbers of processes begin anew."""
     parts = [socket.gethostname()]
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
@@ -26,7 +26,7 @@ def began(pid: int) -> str | None:
     A process that has ended is gone, also while its parent has not asked for its exit status yet.
     """
     try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return None if state in "ZX" else fields[18]  # ticks since the machine started
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():

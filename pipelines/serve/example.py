@@ -24,7 +24,7 @@ def example_request(prepared: Prepared, *, k: int = 5) -> Body:
             break
     else:
         raise ConfigError(f"{prepared.path} holds no feeds.")
-    table = pq.read_table(files[-1]).sort_by("at")
+    table = pq.read_table(files[-1], partitioning=None).sort_by("at")
     last = table.slice(table.num_rows - 1).to_pylist()[0]
     most = prepared.encoder.largest_feed if prepared.schema.list_context else _ROOMS
     rooms: dict[int, None] = dict.fromkeys(last["room_id"])

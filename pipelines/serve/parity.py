@@ -145,7 +145,10 @@ def _drawn(prepared: Prepared, schema: Schema, split: str, feeds: int) -> Iterat
         here = wanted[(wanted >= start) & (wanted < start + rows)] - start
         start += rows
         if len(here):
-            raw, encoded = pq.read_table(raw_file, columns=columns).take(here), pq.read_table(file).take(here)
+            raw, encoded = (
+                pq.read_table(raw_file, columns=columns, partitioning=None).take(here),
+                pq.read_table(file, partitioning=None).take(here),
+            )
             for row in range(len(here)):
                 yield raw.slice(row, 1), encoded.slice(row, 1)
 

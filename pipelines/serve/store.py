@@ -176,7 +176,7 @@ def build_store(prepared: Prepared, path: Path) -> Path:
                 "fingerprint": prepared.fingerprint,
                 "records": {table: (layout.names, layout.is_float) for table, layout in layouts.items()},
             }
-            (draft / "store.json").write_text(json.dumps(meta))
+            (draft / "store.json").write_text(json.dumps(meta), encoding="utf-8")
             with environment.begin(environment.open_db(b"schemas"), write=True) as write:
                 write.put(b"users", user_schema.serialize().to_pybytes())
             environment.sync(True)
@@ -187,7 +187,7 @@ def build_store(prepared: Prepared, path: Path) -> Path:
 
 def _meta(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((path / "store.json").read_text())
+        return json.loads((path / "store.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 

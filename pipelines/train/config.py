@@ -64,7 +64,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {value}.")
-        for name in ("workers", "max_failures"):
+        for name in ("workers", "max_failures", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}.")
         if self.cpus_per_worker <= 0:

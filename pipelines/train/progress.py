@@ -139,7 +139,7 @@ def read_history(folder: Path) -> list[EpochRecord]:
 
 def _read(file: Path, parse: Any) -> Any:
     try:
-        return parse(json.loads(file.read_text()))
+        return parse(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ConfigError(
             f"{file} is damaged ({error}). Delete it and start again, or train again with --restart (resume=False)."

@@ -108,7 +108,7 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
     device = ray.train.torch.get_device() if _on_gpu() else torch.device("cpu")
 
     def say(line: str) -> None:
-        with (run.folder / LINES).open("a") as file:
+        with (run.folder / LINES).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def on_epoch(record: EpochRecord) -> None:

@@ -1,4 +1,4 @@
-"""Training takes prepared feeds and a ranker's config, and leaves a bundle with the best epoch's weights."""
+"""Training takes prepared feeds and a system's config, and leaves a bundle with the best epoch's weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -167,7 +167,7 @@ class TuneConfig:
                 "tune searches settings (`space`) or the graph of targets (`structure`), one after the other. "
                 "Set tune.space or tune.structure to null."
             )
-        for name, least in (("trials", 1), ("grace_epochs", 1), ("reduction", 2), ("max_concurrent", 1)):
+        for name, least in (("trials", 1), ("grace_epochs", 1), ("reduction", 2), ("max_concurrent", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"tune.{name} must be at least {least}, got {getattr(self, name)}.")
         if self.cpus_per_trial <= 0 or self.gpus_per_trial < 0:

@@ -19,7 +19,7 @@ SETTINGS, GRAPH = "search", "structure"  # keys under which a bundle's provenanc
 def note(bundle: Path, key: str, search: Mapping[str, Any]) -> None:
     """Adds to a bundle's provenance which search it won."""
     file = bundle / "provenance.json"
-    write_json(file, {**json.loads(file.read_text()), key: search})
+    write_json(file, {**json.loads(file.read_text(encoding="utf-8")), key: search})
 
 
 def say_where_to_watch(what: str, curves: Path, config: TuneConfig, say: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ def left_over(run: RunFolder) -> str:
         return ""
     if run.is_finished:
         return f"{output} holds a finished search."
-    histories = [json.loads(file.read_text()) for file in output.glob("trials/*/history.json")]
+    histories = [json.loads(file.read_text(encoding="utf-8")) for file in output.glob("trials/*/history.json")]
     epochs = sum(len(history) for history in histories)
     over = sum(1 for _ in output.glob("trials/*/bundle"))
     return (

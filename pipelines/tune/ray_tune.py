@@ -130,7 +130,7 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
 def number_of(id: str, job: Job) -> int:
     """Number of a trial; a new one gets the next. Kept in a file, because a restored search has its trials in another order."""
     file = job.folder / NUMBERS
-    numbers: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    numbers: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if id not in numbers:
         numbers[id] = len(numbers) + 1
         write_text(file, json.dumps(numbers))
@@ -151,7 +151,7 @@ def sampled_values(sampled: Mapping[str, Any], config: TuneConfig) -> dict[str, 
 def refusal(folder: Path) -> str | None:
     """Why the trial of this folder was refused, in one line; None if it was not."""
     file = folder / REFUSED
-    return " ".join(file.read_text().split()) if file.exists() else None
+    return " ".join(file.read_text(encoding="utf-8").split()) if file.exists() else None
 
 
 def one_line(error: BaseException) -> str:

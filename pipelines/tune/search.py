@@ -163,7 +163,7 @@ def identity_of(spelling: Mapping[str, Any], prepared: Prepared, config: TuneCon
 
 
 def _finished(output: Path, metric: str) -> SearchResult:
-    found = json.loads((output / RESULT).read_text())
+    found = json.loads((output / RESULT).read_text(encoding="utf-8"))
     trials = [Trial(**trial) for trial in found["trials"]]
     best = next(trial for trial in trials if trial.number == found["best"])
     bundle = output / "trials" / best.id / "bundle"
@@ -202,7 +202,7 @@ def _trial(
     done = (folder / "bundle").is_dir()
     best = objectives.best(history)
     if done:  # which knows best what it is of
-        best = history[json.loads((folder / "bundle" / "provenance.json").read_text())["best_epoch"] - 1]
+        best = history[json.loads((folder / "bundle" / "provenance.json").read_text(encoding="utf-8"))["best_epoch"] - 1]
     return Trial(
         number=number,
         id=id,

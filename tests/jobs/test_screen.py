@@ -1,5 +1,6 @@
 """Jobs as their users meet them: options, one-line errors, exit codes, shipped experiments."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import yaml
 
 from jobs import bench, screen
 from models.config import ConfigError, to_dict
-from pipelines.cluster import RayConfig, output_folder
+from pipelines.cluster import RayConfig, connected, output_folder
 from pipelines.experiment import load_experiment, load_spelling
 from pipelines.tune.config import check_space
 from pipelines.tune.structure.graphs import EMPTY
@@ -133,10 +134,23 @@ def test_one_logical_cpu_is_refused():
         RayConfig(num_cpus=1)
 
 
+def test_an_address_at_which_nobody_listens_is_refused_at_once():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # taken, so that nobody else listens there
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=rf"`ray.address` is '{address}', but no Ray answers there"):
+            connected(RayConfig(address=address)).__enter__()
+
+
+def test_less_shared_memory_than_ray_takes_is_refused():
+    with pytest.raises(ValueError, match="object_store_mb >= 75, got 74"):
+        RayConfig(object_store_mb=74)
+
+
 def test_bench_lists_its_benchmarks(capsys):
     bench.main([])
     assert "step" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="no benchmark 'speed'"):
+    with pytest.raises(ConfigError, match="no benchmark 'speed'"):
         bench.main(["speed"])
 
 

@@ -1,5 +1,6 @@
 """Configuration: strict spelling, messages with the path and the way out."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 import pytest
@@ -28,6 +29,9 @@ class Right:
 class Whole:
     side: Annotated[Left | Right, Discriminator("kind")]
     names: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    shares: dict[str, float] = field(default_factory=dict)
+    fair: bool = True
 
 
 def test_plain_spelling_both_ways():
@@ -43,6 +47,11 @@ def test_plain_spelling_both_ways():
         ({"side": {"kind": "left", "size": "big"}}, "`side.left.size` is 'big'"),
         ({"side": {"kind": "up"}}, "'left', 'right'"),
         ({"side": {"kind": "right", "ratio": 2}}, "side.right: ratio must not be above 1, got 2.0."),
+        ({"side": {"kind": "left", "size": True}}, "`side.size` is True: input should be a number."),
+        ({"side": {"kind": "right", "ratio": False}}, "`side.ratio` is False: input should be a number."),
+        ({"side": {"kind": "left"}, "sizes": [1, True]}, "`sizes.1` is True: input should be a number."),
+        ({"side": {"kind": "left"}, "shares": {"a": True}}, "`shares.a` is True: input should be a number."),
+        ({"side": {"kind": "right", "ratio": float("nan")}}, "`side.right.ratio` is nan: input should be a finite number."),
         ({}, "`side` is missing."),
     ],
 )

@@ -16,7 +16,7 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
-from pipelines.prepared import LogCounts, Manifest, Prepared, Split
+from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split
 from pipelines.train.progress import EpochRecord
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
@@ -70,6 +70,7 @@ def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[
     """The manifest of a folder that no log was prepared for: its splits count at least `files` and `feeds`."""
     nothing = LogCounts(
         rows={},
+        kept={},
         quarantined={},
         unused_engagements=0,
         unattributed_engagements=0,
@@ -79,6 +80,7 @@ def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[
         rooms=0,
         attributes={},
         feeds_by_day={},
+        found=Findings(),
     )
     manifest = Manifest(
         tables=TABLES,

@@ -154,7 +154,8 @@ TYPES = {
 
 
 def random_log(seed: int, *, feeds: int = 30, users: int = 5, rooms: int = 7, days: int = 4) -> SmallLog:
-    """Feeds with and without request ids, equal times, repeated rooms and rows, clocks that run behind, nulls.
+    """Feeds with and without request ids, some of them used again, equal times, repeated rooms and rows, clocks that run
+    behind, nulls.
 
     Every day has feeds, so that every split has some.
     """
@@ -177,6 +178,8 @@ def random_log(seed: int, *, feeds: int = 30, users: int = 5, rooms: int = 7, da
         user = one(user_ids)
         at = one(moments) if number >= days else START + number * DAY + 8 * HOUR
         request = 1000 + number if rng.random() < 0.6 else None
+        if request is not None and rng.random() < 0.2:
+            request = 1000 + int(rng.integers(number + 1))  # an id that may be used already
         spread = rng.random() < 0.3
         for position in range(int(rng.integers(1, 5))):
             room = one(room_ids)
@@ -211,6 +214,9 @@ def random_log(seed: int, *, feeds: int = 30, users: int = 5, rooms: int = 7, da
         for _ in range(feeds)
     ]
     order = rng.permutation(len(engagements))
+    engagements += [engagements[place] for place in order if rng.random() < 0.1]  # delivered twice
+    order = rng.permutation(len(engagements))
+    clicks += [click for click in clicks if rng.random() < 0.1]
     return SmallLog(
         impressions=impressions,
         engagements=[engagements[place] for place in order],
@@ -265,10 +271,11 @@ class Feed:
 
 
 def feeds_of(log: SmallLog, gap_ms: int, most: int) -> list[Feed]:
+    stretch = stretches(log, gap_ms)
     seen: set = set()
     shown: list[Shown] = []
     for number, row in enumerate(log.impressions):
-        moment = row["shown_at"] if row["request_id"] is None else None
+        moment = row["shown_at"] if row["request_id"] is None else stretch[row["user_id"], row["request_id"], row["shown_at"]]
         key = (row["user_id"], row["request_id"], row["room_id"], moment)
         if key not in seen:
             seen.add(key)
@@ -277,7 +284,8 @@ def feeds_of(log: SmallLog, gap_ms: int, most: int) -> list[Feed]:
     by_request: dict[tuple, list[Shown]] = {}
     for item in shown:
         if item.row["request_id"] is not None:
-            by_request.setdefault((item.row["user_id"], item.row["request_id"]), []).append(item)
+            key = (item.row["user_id"], item.row["request_id"])
+            by_request.setdefault((*key, stretch[*key, item.row["shown_at"]]), []).append(item)
     groups += by_request.values()
     for user in {item.row["user_id"] for item in shown}:
         mine = [item for item in shown if item.row["user_id"] == user and item.row["request_id"] is None]
@@ -303,9 +311,29 @@ def feeds_of(log: SmallLog, gap_ms: int, most: int) -> list[Feed]:
     return feeds
 
 
-def credit(log: SmallLog, feeds: list[Feed]) -> list[Done]:
+def stretches(log: SmallLog, gap_ms: int) -> dict[tuple, int]:
+    """By user, request and moment: which of the request's stretches of time that is."""
+    moments: dict[tuple, set[int]] = {}
+    for row in log.impressions:
+        if row["request_id"] is not None:
+            moments.setdefault((row["user_id"], row["request_id"]), set()).add(row["shown_at"])
+    found = {}
+    for key, times in moments.items():
+        number, last = 0, None
+        for time in sorted(times):
+            number += last is not None and time - last > gap_ms
+            found[*key, time], last = number, time
+    return found
+
+
+def delivered(rows: list[dict]) -> list[dict]:
+    """Rows without those that repeat an earlier one."""
+    return [row for place, row in enumerate(rows) if row not in rows[:place]]
+
+
+def credit(log: SmallLog, feeds: list[Feed], gap_ms: int) -> list[Done]:
     done: list[Done] = []
-    for row in log.engagements:
+    for row in delivered(log.engagements):
         item = Done(row, row["at"])
         same = [
             shown
@@ -315,7 +343,16 @@ def credit(log: SmallLog, feeds: list[Feed]) -> list[Done]:
         ]
         if row["request_id"] is not None:
             found = [shown for shown in same if shown.row["request_id"] == row["request_id"]]
-            if found:
+            of_request = {shown.feed for feed in feeds for shown in feed.rows if is_of(shown, row)}
+            if len(of_request) > 1:
+                earlier = [shown for shown in found if shown.row["shown_at"] <= row["at"]]
+                near = [shown for shown in found if 0 < shown.row["shown_at"] - row["at"] <= gap_ms]
+                if earlier:
+                    item.answers = max(earlier, key=lambda shown: (shown.row["shown_at"], shown.feed, shown.number))
+                elif near:
+                    item.answers, item.by_request = min(near, key=lambda shown: shown.row["shown_at"]), True
+                    item.at = item.answers.row["shown_at"]
+            elif found:
                 item.answers, item.by_request = found[0], True
                 item.at = max(item.at, found[0].row["shown_at"])
         else:
@@ -327,6 +364,10 @@ def credit(log: SmallLog, feeds: list[Feed]) -> list[Done]:
         if item.answers is not None:
             item.answers.credited.append(item)
     return done
+
+
+def is_of(shown: Shown, row: dict) -> bool:
+    return (shown.row["user_id"], shown.row["request_id"]) == (row["user_id"], row["request_id"])
 
 
 def counts_for(item: Done, target: Target) -> bool:
@@ -409,7 +450,7 @@ def naive_features(
 ) -> list[dict]:
     """`actions`: what counters call the events of an action."""
     feeds = feeds_of(log, gap_ms, most)
-    done = credit(log, feeds)
+    done = credit(log, feeds, gap_ms)
     shown = [item for feed in feeds for item in feed.rows]
     of_kind = {what: [item for item in done if item.row["action"] == action] for what, action in actions.items()}
     entries = of_kind["entries"]
@@ -471,7 +512,9 @@ def naive_features(
                 row[f"{history.name}.streamer.fans"] = [attribute("streamers", streamer, "fans") for streamer in streamers]
                 row[f"{history.name}.stay_seconds"] = [item.row["value"] for item in past]
             else:
-                clicks = [click for click in log.product_clicks if click["user_id"] == feed.user and click["at"] < now]
+                clicks = [
+                    click for click in delivered(log.product_clicks) if click["user_id"] == feed.user and click["at"] < now
+                ]
                 clicks = sorted(clicks, key=lambda click: click["at"])[-history.length :]
                 row[f"{history.name}.at"] = [click["at"] for click in clicks]
                 row[f"{history.name}.product_id"] = [click["product_id"] for click in clicks]

@@ -112,6 +112,9 @@ def test_strings_go_through_the_ids_of_logs_and_dictionaries_change_nothing():
     assert encode(dictionary, schema, state).equals(encode(table, schema, state))
     nothing_known = feeds([[1, 2, 3], [4]], **{"room.kind": pa.array([[None] * 3, [None]], pa.list_(pa.string()))})
     assert encode(nothing_known, schema, state)["kind"].to_pylist() == [[0, 0, 0], [0]]
+    empty = feeds([[1]], **{"room.kind": [[""]]})
+    assert encode(empty, schema, state)["kind"].to_pylist() == [[0]]
+    assert fitted(empty, schema).tables["kind"].size == 1  # an empty text is missing, not a word
 
 
 def test_truth_values_are_categories():
@@ -122,7 +125,7 @@ def test_truth_values_are_categories():
 
 def test_floats_are_no_ids():
     schema = schema_of(Field(name="kind", of="candidate", column="room.kind"))
-    with pytest.raises(ConfigError, match=r"column `room.kind`: ids are integers or strings, got .* double"):
+    with pytest.raises(ConfigError, match=r"column `room.kind`: ids are whole numbers, but .* double holds 1.5;"):
         fit_partial(feeds([[1]], **{"room.kind": [[1.5]]}), schema, **HOW)
 
 
@@ -172,13 +175,44 @@ def test_numbers_are_standardised_with_the_training_mean_and_deviation():
     assert out["constant"].to_pylist() == [0.0, 0.0, 0.0]
 
 
-def test_a_negative_number_under_log1p_is_an_error_that_names_the_column():
-    schema = schema_of(Field(name="age", of="candidate", column="room_age_hours", encoding=Number(transform="log1p")))
-    state = fitted(feeds([[1, 2]], room_age_hours=[[0.0, 5.0]]), schema)
-    with pytest.raises(ValueError, match=r"`room_age_hours` holds -0.5, .*log1p"):
-        encode(feeds([[1]], room_age_hours=[[-0.5]]), schema, state)
-    with pytest.raises(ValueError, match=r"`room_age_hours` holds an infinite number"):
-        encode(feeds([[1]], room_age_hours=[[float("inf")]]), schema, state)
+@pytest.mark.parametrize("value", [-0.5, float("inf"), float("-inf"), float("nan"), 1e300, -1e300, None])
+@pytest.mark.parametrize("transform", ["none", "log1p"])
+def test_what_measures_nothing_is_missing(value, transform):
+    schema = schema_of(
+        Field(name="age", of="candidate", column="room_age_hours", encoding=Number(transform=transform)),
+        Field(name="bin", of="candidate", column="room_age_hours", encoding=Bins(count=2)),
+    )
+    state = fitted(feeds([[1, 2]], room_age_hours=[[0.0, 8.0]]), schema)
+    found = encode(feeds([[1]], room_age_hours=[[value]]), schema, state)
+    measured = value == -0.5 and transform == "none"
+    assert found["age"].to_pylist() == [[-1.125 if measured else 0.0]]  # mean 4, deviation 4
+    assert found["bin"].to_pylist() == [[1 if value == -0.5 else 0]]
+    same = fitted(feeds([[1, 2, 3]], room_age_hours=[[0.0, 8.0, value if value != -0.5 else None]]), schema)
+    assert same.numbers == state.numbers
+
+
+def test_a_wild_number_ruins_neither_mean_nor_deviation_and_counts_as_missing():
+    """0 and 8 in turn, and one number 2**20 times as large; without it the mean is 4 and the deviation 4."""
+    schema = schema_of(Field(name="fans", of="candidate", column="streamer.fans", encoding=Number()))
+    usual = [0.0, 8.0] * 100
+    clean = fitted(feeds([list(range(200))], **{"streamer.fans": [usual]}), schema).numbers["fans"]
+    assert (clean.mean, clean.deviation, clean.limit) == (4.0, 4.0, 2.0**20)  # 2**16 times the end of the octave from 8 to 16
+    files = [feeds([list(range(201))], **{"streamer.fans": [[*usual, end]]}) for end in (-(2.0**23), 2.0**19)]
+    parts = [fit_partial(file, schema, **HOW) for file in files]
+    assert [part.numbers["fans"].wild for part in parts] == [1, 0]
+    scale = finish(parts[0], schema, **HOW)
+    assert scale.numbers["fans"] == clean
+    assert encode(files[0], schema, scale)["fans"].to_pylist() == [[-1.0, 1.0] * 100 + [0.0]]
+    both = Partial.merged(parts).numbers["fans"]
+    assert both.wild == 1 and both == Partial.merged(parts[::-1]).numbers["fans"]
+    assert finish(Partial.merged(parts), schema, **HOW).numbers["fans"].mean == pytest.approx((4 * 400 + 2**19) / 401)
+
+
+def test_a_column_that_was_always_zero_in_training_takes_no_number_out_of_bounds():
+    schema = schema_of(Field(name="fans", of="candidate", column="streamer.fans", encoding=Number()))
+    state = fitted(feeds([[1, 2]], **{"streamer.fans": [[0.0, 0.0]]}), schema)
+    asked = feeds([[1, 2, 3]], **{"streamer.fans": [[5.0, 2.0**16, 3e38]]})
+    assert encode(asked, schema, state)["fans"].to_pylist() == [[5.0, 0.0, 0.0]]
 
 
 def test_text_is_no_number():

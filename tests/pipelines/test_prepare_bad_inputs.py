@@ -72,12 +72,15 @@ def test_single_strange_rows_go_to_quarantine_with_file_row_and_reason(tmp_path,
         done | {"action": None},
         done | {"user_id": -1},
         done | {"action": "enter", "value": 1e12},
+        done | {"action": "order", "value": 1e300},
+        done | {"action": "order", "value": -1.0},
+        done | {"action": "wave", "value": float("inf")},  # nobody reads what a wave is worth
     ]
     log = replace(log, impressions=log.impressions + bad, engagements=log.engagements + wrong)
     logs = log.write(tmp_path / "logs", files=1)
     counts = prepare(logs, SCHEMA, config(), output).manifest.counts.quarantined
-    repeated = counts["impressions"].pop("impression logged twice")
-    assert repeated > 0
+    repeated = counts["impressions"].pop("delivered twice")
+    assert repeated > 0 and counts["engagements"].pop("delivered twice") > 0
     assert counts["impressions"] == {
         "missing id, time or action": 2,
         "negative id": 1,
@@ -88,6 +91,7 @@ def test_single_strange_rows_go_to_quarantine_with_file_row_and_reason(tmp_path,
         "negative id": 1,
         "stay below zero or above a year": 2,
         "value is not a finite number": 1,
+        "value below zero or above a trillion": 2,
     }
     rows = [row for file in sorted((output / "quarantine").glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     found = {(row["table"], row["row"], row["reason"]) for row in rows if row["file"] is not None}
@@ -98,7 +102,8 @@ def test_single_strange_rows_go_to_quarantine_with_file_row_and_reason(tmp_path,
         ("impressions", good + 3, "missing id, time or action"),
     }
     assert all(row["file"].endswith(f"{row['table']}/part-0.parquet") for row in rows if row["file"])
-    assert sum(row["reason"] == "impression logged twice" and row["user_id"] is not None for row in rows) == repeated
+    twice = [row for row in rows if row["reason"] == "delivered twice" and row["table"] == "impressions"]
+    assert len(twice) == repeated and all(row["user_id"] is not None for row in twice)
 
 
 def test_too_many_malformed_rows_stop_the_job_and_a_higher_limit_goes_on(tmp_path, output, capsys):
@@ -114,22 +119,21 @@ def test_too_many_malformed_rows_stop_the_job_and_a_higher_limit_goes_on(tmp_pat
     assert "going on" in capsys.readouterr().out
 
 
-def test_a_request_of_two_users_and_an_impression_logged_in_two_files(tmp_path, output, capsys):
+def test_an_impression_logged_in_two_files(tmp_path, output, capsys):
     log = random_log(1, feeds=60)
     asked = next(row for row in log.impressions if row["request_id"] is not None)
-    other = next(row["user_id"] for row in log.impressions if row["user_id"] != asked["user_id"])
-    planted = log.planted("impressions", asked | {"user_id": other}).write(tmp_path / "logs", files=1)
-    assert "request of another user: 1" in refused(planted, output, quarantine_limit=0.0)
-    twice = log.planted("impressions", asked)
-    counts = [
-        prepare(some.write(tmp_path / name, files=2), SCHEMA, config(), tmp_path / f"{name}-out").manifest.counts
-        for name, some in (("once", log), ("twice", twice))  # the copy lies in another file
-    ]
-    repeated = [count.quarantined["impressions"]["impression logged twice"] for count in counts]
-    assert f"(impression logged twice: {repeated[1]}" in capsys.readouterr().out
-    assert repeated[1] == repeated[0] + 1 and counts[1].candidates == counts[0].candidates
-    message = refused(twice.write(tmp_path / "again"), tmp_path / "other", quarantine_limit=0.0)
-    assert f"impression logged twice: {repeated[1]}" in message and str(tmp_path / "other" / "quarantine") in message
+    others = {"delivered twice": asked, "impression logged twice": asked | {"shown_at": asked["shown_at"] + 1}}
+    once = prepare(log.write(tmp_path / "once", files=2), SCHEMA, config(), tmp_path / "once-out").manifest.counts
+    for reason, copy in others.items():  # the copy lies in another file
+        logs = log.planted("impressions", copy).write(tmp_path / reason, files=2)
+        counts = prepare(logs, SCHEMA, config(), tmp_path / f"{reason}-out").manifest.counts
+        before, after = (each.quarantined["impressions"].get(reason, 0) for each in (once, counts))
+        assert f"{reason}: {after}" in capsys.readouterr().out
+        assert after == before + 1 and counts.candidates == once.candidates
+    # the same row once more is sound; another moment for one impression is not
+    prepare(log.planted("impressions", asked).write(tmp_path / "copy"), SCHEMA, config(quarantine_limit=0.0), output)
+    message = refused(log.planted("impressions", copy).write(tmp_path / "again"), tmp_path / "other", quarantine_limit=0.0)
+    assert "impression logged twice: 1" in message and str(tmp_path / "other" / "quarantine") in message
 
 
 def test_engagements_without_impression_are_counted_and_kept_for_histories(tmp_path, output, capsys):
@@ -173,8 +177,8 @@ def test_no_test_days_is_a_choice(logs, output):
 def test_missing_columns_wrong_types_and_truncated_files(logs, output, tmp_path):
     message = refused(rewritten(random_log(1).write(tmp_path / "a"), "impressions", "room_id", None), output)
     assert "impressions/part-0.parquet: column `room_id`" in message and "is missing" in message
-    message = refused(rewritten(random_log(1).write(tmp_path / "b"), "impressions", "user_id", float), output)
-    assert "column `user_id` is double, expected int64 or string" in message
+    message = refused(rewritten(random_log(1).write(tmp_path / "b"), "impressions", "user_id", lambda user: [user]), output)
+    assert "column `user_id` is list<element: int64>, expected int64 or string" in message
     file = logs.files("engagements")[1]
     file.write_bytes(file.read_bytes()[:-40])
     message = refused(logs, output)
@@ -195,10 +199,12 @@ def test_a_schema_that_reads_what_the_log_does_not_have(logs, output):
 
 
 def test_other_logs_or_settings_do_not_mix(logs, output, tmp_path, capsys):
-    refused(logs, output, quarantine_limit=0.0)  # leaves unfinished work
+    bad = random_log(1, feeds=60)
+    bad = bad.planted("impressions", bad.impressions[0] | {"user_id": -1}).write(tmp_path / "bad")
+    refused(bad, output, quarantine_limit=0.0)  # leaves unfinished work
     prepare(logs, SCHEMA, config(feed_most=3), output)
     printed = capsys.readouterr().out
-    assert "is of something else (prepare.feed_most (500 -> 3)); starting afresh" in printed
+    assert "is of something else (logs (" in printed and "prepare.feed_most (500 -> 3)); starting afresh" in printed
     message = refused(logs, output, feed_most=4)
     assert "holds a run with other settings: prepare.feed_most (3 -> 4)" in message
     message = refused(random_log(2).write(tmp_path / "others"), output, feed_most=3)

@@ -8,9 +8,10 @@ from models.catalogue import ROOM, STREAMER, counters
 from models.hashing import splitmix64
 from pipelines.encode.clock import NEVER, hours_since
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.deliveries import again, engagements_again
 from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket
 from pipelines.prepare.features import slices
-from pipelines.prepare.log_to_feeds import cut
+from pipelines.prepare.log_to_feeds import cut, once
 from pipelines.prepare.room_counters import Counting, Rooms, count_bucket
 from pipelines.prepare.tables import Attributes
 from pipelines.prepare.timeline import Moments, Timeline, codes, find, spread, stable_order
@@ -136,6 +137,98 @@ def test_a_feed_is_a_request_or_what_follows_within_the_gap():
     assert len(set(log.feeds["feed_id"].to_pylist())) == 5
 
 
+def test_a_request_id_that_is_used_again_is_another_feed():
+    """Ids that start anew each week, and a session's id on all its requests: rows further apart than the gap are two feeds."""
+    week = 7 * 86_400_000
+    log = bucket(
+        [
+            (1, 1, 10, week),  # logged out of order
+            (1, 1, 10, 0),
+            (1, 1, 11, 60_000),
+            (1, 1, 12, 120_001),
+            (1, 1, 13, week),
+            (1, 2, 10, 0),  # another user's
+        ],
+        [
+            (1, 1, 10, 5000),
+            (1, 1, 10, week + 5000),
+            (1, 1, 13, week - 500),  # a clock that runs behind
+            (1, 1, 13, week - 60_001),
+            (1, 1, 12, week + 9000),  # long ago: whether that is too late asks every target
+            (1, 2, 10, week),
+        ],
+    )
+    assert log.feeds.select(["user_id", "at", "size"]).to_pylist() == [
+        {"user_id": 1, "at": 0, "size": 2},
+        {"user_id": 1, "at": 120_001, "size": 1},
+        {"user_id": 1, "at": week, "size": 2},
+        {"user_id": 2, "at": 0, "size": 1},
+    ]
+    assert log.impressions["room_id"].to_pylist() == [10, 11, 12, 10, 13, 10]
+    assert log.engagements.select(["at", "row", "by_request"]).to_pylist() == [
+        {"at": 5000, "row": 0, "by_request": False},
+        {"at": week - 60_001, "row": -1, "by_request": False},
+        {"at": week, "row": 4, "by_request": True},
+        {"at": week + 5000, "row": 3, "by_request": False},
+        {"at": week + 9000, "row": 2, "by_request": False},
+        {"at": week, "row": 5, "by_request": True},
+    ]
+    assert log.told == {
+        "alike": 0,
+        "again": {"requests": 1, "feeds": 3, "most": [[1, 3]]},
+        "shared": {"ids": 1, "most": [[1, 2]]},
+    }
+
+
+def test_what_was_delivered_twice_counts_once():
+    rows = [
+        (None, 10, 0, 5.0),
+        (None, 10, 0, 5.0),
+        (None, 10, 0, 6.0),
+        (7, 10, 0, 5.0),
+        (None, 10, 1, 5.0),
+        (None, 10, 0, None),
+    ]
+    columns = list(zip(*rows, strict=True))
+    engagements = pa.table(
+        {
+            "request_id": pa.array(columns[0], pa.int64()),
+            "user_id": pa.array([1] * 6),
+            "room_id": pa.array(columns[1]),
+            "at": pa.array(columns[2]),
+            "action": pa.array([0] * 6, pa.int8()),
+            "value": pa.array(columns[3], pa.float64()),
+        }
+    )
+    twice, alike = engagements_again(engagements)
+    assert twice.tolist() == [False, True, False, False, False, False]
+    assert alike == 3  # another value, another request, no value
+    twice, alike = engagements_again(engagements.append_column("event_id", pa.array([1, 2, 1, None, 1, None])))
+    assert twice.tolist() == [False, False, True, False, True, False]  # the event's id decides, also where more differs
+    assert alike == 3
+    other_room = engagements.set_column(2, "room_id", pa.array([1, 2, 3, 4, 5, 6]))
+    twice, alike = engagements_again(other_room.append_column("event_id", pa.array([1] * 6)))
+    assert not twice.any() and alike == 0  # an id that means something else, a session
+
+
+def test_product_clicks_count_once():
+    clicks = pa.table({"user_id": [1, 1, 1, 2], "product_id": [5, 5, 6, 5], "at": [0, 0, 0, 0]})
+    kept, copies = once(clicks)
+    assert kept["product_id"].to_pylist() == [5, 6, 5]
+    assert copies.select(["table", "reason", "user_id", "at"]).to_pylist() == [
+        {"table": "product_clicks", "reason": "delivered twice", "user_id": 1, "at": 0}
+    ]
+    assert len(once(clicks.append_column("event_id", pa.array([1, 2, 3, 4])))[0]) == 4
+
+
+def test_equal_rows_among_many_are_found_as_one_looks_for_them():
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(0, 8, 3000) for _ in range(4)]
+    seen: set = set()
+    expected = [row in seen or seen.add(row) is not None for row in zip(*(column.tolist() for column in columns), strict=True)]
+    assert again(columns).tolist() == expected and any(expected)
+
+
 def test_a_long_chain_is_cut_into_feeds_of_bounded_size():
     log = bucket([(None, 1, room, room) for room in range(10)], [], feed_most=4)
     assert log.feeds["size"].to_pylist() == [4, 4, 2]
@@ -145,7 +238,10 @@ def test_a_long_chain_is_cut_into_feeds_of_bounded_size():
 def test_the_first_of_repeated_impressions_counts():
     log = bucket([(7, 1, 10, 50), (7, 1, 10, 20), (None, 1, 10, 90), (None, 1, 10, 90), (None, 1, 10, 91)], [])
     assert log.feeds["at"].to_pylist() == [50, 90]
-    assert log.repeated["shown_at"].to_pylist() == [20, 90]
+    assert log.quarantined.select(["at", "reason"]).to_pylist() == [
+        {"at": 90, "reason": "delivered twice"},
+        {"at": 20, "reason": "impression logged twice"},
+    ]
 
 
 def test_engagements_are_credited_by_request_else_to_the_latest_impression():

@@ -254,6 +254,7 @@ def test_a_search_repeats_itself_over_the_same_scores():
         ({"seeds": [0, 1], "final_seeds": [1, 2]}, r"final_seeds others, each once; got \[0, 1\] and \[1, 2\]"),
         ({"seeds": [0]}, r"min_gain cannot be measured with one seed\. Set it, or give structure\.seeds two"),
         ({"min_gain": -0.1}, "min_gain must be at least 0, got -0.1"),
+        ({"seeds": [0, 1], "final_seeds": [-1]}, r"must not be negative, got \[0, 1, -1\]"),
         ({"budget": 0}, "budget must be at least 1, got 0"),
         ({"start": {"click": ["order"], "order": ["click"]}}, "structure.start: click → order, order → click has a cycle"),
         ({"reference": {"a": ["a"]}}, "structure.reference: a → a has a cycle"),

@@ -517,6 +517,7 @@ def test_an_unknown_monitor_is_refused_before_training(path, message, prepared, 
     [
         ({"epochs": 0}, "train.epochs must be at least 1, got 0"),
         ({"workers": -1}, "train.workers must not be negative, got -1"),
+        ({"seed": -1}, "train.seed must not be negative, got -1"),
         ({"cpus_per_worker": 0}, "train.cpus_per_worker must be above 0, got 0"),
         ({"reader": "ray_data"}, "train.reader `ray_data` needs Ray: set train.workers >= 1"),
         ({"batchfeeds": 3}, "`train.batchfeeds` is not a known key. Known here: epochs"),

@@ -87,6 +87,7 @@ def test_what_the_experiment_does_not_allow_is_told_before_the_search(tiny_schem
         ({"metric": "click.calibration"}, "neither to be large nor small"),
         ({"trails": 3}, r"`tune\.trails` is not a known key\. Known here: trials"),
         ({"reduction": 1}, "reduction must be at least 2, got 1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"metric": []}, r"names one metric or several different ones, got \[\]"),
         ({"metric": ["click.auc", "click.auc"]}, "several different ones"),
         ({"metric": ["click.auc", "click.uac"]}, r"tune\.metric: no metric `click\.uac`"),

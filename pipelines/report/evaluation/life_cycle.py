@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-Counts = tuple[tuple[int, ...], ...]
-"""[S][S], of pairs of stages in the order of `models.schema.STAGES`."""
+StagePairs = tuple[tuple[int, ...], ...]
+"""How often two stages came together, [S][S], in the order of `models.schema.STAGES`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class StageShift:
     """Users who were seen on two days or more, by the stages of their own first and last day."""
 
     users: int
-    counts: Counts
+    counts: StagePairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class StageAgreement:
     """
 
     user_days: int
-    counts: Counts
+    counts: StagePairs
     agreement: float
     by_chance: float
 

@@ -179,7 +179,7 @@ class EvaluationResult:
             return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `metrics.json` holds them; `fused` only where there is a fused score."""
+        """Plain values, as `metrics.json` holds them; `activity` and `fused` only where they are known."""
         return {
             "rows": self.rows,
             "feeds": self.feeds,
@@ -190,7 +190,7 @@ class EvaluationResult:
             "funnel": self.funnel,
             "funnel_labels": self.funnel_labels,
             "alarms": [to_dict(alarm) for alarm in self.alarms],
-            "activity": None if self.activity is None else to_dict(self.activity),
+            **({} if self.activity is None else {"activity": to_dict(self.activity)}),
             **({"fused": dict(self.fused)} if self.fused else {}),
         }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from models.schema import STAGES, Schema
 from pipelines.report.evaluation.entries import Entry
 from pipelines.report.evaluation.insight import Gate, ModelInsight, Preferences
-from pipelines.report.evaluation.life_cycle import Counts, LifeCycle, StageDay
+from pipelines.report.evaluation.life_cycle import LifeCycle, StageDay, StagePairs
 from pipelines.report.evaluation.metrics import EvaluationResult, TargetMetrics
 from pipelines.report.figures.courses import Readings, parts_of_levels, weights_and_cosines
 from pipelines.report.figures.courses import curriculum as curriculum_figure
@@ -88,7 +88,7 @@ def _share(day: StageDay, stage: str) -> float:
     return day.counts[stage] / day.users
 
 
-def _crossed(title: str, counts: Counts, row_title: str, column_title: str) -> str:
+def _crossed(title: str, counts: StagePairs, row_title: str, column_title: str) -> str:
     """Counts of pairs of stages as shares of their row."""
     table: Rows = [[count / sum(row) if sum(row) else None for count in row] for row in counts]
     texts = [

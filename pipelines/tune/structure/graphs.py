@@ -78,6 +78,8 @@ class StructureConfig:
                 f"structure.seeds needs a seed, and final_seeds others, each once; got {list(self.seeds)} and "
                 f"{list(self.final_seeds)}."
             )
+        if min(both) < 0:
+            raise ValueError(f"structure.seeds and final_seeds must not be negative, got {both}.")
         if self.min_gain is None and len(self.seeds) < 2:
             raise ValueError(
                 "structure.min_gain cannot be measured with one seed. Set it, or give structure.seeds two or more."

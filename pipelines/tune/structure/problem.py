@@ -88,7 +88,7 @@ class Problem:
         file = self.folder_of(graph, seed) / "bundle" / "metrics.json"
         if not file.exists():
             return None
-        metrics = json.loads(file.read_text())
+        metrics = json.loads(file.read_text(encoding="utf-8"))
         values = {path: measured(metrics, path) for path in self.paths}
         return fmean(value if direction(path) == "max" else -value for path, value in values.items())
 

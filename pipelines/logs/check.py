@@ -1,0 +1,175 @@
+"""An early look at whether logs fit, before anything long is started.
+
+`check` reads nothing but the footers of the files, so it is over in a moment even on logs of terabytes. Rows themselves
+are judged, and quarantined, by the prepare step. What the schema of an experiment does not read may be of any type.
+"""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.config import ConfigError
+from pipelines.logs.canonical import REQUIRED_TABLES, TABLES, CanonicalLogs, LogFile, declaration, fitting, read_footer
+from pipelines.logs.ids import id_kind
+from pipelines.logs.layout import hidden_parquet, is_hidden, is_parquet_name, parquet_files, path_values, stem
+from pipelines.logs.types import DAY, EXPECTED, ID, TIME
+
+_YEAR_2000, _YEAR_2100 = 946_684_800_000, 4_102_444_800_000  # Unix milliseconds
+
+
+def check(logs: CanonicalLogs) -> list[str]:
+    """Looks at the footers of all files; returns remarks on what no one will read and on what is taken for something.
+
+    Raises:
+        ConfigError: a table, column or row is missing, a column has the wrong type or is there twice, a file is no whole
+            Parquet file, ids change their type from file to file or from table to table, or all times of a file lie
+            outside of 2000-2100 (seconds or microseconds instead of milliseconds).
+    """
+    if not logs.path.is_dir():
+        raise ConfigError(f"there are no logs at {logs.path}: not a folder. Expected one with {_needed()}.")
+    remarks = _strays(logs)
+    id_kinds: dict[str, tuple[str, str, Path]] = {}  # ids are compared across tables: all integers or all texts
+    for table in TABLES:
+        parts = logs.parts(table)
+        if not parts:
+            if table in REQUIRED_TABLES:
+                there = ", ".join(sorted(entry.name for entry in logs.path.iterdir())) or "nothing"
+                raise ConfigError(f"the logs at {logs.path} have no table `{table}`. Expected {_needed()}; there is: {there}.")
+            continue
+        rows = 0
+        schemas: list[tuple[pa.Schema, Path]] = []
+        for part in parts:
+            footer = read_footer(part.path)
+            if not footer.num_rows:  # says nothing of its columns: many writers give it none, or types of their own
+                continue
+            rows += footer.num_rows
+            schema = part.schema_of(footer)
+            schemas.append((schema, part.path))
+            _check_columns(part, schema)
+            for field in schema:
+                remarks += _check_field(part, field, footer, id_kinds)
+        if rows == 0 and table in REQUIRED_TABLES:
+            raise ConfigError(f"table `{table}` at {logs.path} has no rows ({len(parts)} files).")
+        remarks += _of_path(logs, table, parts) + _partly_there(table, schemas)
+        unnamed = [part.path for part in parts if not is_parquet_name(part.path.name)]
+        if unnamed:
+            remarks.append(f"{table}: {len(unnamed)} files are read as Parquet by what they hold, for example {unnamed[0]}.")
+        remarks += [f"{file} is not read: its name is hidden." for file in hidden_parquet(logs.places(table)[0])]
+    return list(dict.fromkeys(remarks))
+
+
+def _check_columns(part: LogFile, schema: pa.Schema) -> None:
+    for name, column in TABLES[part.table].items():
+        if "*" not in name and column.required and name not in schema.names:
+            raise ConfigError(
+                f"{part.path}: column `{name}` ({EXPECTED[column.holds][0]}) is missing. It has: {', '.join(schema.names)}."
+            )
+    for name in dict.fromkeys(schema.names):
+        if schema.names.count(name) > 1 and declaration(part.table, name) is not None:
+            raise ConfigError(f"{part.path}: column `{name}` is there {schema.names.count(name)} times. Leave one of them.")
+
+
+def _check_field(
+    part: LogFile, field: pa.Field, footer: pq.FileMetaData, id_kinds: dict[str, tuple[str, str, Path]]
+) -> list[str]:
+    declared = declaration(part.table, field.name)
+    if declared is None:
+        return [f"{part.table}: column `{field.name}` is not read; prefix it with `context.` or `state.`."]
+    if field.name not in TABLES[part.table]:
+        return []  # an attribute; whoever reads it asks for its type
+    fitting(part.table, field, part.path)
+    if declared.holds == ID and (kind := id_kind(field.type)):
+        before, spelled, where = id_kinds.setdefault(field.name, (kind, str(field.type), part.path))
+        if before != kind:
+            raise ConfigError(
+                f"{part.path}: `{field.name}` is {field.type}, but {spelled} in {where}; equal ids would not meet. "
+                "Write one type in all tables."
+            )
+    if declared.holds in (TIME, DAY):
+        if pa.types.is_timestamp(field.type):
+            zone = f"with zone {field.type.tz}" if field.type.tz else "without a zone, taken as UTC"
+            return [f"{part.table}: `{field.name}` is a timestamp {zone}; read as Unix milliseconds."]
+        if pa.types.is_integer(field.type) and field.name in footer.schema.to_arrow_schema().names:
+            _check_range(part.path, field.name, footer)
+    return []
+
+
+def _of_path(logs: CanonicalLogs, table: str, parts: list[LogFile]) -> list[str]:
+    place = logs.places(table)[0]
+    remarks = []
+    for part in parts:
+        for name in path_values(part.path, place):
+            if name not in part.named:
+                remarks.append(f"{table}: `{name}=` in the names of folders is not read; the table knows no such column.")
+            elif name in read_footer(part.path).schema.to_arrow_schema().names:
+                remarks.append(f"{table}: `{name}` is in the files and in the names of folders; that of the files is read.")
+    return remarks
+
+
+def _partly_there(table: str, schemas: list[tuple[pa.Schema, Path]]) -> list[str]:
+    """Columns that only some of a table's files have: a log that grew by one, or a name that changed."""
+    remarks = []
+    for name in dict.fromkeys(name for schema, _ in schemas for name in schema.names):
+        lacking = [file for schema, file in schemas if name not in schema.names]
+        if lacking and declaration(table, name) is not None:
+            remarks.append(
+                f"{table}: column `{name}` is in {len(schemas) - len(lacking)} of {len(schemas)} files with rows, and missing "
+                f"in the others, for example in {lacking[0]}."
+            )
+    return remarks
+
+
+def _strays(logs: CanonicalLogs) -> list[str]:
+    """What lies beside the tables and looks as if it were meant to be read."""
+    remarks = []
+    for entry in sorted(logs.path.iterdir()):
+        name = stem(entry.name)
+        if is_hidden(entry.name) or name in TABLES:
+            continue
+        try:
+            holds = bool(parquet_files(entry))
+        except ConfigError:
+            holds = False
+        if holds:
+            near = difflib.get_close_matches(name.lower(), TABLES, 1)
+            meant = f" Is it `{near[0]}`?" if near else ""
+            remarks.append(f"{entry} is not read: no table has that name; there are {', '.join(TABLES)}.{meant}")
+    return remarks
+
+
+def _needed() -> str:
+    return " and ".join(f"`{table}/*.parquet` (or `{table}.parquet`)" for table in REQUIRED_TABLES)
+
+
+def _check_range(file: Path, column: str, footer: pq.FileMetaData) -> None:
+    ranges = list(_ranges(footer, column))
+    if not ranges:
+        return
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    if low > _YEAR_2100 or high < _YEAR_2000:
+        unit = "seconds" if high < _YEAR_2000 else "microseconds or nanoseconds"
+        raise ConfigError(
+            f"{file}: column `{column}` goes from {low} to {high}, which as Unix milliseconds lies outside of the years "
+            f"2000-2100. Are these {unit}? Convert them to milliseconds."
+        )
+
+
+def _ranges(footer: pq.FileMetaData, column: str) -> Iterator[tuple[int, int]]:
+    """Smallest and largest value of each row group that says so."""
+    index = _leaf(footer.schema.to_arrow_schema(), column)
+    for group in range(footer.num_row_groups):
+        statistics = footer.row_group(group).column(index).statistics
+        if statistics is not None and statistics.has_min_max:
+            yield statistics.min, statistics.max
+
+
+def _leaf(schema: pa.Schema, column: str) -> int:
+    """Place of a flat column among the leaves of all columns: structs have several, which may be named alike."""
+    return sum(_leaves(field.type) for field in list(schema)[: schema.get_field_index(column)])
+
+
+def _leaves(kind: pa.DataType) -> int:
+    return sum(_leaves(kind.field(number).type) for number in range(kind.num_fields)) or 1

@@ -1,0 +1,94 @@
+"""What the steps found in the rows of a log, added up over all tasks; and the lines that tell of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipelines.prepared import Findings, SharedIds, UsedAgain
+
+_NAMED = 3  # ids or spellings in a line
+
+
+def findings(
+    attributes: Mapping[str, Mapping[str, Any]],
+    cleaned: Iterable[tuple[str, Mapping[str, Any]]],
+    cuts: Iterable[Mapping[str, Any]],
+) -> Findings:
+    """
+    Args:
+        attributes: what sorting an attribute table gave, by table.
+        cleaned: table of every chunk, and what cleaning it gave.
+        cuts: what cutting every bucket gave.
+    """
+    missing: dict[str, dict[str, Counter[str]]] = {}
+    placeholders: dict[str, dict[str, Counter[str]]] = {}
+    names: dict[str, str] = {}
+    for table, counts in (*attributes.items(), *cleaned):
+        for into, what in ((missing, "missing"), (placeholders, "placeholders")):
+            for column, found in counts.get(what, {}).items():
+                into.setdefault(table, {}).setdefault(column, Counter()).update(found)
+        names |= counts.get("names", {})
+    alike = requests = feeds = ids = 0
+    again: Counter[str] = Counter()
+    shared: Counter[str] = Counter()
+    for counts in cuts:
+        alike += counts["alike"]
+        requests += counts["again"]["requests"]
+        feeds += counts["again"]["feeds"]
+        ids = max(ids, counts["shared"]["ids"])  # one id may be of users in many buckets
+        again.update({names.get(str(number), str(number)): count for number, count in counts["again"]["most"]})
+        shared.update({names.get(str(number), str(number)): count for number, count in counts["shared"]["most"]})
+    return Findings(
+        missing=_plain(missing),
+        placeholders=_plain(placeholders),
+        alike_engagements=alike,
+        requests_again=UsedAgain(requests=requests, feeds=feeds, most=dict(again.most_common(_NAMED))),
+        requests_shared=SharedIds(ids=ids, most=dict(shared.most_common(_NAMED))),
+    )
+
+
+def _plain(counts: Mapping[str, Mapping[str, Counter[str]]]) -> dict[str, dict[str, dict[str, int]]]:
+    return {table: {column: dict(kinds) for column, kinds in columns.items()} for table, columns in counts.items()}
+
+
+def remarks(found: Findings) -> list[str]:
+    """A line for everything that was found."""
+    lines = []
+    for table, columns in found.placeholders.items():
+        for column, spelled in columns.items():
+            what = _listed(Counter(spelled), "rows")
+            lines.append(
+                f"`{column}` of {sum(spelled.values()):,} rows of `{table}` names nothing and is taken for missing: {what}"
+            )
+    again, shared = found.requests_again, found.requests_shared
+    if again.requests:
+        lines.append(
+            f"request ids are used again: {again.requests:,} requests of one user and id have rows further apart than the "
+            f"feed gap and became {again.feeds:,} feeds; most: {_listed(again.most, 'feeds')}"
+        )
+    if shared.ids:
+        lines.append(
+            f"request ids are shared by users ({shared.ids:,} or more), who have their own feeds all the same; most: "
+            f"{_listed(shared.most, 'users')}"
+        )
+    if found.alike_engagements:
+        lines.append(
+            f"{found.alike_engagements:,} engagements are as another in user, room, action and instant, but not in value, "
+            "request or event id; all of them count"
+        )
+    for table, columns in found.missing.items():
+        for column, kinds in columns.items():
+            told = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.items())
+            lines.append(f"`{table}`, column `{column}`: values that count as missing ({told})")
+    for field, count in found.wild.items():
+        lines.append(
+            f"field `{field}`: {count:,} values on training days are over 65,536 times as large as 99 of 100 others; they "
+            "count as missing"
+        )
+    return lines
+
+
+def _listed(counts: Mapping[str, int], what: str) -> str:
+    most = Counter(counts).most_common(_NAMED)
+    more = ", ..." if len(counts) > len(most) else ""
+    return ", ".join(f"{name} ({count:,} {what})" for name, count in most) + more
