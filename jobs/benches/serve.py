@@ -21,6 +21,7 @@ from pipelines.cluster import RayConfig, connected
 from pipelines.prepared import Prepared
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint
+from pipelines.serve.given import spelled
 from pipelines.serve.request import RankRequest
 from pipelines.serve.store import Store, build_store
 
@@ -99,12 +100,14 @@ def _bodies(prepared: Prepared, candidates: int, requests: int) -> list[dict[str
     rooms = pq.read_table(prepared.snapshot("rooms"), columns=["room_id"], partitioning=None)["room_id"].to_numpy()
     if len(rooms) < candidates:
         raise SystemExit(f"error: the snapshot holds {len(rooms)} rooms, too few for {candidates} candidates.")
+    ids = prepared.encoder.ids
+    room_of = lambda room: {"room_id": spelled(int(room), ids.get("room_id"))}
     at = int(np.nanmax(users["user_last_at"].to_numpy())) + 1000
     return [
         {
-            "user_id": int(user),
+            "user_id": spelled(int(user), ids.get("user_id")),
             "at": at,
-            "candidates": [{"room_id": int(room)} for room in rng.choice(rooms, candidates, replace=False)],
+            "candidates": list(map(room_of, rng.choice(rooms, candidates, replace=False))),
         }
         for user in rng.choice(users["user_id"].to_numpy(), WARM_UP + requests)
     ]

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from models.catalogue import ROOM, USER
 from pipelines.encode.clock import Clock
 from pipelines.serve.candidate_part import candidate_columns
 from pipelines.serve.feed_part import feed_columns, history_columns
 from pipelines.serve.given import integers_of, one_list
-from pipelines.serve.request import RankRequest
+from pipelines.serve.request import RankRequest, RequestError
 from pipelines.serve.store import Store
 from pipelines.serve.wanted import Wanted
 
@@ -50,9 +51,9 @@ def assemble(request: RankRequest, wanted: Wanted, store: Store | None, clock: C
     """
     at = request.at if request.at is not None else time.time_ns() // 1_000_000
     ignored: dict[str, None] = {}
-    (user_id,) = integers_of([request.user_id])
+    (user_id,) = integers_of([request.user_id], wanted.ids.get(USER.key))
     stored = store.user(user_id) if store is not None and user_id is not None else None
-    room_N = np.array(integers_of([item.room_id for item in request.candidates]), np.int64)
+    room_N = _rooms(request, wanted)
 
     columns: dict[str, pa.Array] = {
         "feed_id": pa.array([0], pa.int64()),
@@ -74,3 +75,20 @@ def assemble(request: RankRequest, wanted: Wanted, store: Store | None, clock: C
         room_known_N=found_N | inline_N,
         ignored=tuple(ignored),
     )
+
+
+def _rooms(request: RankRequest, wanted: Wanted) -> np.ndarray:
+    """Ids of the candidates' rooms.
+
+    Raises:
+        RequestError: a room that is there twice, in two spellings.
+    """
+    given = [item.room_id for item in request.candidates]
+    rooms = integers_of(given, wanted.ids.get(ROOM.key))
+    first: dict[int | None, int] = {}
+    for row, room in enumerate(rooms):
+        if (other := first.setdefault(room, row)) != row:
+            raise RequestError(
+                ("candidates", row, "room_id"), f"{given[row]!r} is the same room as {given[other]!r}, spelled otherwise."
+            )
+    return np.array(rooms, np.int64)

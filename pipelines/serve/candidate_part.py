@@ -166,6 +166,6 @@ def _given(candidates: Sequence[CandidateRequest], wanted: Wanted, ignored: dict
                 )
             ignored[name] = None
     return {
-        name: Given(np.array(rows), *plain(array_of(values, wanted.kinds.get(name, "id"), places)))
+        name: Given(np.array(rows), *plain(array_of(values, wanted.kinds.get(name, "id"), places, wanted.ids_of(name))))
         for name, (rows, values, places) in cells.items()
     }

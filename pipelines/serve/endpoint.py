@@ -41,7 +41,7 @@ class Endpoint:
             ConfigError: no whole bundle, or the store lacks columns that it reads.
         """
         loaded = load_bundle(bundle)
-        wanted = Wanted.by(loaded.schema)
+        wanted = Wanted.by(loaded.schema, loaded.encoder.ids)
         if store is not None:
             wanted.check(store)
         endpoint = cls(loaded, store, wanted, config)

@@ -2,9 +2,10 @@
 
 import pyarrow.parquet as pq
 
-from models.catalogue import CONTEXT, find, logged
+from models.catalogue import CONTEXT, ROOM, USER, find, logged
 from models.config import ConfigError
 from pipelines.prepared import Prepared
+from pipelines.serve.given import spelled
 from pipelines.serve.request import Body
 
 _ROOMS = 20
@@ -30,12 +31,13 @@ def example_request(prepared: Prepared, *, k: int = 5) -> Body:
     rooms: dict[int, None] = dict.fromkeys(last["room_id"])
     for feed in reversed(table.column("room_id").slice(max(0, table.num_rows - _ROOMS)).to_pylist()):
         rooms.update(dict.fromkeys(feed))
+    ids = prepared.encoder.ids
     context = {name: find(name) for name in logged(last, CONTEXT) if last[name] is not None}
     return {
-        "user_id": last["user_id"],
+        "user_id": spelled(last["user_id"], ids.get(USER.key)),
         "at": last["at"],
         "context": {known.member: last[name] for name, known in context.items() if known is not None},
-        "candidates": [{"room_id": room} for room in list(rooms)[: min(most, _ROOMS)]],
+        "candidates": [{"room_id": spelled(room, ids.get(ROOM.key))} for room in list(rooms)[: min(most, _ROOMS)]],
         "k": k,
     }
 

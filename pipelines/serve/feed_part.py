@@ -76,7 +76,8 @@ def history_columns(
         for item in inner:
             values = [entries[place].get(item) for place in kept]
             places: list[Place] = [("histories", name, place, item) for place in kept]
-            columns[f"{name}.{item}"] = one_list(array_of(values, wanted.kinds[f"{name}.{item}"], places))
+            full = f"{name}.{item}"
+            columns[full] = one_list(array_of(values, wanted.kinds[full], places, wanted.ids_of(full)))
         return columns
     if stored is None:
         return {f"{name}.{item}": one_list(pa.array([], TYPES[wanted.kinds[f"{name}.{item}"]])) for item in inner}

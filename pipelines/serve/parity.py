@@ -1,6 +1,6 @@
 """Does the endpoint predict what offline scoring predicts? Logged feeds are sent to it and the answers compared."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from models.catalogue import CONTEXT, STATE_FAMILY, USER
+from models.catalogue import CONTEXT, ROOM, STATE_FAMILY, USER
 from models.schema import Schema
 from models.score import fused_score
 from pipelines.bundle import Bundle
 from pipelines.encode.batches import to_batch
 from pipelines.encode.columns import base_columns
 from pipelines.encode.feeds import META
+from pipelines.logs.ids import IdKind
 from pipelines.prepared import Prepared
+from pipelines.serve.given import spelled
 from pipelines.serve.request import Body
 from pipelines.serve.wanted import Wanted
 
@@ -66,25 +68,35 @@ def check_parity(
         torch.set_num_threads(threads)
 
 
-def request_of(features: pa.Table, schema: Schema) -> Body:
-    """One raw feed (a table of one row) as a request in which every feature comes inline."""
+def request_of(features: pa.Table, schema: Schema, ids: Mapping[str, IdKind] | None = None) -> Body:
+    """One raw feed (a table of one row) as a request in which every feature comes inline.
+
+    Args:
+        ids: what the log's were (`EncoderState.ids`).
+    """
     (row,) = features.to_pylist()
-    wanted = Wanted.by(schema)
+    wanted = Wanted.by(schema, ids)
+
+    def value(name: str, raw: Any) -> Any:
+        kind = wanted.ids_of(name)
+        return _value(raw) if raw is None or kind is None else spelled(raw, kind)
+
     of_candidates: list[Body] = []
     for place, room_id in enumerate(row["room_id"]):
-        item: Body = {"room_id": room_id, "state": {}, "features": {}}
+        item: Body = {"room_id": value(ROOM.key, room_id), "state": {}, "features": {}}
         for name, known in wanted.candidate.items():
             is_state = known.family == STATE_FAMILY
-            item["state" if is_state else "features"][known.member if is_state else name] = _value(row[name][place])
+            item["state" if is_state else "features"][known.member if is_state else name] = value(name, row[name][place])
         of_candidates.append(item)
     return {
-        "user_id": row["user_id"],
+        "user_id": value(USER.key, row["user_id"]),
         "at": row["at"],
         "user": {known.name: _value(row[known.name]) for known in wanted.of(USER)},
         "context": {known.member: _value(row[known.name]) for known in wanted.of(CONTEXT)},
         "histories": {
             history: [
-                {name: _value(row[f"{history}.{name}"][place]) for name in names} for place in range(len(row[f"{history}.at"]))
+                {name: value(f"{history}.{name}", row[f"{history}.{name}"][place]) for name in names}
+                for place in range(len(row[f"{history}.at"]))
             ]
             for history, names in wanted.histories.items()
         },
@@ -103,8 +115,9 @@ def _compare(prepared: Prepared, bundle: Bundle, rank: Callable[[Body], Body], f
         if len(set(rooms)) < len(rooms):
             skipped += 1
             continue
-        answer = {item["room_id"]: item for item in rank(request_of(raw, schema))["ranked"]}
-        ordered = [answer[room] for room in rooms]
+        request = request_of(raw, schema, bundle.encoder.ids)
+        answer = {item["room_id"]: item for item in rank(request)["ranked"]}
+        ordered = [answer[item["room_id"]] for item in request["candidates"]]
         found = {name: np.array([item["predictions"][name] for item in ordered]) for name in bundle.ranker.trained}
         answered.append({**found, "score": np.array([item["score"] for item in ordered])})
         alone.append(_offline(bundle, feed))

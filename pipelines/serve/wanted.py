@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from models.catalogue import CONTEXT, HOURS_AGO, PAIRS, USER, Column, Subject
+from models.catalogue import CONTEXT, HOURS_AGO, PAIRS, STATE_FAMILY, USER, Column, Subject
 from models.config import ConfigError
 from models.schema import Bins, Encoding, Number, Schema
 from pipelines.encode.columns import base_columns, column, history_column, level_column
 from pipelines.encode.stages import stage_columns
+from pipelines.logs.ids import IdKind
 from pipelines.serve.given import Kind
 from pipelines.serve.store import Store
 
@@ -21,6 +22,7 @@ class Wanted:
         feed, candidate: by name, as the catalogue declares them.
         histories: names without the history's, by history; `at` first.
         kinds: by full name, `id` where some field needs the exact value, `number` otherwise.
+        ids: what the log's ids were, by key (`EncoderState.ids`).
     """
 
     schema: Schema
@@ -28,10 +30,11 @@ class Wanted:
     candidate: Mapping[str, Column]
     histories: Mapping[str, tuple[str, ...]]
     kinds: Mapping[str, Kind]
+    ids: Mapping[str, IdKind]
 
     @classmethod
-    def by(cls, schema: Schema) -> "Wanted":
-        """All that encoding feeds of the schema takes."""
+    def by(cls, schema: Schema, ids: Mapping[str, IdKind] | None = None) -> "Wanted":
+        """All that encoding feeds of the schema takes; `ids` as below, none by default."""
         histories: dict[str, tuple[str, ...]] = {history.name: ("at",) for history in schema.histories}
         columns: dict[str, Column] = {}
         for name in sorted(base_columns(schema)):
@@ -48,7 +51,13 @@ class Wanted:
             candidate={name: known for name, known in columns.items() if known.level == "candidate"},
             histories=histories,
             kinds=_kinds(schema),
+            ids=ids or {},
         )
+
+    def ids_of(self, name: str) -> IdKind | None:
+        """What the log's ids were that a column holds, by its full name; None where it holds none, attributes say."""
+        head, _, key = name.rpartition(".")
+        return self.ids.get(key) if head in ("", STATE_FAMILY) or head in self.histories else None
 
     def of(self, *subjects: Subject) -> tuple[Column, ...]:
         """Columns that speak of one of the subjects."""
