@@ -177,7 +177,7 @@ def _read_encoder(path: Path) -> EncoderState:
     try:
         return EncoderState.load(path)
     except FileNotFoundError as error:
-        raise ConfigError(str(error)) from None
+        raise DamagedBundle(f"{error} Copy the whole folder again, or train again.") from None
     except (json.JSONDecodeError, KeyError, SafetensorError) as error:
         raise DamagedBundle(f"{path} is damaged ({error!r}). Copy it again, or train again.") from None
 

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ class Endpoint:
                 score_N = fused_score(predictions, schema, request.fusion_weights)
             except ValueError as error:
                 raise RequestError(("fusion_weights",), str(error)) from None
+            if request.fusion_weights and not bool(score_N.isfinite().all()) and _are_finite(predictions):
+                raise RequestError(("fusion_weights",), "are so large that scores are no finite numbers.")
         scored = time.perf_counter()
         answer = self._answer(request, assembled, predictions, score_N)
         answer["timing"] = {
@@ -176,6 +178,10 @@ def http_app(current: Callable[[], Endpoint], refused: Callable[[], str | None] 
         return _json({"detail": str(error)}, 500)
 
     return app
+
+
+def _are_finite(predictions: Mapping[str, torch.Tensor]) -> bool:
+    return all(bool(values_N.isfinite().all()) for values_N in predictions.values())
 
 
 def _finite(value: Any) -> Any:

@@ -139,6 +139,37 @@ def test_a_number_that_measures_nothing_is_missing_as_offline(client, entries):
     assert scores[0] == scores[1] and np.isfinite(scores[0][0]["score"])
 
 
+HALF = "\\ud83d"  # of an emoji that was cut, as JSON spells it
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"candidates": [{"room_id": 11}', 422),
+        (b"", 422),
+        (b'{"user_id": "\xff", "candidates": [{"room_id": 11}]}', 400),
+        (f'{{"user_id": "{HALF}", "candidates": [{{"room_id": 11}}]}}'.encode(), 422),
+        (f'{{"candidates": [{{"room_id": "{HALF}"}}]}}'.encode(), 422),
+        (f'{{"candidates": [{{"room_id": 11, "features": {{"room.category": "{HALF}"}}}}]}}'.encode(), 422),
+        (f'{{"context": {{"device": "{HALF}"}}, "candidates": [{{"room_id": 11}}]}}'.encode(), 422),
+        (f'{{"context": {{"{HALF}": 1}}, "candidates": [{{"room_id": 11}}]}}'.encode(), 200),  # a column that is not read
+        (
+            f'{{"histories": {{"channels": [{{"at": 1, "room_id": "{HALF}"}}]}}, "candidates": [{{"room_id": 11}}]}}'.encode(),
+            422,
+        ),
+        (b'{"candidates": [{"room_id": "a\\u0000b"}]}', 200),
+        (b'{"candidates": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
+        (b'{"user_id": ' + b"9" * 5000 + b', "candidates": [{"room_id": 11}]}', 400),
+        (b'{"fusion_weights": {"click": 1e300, "order": 1e300}, "candidates": [{"room_id": 11}]}', 422),
+    ],
+)
+def test_bodies_of_broken_clients_are_their_own_fault(client, body, status):
+    """Never a 5xx, and the endpoint goes on answering."""
+    answer = client.post("/rank", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert rank(client)["ranked"]
+
+
 def test_what_is_no_json_is_422(client):
     assert client.post("/rank", content="{", headers={"content-type": "application/json"}).status_code == 422
 
