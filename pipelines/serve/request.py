@@ -27,7 +27,7 @@ def _of_characters(text: str) -> str:
 
 
 Text = Annotated[StrictStr, AfterValidator(_of_characters)]
-Id = Int64 | Annotated[Text, Field(min_length=1)]  # an empty text names nothing
+Id = Int64 | Annotated[StrictStr, Field(min_length=1), AfterValidator(_of_characters)]  # an empty text names nothing
 Body = dict[str, Any]  # JSON as it is sent: a `RankRequest`, or a `RankResponse`
 Value = StrictBool | Int64 | Finite | Text | None
 

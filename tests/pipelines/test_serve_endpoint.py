@@ -98,7 +98,11 @@ def test_texts_name_rooms_and_come_back_as_given(client):
         ({"candidates": []}, ["body", "candidates"], "at least 1 item"),
         ({"candidates": [{"room": 1}]}, ["body", "candidates", 0, "room_id"], "Field required"),
         ({"candidates": [{"room_id": 1, "stat": {}}]}, ["body", "candidates", 0, "stat"], "Extra inputs are not permitted"),
-        ({"candidates": [{"room_id": ""}]}, ["body", "candidates", 0, "room_id", "constrained-str"], "at least 1 character"),
+        (
+            {"candidates": [{"room_id": ""}]},
+            ["body", "candidates", 0, "room_id", "function-after[_of_characters(), constrained-str]"],
+            "at least 1 character",
+        ),
         ({"candidates": [{"room_id": 2**63}]}, ["body", "candidates", 0, "room_id", "constrained-int"], "less than"),
         ({"candidates": [{"room_id": 7}, {"room_id": 7}]}, ["body", "candidates"], "room 7 is among the candidates twice"),
         (
