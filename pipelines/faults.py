@@ -1,7 +1,6 @@
 """Whose fault an error is: what a user can change is told in one line, everything else is ours and keeps its trace."""
 
 import errno
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,8 +45,7 @@ def told(error: BaseException) -> str | None:
 def _line(error: BaseException) -> str | None:
     if isinstance(error, FloatingPointError) and str(error):
         return str(error)
-    torch = sys.modules.get("torch")  # what has raised an error of PyTorch has loaded it; data steps run without
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    if type(error).__name__ == "OutOfMemoryError":  # of PyTorch, which data steps do without
         return "the GPU has no memory left. Lower train.batch_feeds or the widths of the model, or set train.device to cpu."
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return f"{_ANYWHERE[errno.ENOMEM]} Memory goes by prepare.rows_per_bucket, train.batch_feeds and the model's widths."
