@@ -21,7 +21,8 @@ class Dropout(nn.Module):
     See Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
 
     A number's draw is 16 bits of a hash of its row and of a counter, so the share is a multiple of 2 ** -16. That is
-    cheaper than torch's dropout on a CPU, whose generator makes a draw at a time.
+    cheaper than torch's dropout on a CPU, whose generator makes a draw at a time. A row is a place of a user's feed at a step,
+    so two feeds of one user in one batch drop alike at the same places.
 
     Attributes:
         place: tells the dropouts of one ranker apart; `number_dropouts` sets it.
@@ -29,7 +30,7 @@ class Dropout(nn.Module):
 
     def __init__(self, share: float) -> None:
         super().__init__()
-        self.dropped = round(share * LANE)
+        self.dropped = min(round(share * LANE), LANE - 1)  # of LANE draws; never all of them
         self.place = 0
 
     def forward(self, x: Tensor, rows: Tensor | None) -> Tensor:

@@ -164,20 +164,26 @@ class BinarySummary:
 
 
 def _means(prediction_N: NDArray, positive_N: NDArray, code_N: NDArray, feed_N: NDArray, user_N: NDArray) -> dict[str, Mean]:
+    # one kind of lists after the other: each holds some 50 bytes a row while it is asked
+    of_feeds = _in_lists(Lists(code_N, positive_N, feed_N))
+    of_users = _in_lists(Lists(code_N, positive_N, user_N))
     clipped_N = np.clip(prediction_N.astype(np.float64), SMALLEST, 1 - SMALLEST)
-    by_feed, by_user = Lists(code_N, positive_N, feed_N), Lists(code_N, positive_N, user_N)
-    means = {}
-    for kind, lists in (("feed", by_feed), ("user", by_user)):
-        means[f"gauc_{kind}"], means[f"gauc_{kind}_share"] = lists.grouped_auc()
-    at_top, at_top_of_users = by_feed.at_top(), by_user.at_top()
-    means["ranked_feeds"] = at_top.pop("ranked")
     return {
-        **means,
-        **at_top,
-        **{f"ndcg_user@{k}": at_top_of_users[f"ndcg@{k}"] for k in CUTOFFS},
+        "gauc_feed": of_feeds.pop("gauc"),
+        "gauc_feed_share": of_feeds.pop("gauc_share"),
+        "ranked_feeds": of_feeds.pop("ranked"),
+        **of_feeds,
+        "gauc_user": of_users["gauc"],
+        "gauc_user_share": of_users["gauc_share"],
+        **{f"ndcg_user@{k}": of_users[f"ndcg@{k}"] for k in CUTOFFS},
         "log_loss": Mean.of(-np.log(np.where(positive_N, clipped_N, 1 - clipped_N))),
         "predicted": Mean.of(prediction_N),
     }
+
+
+def _in_lists(lists: Lists) -> dict[str, Mean]:
+    gauc, share = lists.grouped_auc()
+    return {"gauc": gauc, "gauc_share": share, **lists.at_top()}
 
 
 def _is_positive(cell_N: NDArray) -> NDArray:

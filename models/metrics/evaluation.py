@@ -1,9 +1,9 @@
 """The evaluation of predictions for all targets of a schema, on one worker or many.
 
 An `Evaluation` gathers candidates batch by batch; its `Summary` has everything that metrics follow from. It costs
-17 + 8 T bytes a candidate for T targets in float32 (49 for four), and one more where users have stages; past `limit`
-candidates it goes on with a part of the users, whole, drawn by a hash of their id: every metric is then exact for those
-users and `user_share` says how many they are.
+17 + 8 T bytes a candidate for T targets in float32 (49 for four), and one more where users have stages; while they are
+summarised it is some 150 more, whatever T is. Past `limit` candidates it goes on with a part of the users, whole, drawn by
+a hash of their id: every metric is then exact for those users and `user_share` says how many they are.
 
 Several workers evaluate together in four moves, each of which all of them make:
 
@@ -34,7 +34,7 @@ from models.metrics.sums import Mean
 from models.metrics.value import ValueSummary
 from models.schema import STAGES, Schema
 
-LIMIT = 50_000_000  # candidates kept; 2.5 GB for four targets
+LIMIT = 50_000_000  # candidates kept; 2.5 GB for four targets, and 10 GB while one worker summarises them all
 HALVINGS = 64  # at most: as many as a hash has bits
 
 

@@ -30,7 +30,7 @@ from torch import nn
 
 from models.config import ConfigError
 from models.learners.workers import WorkerGroup
-from pipelines.runs import discard, written
+from pipelines.runs import discard, sweep, written
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.process_group import all_objects, from_rank_0
 from pipelines.train.progress import Progress, read_progress
@@ -178,6 +178,7 @@ class Checkpoints:
 
     def _write(self, snapshot: _Snapshot) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.folder.parent, self.folder.name)  # a worker that Ray started anew finds what the lost one had half written
         before = self.latest()
         with written(self.folder / snapshot.name) as path:
             path.mkdir()

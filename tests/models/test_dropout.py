@@ -37,6 +37,12 @@ def test_the_share_is_dropped_and_the_mean_stays():
     assert columns.abs().max() < 6 / 1000**0.5  # of 44,850 pairs
 
 
+def test_a_share_next_to_one_still_keeps_some():
+    """16 bits know no share between 1 - 2 ** -16 and 1; what is kept is then scaled by 2 ** 16."""
+    found = Dropout(1 - 1e-9)(torch.ones(5000, 64), torch.arange(5000) * 7919)
+    assert set(found.unique().tolist()) == {0.0, 65536.0}
+
+
 def test_nothing_is_dropped_when_predicting():
     drop, x = Dropout(0.5), torch.ones(2, 3, dtype=torch.bfloat16)
     rows = torch.arange(2)

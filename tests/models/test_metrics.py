@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -383,3 +384,17 @@ def test_funnels_of_predictions_and_labels(tiny_schema):
     # goods_bag > click: .5 > .4, .5 > .1; order > goods_bag: .3 > .1 in every second row
     assert result["funnel"] == {"goods_bag<=click": 2 / 8, "order<=goods_bag": 4 / 8}
     assert result["funnel_labels"] == {"goods_bag<=click": 0.0, "order<=goods_bag": 1 / 8}
+
+
+def test_memory_for_summarising_a_target_is_bounded():
+    """Feeds' lists and users' lists are not held at the same time."""
+    rng, n = np.random.default_rng(0), 200_000
+    feed_N = np.arange(n) // 8
+    prediction_N, label_N = rng.random(n, np.float32), (rng.random(n) < 0.1).astype(np.float32)
+    groups = {"level": (rng.integers(0, 3, n), LEVELS)}
+    tracemalloc.start()
+    try:
+        BinarySummary.of(prediction_N, label_N, groups=groups, feed_N=feed_N, user_N=feed_N // 6)
+        assert tracemalloc.get_traced_memory()[1] < 160 * n
+    finally:
+        tracemalloc.stop()

@@ -98,7 +98,11 @@ def test_texts_name_rooms_and_come_back_as_given(client):
         ({"candidates": []}, ["body", "candidates"], "at least 1 item"),
         ({"candidates": [{"room": 1}]}, ["body", "candidates", 0, "room_id"], "Field required"),
         ({"candidates": [{"room_id": 1, "stat": {}}]}, ["body", "candidates", 0, "stat"], "Extra inputs are not permitted"),
-        ({"candidates": [{"room_id": ""}]}, ["body", "candidates", 0, "room_id", "constrained-str"], "at least 1 character"),
+        (
+            {"candidates": [{"room_id": ""}]},
+            ["body", "candidates", 0, "room_id", "constrained-str"],
+            "at least 1 character",
+        ),
         ({"candidates": [{"room_id": 2**63}]}, ["body", "candidates", 0, "room_id", "constrained-int"], "less than"),
         ({"candidates": [{"room_id": 7}, {"room_id": 7}]}, ["body", "candidates"], "room 7 is among the candidates twice"),
         (
@@ -130,6 +134,15 @@ def test_numbers_that_are_none_are_refused(client, number):
     assert answer.status_code == 422 and "user_entries" in answer.text
 
 
+@pytest.mark.parametrize("entries", [-3, -1e300, 1e300, 3.5e38])
+def test_a_number_that_measures_nothing_is_missing_as_offline(client, entries):
+    body = {"candidates": [{"room_id": 11}], "at": NOW}
+    scores = [
+        client.post("/rank", json={**body, "user": {"user_entries": value}}).json()["ranked"] for value in (entries, None)
+    ]
+    assert scores[0] == scores[1] and np.isfinite(scores[0][0]["score"])
+
+
 HALF = "\\ud83d"  # of an emoji that was cut, as JSON spells it
 
 
@@ -159,15 +172,6 @@ def test_bodies_of_broken_clients_are_their_own_fault(client, body, status):
     answer = client.post("/rank", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text
     assert rank(client)["ranked"]
-
-
-@pytest.mark.parametrize("entries", [-3, -1e300, 1e300, 3.5e38])
-def test_a_number_that_measures_nothing_is_missing_as_offline(client, entries):
-    body = {"candidates": [{"room_id": 11}], "at": NOW}
-    scores = [
-        client.post("/rank", json={**body, "user": {"user_entries": value}}).json()["ranked"] for value in (entries, None)
-    ]
-    assert scores[0] == scores[1] and np.isfinite(scores[0][0]["score"])
 
 
 def test_what_is_no_json_is_422(client):

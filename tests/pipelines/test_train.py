@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import subprocess
 import threading
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from models.metrics.evaluation import Evaluation
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
+from pipelines.runs import processes
 from pipelines.runs.files import draft_of
 from pipelines.train import TrainConfig, checkpoint, train
 from pipelines.train.checkpoint import Checkpoints
@@ -313,7 +315,7 @@ def test_a_checkpoint_that_was_not_finished_is_ignored(tmp_path):
         (draft / "weights.safetensors").write_bytes(b"half")
         assert checkpoints.restore(Parameter(), Stateless(), SingleWorker()).total_steps == 5
         checkpoints.save(Parameter(), Stateless(), Progress(epoch=2, total_steps=9), SingleWorker())
-    # a draft is removed by whoever claims the folder next
+    # its writer is this process, which lives
     assert [path.name for path in sorted(tmp_path.iterdir())] == [draft.name, "000000005-0001", "000000009-0002"]
 
 
@@ -342,6 +344,19 @@ def test_a_checkpoint_of_other_names_is_refused(tmp_path):
         checkpoints.save(torch.nn.Linear(1, 1), Stateless(), Progress(), SingleWorker())
     with pytest.raises(ConfigError, match=r"another version of this program: its weights have other names \(bias\)"):
         checkpoints.restore(Parameter(), Stateless(), SingleWorker())
+
+
+def test_what_a_lost_worker_had_half_written_goes_with_the_next_checkpoint(tmp_path):
+    """A draft is as large as a checkpoint, and Ray starts lost workers anew within one claim of the folder."""
+    folder = tmp_path / "checkpoints"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    draft = folder / f".000000007-0002.{processes.host()}-{dead.pid}-01234567.draft"
+    draft.mkdir(parents=True)
+    (draft / "weights.safetensors").write_bytes(b"half")
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(epoch=1, total_steps=5), SingleWorker())
+    assert [path.name for path in folder.iterdir()] == ["000000005-0001"]
 
 
 def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_it(tmp_path, monkeypatch):
