@@ -101,8 +101,10 @@ def task(work):
     return {"rows": 1}
 
 
-@pytest.mark.parametrize("parallel", ["none", "ray"])
-def test_an_error_in_a_task_reaches_the_screen_once(tmp_path, parallel, capfd):
+@pytest.mark.parametrize("parallel", ["none", pytest.param("ray", marks=pytest.mark.ray)])
+def test_an_error_in_a_task_reaches_the_screen_once(tmp_path, parallel, request, capfd):
+    if parallel == "ray":
+        request.getfixturevalue("local_ray")
     config = PrepareConfig(parallel=parallel)
     with pytest.raises(ConfigError, match=r"/nowhere/part.parquet: it is not there"):
         run_step("clean", [Item("a", "/nowhere/part.parquet", 1)], task, notes=tmp_path, config=config)
