@@ -335,7 +335,7 @@ class Catalogue:
     """Declarations, to be asked by name.
 
     Raises:
-        ValueError: a name is declared twice.
+        ValueError: a name is declared twice, or a rate is not one of two counts of the same feed or candidate.
     """
 
     columns: tuple[Column, ...]
@@ -346,6 +346,14 @@ class Catalogue:
             names = [getattr(column, kind) for column in self.columns]
             if len(set(names)) < len(names):
                 raise ValueError(f"declared twice: {', '.join(sorted({name for name in names if names.count(name) > 1}))}.")
+        for column in self.columns:
+            if isinstance(column.how, Derived) and column.how.by == "rate":
+                counts = [known for name in column.inputs if (known := self.find(name)) and known.is_count]
+                if len(counts) != 2 or len(column.inputs) != 2 or {known.level for known in counts} != {column.level}:
+                    raise ValueError(
+                        f"`{column.name}` is the rate of {column.inputs}; it takes two counters of a {column.level}: events, "
+                        "and impressions."
+                    )
 
     def find(self, name: str) -> Column | None:
         """The column of that name, of a family or a rank too; None where there is none."""

@@ -30,8 +30,8 @@ from models.leveled import Leveled
 from models.ranker import Ranker
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker
-from pipelines.encode.state import EncoderState
-from pipelines.runs import written
+from pipelines.encode.state import DamagedEncoder, EncoderState
+from pipelines.runs import read_json, written
 
 FILES = ("schema.json", "config.json", "encoder", "weights.safetensors", "metrics.json", "provenance.json")
 
@@ -166,6 +166,7 @@ def _check_weights(path: Path, ranker: nn.Module, weights: Mapping[str, torch.Te
 
 
 def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    path.open("rb").close()  # `safe_open` says of a file that may not be read that it is not there
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -178,15 +179,15 @@ def _read_encoder(path: Path) -> EncoderState:
         return EncoderState.load(path)
     except FileNotFoundError as error:
         raise DamagedBundle(f"{error} Copy the whole folder again, or train again.") from None
-    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
-        raise DamagedBundle(f"{path} is damaged ({error!r}). Copy it again, or train again.") from None
+    except DamagedEncoder as error:
+        raise DamagedBundle(f"{error} Copy it again, or train again.") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DamagedBundle(f"{path} is damaged ({error}). Copy it again, or train again.") from None
+        return read_json(path, way_out="Copy it again, or train again.")
+    except ConfigError as error:
+        raise DamagedBundle(str(error)) from None
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

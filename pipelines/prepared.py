@@ -1,17 +1,22 @@
 """A finished prepared folder: feeds of every split, their schema and encoder, and what the job counted."""
 
-import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from models.config import ConfigError, config, from_dict
 from models.schema import Schema
 from pipelines.encode.contract import obstacles
 from pipelines.encode.feeds import TABLES
-from pipelines.encode.state import EncoderState
+from pipelines.encode.state import DamagedEncoder, EncoderState
+from pipelines.runs import read_json
+
+T = TypeVar("T")
 
 SPLITS = ("train", "valid", "test")
+SNAPSHOTS = ("users", "rooms")
 MANIFEST = "manifest.json"
 
 
@@ -170,11 +175,12 @@ class Prepared:
         if not path.is_dir():
             raise ConfigError(f"there is no prepared folder at `{path}`. Make it with `python -m jobs.prepare`.")
         manifest = _manifest(path)
-        own_schema = Schema.from_dict(_read_json(path / "schema.json", "is damaged; delete it and prepare again"))
+        spelling = _read_json(path / "schema.json", "is damaged; delete it and prepare again")
+        own_schema = _as_written(Schema, spelling, path, "schema")
         try:
             encoder = EncoderState.load(path / "encoder")
-        except FileNotFoundError as error:
-            raise ConfigError(str(error)) from None
+        except (FileNotFoundError, DamagedEncoder) as error:
+            raise ConfigError(f"{error} Delete `{path}` and prepare again.") from None
         encoder.check(own_schema)
         if schema is not None and (parts := obstacles(own_schema, schema)):
             raise ConfigError(
@@ -183,12 +189,17 @@ class Prepared:
             )
         prepared = cls(path, schema or own_schema, encoder, manifest)
         for split in SPLITS:
-            found, expected = len(prepared.files(split)), manifest.splits[split].files
-            if found != expected:
-                raise ConfigError(
-                    f"`{path / 'feeds' / split}` holds {found} Parquet files where the manifest counts {expected}. "
-                    "Delete the folder and prepare again."
-                )
+            for kind, files in (("feeds", prepared.files(split)), ("features", prepared.features(split))):
+                if kind == "features" and not files:
+                    continue  # training and serving do without
+                if len(files) != (expected := manifest.splits[split].files):
+                    raise ConfigError(
+                        f"`{path / kind / split}` holds {len(files)} Parquet files where the manifest counts {expected}. "
+                        "Delete the folder and prepare again."
+                    )
+                _whole(files)
+        for what in SNAPSHOTS:
+            _whole(prepared.snapshot(what))
         return prepared
 
     def files(self, split: str) -> list[Path]:
@@ -216,8 +227,12 @@ def _manifest(path: Path) -> Manifest:
             f"`{path}` holds tables of version {spelling.get('tables', 1)}, this program reads {TABLES}. Delete the folder "
             "and prepare again, or prepare into another one."
         )
+    return _as_written(Manifest, spelling, path, MANIFEST)
+
+
+def _as_written(cls: type[T], spelling: Mapping[str, Any], path: Path, where: str) -> T:
     try:
-        return from_dict(Manifest, spelling, where=MANIFEST)
+        return from_dict(cls, spelling, where=where)
     except ConfigError as error:
         raise ConfigError(
             f"`{path}` was prepared by another version of this program ({str(error).splitlines()[0]}) Delete the folder and "
@@ -225,10 +240,19 @@ def _manifest(path: Path) -> Manifest:
         ) from None
 
 
+def _whole(files: Sequence[Path]) -> None:
+    """Told when a folder is opened, and not by who reads the file an hour later: Parquet ends as it begins."""
+    for path in files:
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) >= 12:  # `PAR1`, a number of four bytes, `PAR1`
+                file.seek(-4, os.SEEK_END)
+                if file.read() == b"PAR1":
+                    continue
+        raise ConfigError(f"`{path}` is cut short. Delete the prepared folder and prepare again.")
+
+
 def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path, way_out="Delete the folder and prepare again.")
     except FileNotFoundError:
         raise ConfigError(f"`{path.parent}` {otherwise} ({path.name} is missing).") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"`{path}` is damaged ({error}). Delete the folder and prepare again.") from None

@@ -14,7 +14,6 @@ A step that is finished says so and does nothing; one that was killed goes on. W
 process that wants to is told who does (`pipelines.runs.claim`).
 """
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -39,8 +38,8 @@ from pipelines.report.comparison.write import write_table
 from pipelines.report.evaluation.entries import SearchShown
 from pipelines.report.search.graphs import PICTURE, TABLE, StructureResult
 from pipelines.report.search.trials import SearchResult
-from pipelines.runs import claim
-from pipelines.serve.store import build_store
+from pipelines.runs import claim, read_json
+from pipelines.serve.store import build_store, is_built
 from pipelines.train import TrainResult, train
 from pipelines.tune import search, search_structure
 from pipelines.tune.folder import GRAPH, SETTINGS, left_over
@@ -162,7 +161,7 @@ def searched_of(experiment: Experiment, bundles: Collection[Bundle]) -> SearchSh
     folder = experiment.folder / "search"
     for run, table, picture in ((run_of(folder), "search.csv", "search.png"), (run_of_structure(folder), TABLE, PICTURE)):
         if run.is_finished:
-            summary = json.loads((folder / run.result).read_text(encoding="utf-8"))["summary"]
+            summary = read_json(folder / run.result, way_out="Delete it and search again.")["summary"]
             return SearchShown(summary=tuple(summary), picture=folder / picture, table=folder / table)
     return None
 
@@ -256,6 +255,8 @@ def compare_step(experiment: Experiment, comparison: Comparison, *, run: bool = 
 
 def store_of(experiment: Experiment) -> Path:
     """The endpoint's feature store, built from the prepared snapshot unless it is there."""
-    folder = experiment.folder / "store"
+    prepared, folder = prepared_of(experiment), experiment.folder / "store"
+    if is_built(prepared, folder):  # which may lie on a disk that can only be read, or is full
+        return folder
     with claim(folder):
-        return build_store(prepared_of(experiment), folder)
+        return build_store(prepared, folder)

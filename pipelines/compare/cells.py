@@ -25,7 +25,7 @@ from pipelines.evaluate.baselines import Predicted, booster, popularity, truth
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.score import evaluate_table, score
 from pipelines.prepared import Prepared
-from pipelines.runs import RunFolder, differences, write_text
+from pipelines.runs import RunFolder, differences, read_json, write_text
 from pipelines.train import TrainConfig, train
 from pipelines.train.config import EXECUTION
 from pipelines.train.monitor import Monitor
@@ -289,9 +289,4 @@ def _as_now(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is damaged ({error}). Delete its folder, and the cell runs again.") from None
+    return read_json(path, way_out="Delete its folder, and the cell runs again.") if path.exists() else None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+from safetensors import SafetensorError
 
 from models.config import ConfigError, from_dict, to_dict
 from models.schema import Schema
@@ -17,6 +18,10 @@ from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.rows import BinRows, HashRows, TableRows, VocabularyRows
 from pipelines.logs.ids import IdKind
+
+
+class DamagedEncoder(ConfigError):
+    """Files of an encoder are missing, cut short or hold something else."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +123,23 @@ class EncoderState:
 
         Raises:
             FileNotFoundError: there is no encoder in the folder.
+            DamagedEncoder: a file is cut short, or holds something else.
             ConfigError: it was written by another version.
         """
         folder = Path(folder)
         try:
-            spelling = json.loads((folder / "encoder.json").read_bytes())
-            arrays = safetensors.numpy.load((folder / "encoder.safetensors").read_bytes())
+            return cls._load(folder)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"`{folder}` holds no encoder: {Path(error.filename).name} is missing.") from None
+        except ConfigError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise DamagedEncoder(f"{folder} is damaged ({error!r}).") from None
+
+    @classmethod
+    def _load(cls, folder: Path) -> "EncoderState":
+        spelling = json.loads((folder / "encoder.json").read_bytes())
+        arrays = safetensors.numpy.load((folder / "encoder.safetensors").read_bytes())
         if spelling.get("version") != TABLES:
             raise ConfigError(
                 f"the encoder in `{folder}` is of version {spelling.get('version', 1)}, this program reads {TABLES}: prepare "

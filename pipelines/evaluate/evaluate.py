@@ -1,6 +1,5 @@
 """Scores bundles, fits baselines, writes the report."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from pipelines.prepared import Prepared
 from pipelines.report.evaluation.entries import Entry, Epoch, EvaluationReport, SearchShown
 from pipelines.report.evaluation.insight import ModelInsight
 from pipelines.report.evaluation.write import write_report
+from pipelines.runs import read_json
 
 HISTORY = "history.json"  # a training run leaves it beside its bundle, a registry inside of it
 
@@ -165,7 +165,8 @@ def _insight(bundle: Bundle, sample: pa.Table, history: Sequence[Epoch], config:
 def _history(bundle: Bundle) -> tuple[Epoch, ...]:
     for folder in (bundle.path, bundle.path.parent):
         if (folder / HISTORY).is_file():
-            return tuple(map(Epoch.from_dict, json.loads((folder / HISTORY).read_text(encoding="utf-8"))))
+            found = read_json(folder / HISTORY, of=list, way_out="Delete it; the report is then without it.")
+            return tuple(map(Epoch.from_dict, found))
     return ()
 
 

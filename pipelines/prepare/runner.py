@@ -17,7 +17,7 @@ from models.config import ConfigError
 from pipelines.faults import told
 from pipelines.prepare.config import PrepareConfig
 from pipelines.ray_private import quiet_data
-from pipelines.runs import write_text
+from pipelines.runs import read_json, write_text
 
 Counts = dict[str, Any]
 
@@ -64,7 +64,7 @@ def run_step(
                 printed = now
                 speed = rows / max(now - started, 1e-9)
                 print(f"{step:>9}: {number + done_before}/{len(items)}, {rows:,} rows, {speed:,.0f} rows/s", flush=True)
-    return {item.name: json.loads(_note(folder, item).read_text(encoding="utf-8")) for item in items}
+    return {item.name: read_json(_note(folder, item), way_out="Delete it and start again.") for item in items}
 
 
 @dataclass(frozen=True)

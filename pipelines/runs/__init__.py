@@ -12,7 +12,19 @@ a file system that many machines share (NFS included): nothing here needs locks,
 """
 
 from pipelines.runs.claims import claim
-from pipelines.runs.files import discard, sweep, write_json, write_text, written
+from pipelines.runs.files import discard, read_json, sweep, write_json, write_text, written
 from pipelines.runs.identity import RUN, RunFolder, differences, told
 
-__all__ = ["RUN", "RunFolder", "claim", "differences", "discard", "sweep", "told", "write_json", "write_text", "written"]
+__all__ = [
+    "RUN",
+    "RunFolder",
+    "claim",
+    "differences",
+    "discard",
+    "read_json",
+    "sweep",
+    "told",
+    "write_json",
+    "write_text",
+    "written",
+]

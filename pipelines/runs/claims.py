@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -144,12 +145,16 @@ def _take(file: Path, mine: Holder) -> float | None:
 def _read(file: Path) -> tuple[Holder, float] | None:
     """Who holds a claim, and the time of the last sign of life; None if nobody does."""
     try:
-        with file.open(encoding="utf-8") as opened:  # opening asks the file server anew, where there is one
+        with file.open("rb") as opened:  # opening asks the file server anew, where there is one
             text, last_sign = opened.read(), os.fstat(opened.fileno()).st_mtime
     except FileNotFoundError:
         return None
     try:
-        return Holder(**json.loads(text)), last_sign
+        holder = Holder(**json.loads(text))
+        datetime.fromisoformat(holder.since).astimezone(UTC)
+        if not isinstance(holder.pid, int) or not re.fullmatch(r"\w+", holder.token):
+            raise ValueError
+        return holder, last_sign
     except (ValueError, TypeError):  # not whole yet, or damaged
         unknown = dict.fromkeys(("token", "machine", "began", "since"), "")
         return Holder(host="?", user="?", command="?", pid=0, **unknown), last_sign
@@ -190,7 +195,7 @@ def _give_signs(file: Path, mine: Holder, ended: threading.Event, lost: threadin
 def _since(holder: Holder) -> str:
     if not holder.since:
         return "an unknown time"
-    began = datetime.fromisoformat(holder.since)
+    began = datetime.fromisoformat(holder.since).astimezone(UTC)
     seconds = (datetime.now(UTC) - began).total_seconds()
     ago = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
     return f"{began:%Y-%m-%d %H:%M:%S} UTC ({ago} ago)"

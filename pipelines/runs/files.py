@@ -35,6 +35,7 @@ def written(path: Path) -> Iterator[Path]:
     try:
         with full_disk_told(path):
             yield draft
+            _open_to_others(draft)
             flush(draft)
         if not draft.is_dir():
             draft.replace(path)
@@ -58,6 +59,27 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """As `write_text`, for a plain value."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path, *, way_out: str, of: type = dict) -> Any:
+    """What `write_json` wrote.
+
+    Args:
+        way_out: what a user can do where the file is damaged, as a sentence.
+        of: `dict` or `list`, which the file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it is cut short, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
+        raise ConfigError(f"{path} is damaged ({error}). {way_out}") from None
+    if not isinstance(found, of):
+        wanted = "a list" if of is list else "an object"
+        raise ConfigError(f"{path} is damaged (it holds {json.dumps(found)[:20]}, not {wanted}). {way_out}")
+    return found
 
 
 def discard(path: Path) -> None:
@@ -131,6 +153,18 @@ def _writer_is_gone(draft: Path, host: str, pid: int) -> bool:
     except FileNotFoundError:  # it has just become what it was to be
         return False
     return time.time() - last > QUIET
+
+
+def _open_to_others(draft: Path) -> None:
+    """Gives files that a library made for this user alone (safetensors does) the rights that the umask gave their folder."""
+    if not draft.is_dir():
+        return
+    usual = draft.stat().st_mode & 0o666
+    for path in draft.rglob("*"):
+        mode = path.stat().st_mode
+        if path.is_file() and mode & usual != usual:
+            with suppress(PermissionError):  # another user's, linked to
+                path.chmod(mode | usual)
 
 
 def _remove(path: Path) -> None:

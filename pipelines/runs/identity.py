@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
-from pipelines.runs.files import discard, write_json
+from pipelines.runs.files import discard, read_json, write_json
 
 RUN = "run.json"
 TOLD = 5  # differences in a message
@@ -40,11 +40,9 @@ class RunFolder:
         """
         file = self.path / RUN
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            return read_json(file, way_out=f"Delete {self.path} and start again.")
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise ConfigError(f"{file} is damaged ({error}). Delete {self.path} and start again.") from None
 
     @property
     def is_foreign(self) -> bool:

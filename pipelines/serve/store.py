@@ -23,9 +23,11 @@ from models.catalogue import PRODUCT, ROOM, STREAMER, Subject, find_stored
 from models.config import ConfigError
 from pipelines.encode.arrays import whole
 from pipelines.logs.ids import as_ids
-from pipelines.prepared import Prepared
-from pipelines.runs import written
+from pipelines.prepared import SNAPSHOTS, Prepared
+from pipelines.runs import read_json, written
 
+META = "store.json"
+FILES = (META, "data.mdb", "lock.mdb")
 LAYOUT = 2  # of the files below; a store of another layout is built anew
 # whose columns, among those of a room, are also kept by an id of their own: that of who streams, or of what is on screen
 PARTS: Mapping[str, Subject] = {"streamers": STREAMER, "products": PRODUCT}
@@ -136,6 +138,12 @@ class Store:
         self._environment.close()
 
 
+def is_built(prepared: Prepared, path: Path) -> bool:
+    """Whether the store of this prepared folder is there."""
+    there = _meta(path)
+    return there is not None and (there.get("layout"), there.get("fingerprint")) == (LAYOUT, prepared.fingerprint)
+
+
 def build_store(prepared: Prepared, path: Path) -> Path:
     """Writes the snapshot of a prepared folder as a store; one that is already there for the same folder is kept.
 
@@ -143,10 +151,11 @@ def build_store(prepared: Prepared, path: Path) -> Path:
         ConfigError: the prepared folder has no snapshot.
     """
     path = Path(path)
-    there = _meta(path)
-    if there is not None and (there["layout"], there["fingerprint"]) == (LAYOUT, prepared.fingerprint):
+    if is_built(prepared, path):
         return path
-    for what in ("users", "rooms"):
+    if path.is_dir() and (others := sorted(file.name for file in path.iterdir() if file.name not in FILES)):
+        raise ConfigError(f"{path} holds files that are of no store: {', '.join(others[:3])}. Move them, or delete the folder.")
+    for what in SNAPSHOTS:
         if not prepared.snapshot(what):
             raise ConfigError(f"`{prepared.path}` has no snapshot of {what}; prepare it again.")
     with written(path) as draft:
@@ -176,7 +185,7 @@ def build_store(prepared: Prepared, path: Path) -> Path:
                 "fingerprint": prepared.fingerprint,
                 "records": {table: (layout.names, layout.is_float) for table, layout in layouts.items()},
             }
-            (draft / "store.json").write_text(json.dumps(meta), encoding="utf-8")
+            (draft / META).write_text(json.dumps(meta), encoding="utf-8")
             with environment.begin(environment.open_db(b"schemas"), write=True) as write:
                 write.put(b"users", user_schema.serialize().to_pybytes())
             environment.sync(True)
@@ -187,7 +196,7 @@ def build_store(prepared: Prepared, path: Path) -> Path:
 
 def _meta(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((path / "store.json").read_text(encoding="utf-8"))
+        return read_json(path / META, way_out="Delete the folder; it is built again.")
     except FileNotFoundError:
         return None
 

@@ -14,6 +14,7 @@ the weights, with row-wise Adagrad one number a table row).
 import json
 import os
 import random
+import re
 import shutil
 import threading
 import zipfile
@@ -30,12 +31,14 @@ from torch import nn
 
 from models.config import ConfigError
 from models.learners.workers import WorkerGroup
-from pipelines.runs import discard, sweep, written
+from pipelines.runs import discard, read_json, sweep, written
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.process_group import all_objects, from_rank_0
 from pipelines.train.progress import Progress, read_progress
 
 KEPT = 2
+
+_NAME = re.compile(r"[0-9]{9,}-[0-9]{4,}")  # steps and epochs; what else lies in the folder is not ours
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Checkpoints:
             discard(path)
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("[0-9]*"), reverse=True)
+        return sorted((path for path in self.folder.glob("*") if _NAME.fullmatch(path.name)), reverse=True)
 
     def restore(self, ranker: nn.Module, learner: Any, group: WorkerGroup) -> Progress:
         """Puts the last checkpoint into ranker, learner and random states; on every rank. Starts at nothing without one.
@@ -190,7 +193,7 @@ class Checkpoints:
             with (path / "state.pt").open("wb") as file:
                 torch.save(snapshot.state, file)
             (path / "progress.json").write_text(json.dumps(snapshot.progress), encoding="utf-8")
-        for old in sorted(self.folder.glob("[0-9]*"))[:-KEPT]:
+        for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old)
 
 
@@ -203,16 +206,21 @@ def _check_names(path: Path, ranker: nn.Module, weights: Mapping[str, torch.Tens
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, as far as it can be seen without reading it all: files that are cut short are."""
+    """What is wrong with a checkpoint, as far as it can be seen without reading it all: files that are cut short are.
+
+    Raises:
+        OSError: it cannot be read, which may pass: no reason to throw it away.
+    """
     try:
-        json.loads((path / "progress.json").read_bytes())
-        weights = {"weights.safetensors", *(file.name for file in path.glob("best.safetensors"))}
-        for name in sorted(weights):
+        progress = read_json(path / "progress.json", way_out="")
+        has_best = progress["best_epoch"] is not None or (path / "best.safetensors").exists()
+        for name in ("weights.safetensors", *["best.safetensors"] * has_best):
+            (path / name).open("rb").close()  # `safe_open` takes a file that may not be read for a damaged one
             with safe_open(path / name, "pt") as file:  # compares the header with the file's length
                 file.keys()
         with zipfile.ZipFile(path / "state.pt") as archive:  # its directory stands at the end
             archive.namelist()
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+    except (FileNotFoundError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
         return " ".join(str(error).split()) or type(error).__name__
     return None
 

@@ -1,12 +1,12 @@
 """How far a training has come, and what each of its epochs came to."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from models.config import ConfigError
+from pipelines.runs import read_json
 
 HISTORY = "history.json"
 
@@ -124,7 +124,7 @@ def read_progress(checkpoint: Path) -> Progress:
     Raises:
         ConfigError: it was written by another version of this program.
     """
-    return _read(checkpoint / "progress.json", Progress.from_dict)
+    return _read(checkpoint / "progress.json", dict, Progress.from_dict)
 
 
 def read_history(folder: Path) -> list[EpochRecord]:
@@ -134,16 +134,12 @@ def read_history(folder: Path) -> list[EpochRecord]:
         ConfigError: they were written by another version of this program.
     """
     file = folder / HISTORY
-    return _read(file, lambda spelling: [EpochRecord(**record) for record in spelling]) if file.exists() else []
+    return _read(file, list, lambda spelling: [EpochRecord(**record) for record in spelling]) if file.exists() else []
 
 
-def _read(file: Path, parse: Any) -> Any:
+def _read(file: Path, of: type, parse: Callable[[Any], Any]) -> Any:
     try:
-        return parse(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ConfigError(
-            f"{file} is damaged ({error}). Delete it and start again, or train again with --restart (resume=False)."
-        ) from None
+        return parse(read_json(file, of=of, way_out="Delete it and start again, or train again with --restart (resume=False)."))
     except (KeyError, TypeError) as error:
         raise ConfigError(
             f"{file} was written by another version of this program ({error}). Train again, into another folder or with "

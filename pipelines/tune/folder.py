@@ -1,13 +1,12 @@
 """What all searches do alike with the folder they are left in, and where they may be watched."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
 from pipelines.ray_private import dashboard_url
-from pipelines.runs import RunFolder, write_json
+from pipelines.runs import RunFolder, read_json, write_json
 from pipelines.tune.config import TuneConfig
 
 WAY_OUT = (
@@ -19,7 +18,7 @@ SETTINGS, GRAPH = "search", "structure"  # keys under which a bundle's provenanc
 def note(bundle: Path, key: str, search: Mapping[str, Any]) -> None:
     """Adds to a bundle's provenance which search it won."""
     file = bundle / "provenance.json"
-    write_json(file, {**json.loads(file.read_text(encoding="utf-8")), key: search})
+    write_json(file, {**read_json(file, way_out="Train again."), key: search})
 
 
 def say_where_to_watch(what: str, curves: Path, config: TuneConfig, say: Callable[[str], None]) -> None:
@@ -47,7 +46,9 @@ def left_over(run: RunFolder) -> str:
         return ""
     if run.is_finished:
         return f"{output} holds a finished search."
-    histories = [json.loads(file.read_text(encoding="utf-8")) for file in output.glob("trials/*/history.json")]
+    histories = [
+        read_json(file, of=list, way_out="Delete it and start again.") for file in output.glob("trials/*/history.json")
+    ]
     epochs = sum(len(history) for history in histories)
     over = sum(1 for _ in output.glob("trials/*/bundle"))
     return (

@@ -23,7 +23,7 @@ from ray.tune.search.optuna import OptunaSearch
 from models.config import ConfigError
 from pipelines.prepared import Prepared
 from pipelines.ray_private import plain_tune_output
-from pipelines.runs import write_text
+from pipelines.runs import read_json, write_text
 from pipelines.train import train
 from pipelines.train.progress import EpochRecord, read_history
 from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, Uniform, checked, schema_of
@@ -130,7 +130,7 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
 def number_of(id: str, job: Job) -> int:
     """Number of a trial; a new one gets the next. Kept in a file, because a restored search has its trials in another order."""
     file = job.folder / NUMBERS
-    numbers: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    numbers: dict[str, int] = read_json(file, way_out="Start the search anew (--restart).") if file.exists() else {}
     if id not in numbers:
         numbers[id] = len(numbers) + 1
         write_text(file, json.dumps(numbers))

@@ -13,7 +13,7 @@ from models.config import ConfigError, to_dict
 from pipelines.prepared import Prepared
 from pipelines.report.search.picture import draw
 from pipelines.report.search.trials import Axis, SearchResult, Trial
-from pipelines.runs import RunFolder, write_json, write_text
+from pipelines.runs import RunFolder, read_json, write_json, write_text
 from pipelines.train.defined import check_defined
 from pipelines.train.monitor import Monitor
 from pipelines.train.progress import read_history
@@ -163,7 +163,7 @@ def identity_of(spelling: Mapping[str, Any], prepared: Prepared, config: TuneCon
 
 
 def _finished(output: Path, metric: str) -> SearchResult:
-    found = json.loads((output / RESULT).read_text(encoding="utf-8"))
+    found = read_json(output / RESULT, way_out="Delete it and start again.")
     trials = [Trial(**trial) for trial in found["trials"]]
     best = next(trial for trial in trials if trial.number == found["best"])
     bundle = output / "trials" / best.id / "bundle"
@@ -202,7 +202,8 @@ def _trial(
     done = (folder / "bundle").is_dir()
     best = objectives.best(history)
     if done:  # which knows best what it is of
-        best = history[json.loads((folder / "bundle" / "provenance.json").read_text(encoding="utf-8"))["best_epoch"] - 1]
+        file = folder / "bundle" / "provenance.json"
+        best = history[read_json(file, way_out=f"Delete {file.parent} and start again.")["best_epoch"] - 1]
     return Trial(
         number=number,
         id=id,

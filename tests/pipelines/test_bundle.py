@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from models.config import ConfigError, to_dict
 from models.ranker import Ranker
 from models.zoo import resolve
-from pipelines.bundle import FILES, load_bundle, provenance, save_bundle
+from pipelines.bundle import FILES, DamagedBundle, load_bundle, provenance, save_bundle
 from tests.pipelines.fabricate import fabricate
 from tests.samples import TABLE_SIZES, random_batch
 
@@ -165,6 +165,20 @@ def test_truncated_weights_are_refused(bundle, keep):
 def test_truncated_json_is_refused(bundle, name):
     (bundle / name).write_text((bundle / name).read_text()[:5])
     with pytest.raises(ConfigError, match=f"{name.split('/')[0]} is damaged"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["schema.json", "config.json", "metrics.json", "provenance.json", "encoder/encoder.json"])
+def test_json_of_another_kind_is_refused(bundle, name):
+    (bundle / name).write_text("[3]")
+    with pytest.raises(DamagedBundle, match=f"{name.split('/')[0]} is damaged .*Copy it again, or train again"):
+        load_bundle(bundle)
+
+
+def test_weights_that_may_not_be_read_are_not_taken_for_missing(bundle):
+    (bundle / "weights.safetensors").unlink()
+    (bundle / "weights.safetensors").mkdir()  # which no user can read, root included
+    with pytest.raises(IsADirectoryError):
         load_bundle(bundle)
 
 

@@ -19,7 +19,9 @@ from models.catalogue import (
     Catalogue,
     Column,
     Count,
+    Derived,
     Hours,
+    Subject,
     find,
     of_pair,
     windowed,
@@ -146,6 +148,10 @@ def test_without_the_declaration_the_column_does_not_exist():
         base_columns(Schema(fields=(field,), targets=(Target(name="click", action="enter"),)))
 
 
+def with_rate(of: Subject, *inputs: str) -> Catalogue:
+    return Catalogue((*COLUMNS, Column("rate", of, Derived("rate", inputs), "")), FAMILIES)
+
+
 @pytest.mark.parametrize(
     ("declare", "told"),
     [
@@ -155,6 +161,10 @@ def test_without_the_declaration_the_column_does_not_exist():
         (lambda: Column("room_idle_hours", ROOM, Hours("last", IMPRESSIONS), "", stored="x"), "see `Hours`"),
         (lambda: Column("user_idle_hours", USER, Hours("last", IMPRESSIONS), ""), "needs the name under which"),
         (lambda: Catalogue((*COLUMNS, COLUMNS[0]), FAMILIES), "declared twice: user_id"),
+        (lambda: with_rate(ROOM, "room_wave.1h", "room_impressions.1h"), "takes two counters of a candidate"),  # not declared
+        (lambda: with_rate(ROOM, "room_entries.1h"), "takes two counters of a candidate"),
+        (lambda: with_rate(ROOM, "rate", "room_impressions.1h"), "takes two counters of a candidate"),  # itself
+        (lambda: with_rate(USER, "user_entries", "room_impressions.1h"), "takes two counters of a feed"),
     ],
 )
 def test_a_declaration_that_nobody_could_keep_is_refused(declare, told):

@@ -1,6 +1,7 @@
 """Opening prepared folders: whole ones, and every way in which one is not."""
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -49,6 +50,7 @@ def test_a_finished_folder_opens_with_all_its_parts(folder, tiny_schema):
         ("schema.json", r"schema.json is missing"),
         ("encoder/encoder.safetensors", r"holds no encoder: encoder.safetensors is missing"),
         ("feeds/valid/bucket-00001.parquet", r"feeds/valid` holds 1 Parquet files where the manifest counts 2"),
+        ("features/test/bucket-00000.parquet", r"features/test` holds 1 Parquet files where the manifest counts 2"),
     ],
 )
 def test_what_is_missing_is_named(folder, gone, message):
@@ -57,11 +59,48 @@ def test_what_is_missing_is_named(folder, gone, message):
         Prepared.open(folder)
 
 
-def test_no_folder_and_a_damaged_manifest(folder):
+def test_no_folder(folder):
     with pytest.raises(ConfigError, match=r"no prepared folder at `.*nowhere`"):
         Prepared.open(folder / "nowhere")
-    (folder / "manifest.json").write_text('{"finger')
-    with pytest.raises(ConfigError, match=r"manifest.json` is damaged"):
+
+
+@pytest.mark.parametrize("keep", [0, 7, -3])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "schema.json",
+        "encoder/encoder.json",
+        "encoder/encoder.safetensors",
+        "feeds/valid/bucket-00001.parquet",
+        "features/test/bucket-00000.parquet",
+        "snapshot/users/bucket-00000.parquet",
+    ],
+)
+def test_what_is_cut_short_is_named(folder, name, keep):
+    file = folder / name
+    if name.startswith("snapshot"):
+        file.parent.mkdir(parents=True)
+        shutil.copy(folder / "features" / "test" / file.name, file)
+    file.write_bytes(file.read_bytes()[:keep])
+    part = file.parent if "encoder" in name else file
+    with pytest.raises(ConfigError, match=rf"{part}`? is (damaged|cut short).* prepare again\.$"):
+        Prepared.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "message"),
+    [
+        ("manifest.json", "[]", r"manifest.json is damaged \(it holds \[\], not an object\)"),
+        ("schema.json", "5", r"schema.json is damaged \(it holds 5, not an object\)"),
+        ("schema.json", "{}", r"by another version of this program \(`schema.fields` is missing.\)"),
+        ("encoder/encoder.json", "[]", r"encoder is damaged \("),
+        ("encoder/encoder.json", '{"version": 3}', r"encoder is damaged \(KeyError\('tables'\)\)"),
+    ],
+)
+def test_what_holds_something_else_is_named(folder, name, holds, message):
+    (folder / name).write_text(holds)
+    with pytest.raises(ConfigError, match=message):
         Prepared.open(folder)
 
 

@@ -13,7 +13,19 @@ from dataclasses import asdict, replace
 import pytest
 
 from models.config import ConfigError
-from pipelines.runs import RunFolder, claim, claims, differences, discard, processes, told, write_json, write_text, written
+from pipelines.runs import (
+    RunFolder,
+    claim,
+    claims,
+    differences,
+    discard,
+    processes,
+    read_json,
+    told,
+    write_json,
+    write_text,
+    written,
+)
 from pipelines.runs.claims import _this_process
 from pipelines.runs.files import draft_of
 
@@ -58,6 +70,38 @@ def test_a_full_disk_is_told_in_one_line_and_damages_nothing(tmp_path):
     assert (tmp_path / "file").read_text() == "old"
 
 
+@pytest.mark.parametrize(
+    ("written", "of", "reason"),
+    [
+        (b"", dict, "Expecting value"),
+        (b'{"a": ', dict, "Expecting value"),
+        (b"{\x80}", dict, "can't decode"),
+        (b"null", dict, "it holds null, not an object"),
+        (b"[1]", dict, r"it holds \[1\], not an object"),
+        (b"{}", list, "it holds {}, not a list"),
+    ],
+)
+def test_a_damaged_file_is_told_with_the_way_out(tmp_path, written, of, reason):
+    (tmp_path / "a.json").write_bytes(written)
+    with pytest.raises(ConfigError, match=rf"^.*/a\.json is damaged \(.*{reason}.*\)\. Delete it\.$"):
+        read_json(tmp_path / "a.json", of=of, way_out="Delete it.")
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "b.json", way_out="")
+
+
+def test_files_that_a_library_keeps_for_this_user_get_the_rights_of_their_folder(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with written(tmp_path / "folder") as draft:
+            draft.mkdir()
+            (draft / "weights").touch(0o600)  # as safetensors does
+            (draft / "program").touch(0o700)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "folder").iterdir()}
+    assert modes == {"weights": 0o640, "program": 0o740}
+
+
 def test_drafts_tell_host_and_process_and_never_meet(tmp_path):
     drafts = {draft_of(tmp_path / "a.parquet").name for _ in range(100)}
     assert len(drafts) == 100
@@ -99,9 +143,10 @@ def test_a_folder_takes_one_run(tmp_path):
     assert run.is_finished
     run.clear()
     run.begin({"seed": 2}, way_out="")
-    (run.path / "run.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"run\.json is damaged .* Delete .*run and start again"):
-        run.differences({"seed": 2})
+    for text in ("{", "null"):
+        (run.path / "run.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"run\.json is damaged .* Delete .*run and start again"):
+            run.begin({"seed": 2}, way_out="")
 
 
 def test_what_no_run_left_is_never_touched(tmp_path):
@@ -210,8 +255,10 @@ def test_of_other_machines_signs_of_life_are_waited_for(tmp_path, monkeypatch):
     assert "waiting for one." in waiting and "on there" in taking and "Taking over." in taking
 
 
-def test_a_damaged_claim_counts_as_dead_after_a_while(tmp_path):
-    (tmp_path / ".run.claim").write_text("")
+@pytest.mark.parametrize("damage", [{"since": "yesterday"}, {"since": 5}, {"pid": "7"}, {"token": "../x"}, "[]", "", b"\xff"])
+def test_a_damaged_claim_counts_as_dead_after_a_while(tmp_path, damage):
+    text = json.dumps({**asdict(_this_process()), **damage}) if isinstance(damage, dict) else damage
+    (tmp_path / ".run.claim").write_bytes(text if isinstance(text, bytes) else text.encode())
     os.utime(tmp_path / ".run.claim", (time.time() - 61,) * 2)
     assert "Taking over." in taken(tmp_path / "run")[0]
 

@@ -96,6 +96,20 @@ def test_building_again_keeps_the_store_unless_the_data_changed(prepared, tmp_pa
     other.close()
 
 
+def test_what_is_no_store_is_not_replaced_by_one(prepared, tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("my only copy")
+    with pytest.raises(ConfigError, match=r"store holds files that are of no store: thesis\.txt\. Move them, or delete"):
+        build_store(prepared, folder)
+    assert (folder / "thesis.txt").read_text() == "my only copy"
+    (folder / "thesis.txt").rename(folder / "data.mdb")  # a store that was not copied whole
+    Store(build_store(prepared, folder)).close()
+    (folder / "store.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"store\.json is damaged .*Delete the folder; it is built again"):
+        build_store(prepared, folder)
+
+
 def test_a_build_that_failed_leaves_no_store(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.serve.store._layout", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

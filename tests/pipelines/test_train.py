@@ -339,6 +339,30 @@ def test_a_checkpoint_cut_short_is_passed_over_and_said(tmp_path, name):
     assert said[1].endswith("there is none before it; training begins anew.") and not [*tmp_path.iterdir()]
 
 
+def test_a_checkpoint_without_its_best_weights_is_not_whole(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(total_steps=5, best_epoch=0), SingleWorker(), best=True)
+    assert checkpoints.latest() is not None
+    (tmp_path / "000000005-0000" / "best.safetensors").unlink()
+    assert checkpoints.latest() is None
+
+
+def test_what_is_no_damage_throws_no_checkpoint_away(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(Parameter(), Stateless(), Progress(total_steps=5), SingleWorker())
+    (tmp_path / "9 of my own").mkdir()  # not a checkpoint's name
+    checkpoints.discard_damaged(print)
+    assert checkpoints.latest() == tmp_path / "000000005-0000"
+
+    def refused(self, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr("pathlib.Path.open", refused)  # another user's
+    with pytest.raises(PermissionError):
+        checkpoints.discard_damaged(print)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000005-0000", "9 of my own"]
+
+
 def test_a_checkpoint_of_other_names_is_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(torch.nn.Linear(1, 1), Stateless(), Progress(), SingleWorker())

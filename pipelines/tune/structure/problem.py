@@ -1,7 +1,6 @@
 """What a structure search is about: which targets, in which order, from which graph; what a graph scores."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from models.system import SystemConfig
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.report.search.graphs import Graph
+from pipelines.runs import read_json
 from pipelines.train import TrainConfig
 from pipelines.train.defined import check_defined
 from pipelines.train.progress import read_history
@@ -88,7 +88,7 @@ class Problem:
         file = self.folder_of(graph, seed) / "bundle" / "metrics.json"
         if not file.exists():
             return None
-        metrics = json.loads(file.read_text(encoding="utf-8"))
+        metrics = read_json(file, way_out=f"Delete {file.parent} and start again.")
         values = {path: measured(metrics, path) for path in self.paths}
         return fmean(value if direction(path) == "max" else -value for path, value in values.items())
 
