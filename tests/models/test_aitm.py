@@ -96,7 +96,7 @@ def test_without_calibrator_there_is_no_penalty():
     off, on = shuffled(coupling_of(tiny_schema(), calibrator=0.0)), shuffled(coupling_of(tiny_schema()))
     assert off.penalties == () and off(vectors, some_training(tiny_schema())).penalties == {}
     assert on(vectors, None).penalties == {}  # predicting
-    assert on(vectors, some_training(tiny_schema())).penalties.keys() == {"calibrator"}
+    assert on(vectors, some_training(tiny_schema())).penalties.keys() == {"aitm.calibrator"}
     alone = with_targets(Target(name="a", action="a"), Target(name="b", action="b", kind="value", parents=("a",)))
     assert coupling_of(alone).penalties == ()  # no edge between binary targets
     below = with_targets(Target(name="a", action="a", kind="value"), Target(name="b", action="b", parents=("a",)))

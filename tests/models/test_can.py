@@ -98,7 +98,7 @@ def test_tables_are_its_own_and_learn_through_gathered_rows():
     ranker = Ranker(schema, SystemConfig(interest=CanConfig(), fusion=SingleConfig(hidden=(8,))), TABLE_SIZES)
     batch = random_batch(schema, TABLE_SIZES, feeds=6, seed=0)
     names = {"channels": ("room", "streamer", "category"), "products": ("product",)}
-    own = {f"interest.coaction.{name}.{role}" for name in names for role in ("induction", "feed")}
+    own = {f"interest.coaction.of_{name}.{role}" for name in names for role in ("induction", "feed")}
     assert own == {name for name in ranker.table_sets() if name.startswith("interest")}
     gathered = ranker.gather(batch)
     sum(output.square().sum() for output in ranker(batch, gathered).values()).backward()
