@@ -8,7 +8,9 @@ MessagePack 790, Arrow 4,300).
 A store is whole or not there, and never changes.
 """
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +150,7 @@ def build_store(prepared: Prepared, path: Path) -> Path:
     """Writes the snapshot of a prepared folder as a store; one that is already there for the same folder is kept.
 
     Raises:
-        ConfigError: the prepared folder has no snapshot.
+        ConfigError: the prepared folder has no snapshot, files of others are at `path`, or the disk takes no more.
     """
     path = Path(path)
     if is_built(prepared, path):
@@ -189,6 +191,12 @@ def build_store(prepared: Prepared, path: Path) -> Path:
             with environment.begin(environment.open_db(b"schemas"), write=True) as write:
                 write.put(b"users", user_schema.serialize().to_pybytes())
             environment.sync(True)
+        except lmdb.Error as error:
+            if os.strerror(errno.EIO) not in str(error):
+                raise
+            raise ConfigError(
+                f"{path} could not be written ({error}): the disk fails, or files may not become as large (ulimit -f)."
+            ) from error
         finally:
             environment.close()
     return path

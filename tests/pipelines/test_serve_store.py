@@ -1,8 +1,10 @@
 """The store gives back what the snapshot holds, and only whole stores are opened."""
 
 import dataclasses
+import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError
+from pipelines import steps
 from pipelines.logs.ids import as_ids
 from pipelines.prepared import Prepared
 from pipelines.serve.store import Store, build_store
@@ -108,6 +111,27 @@ def test_what_is_no_store_is_not_replaced_by_one(prepared, tmp_path):
     (folder / "store.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"store\.json is damaged .*Delete the folder; it is built again"):
         build_store(prepared, folder)
+
+
+def test_a_limit_on_the_size_of_files_is_told(prepared, tmp_path):
+    _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+    try:
+        with pytest.raises(ConfigError, match=r"store could not be written .*ulimit -f"):
+            build_store(prepared, tmp_path / "store")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.glob("*store*"))
+
+
+def test_a_finished_store_is_served_without_writing_beside_it(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "prepared_of", lambda experiment: prepared)
+    experiment = SimpleNamespace(folder=tmp_path)
+    (tmp_path / ".store.claim").mkdir()  # so that nobody can claim it, as on a disk that can only be read
+    with pytest.raises(OSError):
+        steps.store_of(experiment)
+    build_store(prepared, tmp_path / "store")
+    assert steps.store_of(experiment) == tmp_path / "store"
 
 
 def test_a_build_that_failed_leaves_no_store(prepared, tmp_path, monkeypatch):
