@@ -92,7 +92,9 @@ def test_what_on_epoch_raises_ends_the_training_and_what_fails_is_told(local_ray
         train(prepared, MODEL, config, output=tmp_path / "run", say=lambda line: None)
     shutil.rmtree(tmp_path / "run" / "tensorboard")
     (tmp_path / "run" / "tensorboard").touch()  # what no worker asks about beforehand
-    with pytest.raises(ConfigError, match=r"^training worker 0: .*tensorboard: a file of this name is where a folder is needed"):
+    with pytest.raises(
+        ConfigError, match=r"^training worker 0: .*tensorboard: a file of this name is where a folder is needed"
+    ):
         train(prepared, MODEL, replace(config, max_failures=0), output=tmp_path / "run", say=lambda line: None)
 
 
