@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 
 from models.config import config
-from pipelines.encode.clock import DAY_MS, HOUR_MS, Clock
+from pipelines.encode.clock import DAY_MS, Clock
 
 NO_DAY = -1_000_000  # of rows whose time is missing or implausible
 
@@ -62,11 +62,6 @@ class Calendar:
     latest: date
 
     @property
-    def shift_ms(self) -> int:
-        """What a time is moved by before it is divided into days."""
-        return round((self.clock.utc_offset_hours - self.clock.day_starts_hour) * HOUR_MS)
-
-    @property
     def plausible(self) -> tuple[int, int]:
         """First and last plausible time, ms."""
         epoch = date(1970, 1, 1)
@@ -74,7 +69,7 @@ class Calendar:
 
     def day(self, at: np.ndarray) -> np.ndarray:
         """Days since 1970 of times in ms."""
-        return (at + self.shift_ms) // DAY_MS
+        return self.clock.day(at)
 
     def local(self, at: int) -> str:
         """A moment in the platform's time, to the minute."""

@@ -9,11 +9,13 @@ from datetime import date
 from itertools import pairwise
 from statistics import median
 
+import numpy as np
+
 from models.schema import Schema
 from pipelines.check.config import Calendar, CheckConfig, date_of
 from pipelines.check.days import OTHERS
 from pipelines.check.facts import SEVERITIES, CheckFacts, ColumnFacts, DayFacts, Finding, Severity
-from pipelines.encode.clock import DAY_MS, HOUR_MS
+from pipelines.encode.clock import HOUR_MS
 
 _ENOUGH = 20
 _NOTABLE, _MANY = 0.001, 0.01  # shares of rows from which on a fault is told, and told louder
@@ -29,7 +31,7 @@ class _Case:
 
     def __init__(self, facts: CheckFacts, schema: Schema, calendar: Calendar, config: CheckConfig) -> None:
         self.facts, self.schema, self.calendar, self.config = facts, schema, calendar, config
-        today = date_of((facts.now + calendar.shift_ms) // DAY_MS)
+        today = date_of(int(calendar.clock.day(np.array(facts.now))))
         self.days = [day for day in facts.days if day.rows.get("impressions") and day.date <= today]
         self.training = {day.date for day in self.days if day.split == "train"}
         self.actions_read = {target.action for target in schema.targets}
