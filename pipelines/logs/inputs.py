@@ -229,9 +229,7 @@ def _looked_for(wanted: Sequence[Wanted], name: str) -> str:
     return f"{name} is looked for there: {listed} (or as .csv.gz, .csv.zst, .parquet, or in a zip)."
 
 
-def _nothing(
-    place: Path, absent: Wanted, wanted: Sequence[Wanted], candidates: Sequence[Input], name: str, key: str
-) -> str:
+def _nothing(place: Path, absent: Wanted, wanted: Sequence[Wanted], candidates: Sequence[Input], name: str, key: str) -> str:
     there = sorted(_base(entry) for entry in candidates)
     shown = ", ".join(there[:_SHOWN]) + (" ..." if len(there) > _SHOWN else "") if there else "nothing"
     packed = [each for each in there if each.lower().endswith(_PACKED) and not _told_by(each)[0]]

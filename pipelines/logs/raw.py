@@ -372,7 +372,9 @@ def typed(table: pa.Table, row_N: np.ndarray, each: Input, layout: Layout) -> Ba
 
 def _shown(table: pa.Table, row: int) -> str:
     cells = [table[name][row].as_py() for name in table.column_names]
-    texts = [cell.decode("utf-8", "backslashreplace") if isinstance(cell, bytes) else str(cell) for cell in cells if cell is not None]
+    texts = [
+        cell.decode("utf-8", "backslashreplace") if isinstance(cell, bytes) else str(cell) for cell in cells if cell is not None
+    ]
     return ",".join(texts)[:_TEXT_SHOWN]
 
 
@@ -489,7 +491,11 @@ def damage_told(each: Input) -> Iterator[None]:
 def opened(each: Input) -> Iterator[IO[bytes]]:
     """A file's bytes, unpacked as they are read."""
     if each.member:
-        with zipfile.ZipFile(each.path) as packed, packed.open(each.member) as member, _unpacked(member, each.compression) as stream:
+        with (
+            zipfile.ZipFile(each.path) as packed,
+            packed.open(each.member) as member,
+            _unpacked(member, each.compression) as stream,
+        ):
             yield stream
     else:
         with each.path.open("rb") as file, _unpacked(file, each.compression) as stream:

@@ -15,7 +15,7 @@ from models.config import ConfigError
 from pipelines.cluster import RayConfig, connected, starts_ray
 from pipelines.faults import told
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.runner import Item, run_step
+from pipelines.runs.runner import Item, run_step
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.port import check_alone, check_port
 
