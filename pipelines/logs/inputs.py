@@ -7,7 +7,7 @@ there; the folder may also be such a zip itself.
 
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -52,6 +52,7 @@ class Input:
         form: `csv` or `parquet`.
         compression: of a CSV file: `gzip`, `zstd` or none.
         size: bytes as they lie there, unpacked for a member of a zip.
+        name: as accounts call it: its path below the folder that the user named.
     """
 
     kind: str
@@ -60,11 +61,7 @@ class Input:
     form: str
     compression: str
     size: int
-
-    @property
-    def name(self) -> str:
-        """As messages and accounts call it."""
-        return f"{self.path.name}:{self.member}" if self.member else self.path.name
+    name: str
 
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
@@ -125,7 +122,7 @@ def find(place: Path, wanted: Sequence[Wanted], *, name: str, key: str = "logs.p
         chosen = mine or inside  # unpacked, and the zip still lies beside it
         _refuse_twice(chosen, key)
         if chosen:
-            inputs += [_as(each.kind, entry) for entry in sorted(chosen, key=lambda entry: (_base(entry), str(entry)))]
+            inputs += [replace(entry, kind=each.kind) for entry in sorted(chosen, key=lambda entry: (_base(entry), str(entry)))]
         elif each.needed:
             raise ConfigError(_nothing(place, each, wanted, candidates, name, key))
         else:
@@ -134,16 +131,16 @@ def find(place: Path, wanted: Sequence[Wanted], *, name: str, key: str = "logs.p
     return Found(tuple(inputs), tuple(missing), tuple(sorted(others)))
 
 
-def input_of(path: Path, kind: str) -> Input:
+def input_of(path: Path, name: str, kind: str) -> Input:
     """A file of its own, told by the ending of its name; CSV where that says nothing.
 
     Raises:
         ConfigError: it is packed in a way that is not read.
     """
-    form, compression = _told_by(path.name)
-    if not form and path.name.lower().endswith(_PACKED):
+    found = _of(path, name, kind)
+    if not found.form and path.name.lower().endswith(_PACKED):
         raise ConfigError(f"{path} is packed in a way that is not read. Unpack it, or pack it as .gz or .zst.")
-    return Input(kind, path, "", form or "csv", compression, path.stat().st_size)
+    return found if found.form else replace(found, form="csv")
 
 
 def _told_by(name: str) -> tuple[str, str]:
@@ -173,23 +170,24 @@ def _matching(entries: Iterable[Input], wanted: Wanted) -> list[Input]:
     return [entry for entry in entries if entry.form and any(fnmatchcase(_stem(entry), stem) for stem in wanted.stems)]
 
 
-def _as(kind: str, entry: Input) -> Input:
-    return Input(kind, entry.path, entry.member, entry.form, entry.compression, entry.size)
-
-
 def _entries(place: Path) -> Iterator[Input]:
     """All files in reach, whether a source knows them or not."""
     if place.is_file():
         if not zipfile.is_zipfile(place):
             raise ConfigError(f"{place} is neither a folder nor a zip. Name the folder that holds the files.")
-        yield from _members(place)
+        yield from _members(place, place.name)
         return
     for file in _below(place, _LEVELS):
+        name = file.relative_to(place).as_posix()
         if file.suffix.lower() == ".zip":
-            yield from _members(file)
+            yield from _members(file, name)
         else:
-            form, compression = _told_by(file.name)
-            yield Input("", file, "", form, compression, file.stat().st_size)
+            yield _of(file, name)
+
+
+def _of(file: Path, name: str, kind: str = "") -> Input:
+    form, compression = _told_by(file.name)
+    return Input(kind, file, "", form, compression, file.stat().st_size, name)
 
 
 def _below(folder: Path, levels: int) -> Iterator[Path]:
@@ -203,7 +201,7 @@ def _below(folder: Path, levels: int) -> Iterator[Path]:
             yield entry
 
 
-def _members(file: Path) -> Iterator[Input]:
+def _members(file: Path, name: str) -> Iterator[Input]:
     try:
         with zipfile.ZipFile(file) as packed:
             members = packed.infolist()
@@ -213,7 +211,8 @@ def _members(file: Path) -> Iterator[Input]:
         hidden = any(is_hidden(part) for part in PurePosixPath(member.filename).parts)
         if not member.is_dir() and not hidden:
             form, compression = _told_by(member.filename)
-            yield Input("", file, member.filename, form, compression, member.file_size)
+            inside = f"{name}:{member.filename}"
+            yield Input("", file, member.filename, form, compression, member.file_size, inside)
 
 
 def _refuse_twice(chosen: Sequence[Input], key: str) -> None:
