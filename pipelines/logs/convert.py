@@ -81,14 +81,24 @@ class Kind:
     """One kind of files of a data set.
 
     Attributes:
-        wanted: under which names it is looked for.
+        name: as the source calls it.
         layout: its columns.
         make: turns rows of it, given with the source's config, into canonical ones.
+        stems: names of such files without their endings, `*` for anything; the name itself by default.
+        needed: whether the data set can do without.
+        gives: what is missing where it is not there, for the line that says so.
     """
 
-    wanted: Wanted
+    name: str
     layout: Layout
     make: Callable[[pl.DataFrame, Any], Made]
+    stems: tuple[str, ...] = ()
+    needed: bool = True
+    gives: str = ""
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.name, self.stems or (self.name,), self.needed, self.gives)
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,7 @@ class DataSet:
         return find(place, [kind.wanted for kind in self.kinds], name=self.name)
 
     def kind(self, name: str) -> Kind:
-        return next(kind for kind in self.kinds if kind.wanted.kind == name)
+        return next(kind for kind in self.kinds if kind.name == name)
 
     @property
     def all_gathers(self) -> tuple[Gather, ...]:

@@ -77,12 +77,14 @@ class Layout:
 
     Attributes:
         columns: those that are read, by name.
+        passed: those that are known to be there, and of no use.
         names: of all columns, in order, where the file has no header.
         separator: between the values of a CSV file.
         utc_offset_hours: of dates and times that are written without a zone.
     """
 
     columns: Mapping[str, Raw]
+    passed: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     separator: str = ","
     utc_offset_hours: float = 0.0
@@ -188,7 +190,7 @@ def pieces_of(each: Input, layout: Layout) -> list[Piece]:
 
 def unread_columns(piece: Piece, layout: Layout) -> list[str]:
     """Columns of a file that its layout does not know."""
-    return [name for name in piece.names if name not in layout.columns] if not layout.names else []
+    return [name for name in piece.names if name not in (*layout.columns, *layout.passed, *layout.names)]
 
 
 def absent_columns(piece: Piece, layout: Layout) -> list[str]:

@@ -65,12 +65,11 @@ def refuse_beyond(limit: float, account: Mapping[str, Mapping[str, Any]], output
         ConfigError: too many rows of a file make no sense.
     """
     for file, counts in account.items():
-        reasons = Counter(counts["quarantined"])
-        if reasons.total() > limit * counts["rows"]:
+        reasons, rows = Counter(counts["quarantined"]), counts["rows"]
+        if (bad := reasons.total()) > limit * rows:
             raise ConfigError(
-                f"{reasons.total():,} of {counts['rows']:,} rows of {file} make no sense ({reasons.total() / counts['rows']:.2%}, "
-                f"quarantine_limit is {limit:.2%}): {listed(reasons)}. They are in {output / 'quarantine'}. Mend the file, "
-                "or raise `prepare.quarantine_limit`."
+                f"{bad:,} of {rows:,} rows of {file} make no sense ({bad / rows:.2%}, quarantine_limit is {limit:.2%}): "
+                f"{listed(reasons)}. They are in {output / 'quarantine'}. Mend the file, or raise `prepare.quarantine_limit`."
             )
 
 
