@@ -30,8 +30,11 @@ from pipelines.logs.convert import DataSet, Work, convert_files
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulate import SimulateConfig
-from pipelines.logs.sources import kuailive
+from pipelines.logs.sources import kuailive, kuailive_m3, kuairand, taobao
 from pipelines.logs.sources.kuailive import KuaiLiveConfig
+from pipelines.logs.sources.kuailive_m3 import KuaiLiveM3Config
+from pipelines.logs.sources.kuairand import KuaiRandConfig
+from pipelines.logs.sources.taobao import TaobaoConfig
 from pipelines.paths import LocalPath
 from pipelines.runs import RUN, RunFolder, discard, read_json, told, write_json, written
 from pipelines.runs.noted import digest_of
@@ -43,8 +46,11 @@ __all__ = [
     "CanonicalLogs",
     "EbnerdConfig",
     "KuaiLiveConfig",
+    "KuaiLiveM3Config",
+    "KuaiRandConfig",
     "LogsConfig",
     "SimulateConfig",
+    "TaobaoConfig",
     "Work",
     "as_ids",
     "check",
@@ -67,10 +73,18 @@ class CanonicalConfig:
     path: LocalPath
 
 
-LogsConfig = Annotated[CanonicalConfig | SimulateConfig | EbnerdConfig | KuaiLiveConfig, Discriminator("kind")]
+LogsConfig = Annotated[
+    CanonicalConfig | SimulateConfig | EbnerdConfig | KuaiLiveConfig | KuaiLiveM3Config | KuaiRandConfig | TaobaoConfig,
+    Discriminator("kind"),
+]
 
 # Data sets in files, by kind: from a source's config to what its files are, and what becomes of their rows.
-DATA_SETS: dict[str, Callable[[Any], DataSet]] = {"kuailive": kuailive.data_set}
+DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
+    "kuailive": kuailive.data_set,
+    "kuailive_m3": kuailive_m3.data_set,
+    "kuairand": kuairand.data_set,
+    "taobao": taobao.data_set,
+}
 
 # Converters of their own, by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is
 # known, what is true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones

@@ -107,11 +107,13 @@ class Gathered:
 
     Attributes:
         tables: rows of canonical tables.
+        joined: by part and what they share, how many rows have become part of an earlier one.
         left_out: by part and rule, how many rows give nothing.
         bad: part, reason and text of rows that make no sense.
     """
 
     tables: Mapping[str, pl.DataFrame]
+    joined: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     bad: Sequence[tuple[str, str, str]] = ()
 
@@ -161,10 +163,10 @@ class _FirstKnown:
         )
         merged = rows.group_by(key, maintain_order=True).agg(*of.values(), differs.alias("_differs"))
         again, differing = len(rows) - len(merged), int(merged["_differs"].sum())
-        rules = {"a row of this id stands before it, and agrees or is silent": again - differing}
-        rules["a row of this id stands before it, with another value; the first is taken"] = differing
-        left_out = {self.table: {rule: count for rule, count in rules.items() if count}}
-        return Gathered({self.table: merged.drop("_differs")}, left_out)
+        joined = {"of an id that stands before": again}
+        if differing:
+            joined["ids whose rows have different values, of which the first is taken"] = differing
+        return Gathered({self.table: merged.drop("_differs")}, {self.table: joined})
 
 
 @dataclass(frozen=True)
@@ -424,11 +426,7 @@ class GatherBucket:
     buckets: int
 
     def __call__(self, bucket: int) -> Done:
-        parts = {
-            part: cast(pl.DataFrame, pl.from_arrow(read_bucket(notes, self.output, bucket, self.buckets)))
-            for part, notes in self.sent.items()
-            if notes
-        }
+        parts = {part: self._rows(notes, bucket) for part, notes in self.sent.items() if notes}
         gathered = self.gather.make(parts, self.source)
         files: dict[str, list[FileNote]] = {}
         for table, rows in gathered.tables.items():
@@ -450,11 +448,17 @@ class GatherBucket:
             {
                 "rows": {part: len(rows) for part, rows in parts.items()},
                 "made": {table: len(rows) for table, rows in gathered.tables.items()},
+                "joined": {part: dict(shared) for part, shared in gathered.joined.items()},
                 "left_out": {part: dict(rules) for part, rules in gathered.left_out.items()},
                 "quarantined": {part: dict(reasons) for part, reasons in quarantined.items()},
             },
             files,
         )
+
+    def _rows(self, notes: Sequence[FileNote], bucket: int) -> pl.DataFrame:
+        """All rows of a part, file by file; files of several kinds may have columns of their own."""
+        tables = [read_bucket([note], self.output, bucket, self.buckets) for note in notes]
+        return pl.concat((cast(pl.DataFrame, pl.from_arrow(table)) for table in tables), how="diagonal")
 
 
 def _gather(
@@ -465,11 +469,11 @@ def _gather(
     share = sum(rows.values()) // buckets
     items = [Item(f"{bucket:05d}", bucket, share) for bucket in range(buckets)]
     done = runner.step(gather.name, items, GatherBucket(gather, source, sent, output, buckets)).values()
-    total: dict[str, Any] = {"rows": {}, "made": {}, "left_out": {}, "quarantined": {}}
+    total: dict[str, Any] = {"rows": {}, "made": {}, "joined": {}, "left_out": {}, "quarantined": {}}
     for each in done:
         for what in ("rows", "made"):
             total[what] = dict(Counter(total[what]) + Counter(each.counts[what]))
-        for what in ("left_out", "quarantined"):
+        for what in ("joined", "left_out", "quarantined"):
             for part, counts in each.counts[what].items():
                 total[what][part] = dict(Counter(total[what].get(part, {})) + Counter(counts))
     for part, count in rows.items():

@@ -89,8 +89,8 @@ def told(account: Mapping[str, Mapping[str, Any]], gathered: Mapping[str, Mappin
         )
         made = ", ".join(f"{count:,} {table}" for table, count in counts["made"].items())
         less = [
-            f"{sum(rules.values()):,} {part} {word} ({listed(Counter(rules))})"
-            for what, word in (("left_out", "left out"), ("quarantined", "quarantined"))
+            f"{part} {word} ({listed(Counter(rules))})"
+            for what, word in (("joined", "joined"), ("left_out", "left out"), ("quarantined", "quarantined"))
             for part, rules in counts[what].items()
         ]
         yield f"{name}: {rows} became {'; '.join([made, *less])}"
