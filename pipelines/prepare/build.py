@@ -133,13 +133,15 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
     chunks = chunks_of(plan.logs, plan.config.rows_per_chunk)
     cleaned = step("clean", [Item(chunk.name, chunk, chunk.rows) for chunk in chunks], CleanChunk(plan))
     bad: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
-    worst: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
+    bad.update({table: counts["quarantined"] for table, counts in attributes.items()})
+    rows |= plan.rows
+    worst: dict[str, dict[str, int]] = {table: {} for table in rows}
     for chunk in chunks:
         for reason, count in cleaned[chunk.name]["quarantined"].items():
             bad[chunk.table][reason] = bad[chunk.table].get(reason, 0) + count
             file = str(chunk.file.path)
             worst[chunk.table][file] = worst[chunk.table].get(file, 0) + count
-    _limit(plan, bad, worst)
+    _limit(plan, rows, bad, worst)
 
     share = sum(plan.rows.values()) // plan.buckets
     buckets = [Item(f"{bucket:05d}", bucket, share) for bucket in range(plan.buckets)]
@@ -149,7 +151,7 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         for table, reasons in counts["quarantined"].items():
             for reason, count in reasons.items():
                 bad[table][reason] = bad[table].get(reason, 0) + count
-    _limit(plan, bad, worst)
+    _limit(plan, rows, bad, worst)
     feeds = _summed(counts["feeds_by_day"] for counts in cuts)
     candidates = _summed(counts["candidates_by_day"] for counts in cuts)
     first_days, empty = _days(plan, feeds)
@@ -175,7 +177,12 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
     parts = [pickle.loads(path.read_bytes()) for path in sorted((plan.work / "fit").glob("*.pickle"))]
     merged, ids = Partial.merged(parts), plan.logs.id_kinds()
     state = finish(merged, plan.schema, entry_rate=entry_rate, clock=plan.config.clock, ids=ids)
-    found = replace(found, wild={name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild})
+    found = replace(
+        found,
+        wild={name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild},
+        early=_summed(counts["early"] for counts in written.values()),
+        future={table: counts["latest"] for table, counts in attributes.items() if (counts["latest"] or 0) > ending},
+    )
     state.save(plan.output / "encoder")
     items = {split: [_file_item(file) for file in files[split]] for split in SPLITS}
     encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan))
@@ -196,8 +203,8 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         entry_rate=entry_rate,
         remarks=tuple(silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
-            rows=plan.rows,
-            kept=_summed(counts["kept"] for counts in cuts),
+            rows=rows,
+            kept=_summed(counts["kept"] for counts in cuts) | {table: counts["kept"] for table, counts in attributes.items()},
             quarantined=bad,
             unused_engagements=sum(counts["unused"] for counts in cleaned.values()),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
@@ -234,11 +241,13 @@ def _file_item(file: Path) -> Item:
     return Item(f"{file.parent.name}-{file.stem}", file, read_footer(file).num_rows)
 
 
-def _limit(plan: Plan, bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]) -> None:
+def _limit(
+    plan: Plan, rows_of: Mapping[str, int], bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]
+) -> None:
     """Stops the job where too many rows are malformed; what was delivered twice is sound, and only too much."""
     for table, found in bad.items():
         reasons = {reason: count for reason, count in found.items() if reason != TWICE}
-        count, rows = sum(reasons.values()), plan.rows[table]
+        count, rows = sum(reasons.values()), rows_of[table]
         if rows and count / rows > plan.config.quarantine_limit:
             why = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(reasons.items(), key=lambda item: -item[1]))
             files = worst[table]

@@ -26,14 +26,15 @@ from pipelines.encode.remarks import Seen
 from pipelines.encode.state import EncoderState
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
+from pipelines.prepare.attributes import sort_table
 from pipelines.prepare.clean import ENTER_CODE, Asked, Chunk, actions_of, clean
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
 from pipelines.prepare.log_to_feeds import cut, once
-from pipelines.prepare.room_counters import Counting, Rooms, count_bucket, counted_actions, streamers_of
-from pipelines.prepare.tables import KEYS, Attributes, sort_table
+from pipelines.prepare.room_counters import START_AT, Counting, Rooms, count_bucket, counted_actions, streamers_of
+from pipelines.prepare.tables import KEYS, Attributes
 from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import UserSide, read_log
 from pipelines.prepared import SPLITS
@@ -114,9 +115,11 @@ class SortAttributes:
         plan = self.plan
         columns = list(attribute_columns(plan.columns, plan.schema)[table])
         if table == "rooms":
-            columns += [name for name in ("streamer_id", "start_at") if name not in columns]
+            columns += [name for name in (STREAMER.key, START_AT) if name not in columns]
         path = plan.work / "attributes" / f"{table}.arrow"
-        counts = sort_table(plan.logs, table, columns, path)
+        counts = sort_table(
+            plan.logs, table, columns, plan.config, output=path, quarantine=plan.output / "quarantine" / f"{table}.parquet"
+        )
         if table in ("users", "rooms"):
             attributes = Attributes.open(path.parent, table)
             bucket = (
@@ -169,8 +172,9 @@ class CutBucket:
         rooms = Attributes.open(plan.work / "attributes", "rooms")
         action = integers(ordered.engagements["action"])
         entered = ordered.engagements.filter(pa.array(action == ENTER_CODE))
+        sizes = integers(ordered.feeds["size"])
         if plan.counters:
-            feed_at = np.repeat(integers(ordered.feeds["at"]), integers(ordered.feeds["size"]))
+            feed_at = np.repeat(integers(ordered.feeds["at"]), sizes)
             shown = {
                 "row": pa.array(np.arange(len(feed_at)), pa.int32()),
                 "room_id": ordered.impressions["room_id"],
@@ -181,10 +185,10 @@ class CutBucket:
             codes_of = [plan.actions.index(name) for name in counted_actions(plan.counters)]
             done = ordered.engagements.filter(pa.array(np.isin(action, codes_of)))
             self._send("done", bucket, done.select(["room_id", "at", "action"]), rooms)
-        self._send("seen", bucket, snapshot.last_seen(ordered.impressions), rooms)
+        feed_id = pa.array(np.repeat(integers(ordered.feeds["feed_id"]), sizes))
+        self._send("seen", bucket, snapshot.last_seen(ordered.impressions.append_column("feed_id", feed_id)), rooms)
 
         day = integers(ordered.feeds["day"])
-        sizes = integers(ordered.feeds["size"])
         entry_day = plan.config.clock.day(integers(entered["at"]))
         credits = Credits(ordered.engagements, integers(ordered.impressions["shown_at"]), plan.actions)
         return {
@@ -224,7 +228,7 @@ class CountRooms:
         all_rooms = read_bucket(plan.exchange("all_rooms"), bucket, plan.buckets, schema=pa.schema([("room_id", pa.int64())]))
         shown = open_batches(plan.exchange("shown"), bucket, plan.buckets) if plan.counters else []
         done = open_batches(plan.exchange("done"), bucket, plan.buckets) if plan.counters else []
-        known = [integers(part["room_id"]) for part in (seen, all_rooms)]
+        known = [integers(seen["room_id"]), attributes.tables["rooms"].begun(integers(all_rooms["room_id"]), self.ending)]
         ids = np.unique(np.concatenate([*known, *(np.unique(integers(batch["room_id"])) for batch in done)]))
         counting = Counting(Rooms.of(ids, attributes.tables["rooms"]), plan.counters, plan.actions)
         at_end: dict[str, pa.Array] = {}
@@ -237,7 +241,7 @@ class CountRooms:
                 ending=self.ending,
                 output=plan.work / "counters" / f"{bucket:05d}.arrow",
             )
-        rows = snapshot.room_rows(counting, at_end, seen, plan.columns, attributes)
+        rows = snapshot.room_rows(counting, at_end, seen, plan.columns, attributes, self.ending)
         write_parquet(rows, plan.output / "snapshot" / "rooms" / f"bucket-{bucket:05d}.parquet", plan.config.feeds_per_file)
         return {"rooms": len(rows)}
 
@@ -263,7 +267,7 @@ class WriteFeatures:
             impressions,
             engagements,
             clicks,
-            integers(more_users["user_id"]),
+            attributes.tables["users"].begun(integers(more_users["user_id"]), self.ending),
             lambda ids: Rooms.of(ids, attributes.tables["rooms"]),
             plan.actions,
             self.ending,
@@ -291,7 +295,7 @@ class WriteFeatures:
         for part, some in enumerate(slices(users, config.feeds_per_file)):
             path = plan.output / "snapshot" / "users" / f"bucket-{bucket:05d}-{part:02d}.parquet"
             write_parquet(snapshot.user_rows(features, side, users[some], plan.served), path, FEATURE_GROUP)
-        return {"splits": counts, "users": len(users)}
+        return {"splits": counts, "users": len(users), "early": features.early()}
 
     def _counters(self, bucket: int, candidates: int) -> pl.DataFrame:
         plan = self.plan
@@ -354,7 +358,7 @@ class EncodeFile:
 def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:
     """Rooms of one streamer share a bucket; a room without a known streamer has its own."""
     distinct, code = codes(rooms)
-    streamer, known = streamers_of(distinct, attributes)
+    streamer, known, _ = streamers_of(distinct, attributes)
     return bucket_of(np.where(known, streamer, distinct), plan.buckets)[code]
 
 
