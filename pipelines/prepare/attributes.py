@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from models.catalogue import ROOM, ROOMS, STREAMER, USER
 from models.config import ConfigError
@@ -26,19 +25,19 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.exchange import write_table
 from pipelines.prepare.tables import KEYS
 from pipelines.prepare.timeline import run_starts
-from pipelines.runs import written
 
 _AT_ONCE = 500_000  # rows read
 _REASONS = ("", MISSING, IMPLAUSIBLE, TWICE)
 
 
 def sort_table(
-    logs: CanonicalLogs, table: str, columns: Sequence[str], config: PrepareConfig, *, output: Path, quarantine: Path
-) -> dict[str, Any]:
-    """Writes `columns` of an attribute table to `output` by id, and by `valid_from` where the log has it; returns counts.
+    logs: CanonicalLogs, table: str, columns: Sequence[str], config: PrepareConfig, *, output: Path
+) -> tuple[dict[str, Any], pa.Table]:
+    """Writes `columns` of an attribute table to `output` by id, and by `valid_from` where the log has it.
 
-    `rows` = `kept` + the sum of `quarantined`. Beside them stand `ids` (distinct ones), `missing` (values by column and kind)
-    and `latest` (the last `valid_from`, where there is one).
+    Returns:
+        Counts, and the rows for the quarantine. `rows` = `kept` + the sum of `quarantined`; beside them stand `ids` (distinct
+        ones), `missing` (values by column and kind) and `latest` (the last `valid_from`, where there is one).
 
     Raises:
         ConfigError: an id has rows for one time that differ in one of the columns, a room has several streamers, times are
@@ -63,10 +62,7 @@ def sort_table(
     if source.is_dated and table == ROOMS.table and STREAMER.key in kept.column_names:
         source.refuse_another_streamer(kept, order)
     write_table(output, kept)
-    if reason.any():
-        with written(quarantine) as draft:
-            pq.write_table(source.quarantined(reason), draft, compression="zstd")
-    return {
+    counts = {
         "rows": len(rows),
         "kept": len(kept),
         "quarantined": {_REASONS[each]: int(count) for each, count in enumerate(np.bincount(reason)) if each and count},
@@ -74,6 +70,7 @@ def sort_table(
         "missing": source.missing,
         "latest": pc.max(kept[VALID_FROM]).as_py() if source.is_dated else None,
     }
+    return counts, source.quarantined(reason)
 
 
 class _Source:

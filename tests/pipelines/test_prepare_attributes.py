@@ -104,10 +104,10 @@ def written(folder: Path, table: str, files: Files) -> CanonicalLogs:
 
 def sort(folder: Path, table: str, files: Files, columns: list[str]) -> tuple[dict, list[dict], list[dict]]:
     """Counts, sorted rows, quarantined rows."""
-    logs, output, quarantine = written(folder / "logs", table, files), folder / "a.arrow", folder / "q.parquet"
-    counts = sort_table(logs, table, columns, PrepareConfig(), output=output, quarantine=quarantine)
-    assert counts["rows"] == counts["kept"] + sum(counts["quarantined"].values())
-    return counts, read_table(output).to_pylist(), pq.read_table(quarantine).to_pylist() if quarantine.exists() else []
+    logs, output = written(folder / "logs", table, files), folder / "a.arrow"
+    counts, bad = sort_table(logs, table, columns, PrepareConfig(), output=output)
+    assert counts["rows"] == counts["kept"] + len(bad) == counts["kept"] + sum(counts["quarantined"].values())
+    return counts, read_table(output).to_pylist(), bad.to_pylist()
 
 
 def refused(folder: Path, table: str, files: Files, columns: list[str]) -> str:
