@@ -22,9 +22,9 @@ from pipelines.logs.types import DAY, of_path
 from pipelines.logs.values import tidied
 from pipelines.prepare.clean import IMPLAUSIBLE, MISSING, QUARANTINE, TWICE, check_unit
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import write_table
 from pipelines.prepare.tables import KEYS
-from pipelines.prepare.timeline import run_starts
+from pipelines.runs.exchange import write_table
+from pipelines.runs.order import run_starts
 
 _AT_ONCE = 500_000  # rows read
 _REASONS = ("", MISSING, IMPLAUSIBLE, TWICE)

@@ -22,8 +22,9 @@ from models.catalogue import Attribute
 from pipelines.encode.arrays import integers, present
 from pipelines.encode.clock import NEVER
 from pipelines.logs.canonical import VALID_FROM
-from pipelines.prepare.exchange import read_table
-from pipelines.prepare.timeline import codes, find, run_starts, spread
+from pipelines.prepare.timeline import codes, find
+from pipelines.runs.exchange import read_table
+from pipelines.runs.order import run_starts, spread
 
 FAMILIES = {family.how.table: family for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}
 KEYS = {family.how.table: family.how.key for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}

@@ -18,8 +18,8 @@ from pipelines.encode.clock import NEVER
 from pipelines.logs import CanonicalLogs, check
 from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepare.attributes import sort_table
-from pipelines.prepare.exchange import read_table
 from pipelines.prepare.tables import Attributes
+from pipelines.runs.exchange import read_table
 from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, as_of, random_log, wide_schema
 
 SCHEMA = wide_schema()
