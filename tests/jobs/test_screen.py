@@ -17,7 +17,7 @@ from pipelines.tune.structure.graphs import EMPTY
 from pipelines.tune.structure.problem import Problem, refusal
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
 SEARCHES = [file for file in CONFIGS if {"space", "structure"} & load_spelling(file).get("tune", {}).keys()]
 QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.yaml"
 
