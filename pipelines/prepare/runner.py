@@ -1,25 +1,32 @@
-"""Runs the tasks of a step, on Ray or in this process, each once.
+"""Runs the tasks of a step, on Ray or in this process, each once, and knows who made which file.
 
-A task writes its files, each by renaming a draft, then a note with what it counted. A task that has left its note is
-not run again, so a job that was killed goes on where it was.
+A task writes its files, each by renaming a draft, then a note with what it counted and the files it made. A task whose
+note and files are there is not run again, so a job that was killed goes on where it was. What a task reads it is handed
+as the notes of others; where a file of these is gone or damaged, whoever made it makes it again.
 """
 
 import json
+import pickle
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from models.config import ConfigError
 from pipelines.faults import told
 from pipelines.prepare.config import PrepareConfig
 from pipelines.ray_private import quiet_data
-from pipelines.runs import read_json, write_text
+from pipelines.runs import DamagedFile, FileNote, write_text
+from pipelines.runs.noted import there
 
+T = TypeVar("T")
 Counts = dict[str, Any]
+_TRIES = 2  # to make a file again
+_GO_ON = "Start the same command again: it goes on, and makes anew what is missing."
 
 
 @dataclass(frozen=True)
@@ -31,51 +38,195 @@ class Item:
     rows: int
 
 
-def run_step(
-    step: str, items: Sequence[Item], task: Callable[[Any], Counts], *, notes: Path, config: PrepareConfig
-) -> dict[str, Counts]:
-    """Runs `task(item.work)` for every item that has not left a note; returns all notes by item name.
+@dataclass(frozen=True)
+class Done:
+    """What a task counted, and the files it made, by their kind."""
 
-    Raises:
-        ConfigError: a task found something in the log, the configuration or on the disk that the user has to mend.
-        RuntimeError: a task failed by our own fault; its trace is in the message.
+    counts: Counts
+    files: Mapping[str, Sequence[FileNote]] = field(default_factory=dict)
+
+    def spelled(self) -> str:
+        files = {kind: [note.spelled() for note in notes] for kind, notes in self.files.items()}
+        return json.dumps({"counts": self.counts, "files": files})
+
+    @classmethod
+    def read(cls, text: str) -> "Done":
+        """
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it is no note.
+        """
+        spelling = json.loads(text)
+        files = {kind: [FileNote(*note) for note in notes] for kind, notes in spelling["files"].items()}
+        return cls(spelling["counts"], files)
+
+    @property
+    def all_files(self) -> list[FileNote]:
+        return [note for notes in self.files.values() for note in notes]
+
+
+@dataclass
+class _Step:
+    """A step that has begun: its tasks in order, and those that are done."""
+
+    name: str
+    items: dict[str, Item]
+    task: Callable[[Any], Done]
+    done: dict[str, Done] = field(default_factory=dict)
+
+
+class Runner:
+    """Runs one step after the other.
+
+    Args:
+        output: the folder that notes of files are relative to.
+        notes: where notes of tasks are kept.
     """
-    folder = notes / step
-    waiting = [item for item in items if not _note(folder, item).exists()]
-    if not waiting:
-        if items:
-            print(f"{step:>9}: done before ({len(items)} tasks)", flush=True)
-    else:
-        done_before = len(items) - len(waiting)
-        again = f", {done_before} done before" if done_before else ""
-        print(f"{step:>9}: {len(waiting)} tasks{again}", flush=True)
-        one = Task(task, folder)
-        started = printed = time.monotonic()
-        rows = 0
-        run = _with_ray if config.parallel == "ray" else _in_process
-        for number, (item, ended) in enumerate(run(one, waiting, config), 1):
-            if ended.problem:
-                raise ConfigError(ended.problem)
-            if ended.trace:
-                raise RuntimeError(f"{step}, task {item.name}, failed where it was run:\n{ended.trace}")
-            rows += item.rows
-            now = time.monotonic()
-            if now - printed > 1 or number == len(waiting):
-                printed = now
-                speed = rows / max(now - started, 1e-9)
-                print(f"{step:>9}: {number + done_before}/{len(items)}, {rows:,} rows, {speed:,.0f} rows/s", flush=True)
-    return {item.name: read_json(_note(folder, item), way_out="Delete it and start again.") for item in items}
+
+    def __init__(self, output: Path, notes: Path, config: PrepareConfig) -> None:
+        self.output, self.notes, self.config = output, notes, config
+        self._steps: dict[str, _Step] = {}
+        self._makers: dict[str, tuple[str, str]] = {}  # step and item, by file
+        self._again: Counter[str] = Counter()  # how often each file had to be made again
+
+    def step(self, name: str, items: Sequence[Item], task: Callable[[Any], Done]) -> dict[str, Done]:
+        """Runs `task(item.work)` for every item that has not left its note and files; returns what all did by item name.
+
+        Raises:
+            ConfigError: a task found something in the log, the configuration or on the disk that the user has to mend.
+            RuntimeError: a task failed by our own fault; its trace is in the message.
+        """
+        step = self._steps[name] = _Step(name, {item.name: item for item in items}, task)
+        for item in items:
+            self._take(step, item.name, self._left(step, item))
+        waiting = [item for item in items if item.name not in step.done]
+        if not waiting:
+            if items:
+                print(f"{name:>9}: done before ({len(items)} tasks)", flush=True)
+        else:
+            done_before = len(items) - len(waiting)
+            print(f"{name:>9}: {len(waiting)} tasks{f', {done_before} done before' if done_before else ''}", flush=True)
+            self._run(step, waiting)
+        return {item.name: step.done[item.name] for item in items}
+
+    def read(self, reader: Callable[[], T]) -> T:
+        """What `reader` reads of files that tasks made.
+
+        Raises:
+            ConfigError: a file is gone or damaged, and cannot be made again.
+        """
+        while True:
+            try:
+                return reader()
+            except DamagedFile as error:
+                self._make_again({error.path: error.why})
+
+    def settled(self, *kinds: str) -> list[FileNote]:
+        """All files of these kinds that any step made, once each of them is there.
+
+        Raises:
+            ConfigError: as `read`.
+        """
+        made = lambda: [
+            note
+            for step in self._steps.values()
+            for name in step.items
+            for kind, notes in step.done[name].files.items()
+            if kind in kinds
+            for note in notes
+        ]
+        for note in made():
+            self.read(lambda note=note: there(note, self.output))  # type: ignore[misc]
+        return made()
+
+    def _run(self, step: _Step, waiting: Sequence[Item]) -> None:
+        one = Task(step.task, self._folder(step))
+        run = _with_ray if self.config.parallel == "ray" else _in_process
+        while waiting:
+            started = printed = time.monotonic()
+            rows, lost, failed = 0, {}, []
+            for number, (item, ended) in enumerate(run(one, waiting, self.config), 1):
+                if ended.lost:
+                    lost[ended.lost] = ended.problem
+                    failed.append(item)
+                    continue
+                if ended.problem:
+                    raise ConfigError(ended.problem)
+                if ended.trace:
+                    raise RuntimeError(f"{step.name}, task {item.name}, failed where it was run:\n{ended.trace}")
+                self._take(step, item.name, Done.read(ended.note))
+                rows += item.rows
+                now = time.monotonic()
+                if now - printed > 1 or number == len(waiting):
+                    printed = now
+                    speed = rows / max(now - started, 1e-9)
+                    done = f"{len(step.done)}/{len(step.items)}"
+                    print(f"{step.name:>9}: {done}, {rows:,} rows, {speed:,.0f} rows/s", flush=True)
+            if lost:
+                self._make_again(lost)
+            waiting = failed
+
+    def _make_again(self, lost: Mapping[str, str]) -> None:
+        """Runs the tasks that made these files once more; those of earlier steps first.
+
+        Args:
+            lost: what is wrong with each.
+        """
+        makers: dict[str, set[str]] = {}
+        for path, why in lost.items():
+            self._again[path] += 1
+            if path not in self._makers or self._again[path] > _TRIES:
+                raise ConfigError(f"{self.output / path} {why}. {_GO_ON}")
+            name, item = self._makers[path]
+            print(f"  {self.output / path} {why}; {name} {item} makes it again", flush=True)
+            makers.setdefault(name, set()).add(item)
+        for step in [step for name, step in self._steps.items() if name in makers]:
+            before = {item: step.done.pop(item) for item in sorted(makers[step.name])}
+            for item in before:
+                (self._folder(step) / f"{item}.json").unlink(missing_ok=True)
+            self._run(step, [step.items[item] for item in before])
+            for item, done in before.items():
+                if step.done[item].files != done.files:  # others have notes of what it was
+                    raise ConfigError(f"{step.name} {item} made other files in {self.output} than before. {_GO_ON}")
+
+    def _take(self, step: _Step, item: str, done: Done | None) -> None:
+        if done is not None:
+            step.done[item] = done
+            self._makers.update(dict.fromkeys((note.path for note in done.all_files), (step.name, item)))
+
+    def _left(self, step: _Step, item: Item) -> Done | None:
+        """What a task noted before; None where it has to be run (again)."""
+        path = self._folder(step) / f"{item.name}.json"
+        try:
+            done = Done.read(path.read_text(encoding="utf-8"))
+            for note in done.all_files:
+                there(note, self.output)
+        except FileNotFoundError:
+            return None
+        except DamagedFile as error:
+            print(f"  {error} It is made again by {step.name} {item.name}", flush=True)
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            print(f"  {path} is damaged; {step.name} {item.name} is done again", flush=True)
+            return None
+        return done
+
+    def _folder(self, step: _Step) -> Path:
+        return self.notes / step.name
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a task ended; well, if both are empty.
+    """How a task ended.
 
     Attributes:
+        note: what it did, see `Done`; empty where it did not come to its end.
+        lost: a file that is gone or damaged; `problem` says how.
         problem: what the user has to be told.
         trace: of an error that is ours.
     """
 
+    note: str = ""
+    lost: str = ""
     problem: str = ""
     trace: str = ""
 
@@ -87,20 +238,19 @@ class Task:
     Its errors come back as values: what Ray makes of one that is raised are pages of its own.
     """
 
-    task: Callable[[Any], Counts]
+    task: Callable[[Any], Done]
     folder: Path
 
     def __call__(self, item: Item) -> Ended:
         try:
-            write_text(_note(self.folder, item), json.dumps(self.task(item.work)))
+            note = self.task(item.work).spelled()
+            write_text(self.folder / f"{item.name}.json", note, durable=False)
+        except DamagedFile as error:
+            return Ended(lost=error.path, problem=error.why)
         except Exception as error:
             line = told(error)
             return Ended(trace=traceback.format_exc()) if line is None else Ended(problem=line)
-        return Ended()
-
-
-def _note(folder: Path, item: Item) -> Path:
-    return folder / f"{item.name}.json"
+        return Ended(note)
 
 
 def _in_process(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, Ended]]:
@@ -112,16 +262,18 @@ def _with_ray(task: Task, items: Sequence[Item], config: PrepareConfig) -> Itera
     import ray
 
     def run(batch: dict) -> dict:
-        number = int(batch["number"][0])
-        ended = task(items[number])
-        return {"number": [number], "problem": [ended.problem], "trace": [ended.trace]}
+        ended = task(pickle.loads(batch["item"][0]))
+        found = {"note": ended.note, "lost": ended.lost, "problem": ended.problem, "trace": ended.trace}
+        return {"number": batch["number"], **{name: [value] for name, value in found.items()}}
 
+    # What all tasks share travels once, with the function; what one of them works on, with its row.
+    rows = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
     with _quiet(ray.data.DataContext.get_current()):
-        numbers = ray.data.from_items([{"number": number} for number in range(len(items))], override_num_blocks=len(items))
+        work = ray.data.from_items(rows, override_num_blocks=len(items))
         one_thread = {"env_vars": {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}}  # tasks run side by side instead
-        results = numbers.map_batches(run, batch_size=1, num_cpus=config.cpus_per_task, runtime_env=one_thread)
+        results = work.map_batches(run, batch_size=1, num_cpus=config.cpus_per_task, runtime_env=one_thread)
         for row in results.iter_rows():
-            yield items[row["number"]], Ended(problem=row["problem"], trace=row["trace"])
+            yield items[row.pop("number")], Ended(**row)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pipelines.faults import told
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.runner import Item, run_step
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.port import check_port
+from pipelines.serve.port import check_alone, check_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,13 +121,34 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"serve.port {port} of serve.host 127.0.0.1 is taken by another process"):
+        with pytest.raises(
+            ConfigError, match=rf"serve.port {port} of serve.host 127.0.0.1 is taken by process {os.getpid()} \(.*pytest"
+        ):
             check_port(ServeConfig(port=port))
     check_port(ServeConfig(port=port))
+    check_alone(ServeConfig(port=port))
     with pytest.raises(ConfigError, match=r"this machine has no such address. Set serve.host"):
         check_port(ServeConfig(host="192.0.2.1"))
     with pytest.raises(ConfigError, match=r"serve.host is `no such host`, which is no address"):
         check_port(ServeConfig(host="no such host"))
+
+
+def test_a_port_that_two_share_is_told():
+    """As two proxies of Ray do, each of which gets a part of the requests."""
+    share = f"import socket, sys\ns = socket.socket()\ns.setsockopt(socket.SOL_SOCKET, {socket.SO_REUSEPORT}, 1)\n"
+    share += "s.bind(('127.0.0.1', int(sys.argv[1])))\ns.listen()\nprint(s.getsockname()[1], flush=True)\nsys.stdin.read()"
+    command, piped = [sys.executable, "-c", share], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "0"], **piped) as one:
+        port = int(one.stdout.readline())
+        with pytest.raises(ConfigError, match=rf"serve.port {port} .* is taken by process {one.pid} "):
+            check_port(ServeConfig(port=port))
+        check_alone(ServeConfig(port=port))
+        with subprocess.Popen([*command, str(port)], **piped) as other:
+            other.stdout.readline()
+            with pytest.raises(ConfigError, match=rf"{port} is shared by process {one.pid} .* and process {other.pid} "):
+                check_alone(ServeConfig(port=port))
+            other.stdin.close()
+        one.stdin.close()
 
 
 def test_a_ray_that_does_not_start_is_told(monkeypatch):
