@@ -55,12 +55,12 @@ class ExpectedSummary:
         """
         if not np.isfinite(prediction_N).all():
             return None
-        unit_N = np.rint(chance_N.astype(np.float64) * _ONE).astype(np.int64)
+        exact_N = chance_N.astype(np.float64)
+        unit_N = np.rint(exact_N * _ONE).astype(np.int64)
         shape = tuple(len(names) for _, names in groups.values())
         cell_N = np.ravel_multi_index(tuple(group_N for group_N, _ in groups.values()), shape)
         order_N = np.argsort(prediction_N)
         code_N = codes_in_order(prediction_N, order_N)
-        exact_N = unit_N / _ONE
         clipped_N = np.clip(prediction_N.astype(np.float64), SMALLEST, 1 - SMALLEST)
         loss_N = -(exact_N * np.log(clipped_N) + (1 - exact_N) * np.log1p(-clipped_N))
         rows = Mean.share(len(unit_N), 1)

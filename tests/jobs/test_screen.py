@@ -22,10 +22,11 @@ SEARCHES = [file for file in CONFIGS if {"space", "structure"} & load_spelling(f
 QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.yaml"
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_shipped_experiments_are_valid(file):
     experiment = load_experiment(file)
-    assert experiment.name == file.stem
+    folder = file.parent.name.removesuffix("s")
+    assert experiment.name == (file.stem if folder == "config" else f"{folder}_{file.stem}")
     assert experiment.schema.targets and experiment.system
 
 

@@ -97,11 +97,11 @@ def _tables(target: Target, levels: Sequence[str], stages: Sequence[str], has_tr
     ranking = {f"ndcg@{k}": f"NDCG@{k}" for k in CUTOFFS} | {f"precision@{k}": f"Prec@{k}" for k in CUTOFFS}
     probability = {"log_loss": "Log loss", "calibration": "Calibration", "ece": "ECE"}
     expected = {"auc": "AUC", "gauc_feed": "gAUC feed", **{f"ndcg@{k}": f"NDCG@{k}" for k in CUTOFFS}, "log_loss": "Log loss"}
-    by_level = "expected AUC by level"
+    of_levels = "expected AUC by level"
     under_truth = [
         *(Column("expected, under the truth", head, target.name, f"expected_{metric}") for metric, head in expected.items()),
-        *(Column(by_level, level, target.name, "expected_auc_by_level", level) for level in levels),
-        Column(by_level, "Gini", target.name, "expected_gini"),
+        *(Column(of_levels, level, target.name, "expected_auc_by_level", level) for level in levels),
+        Column(of_levels, "Gini", target.name, "expected_gini"),
         *(Column("expected AUC by stage", stage, target.name, "expected_auc_by_stage", stage) for stage in stages),
     ]
     return [
