@@ -9,7 +9,7 @@ fit          a feature file of training days each
 encoder      what they taught, put together
 encode       a feature file each
 
-Every task is handed the notes of the files it reads (`pipelines.prepare.runner`), and rows are added up from step to step.
+Every task is handed the notes of the files it reads (`pipelines.runs.runner`), and rows are added up from step to step.
 """
 
 import json
@@ -38,7 +38,6 @@ from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
 from pipelines.prepare.findings import findings, remarks
-from pipelines.prepare.runner import Done, Item, Runner
 from pipelines.prepare.tables import FAMILIES, KEYS
 from pipelines.prepare.tasks import (
     CUT,
@@ -56,6 +55,7 @@ from pipelines.prepare.tasks import (
 )
 from pipelines.prepared import MANIFEST, SPLITS, LogCounts, Manifest, Prepared, Split
 from pipelines.runs import FileNote, RunFolder, told, write_text
+from pipelines.runs.runner import Done, Item, Runner, Workers
 
 # What changes how the job runs, and nothing that it writes.
 _INDIFFERENT = ("parallel", "cpus_per_task", "quarantine_limit")
@@ -135,7 +135,7 @@ def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
 def _run(plan: Plan, fingerprint: str) -> Manifest:
     """All steps."""
     seconds: dict[str, float] = {}
-    runner = Runner(plan.output, plan.work / "notes", plan.config)
+    runner = Runner(plan.output, plan.work / "notes", Workers(plan.config.parallel, plan.config.cpus_per_task))
 
     def step(name: str, items: list[Item], task) -> dict[str, Done]:
         started = time.monotonic()

@@ -23,10 +23,10 @@ from pipelines.logs.ids import as_ids, is_text
 from pipelines.logs.types import WORD, as_plain
 from pipelines.logs.values import INFINITE, NAN, tidied
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, bucket_of
-from pipelines.prepare.runner import Done
 from pipelines.runs import FileNote, written
+from pipelines.runs.exchange import ExchangeWriter, bucket_of
 from pipelines.runs.noted import noted
+from pipelines.runs.runner import Done
 
 ENTER_CODE = 0
 EVENTS = ("impressions", "engagements", "product_clicks")

@@ -18,10 +18,10 @@ import pyarrow as pa
 from models.catalogue import ENTER, FEEDS, IMPRESSIONS, ROOM, STREAMER, WINDOWS, Column, Count, Hours, Subject
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER, hours_since
-from pipelines.prepare.exchange import ExchangeWriter
 from pipelines.prepare.tables import Attributes, times
 from pipelines.prepare.timeline import Moments, Timeline, find
 from pipelines.runs import written
+from pipelines.runs.exchange import ExchangeWriter
 
 OWNERS = (ROOM, STREAMER)
 LONGEST_WINDOW_MS = max(window for window in WINDOWS.values() if window is not None)

@@ -30,18 +30,18 @@ from pipelines.prepare import snapshot
 from pipelines.prepare.account import rows_agree
 from pipelines.prepare.clean import ENTER_CODE, EVENTS, Asked, Chunk, actions_of, clean, kept_apart
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
 from pipelines.prepare.log_to_feeds import cut, once
 from pipelines.prepare.room_counters import Counting, Rooms, count_bucket, counted_actions, streamers_of
-from pipelines.prepare.runner import Done
 from pipelines.prepare.tables import KEYS, Attributes, sort_table
 from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import UserSide, read_log
 from pipelines.prepared import SPLITS
 from pipelines.runs import FileNote, written
+from pipelines.runs.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.runs.noted import noted, whole
+from pipelines.runs.runner import Done
 
 CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
 ENGAGEMENTS = pa.schema(

@@ -9,13 +9,14 @@ from models.hashing import splitmix64
 from pipelines.encode.clock import NEVER, hours_since
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.deliveries import again, engagements_again
-from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket
 from pipelines.prepare.features import slices
 from pipelines.prepare.log_to_feeds import cut, once
 from pipelines.prepare.room_counters import Counting, Rooms, count_bucket
 from pipelines.prepare.tables import Attributes
-from pipelines.prepare.timeline import Moments, Timeline, codes, find, spread, stable_order
+from pipelines.prepare.timeline import Moments, Timeline, codes, find
 from pipelines.runs import DamagedFile
+from pipelines.runs.exchange import ExchangeWriter, bucket_of, read_bucket
+from pipelines.runs.order import spread, stable_order
 
 
 def array(*values):
