@@ -50,6 +50,8 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
         f"RelaImpr against {config.base_label}: (v − .5) / (base − .5) − 1 for AUC and gAUC, v / base − 1 for NDCG and "
         "precision, 1 − v / base for errors, so that + is better; none for Gini"
     )
+    if any(path.split(".")[1].startswith(EXPECTED) for path in comparison.columns):
+        words["E"] = "expected under the simulated world's true probabilities: no drawn label blurs it"
     words["Learning rate"] = _rates(comparison, rows)
     words["Early stopping"] = _stopping(comparison)
     words["Optimiser"] = f"{train.optimiser.dense.kind} for dense parameters, {train.optimiser.tables.kind} for tables"
