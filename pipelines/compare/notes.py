@@ -8,7 +8,7 @@ from models.system import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import merit
 from pipelines.report.comparison.compared import SIGNIFICANT, Row
-from pipelines.report.words import MISSING, shown
+from pipelines.report.words import EXPECTED, MISSING, shown
 from pipelines.train.monitor import Monitor
 
 
