@@ -77,6 +77,8 @@ class Findings:
         placeholders: by table and column, rows whose id names nothing, by its spelling.
         alike_engagements: as another in user, room, action and instant, but not in value, request or event id.
         wild: by numeric field, values on training days too large to be meant.
+        early: by attribute table with `valid_from`, feeds (of `users`) or candidates whose id has its first row only later.
+        future: by attribute table with rows that hold only from the end of the log on, the last `valid_from`, ms.
     """
 
     missing: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
@@ -85,6 +87,8 @@ class Findings:
     requests_again: UsedAgain = field(default_factory=UsedAgain)
     requests_shared: SharedIds = field(default_factory=SharedIds)
     wild: dict[str, int] = field(default_factory=dict)
+    early: dict[str, int] = field(default_factory=dict)
+    future: dict[str, int] = field(default_factory=dict)
 
 
 @config
@@ -92,9 +96,9 @@ class LogCounts:
     """What became of the log.
 
     Attributes:
-        rows: of every event table, as they came: those kept, quarantined and (of engagements) unused.
-        kept: of every event table, those that feeds, histories and counters are made of.
-        quarantined: by event table and reason.
+        rows: of every table, as they came: those kept, quarantined and (of engagements) unused.
+        kept: of every table, those that feeds, histories, counters and attributes are made of.
+        quarantined: by table and reason.
         unused_engagements: of actions that the schema does not know.
         unattributed_engagements: they follow no impression in time; they count for histories and counters, not for labels.
         users, rooms: in the snapshot.

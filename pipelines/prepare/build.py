@@ -9,7 +9,7 @@ fit          a feature file of training days each
 encoder      what they taught, put together
 encode       a feature file each
 
-Every task is handed the notes of the files it reads (`pipelines.prepare.runner`), and rows are added up from step to step.
+Every task is handed the notes of the files it reads (`pipelines.runs.runner`), and rows are added up from step to step.
 """
 
 import json
@@ -38,7 +38,6 @@ from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
 from pipelines.prepare.findings import findings, remarks
-from pipelines.prepare.runner import Done, Item, Runner
 from pipelines.prepare.tables import FAMILIES, KEYS
 from pipelines.prepare.tasks import (
     CUT,
@@ -56,6 +55,7 @@ from pipelines.prepare.tasks import (
 )
 from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, write_notes
 from pipelines.runs import FileNote, RunFolder, told, write_text
+from pipelines.runs.runner import Done, Item, Runner, Workers
 
 # What changes how the job runs, and nothing that it writes.
 _INDIFFERENT = ("parallel", "cpus_per_task", "quarantine_limit")
@@ -136,7 +136,7 @@ def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
 def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     """All steps; returns what they counted, and the tables they left."""
     seconds: dict[str, float] = {}
-    runner = Runner(plan.output, plan.work / "notes", plan.config)
+    runner = Runner(plan.output, plan.work / "notes", Workers(plan.config.parallel, plan.config.cpus_per_task))
 
     def step(name: str, items: list[Item], task) -> dict[str, Done]:
         started = time.monotonic()
@@ -148,7 +148,10 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     rows = {table: sum(read_footer(file).num_rows for file in plan.logs.files(table)) for table in tables}
     attributes = step("attributes", [Item(table, table, rows[table]) for table in tables], SortAttributes(plan))
     for table in tables:
-        rows_agree("attributes", f"`{table}`", read=attributes[table].counts["rows"], left=rows[table])
+        counts = attributes[table].counts
+        rows_agree("attributes", f"`{table}`", read=counts["rows"], left=rows[table])
+        apart = sum(counts["quarantined"].values())
+        rows_agree("attributes", f"`{table}` in order", read=counts["kept"] + apart, left=counts["rows"])
     sorted_tables = SortedTables(plan, {table: attributes[table].files["table"][0] for table in tables})
     everyone = {table: attributes[table].files["all"] if table in attributes else () for table in ("users", "rooms")}
 
@@ -159,13 +162,15 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     for table in EVENTS:
         rows_agree("clean", f"`{table}`", read=sum(done.counts["rows"] for done in of_table[table]), left=plan.rows[table])
     bad: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
-    worst: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
+    bad.update({table: done.counts["quarantined"] for table, done in attributes.items()})
+    rows |= plan.rows
+    worst: dict[str, dict[str, int]] = {table: {} for table in rows}
     for chunk in chunks:
         for reason, count in cleaned[chunk.name].counts["quarantined"].items():
             bad[chunk.table][reason] = bad[chunk.table].get(reason, 0) + count
             file = str(chunk.file.path)
             worst[chunk.table][file] = worst[chunk.table].get(file, 0) + count
-    _limit(plan, bad, worst)
+    _limit(plan, rows, bad, worst)
 
     share = sum(plan.rows.values()) // plan.buckets
     buckets = [Item(f"{bucket:05d}", bucket, share) for bucket in range(plan.buckets)]
@@ -185,7 +190,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         for table, reasons in counts["quarantined"].items():
             for reason, count in reasons.items():
                 bad[table][reason] = bad[table].get(reason, 0) + count
-    _limit(plan, bad, worst)
+    _limit(plan, rows, bad, worst)
     feeds = _summed(counts["feeds_by_day"] for counts in cuts)
     candidates = _summed(counts["candidates_by_day"] for counts in cuts)
     first_days, empty = _days(plan, feeds)
@@ -234,7 +239,13 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     encoder = step("encoder", [Item("encoder", None, parts)], FinishEncoder(plan, entry_rate, _files(fitted, "part")))[
         "encoder"
     ]
-    found = replace(found, wild=encoder.counts["wild"])
+    latest = {table: done.counts["latest"] or 0 for table, done in attributes.items()}
+    found = replace(
+        found,
+        wild=encoder.counts["wild"],
+        early=_summed(done.counts["early"] for done in written.values()),
+        future={table: at for table, at in latest.items() if at > ending},
+    )
     items = {split: [_file_item(note) for note in files[split]] for split in SPLITS}
     encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan, encoder.files["encoder"]))
     seen = {
@@ -262,8 +273,9 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         entry_rate=entry_rate,
         remarks=tuple(silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
-            rows=plan.rows,
-            kept=_summed(counts["kept"] for counts in cuts),
+            rows=rows,
+            kept=_summed(counts["kept"] for counts in cuts)
+            | {table: done.counts["kept"] for table, done in attributes.items()},
             quarantined=bad,
             unused_engagements=sum(done.counts["unused"] for done in cleaned.values()),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
@@ -311,11 +323,13 @@ def _file_item(features: FileNote) -> Item:
     return Item(f"{file.parent.name}-{file.stem}", features, features.rows)
 
 
-def _limit(plan: Plan, bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]) -> None:
+def _limit(
+    plan: Plan, rows_of: Mapping[str, int], bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]
+) -> None:
     """Stops the job where too many rows are malformed; what was delivered twice is sound, and only too much."""
     for table, found in bad.items():
         reasons = {reason: count for reason, count in found.items() if reason != TWICE}
-        count, rows = sum(reasons.values()), plan.rows[table]
+        count, rows = sum(reasons.values()), rows_of[table]
         if rows and count / rows > plan.config.quarantine_limit:
             why = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(reasons.items(), key=lambda item: -item[1]))
             files = worst[table]

@@ -7,7 +7,7 @@ import pytest
 
 from models.config import ConfigError
 from pipelines.prepare import prepare, tasks
-from pipelines.prepare.runner import Runner, Task
+from pipelines.runs.runner import Runner, Task
 from tests.pipelines.naive_prepare import random_log, wide_schema
 from tests.pipelines.test_prepare import config, contents
 

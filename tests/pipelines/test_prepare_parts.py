@@ -9,13 +9,14 @@ from models.hashing import splitmix64
 from pipelines.encode.clock import NEVER, hours_since
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.deliveries import again, engagements_again
-from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket
 from pipelines.prepare.features import slices
 from pipelines.prepare.log_to_feeds import cut, once
 from pipelines.prepare.room_counters import Counting, Rooms, count_bucket
 from pipelines.prepare.tables import Attributes
-from pipelines.prepare.timeline import Moments, Timeline, codes, find, spread, stable_order
+from pipelines.prepare.timeline import Moments, Timeline, codes, find
 from pipelines.runs import DamagedFile
+from pipelines.runs.exchange import ExchangeWriter, bucket_of, read_bucket
+from pipelines.runs.order import spread, stable_order
 
 
 def array(*values):
@@ -197,7 +198,7 @@ def test_a_request_id_that_is_used_again_is_another_feed():
     ]
     assert log.impressions["room_id"].to_pylist() == [10, 11, 12, 10, 13, 10]
     assert log.engagements.select(["at", "row", "by_request"]).to_pylist() == [
-        {"at": 5000, "row": 0, "by_request": False},
+        {"at": 5000, "row": 0, "by_request": True},  # nobody knew then that the id would be used again
         {"at": week - 60_001, "row": -1, "by_request": False},
         {"at": week, "row": 4, "by_request": True},
         {"at": week + 5000, "row": 3, "by_request": False},
@@ -359,8 +360,8 @@ def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
             assert found[row] == {"row": row, **expected(room, now)}
     for place, room in enumerate(ids.tolist()):
         assert {name: values[place].as_py() for name, values in final.items()} == expected(room, ending)
-    assert counting.began(ROOM).tolist()[1] == 5
-    assert counting.began(ROOM).tolist()[0] == min(at for room, at in shown if room == 100)
+    began = counting.began(ROOM, array(0, 1), array(ending, ending)).tolist()
+    assert began == [min(at for room, at in shown if room == 100), 5]
 
 
 # -- slices ----------------------------------------------------------------------------------------------------

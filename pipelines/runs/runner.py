@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from models.config import ConfigError
 from pipelines.faults import told
-from pipelines.prepare.config import PrepareConfig
 from pipelines.ray_private import quiet_data
 from pipelines.runs import DamagedFile, FileNote, write_text
 from pipelines.runs.noted import there
@@ -27,6 +26,19 @@ T = TypeVar("T")
 Counts = dict[str, Any]
 _TRIES = 2  # to make a file again
 _GO_ON = "Start the same command again: it goes on, and makes anew what is missing."
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who runs the tasks of a step.
+
+    Attributes:
+        parallel: `ray` spreads them over the cluster, `none` runs them one after the other in this process.
+        cpus_per_task: what a task reserves on the cluster.
+    """
+
+    parallel: Literal["ray", "none"] = "none"
+    cpus_per_task: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,8 +94,8 @@ class Runner:
         notes: where notes of tasks are kept.
     """
 
-    def __init__(self, output: Path, notes: Path, config: PrepareConfig) -> None:
-        self.output, self.notes, self.config = output, notes, config
+    def __init__(self, output: Path, notes: Path, workers: Workers) -> None:
+        self.output, self.notes, self.workers = output, notes, workers
         self._steps: dict[str, _Step] = {}
         self._makers: dict[str, tuple[str, str]] = {}  # step and item, by file
         self._again: Counter[str] = Counter()  # how often each file had to be made again
@@ -140,11 +152,11 @@ class Runner:
 
     def _run(self, step: _Step, waiting: Sequence[Item]) -> None:
         one = Task(step.task, self._folder(step))
-        run = _with_ray if self.config.parallel == "ray" else _in_process
+        run = _with_ray if self.workers.parallel == "ray" else _in_process
         while waiting:
             started = printed = time.monotonic()
             rows, lost, failed = 0, {}, []
-            for number, (item, ended) in enumerate(run(one, waiting, self.config), 1):
+            for number, (item, ended) in enumerate(run(one, waiting, self.workers), 1):
                 if ended.lost:
                     lost[ended.lost] = ended.problem
                     failed.append(item)
@@ -253,12 +265,12 @@ class Task:
         return Ended(note)
 
 
-def _in_process(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, Ended]]:
+def _in_process(task: Task, items: Sequence[Item], workers: Workers) -> Iterator[tuple[Item, Ended]]:
     for item in items:
         yield item, task(item)
 
 
-def _with_ray(task: Task, items: Sequence[Item], config: PrepareConfig) -> Iterator[tuple[Item, Ended]]:
+def _with_ray(task: Task, items: Sequence[Item], workers: Workers) -> Iterator[tuple[Item, Ended]]:
     import ray
 
     def run(batch: dict) -> dict:
@@ -271,7 +283,7 @@ def _with_ray(task: Task, items: Sequence[Item], config: PrepareConfig) -> Itera
     with _quiet(ray.data.DataContext.get_current()):
         work = ray.data.from_items(rows, override_num_blocks=len(items))
         one_thread = {"env_vars": {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}}  # tasks run side by side instead
-        results = work.map_batches(run, batch_size=1, num_cpus=config.cpus_per_task, runtime_env=one_thread)
+        results = work.map_batches(run, batch_size=1, num_cpus=workers.cpus_per_task, runtime_env=one_thread)
         for row in results.iter_rows():
             yield items[row.pop("number")], Ended(**row)
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 import xxhash
 
 from models.hashing import splitmix64
-from pipelines.prepare.timeline import stable_order
 from pipelines.runs import FileNote, written
 from pipelines.runs.noted import damaged, reading, there
+from pipelines.runs.order import stable_order
 
 _ALIGNED = 64  # as Arrow has its buffers
 _TAIL = 2  # the last numbers of a file: batches, bytes of the schema
