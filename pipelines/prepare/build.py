@@ -235,10 +235,8 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         read=sum(done.counts["feeds"] for done in fitted.values()),
         left=totals["train"]["feeds"],
     )
-    parts = sum(totals["train"].values())
-    encoder = step("encoder", [Item("encoder", None, parts)], FinishEncoder(plan, entry_rate, _files(fitted, "part")))[
-        "encoder"
-    ]
+    finishing = FinishEncoder(plan, entry_rate, _files(fitted, "part"))
+    encoder = step("encoder", [Item("encoder", None, totals["train"]["feeds"])], finishing)["encoder"]
     latest = {table: done.counts["latest"] or 0 for table, done in attributes.items()}
     found = replace(
         found,
