@@ -23,13 +23,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator
 
 from models.config import ConfigError, config, to_dict
-from pipelines.logs import ebnerd, simulate
+from pipelines.logs import ebnerd, simulator
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
 from pipelines.logs.convert import DataSet, Work, convert_files
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
-from pipelines.logs.simulate import SimulateConfig
+from pipelines.logs.simulator import SimulateConfig
 from pipelines.logs.sources import kuailive, kuailive_m3, kuairand, taobao
 from pipelines.logs.sources.kuailive import KuaiLiveConfig
 from pipelines.logs.sources.kuailive_m3 import KuaiLiveM3Config
@@ -89,7 +89,7 @@ DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
 # Converters of their own, by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is
 # known, what is true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones
 # are noticed.
-SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulate.simulate, "ebnerd": ebnerd.convert}
+SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate, "ebnerd": ebnerd.convert}
 
 
 def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> CanonicalLogs:
@@ -116,8 +116,13 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
     _begin(unfinished, identity, inputs)
-    convert(unfinished)
-    _checked(CanonicalLogs(unfinished / "logs"))
+    try:
+        convert(unfinished)
+        _checked(CanonicalLogs(unfinished / "logs"))
+    except BaseException:
+        if not _can_go_on(unfinished):
+            discard(unfinished)
+        raise
     with written(output) as draft:
         unfinished.rename(draft)
     print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
@@ -144,6 +149,10 @@ def _begin(unfinished: Path, identity: dict[str, Any], inputs: dict[str, Any]) -
         print(f"Logs: going on in {unfinished}", flush=True)
     write_json(unfinished / _INPUTS, inputs)
     write_json(unfinished / RUN, identity)
+
+
+def _can_go_on(unfinished: Path) -> bool:
+    return (unfinished / "work" / "notes").is_dir()
 
 
 def _identity(source: Any, inputs: dict[str, Any]) -> dict[str, Any]:
