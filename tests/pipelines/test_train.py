@@ -29,7 +29,6 @@ from models.schema import Schema
 from models.system import build_ranker
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
-from pipelines.prepared import Prepared
 from pipelines.runs import processes
 from pipelines.runs.files import draft_of
 from pipelines.train import TrainConfig, checkpoint, train
@@ -41,7 +40,7 @@ from pipelines.train.progress import Progress, read_history, read_progress
 from pipelines.train.report import Silent
 from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.worker import train_in_bf16
-from tests.pipelines.fabricate import fabricate
+from tests.pipelines.fabricate import fabricate, noted_anew
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
 CONFIG = TrainConfig(epochs=3, batch_feeds=16, checkpoint_every_steps=3, patience=3, shuffle_row_groups=4)
@@ -642,7 +641,7 @@ def test_a_monitor_that_can_have_no_value_is_refused_before_training(prepared, t
             table["label.order"].combine_chunks().offsets, pa.array(np.zeros(len(pc.list_flatten(table["label.order"])), "f4"))
         )
         pq.write_table(table.set_column(place, table.schema.field(place), none.cast(table.schema.field(place).type)), file)
-    without_orders = Prepared.open(tmp_path / "data")
+    without_orders = noted_anew(tmp_path / "data")
     with pytest.raises(ConfigError, match=r"train\.monitor: order\.auc is not defined on the validation split"):
         train(without_orders, MODEL, replace(CONFIG, monitor="order.auc"), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
