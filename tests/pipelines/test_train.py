@@ -323,12 +323,11 @@ def test_a_ranker_is_probed_before_training_and_after_every_epoch(prepared, tmp_
 
 
 def test_a_planted_collapse_raises_an_alarm_in_history_and_lines(prepared, tmp_path, monkeypatch):
-    """From the second epoch on all entries are alike but in one place of the width. The bundle's epoch is the second or third."""
-    step, taken, lines = Joint.step, [], []
+    """From the second epoch on all entries are alike but in one place of the width."""
+    step, lines = Joint.step, []
 
     def collapsing(self, batch, progress):
         totals = step(self, batch, progress)
-        taken.append(progress)
         if progress >= 1:
             for intentions in self.distributed.ranker.interest.intentions.values():
                 intentions.encoder.blocks[-1].norms[-1].weight.data[1:] = 0
@@ -348,7 +347,7 @@ def test_a_planted_collapse_raises_an_alarm_in_history_and_lines(prepared, tmp_p
 
 @pytest.mark.parametrize("steps", [3, 9])
 def test_probes_survive_a_break(steps, prepared, tmp_path, monkeypatch):
-    """In the first epoch, before and after which there is nothing to compare with but what a checkpoint keeps, and the second."""
+    """In the first epoch, where only a checkpoint still has the probes before training, and in the second."""
     config = replace(CONFIG, checkpoint_every_steps=2)
     whole = train(prepared, DISENTANGLED, config, output=tmp_path / "whole", say=lambda line: None)
     step, taken = Joint.step, []
