@@ -11,6 +11,7 @@ import pytest
 from models.config import ConfigError
 from pipelines.logs import DATA_SETS, Work, materialise
 from pipelines.logs.canonical import TABLES
+from pipelines.runs.runner import Workers
 from tests.pipelines.public_logs import SAMPLES, write_sample
 
 each_data_set = pytest.mark.parametrize("name", SAMPLES)
@@ -223,3 +224,11 @@ def test_an_unchanged_file_is_not_read_again_for_its_digest(tmp_path, monkeypatc
     assert converted("taobao", folder, tmp_path / "out").fingerprint() == before
     (folder / "UserBehavior.csv").write_text("1,7,8,pv,1511544070\n")
     assert converted("taobao", folder, tmp_path / "out").fingerprint() != before
+
+
+@pytest.mark.ray
+def test_side_by_side_on_ray_it_is_the_same(tmp_path, local_ray):
+    folder = write_sample("kuailive_m3", tmp_path / "in")
+    alone = converted("kuailive_m3", folder, tmp_path / "alone")
+    work = Work(Workers("ray", cpus_per_task=0.5))
+    assert materialise(SAMPLES["kuailive_m3"].config(path=folder), tmp_path / "ray", work).fingerprint() == alone.fingerprint()
