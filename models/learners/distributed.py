@@ -208,6 +208,20 @@ def gradients(distributed: DistributedRanker, batch: FeedBatch | None, progress:
     return totals, rows
 
 
+def side_by_side(shards: Sequence[Shard]) -> Shard:
+    """What `DistributedRanker.totals` wants to know of parts of one worker's batch that went through the ranker one by one."""
+    sums: dict[str, SumCount] = {}
+    for shard in shards:
+        for name, (total, count) in shard.sums.items():
+            past_total, past_count = sums.get(name, (0.0, 0.0))
+            sums[name] = (past_total + total, past_count + count)
+    compared = [shard.compared for shard in shards if shard.compared is not None]
+    if not compared:
+        return Shard(sums=sums)
+    users_M, rows_MW = (torch.cat([getattr(each, name) for each in compared]) for name in ("users_M", "rows_MW"))
+    return Shard(sums=sums, compared=Compared(users_M=users_M, rows_MW=rows_MW))
+
+
 def add_totals(totals: Totals, more: Totals) -> Totals:
     """The totals of two steps as those of one."""
     both = dict(totals)
