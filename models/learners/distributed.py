@@ -14,7 +14,6 @@ from models.batch import FeedBatch
 from models.config import ConfigError
 from models.layers.tables import Gathered, TableSet
 from models.learners.workers import WorkerGroup
-from models.losses import sum_count
 from models.optim import merged
 from models.ranker import Ranker
 from models.schema import Schema
@@ -90,7 +89,7 @@ class DistributedRanker:
             batch=batch,
             gathered=gathered,
             losses_N=losses_N,
-            sums={**{name: sum_count(loss_N) for name, loss_N in losses_N.items()}, **outcome.penalties},
+            sums={**self.ranker.sums(losses_N, batch.labels), **outcome.penalties},
             weights=outcome.weights,
             compared=outcome.compared,
         )
