@@ -8,7 +8,7 @@ from models.system import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import merit
 from pipelines.report.comparison.compared import SIGNIFICANT, Row
-from pipelines.report.words import MISSING, shown
+from pipelines.report.words import EXPECTED, MISSING, shown
 from pipelines.train.monitor import Monitor
 
 
@@ -50,6 +50,8 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
         f"RelaImpr against {config.base_label}: (v − .5) / (base − .5) − 1 for AUC and gAUC, v / base − 1 for NDCG and "
         "precision, 1 − v / base for errors, so that + is better; none for Gini"
     )
+    if any(path.split(".")[1].startswith(EXPECTED) for path in comparison.columns):
+        words["E"] = "expected under the simulated world's true probabilities: no drawn label blurs it"
     words["Learning rate"] = _rates(comparison, rows)
     words["Early stopping"] = _stopping(comparison)
     words["Optimiser"] = f"{train.optimiser.dense.kind} for dense parameters, {train.optimiser.tables.kind} for tables"

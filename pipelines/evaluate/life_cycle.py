@@ -16,7 +16,7 @@ from models.schema import STAGES
 from pipelines.encode.feeds import STAGE
 from pipelines.evaluate.insight import last_of
 from pipelines.evaluate.score import has_stages
-from pipelines.logs.world import DAY_MS, EPOCH_MS
+from pipelines.logs.simulator.clock import DAY_MS, EPOCH_MS
 from pipelines.prepared import SPLITS, Prepared
 from pipelines.report.evaluation.life_cycle import LifeCycle, StageAgreement, StageDay, StagePairs, StageShift
 

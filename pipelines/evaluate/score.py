@@ -1,6 +1,6 @@
 """Predictions of a ranker for feed tables on disk, one row a candidate, and their metrics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,11 +62,14 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
     return pa.concat_tables(tables).combine_chunks()
 
 
-def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = None) -> EvaluationResult:
+def evaluate_table(
+    table: pa.Table, schema: Schema, new_rooms: NDArray | None = None, chances: Mapping[str, NDArray] | None = None
+) -> EvaluationResult:
     """Metrics of a table as `score` gives it, for the targets that it has predictions of.
 
     Args:
         new_rooms: as `exposure.new_rooms_of` gives them.
+        chances: by binary target, what a simulated world knows of the table's rows (`truth.Truth`); None for real logs.
 
     Returns:
         what `models.metrics.evaluation` gives; besides, of every target its metrics by what was known of the user
@@ -82,6 +85,7 @@ def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = 
         table["feed_id"].to_numpy(),
         table["user_id"].to_numpy(),
         table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
+        chances,
     )
     result = EvaluationResult.from_dict(evaluation.result())
     by_target, activity = by_known(table, schema, targets)

@@ -19,12 +19,12 @@ import xxhash
 from pydantic import Discriminator
 
 from models.config import config, to_dict
-from pipelines.logs import ebnerd, simulate
+from pipelines.logs import ebnerd, simulator
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
-from pipelines.logs.simulate import SimulateConfig
+from pipelines.logs.simulator import SimulateConfig
 from pipelines.paths import LocalPath
 from pipelines.runs import RUN, RunFolder, told, write_json, written
 
@@ -59,7 +59,7 @@ LogsConfig = Annotated[CanonicalConfig | SimulateConfig | EbnerdConfig, Discrimi
 
 # Converters by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is known, what is
 # true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones are noticed.
-SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulate.simulate, "ebnerd": ebnerd.convert}
+SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate, "ebnerd": ebnerd.convert}
 
 
 def materialise(source: LogsConfig, output: Path) -> CanonicalLogs:

@@ -626,7 +626,7 @@ def test_baselines_and_truth_stand_beside(tmp_path):
     evaluate = EvaluateConfig(baseline_iterations=5)
     claims = [{"better": "mmoe", "than": ["bottom"]}]
     comparison = planned(
-        compare(seeds=[0], metrics=["click.auc", "order.auc", "stay.mse_transformed"], claims=claims),
+        compare(seeds=[0], metrics=["click.auc", "order.auc", "stay.mse_transformed", "order.expected_auc"], claims=claims),
         prepared,
         tmp_path / "compare",
         evaluate=evaluate,
@@ -643,6 +643,8 @@ def test_baselines_and_truth_stand_beside(tmp_path):
     first, second = (table.row(label).scores["click.auc"].mean for label in ("mmoe", "bottom"))
     assert table.claims[0].gap == pytest.approx((first - second) / (ceiling - second))
     assert table.claims[2].gap is None
+    expected = {row.label: row.scores["order.expected_auc"].mean for row in table.rows}  # no draw blurs these
+    assert expected["truth"] == max(expected.values()) and table.claims[3].gap is not None
     assert "HistGradientBoosting" in table.words["booster"]
     assert ceiling > max(first, second)
     booster = table.row("booster").scores["click.auc"].mean

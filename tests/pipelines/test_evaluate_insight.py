@@ -29,7 +29,7 @@ from pipelines.evaluate.insight import (
     sampled_feeds,
 )
 from pipelines.evaluate.life_cycle import agreement, life_cycle_of, shift_of
-from pipelines.logs.world import DAY_MS, EPOCH_MS
+from pipelines.logs.simulator.clock import DAY_MS, EPOCH_MS
 from pipelines.report.evaluation.entries import Entry, Epoch, EvaluationReport
 from pipelines.report.evaluation.insight import CarriedEdge, CoursePoint, Gate, ModelInsight, Preferences
 from pipelines.report.evaluation.life_cycle import StageShift

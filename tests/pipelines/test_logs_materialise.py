@@ -5,7 +5,8 @@ import typing
 import pytest
 
 from models.config import ConfigError, config, from_dict, to_dict
-from pipelines.logs import SOURCES, CanonicalConfig, EbnerdConfig, LogsConfig, SimulateConfig, materialise, simulate
+from pipelines.logs import SOURCES, CanonicalConfig, EbnerdConfig, LogsConfig, SimulateConfig, materialise
+from pipelines.logs.simulator import life
 from tests.pipelines.logs_samples import ebnerd_tables, write_ebnerd
 
 SMALL = SimulateConfig(users=30, days=1, seed=3)
@@ -59,9 +60,9 @@ def test_a_killed_conversion_starts_afresh(tmp_path, monkeypatch):
         original(*args)
         raise Killed
 
-    original = simulate._live
+    original = life._live
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(simulate, "_live", killed)
+        patch.setattr(life, "_live", killed)
         materialise(SMALL, tmp_path / "output")
     assert not (tmp_path / "output").exists()  # nothing that could be mistaken for a log
     assert materialise(SMALL, tmp_path / "output").fingerprint() == whole
