@@ -3,12 +3,13 @@
 # N candidates, K classes of a binned value, Q quantiles
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.config import ConfigError
 from models.layers.named import Named
 from models.schema import Schema, Target
 
@@ -67,11 +68,31 @@ class Binned(nn.Module):
 
 
 class Losses(nn.Module):
-    """Losses and predictions of every target of a schema from the outputs of a coupling."""
+    """Losses and predictions of every target of a schema from the outputs of a coupling.
 
-    def __init__(self, schema: Schema) -> None:
+    Args:
+        entered: targets with parents are learnt over the candidates whose parents all happened, and not over all. What a
+            coupling gives for one is then its chance (or value) given them, and what is predicted is
+
+                p(t) = f_t * product of f_a over all ancestors a of t, each once,
+
+            f the chance given all parents, as in ESMM; of a value likewise, in its transformed space.
+
+    Raises:
+        ConfigError: `entered`, and a value is a parent, which has no chance.
+    """
+
+    def __init__(self, schema: Schema, *, entered: bool = False) -> None:
         super().__init__()
         self.targets = schema.targets
+        self.parents = {name: schema.parents(name) for name in schema.target_names if entered and schema.parents(name)}
+        self.ancestors = {name: schema.ancestors(name) if entered else () for name in schema.target_names}
+        for name, above in self.ancestors.items():
+            for value in (ancestor for ancestor in above if not schema.target(ancestor).is_binary):
+                raise ConfigError(
+                    f"`model.children: entered` multiplies `{name}` with the chances of what is above it, but `{value}` is a "
+                    f"value. Give `{name}` binary parents only, or take `children: all`."
+                )
         self.binned = Named({target.name: Binned(target) for target in schema.targets if target.bins is not None})
 
     def fit(self, quantiles: Mapping[str, Tensor]) -> None:
@@ -88,7 +109,8 @@ class Losses(nn.Module):
             binned.fit(quantiles[name])
 
     def forward(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Loss [N] by target: cross-entropy of binary and binned targets, squared error of a value in its transformed space.
+        """Loss [N] by target: cross-entropy of binary and binned targets, squared error of a value in its transformed space; 0
+        for a candidate that the target is not learnt over.
 
         Raises:
             ValueError: labels of a target are missing.
@@ -103,18 +125,33 @@ class Losses(nn.Module):
                 losses[target.name] = F.cross_entropy(output, self.binned[target.name].classes(label_N), reduction="none")
             else:
                 losses[target.name] = (output - transformed(target, label_N.to(output.dtype))).square()
+        for name in losses.keys() & self.parents.keys():
+            losses[name] = losses[name].where(self._over(name, labels), 0)
         return losses
+
+    def sums(self, losses: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """By target, the sum of its losses and how many candidates it is learnt over."""
+        sums = {name: sum_count(loss_N) for name, loss_N in losses.items()}
+        for name in losses.keys() & self.parents.keys():
+            total = sums[name][0]
+            sums[name] = total, self._over(name, labels).sum().to(total.dtype)
+        return sums
+
+    def _over(self, name: str, labels: Mapping[str, Tensor]) -> Tensor:
+        """Whether all parents of a target happened: bool [N]."""
+        return torch.stack([labels[parent] > 0 for parent in self.parents[name]]).all(0)
 
     def predictions(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
         predicted = {}
         for target in self.targets:
             output = outputs[target.name]
+            above = [outputs[name].sigmoid() for name in self.ancestors[target.name]]
             if target.is_binary:
-                predicted[target.name] = output.sigmoid()
+                predicted[target.name] = _product(output.sigmoid(), above)
             else:
                 value_N = self.binned[target.name].expected(output) if target.bins is not None else output
-                predicted[target.name] = in_label_unit(target, value_N)
+                predicted[target.name] = in_label_unit(target, _product(value_N, above))
         return predicted
 
     def beliefs(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,6 +191,12 @@ def believed(target: Target, output: Tensor) -> Tensor:
 def sum_count(losses_N: Tensor) -> tuple[Tensor, Tensor]:
     """The sum of losses and their number, to be divided once those of all workers are added."""
     return losses_N.sum(), torch.full((), len(losses_N), dtype=losses_N.dtype, device=losses_N.device)
+
+
+def _product(own_N: Tensor, above: Sequence[Tensor]) -> Tensor:
+    for chance_N in above:
+        own_N = own_N * chance_N
+    return own_N
 
 
 def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:

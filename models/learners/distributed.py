@@ -14,7 +14,6 @@ from models.batch import FeedBatch
 from models.config import ConfigError
 from models.layers.tables import Gathered, TableSet
 from models.learners.workers import WorkerGroup
-from models.losses import sum_count
 from models.optim import merged
 from models.ranker import Ranker
 from models.schema import Schema
@@ -90,7 +89,7 @@ class DistributedRanker:
             batch=batch,
             gathered=gathered,
             losses_N=losses_N,
-            sums={**{name: sum_count(loss_N) for name, loss_N in losses_N.items()}, **outcome.penalties},
+            sums={**self.ranker.sums(losses_N, batch.labels), **outcome.penalties},
             weights=outcome.weights,
             compared=outcome.compared,
         )
@@ -206,6 +205,20 @@ def gradients(distributed: DistributedRanker, batch: FeedBatch | None, progress:
         gathered = shard.gathered.get(tables)
         rows[name] = distributed.sum_rows(tables, gathered, None if gathered is None else gathered.rows_UD.grad)
     return totals, rows
+
+
+def side_by_side(shards: Sequence[Shard]) -> Shard:
+    """What `DistributedRanker.totals` wants to know of parts of one worker's batch that went through the ranker one by one."""
+    sums: dict[str, SumCount] = {}
+    for shard in shards:
+        for name, (total, count) in shard.sums.items():
+            past_total, past_count = sums.get(name, (0.0, 0.0))
+            sums[name] = (past_total + total, past_count + count)
+    compared = [shard.compared for shard in shards if shard.compared is not None]
+    if not compared:
+        return Shard(sums=sums)
+    users_M, rows_MW = (torch.cat([getattr(each, name) for each in compared]) for name in ("users_M", "rows_MW"))
+    return Shard(sums=sums, compared=Compared(users_M=users_M, rows_MW=rows_MW))
 
 
 def add_totals(totals: Totals, more: Totals) -> Totals:
