@@ -109,8 +109,7 @@ class Losses(nn.Module):
             binned.fit(quantiles[name])
 
     def forward(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Loss [N] by target: cross-entropy of binary and binned targets, squared error of a value in its transformed space; 0
-        for a candidate that the target is not learnt over.
+        """Loss [N] by target: cross-entropy of binary and binned targets, squared error of a value in its transformed space.
 
         Raises:
             ValueError: labels of a target are missing.
@@ -125,21 +124,11 @@ class Losses(nn.Module):
                 losses[target.name] = F.cross_entropy(output, self.binned[target.name].classes(label_N), reduction="none")
             else:
                 losses[target.name] = (output - transformed(target, label_N.to(output.dtype))).square()
-        for name in losses.keys() & self.parents.keys():
-            losses[name] = losses[name].where(self._over(name, labels), 0)
         return losses
 
-    def sums(self, losses: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """By target, the sum of its losses and how many candidates it is learnt over."""
-        sums = {name: sum_count(loss_N) for name, loss_N in losses.items()}
-        for name in losses.keys() & self.parents.keys():
-            total = sums[name][0]
-            sums[name] = total, self._over(name, labels).sum().to(total.dtype)
-        return sums
-
-    def _over(self, name: str, labels: Mapping[str, Tensor]) -> Tensor:
-        """Whether all parents of a target happened: bool [N]."""
-        return torch.stack([labels[parent] > 0 for parent in self.parents[name]]).all(0)
+    def over(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Bool [N] by target, whether its parents all happened; of none that is learnt over all candidates."""
+        return {name: torch.stack([labels[parent] > 0 for parent in above]).all(0) for name, above in self.parents.items()}
 
     def predictions(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
@@ -188,8 +177,14 @@ def believed(target: Target, output: Tensor) -> Tensor:
     return output.softmax(1) @ places_K
 
 
-def sum_count(losses_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of losses and their number, to be divided once those of all workers are added."""
+def sum_count(losses_N: Tensor, over_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The sum of losses and their number, to be divided once those of all workers are added.
+
+    Args:
+        over_N: the candidates that count, bool; None for all.
+    """
+    if over_N is not None:
+        return losses_N.where(over_N, 0).sum(), over_N.sum().to(losses_N.dtype)
     return losses_N.sum(), torch.full((), len(losses_N), dtype=losses_N.dtype, device=losses_N.device)
 
 

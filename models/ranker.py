@@ -80,12 +80,14 @@ class Outcome:
         weights: of the targets in the loss.
         penalties: losses that parts add, by name.
         compared: rows for the ranker's `together`; None without such losses.
+        over: bool [N] by target, the candidates that it is learnt over; all for one that is not named.
     """
 
     outputs: Mapping[str, Tensor]
     weights: Weights
     penalties: Mapping[str, SumCount]
     compared: Compared | None
+    over: Mapping[str, Tensor] = default(default_factory=dict)
 
 
 class Ranker(nn.Module):
@@ -170,10 +172,6 @@ class Ranker(nn.Module):
         """
         return with_hidden_ids(batch, self.schema, self.config.hidden_ids, progress)
 
-    def sums(self, losses: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, SumCount]:
-        """Losses as `Losses` gave them, as a sum by target and the number of candidates that it is learnt over."""
-        return self.losses.sums(losses, labels)
-
     def gather(self, batch: FeedBatch) -> dict[nn.Module, Gathered]:
         """The table rows that the batch reads, as leaves to differentiate (see `layers.tables`)."""
         return {tables: tables.gather(batch) for tables in self.table_sets().values()}
@@ -213,6 +211,7 @@ class Ranker(nn.Module):
             weights=weights,
             penalties={**interests.penalties, **coupled.penalties, **weights.penalties},
             compared=interests.compared,
+            over=self.losses.over(batch.labels),
         )
 
     def insight(self, batch: FeedBatch) -> Insight:

@@ -14,6 +14,7 @@ from models.batch import FeedBatch
 from models.config import ConfigError
 from models.layers.tables import Gathered, TableSet
 from models.learners.workers import WorkerGroup
+from models.losses import sum_count
 from models.optim import merged
 from models.ranker import Ranker
 from models.schema import Schema
@@ -34,7 +35,7 @@ class Shard:
     Attributes:
         batch: as it was trained on; None if there is none.
         gathered: table rows that it read, by table set.
-        losses_N: of the targets, without weights.
+        losses_N: of the targets, without weights; 0 for candidates that one is not learnt over.
         sums: loss sum and count by target and penalty, without weights.
         weights: of the targets; None without a batch.
         compared: rows for the ranker's `together`.
@@ -84,12 +85,12 @@ class DistributedRanker:
         batch = self.ranker.for_training(batch, progress)
         gathered = self.ranker.gather(batch)
         outcome = self.ranker.outcome(batch, gathered, progress=progress)
-        losses_N = self.ranker.losses(outcome.outputs, batch.labels)
+        losses_N, over = self.ranker.losses(outcome.outputs, batch.labels), outcome.over
         return Shard(
             batch=batch,
             gathered=gathered,
-            losses_N=losses_N,
-            sums={**self.ranker.sums(losses_N, batch.labels), **outcome.penalties},
+            losses_N={name: loss_N.where(over[name], 0) if name in over else loss_N for name, loss_N in losses_N.items()},
+            sums={**{name: sum_count(loss_N, over.get(name)) for name, loss_N in losses_N.items()}, **outcome.penalties},
             weights=outcome.weights,
             compared=outcome.compared,
         )

@@ -17,7 +17,7 @@ from models.layers.draws import uniform_R
 from models.learners.adaptive import SALT, Adaptive, AdaptiveConfig
 from models.learners.joint import Joint, JointConfig
 from models.learners.workers import SingleWorker
-from models.losses import sum_count, transformed
+from models.losses import transformed
 from models.optim import AdagradConfig, AdamConfig, OptimiserConfig
 from models.ranker import Outcome, Ranker
 from models.schema import Schema
@@ -88,9 +88,6 @@ class Toy(nn.Module):
 
     def gather(self, batch: FeedBatch) -> dict:
         return {}
-
-    def sums(self, losses: Mapping, labels: Mapping) -> dict[str, SumCount]:
-        return {name: sum_count(loss_N) for name, loss_N in losses.items()}
 
     def outcome(self, batch: FeedBatch, gathered: Mapping, *, progress: float) -> Outcome:
         self.candidates = batch.candidates

@@ -42,22 +42,17 @@ def test_children_may_be_learnt_over_entered_candidates_alone():
         "stay": torch.tensor([0.0, 0.0, math.e - 1]),
     }
     outputs = dict.fromkeys(("click", "goods_bag", "order"), torch.zeros(3)) | {"stay": torch.full((3,), 2.0)}
-    losses = Losses(tiny_schema(), entered=True)
-    found, half = losses(outputs, labels), math.log(2)
-    assert_close(found["click"], torch.tensor([half, half, half]))
-    assert_close(found["goods_bag"], torch.tensor([0, half, half]))
-    assert_close(found["order"], torch.tensor([0, 0, half]))
-    assert_close(found["stay"], torch.tensor([0.0, 4.0, 1.0]))
-    sums = {name: (total.item(), count.item()) for name, (total, count) in losses.sums(found, labels).items()}
-    assert sums == {
-        name: (pytest.approx(total), count)
-        for name, total, count in (
-            ("click", 3 * half, 3),
-            ("goods_bag", 2 * half, 2),
-            ("order", half, 1),
-            ("stay", 5, 2),
-        )
+    losses, half = Losses(tiny_schema(), entered=True), math.log(2)
+    found, over = losses(outputs, labels), losses.over(labels)
+    assert {name: over_N.tolist() for name, over_N in over.items()} == {
+        "goods_bag": [False, True, True],
+        "order": [False, False, True],
+        "stay": [False, True, True],
     }
+    sums = {name: [part.item() for part in sum_count(found[name], over.get(name))] for name in found}
+    expected = {"click": [3 * half, 3], "goods_bag": [2 * half, 2], "order": [half, 1], "stay": [4 + 1, 2]}
+    assert sums == {name: pytest.approx(values) for name, values in expected.items()}
+    assert Losses(tiny_schema()).over(labels) == {}
     predicted = losses.predictions(outputs)
     assert {name: values[0].item() for name, values in predicted.items()} == pytest.approx(
         {"click": 1 / 2, "goods_bag": 1 / 4, "order": 1 / 8, "stay": math.exp(2 / 2) - 1}
