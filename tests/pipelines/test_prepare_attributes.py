@@ -14,13 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.config import ConfigError
+from models.schema import Field, Levels, Number, Vocabulary
 from pipelines.encode.clock import NEVER
+from pipelines.encode.encode import encode
 from pipelines.logs import CanonicalLogs, check
 from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepare.attributes import sort_table
 from pipelines.prepare.tables import Attributes
 from pipelines.runs.exchange import read_table
-from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, as_of, random_log, wide_schema
+from pipelines.serve.assemble import assemble
+from pipelines.serve.request import RankRequest
+from pipelines.serve.store import Store, build_store
+from pipelines.serve.wanted import Wanted
+from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, as_of, dated, random_log, wide_schema
 
 SCHEMA = wide_schema()
 Files = Mapping[str, Mapping[str, Any]]
@@ -300,3 +306,56 @@ def test_the_store_holds_what_holds_at_the_end_of_the_log(tmp_path, more):
     assert of["rooms"][room]["room.category"] == ("shop" if changed else "game")
     assert of["rooms"][room]["room_first_at"] == (START + HOUR if changed else START)
     assert (99 in of["users"], 99 in of["rooms"]) == (changed, changed)
+
+
+MORE = {
+    "feed": ("user.age", "user_entries"),
+    "candidate": (
+        "room.category",
+        "streamer.fans",
+        "product.price",
+        "state.note",
+        "room_age_hours",
+        "streamer_age_hours",
+        "streamer_impressions.life",
+        "pair_streamer_entries",
+        "pair_streamer_impressions",
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_request_at_the_end_of_the_log_is_what_a_feed_there_would_have_been(tmp_path, seed):
+    """Assembled from the store, and prepared from a log with that feed: encoded they are the same, in every column."""
+    how = lambda name: Vocabulary(min_count=1) if name in ("room.category", "state.note") else Number()
+    more = [Field(name=name.replace(".", "_"), of=of, column=name, encoding=how(name)) for of in MORE for name in MORE[of]]
+    schema = replace(SCHEMA, fields=(*SCHEMA.fields, *more), levels=Levels(column="streamer.fans"))
+    log = dated(random_log(seed), seed)
+    prepared = prepare(log.write(tmp_path / "logs"), schema, config(extra_columns=()), tmp_path / "out")
+    for split in ("train", "valid", "test"):
+        for raw, feeds in zip(prepared.features(split), prepared.files(split), strict=True):
+            fans = pa.array([fan or 0 for row in pq.read_table(raw)["streamer.fans"].to_pylist() for fan in row], pa.float64())
+            levels = pa.array([level for row in pq.read_table(feeds)["level"].to_pylist() for level in row])
+            assert levels.to_pylist() == np.searchsorted(prepared.encoder.level.cuts, fans.to_numpy(), side="right").tolist()
+    ending, clock = prepared.manifest.ending, prepared.encoder.clock
+    rooms = [row for file in prepared.snapshot("rooms") for row in pq.read_table(file).to_pylist()]
+    users = [row["user_id"] for file in prepared.snapshot("users") for row in pq.read_table(file).to_pylist()]
+    longer = log
+    for user in users:
+        for room in rooms:
+            state = {name: room.get(name) for name in log.impressions[0]}
+            shown = {**state, "request_id": 7777, "user_id": user, "room_id": room["room_id"], "shown_at": ending}
+            longer = longer.planted("impressions", shown)
+    after = prepare(longer.write(tmp_path / "longer"), schema, config(extra_columns=()), tmp_path / "after")
+    feeds = pa.concat_tables([pq.read_table(file) for split in ("train", "valid", "test") for file in after.features(split)])
+    expected = {row["user_id"]: row for row in encode(feeds, schema, prepared.encoder).to_pylist() if row["at"] == ending}
+    assert expected.keys() == set(users)
+    store = Store(build_store(prepared, tmp_path / "store"))
+    for user in users:
+        body = {"user_id": user, "at": ending, "candidates": [{"room_id": room["room_id"]} for room in rooms]}
+        features = assemble(RankRequest.model_validate(body), Wanted.by(schema), store, clock).features
+        (found,) = encode(features, schema, prepared.encoder).to_pylist()
+        for name in found.keys() - {"feed_id"}:
+            if not name.startswith("label."):
+                assert found[name] == expected[user][name], (name, user)
+    store.close()
