@@ -21,7 +21,7 @@ from pipelines.encode.clock import HOUR_MS
 from pipelines.encode.columns import base_columns
 from pipelines.logs.canonical import TABLES, VALID_FROM, CanonicalLogs, LogFile, declaration, read_footer
 from pipelines.logs.ids import as_ids, is_text
-from pipelines.logs.types import ID
+from pipelines.logs.types import ID, TIME
 from pipelines.logs.values import tidied
 
 EVENTS = {"impressions": "shown_at", "engagements": "at", "product_clicks": "at"}  # and their times
@@ -132,6 +132,7 @@ class _Pass:
         if (table, name) not in self.columns:
             declared = declaration(table, name)
             holds = declared.holds if declared else None
+            holds = TIME if declared and name == VALID_FROM else holds
             is_read = (table, name) in self.reads or (table in EVENTS and name in TABLES[table]) or name in ATTRIBUTES.values()
             self.columns[table, name] = ColumnTally(table, name, holds, is_read, self.calendar, self.now)
         return self.columns[table, name]

@@ -338,6 +338,14 @@ PLANTED: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     "snapshots that say from when they hold": (lambda log: _snapshots(log, "valid_from"), set()),
     "two rows for one time": (lambda log: _another(_snapshots(log, "valid_from"), "x"), {"differing_rows:users"}),
     "a row for one time twice": (lambda log: _another(_snapshots(log, "valid_from"), "f"), {"repeated_ids:users"}),
+    "holding from seconds on": (
+        lambda log: changed(_snapshots(log, "valid_from"), "users", pl.col("valid_from") // 1000),
+        {"implausible:users.valid_from"},
+    ),
+    "holding from nobody knows when": (
+        lambda log: changed(_snapshots(log, "valid_from"), "users", when("valid_from", pl.col("user_id") == 1007, None)),
+        {"missing_id:users.valid_from"},
+    ),
     "infinite": (
         lambda log: changed(log, "streamers", when("fans", pl.col("fans") == 10, float("inf"))),
         {"not_finite:streamers.fans"},

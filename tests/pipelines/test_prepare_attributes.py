@@ -193,13 +193,17 @@ def test_two_rows_for_one_moment_that_differ_are_refused(tmp_path):
 
 
 def test_a_room_has_one_streamer(tmp_path):
-    rows = {"room_id": ["r", "r", "r", "r"], "valid_from": [3, 1, 2, 4], "streamer_id": ["bo", "al", None, "al"]}
+    rows = {
+        "room_id": ["r", "r", "r", "r"],
+        "valid_from": [START + at for at in (3, 1, 2, 4)],
+        "streamer_id": ["bo", "al", None, "al"],
+    }
     message = refused(tmp_path, "rooms", {"a": rows}, ["streamer_id"])
     assert "`room_id` 'r' changes its streamer: `streamer_id` is 'al' in" in message and "(row 1), but 'bo' in" in message
     assert "give the room another id" in message
     sort(tmp_path / "one", "rooms", {"a": {**rows, "streamer_id": ["al", "al", None, "al"]}}, ["streamer_id"])
     _, found, _ = sort(tmp_path / "unread", "rooms", {"a": rows}, [])
-    assert [row["valid_from"] for row in found] == [1, 2, 3, 4]
+    assert [row["valid_from"] - START for row in found] == [1, 2, 3, 4]
 
 
 moment = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -245,10 +249,13 @@ def test_all_files_say_from_when_their_rows_hold_or_none(tmp_path):
 def test_moments_in_another_unit_are_refused_and_single_ones_quarantined(tmp_path):
     seconds = {"a": {"user_id": [1, 2], "valid_from": [START // 1000, START // 1000 + 9]}}
     assert "a.parquet: column `valid_from` holds times that look like seconds" in refused(tmp_path, "users", seconds, [])
-    begins = [0, -62_135_596_800_000, START // 1000, START, START, START, 253_370_764_800_000]
-    counts, rows, _ = sort(tmp_path / "b", "users", {"a": {"user_id": list(range(7)), "valid_from": begins}}, [])
-    assert counts["quarantined"] == {"time outside of the plausible years": 2}  # that in seconds, and the year 9999
-    assert [row["user_id"] for row in rows] == [0, 1, 3, 4, 5]
+    # of eight hours before 1970 and of year 1; unknown, a date, days, seconds, the year 9999, and what int64 does not hold
+    begins = [0, -28_800_000, -62_135_596_800_000, START, START, START, START, START]
+    begins += [-1, 20_250_601, 20_240, START // 1000, 253_370_764_800_000, 2.0**63, float("inf"), -float("inf")]
+    files = {"a": {"user_id": list(range(16)), "valid_from": pa.array(map(float, begins))}}
+    counts, rows, _ = sort(tmp_path / "b", "users", files, [])
+    assert counts["quarantined"] == {"time outside of the plausible years": 8}
+    assert [row["user_id"] for row in rows] == list(range(8))
 
 
 # -- the whole job ---------------------------------------------------------------------------------------------
