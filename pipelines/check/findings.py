@@ -466,6 +466,18 @@ def _repeats(case: _Case) -> Iterator[Finding]:
             )
 
 
+def _handed_on(case: _Case) -> Iterator[Finding]:
+    if case.facts.rooms_handed_on and case.column("rooms", VALID_FROM):  # without times they are told as rows that differ
+        yield Finding(
+            severity="high",
+            kind="several_streamers",
+            subject="rooms.streamer_id",
+            told=f"{case.facts.rooms_handed_on:,} rooms are of one streamer first, and of another one later: such a table is "
+            "not prepared",
+            way_out="what happens in a room counts for one streamer: where another one takes over, give the room another id",
+        )
+
+
 def _lives(case: _Case) -> Iterator[Finding]:
     lives = case.facts.lives
     if lives.rows and lives.before / lives.rows >= _NOTABLE:
@@ -633,6 +645,7 @@ _QUESTIONS: Sequence[Callable[[_Case], Iterator[Finding]]] = (
     _missing_ids,
     _coverage,
     _repeats,
+    _handed_on,
     _lives,
     _constant,
     _presence,
