@@ -37,12 +37,14 @@ class Claim:
         than: labels of those that it is claimed to be better than.
         metrics: as in `compare.metrics`; none means all of the table's.
         or_equal: it is enough that no difference to the contrary shows.
+        premise: it is no claim of a paper's but what its claims stand on (`jobs.paper` says it first).
     """
 
     better: str
     than: tuple[str, ...]
     metrics: tuple[str, ...] = ()
     or_equal: bool = False
+    premise: bool = False
 
     def __post_init__(self) -> None:
         if not self.than:
