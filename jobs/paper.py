@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = Path(args.name) if args.name.endswith((".yaml", ".yml")) else PAPERS / f"{args.name}.yaml"
     if not file.is_file():
         raise ConfigError(f"no paper `{args.name}`. There are: {known}.")
-    study, folder = Study(load_experiment(file, args.set)), local(args.to)
+    study, folder = Study(load_experiment(file, args.set), tuple(args.set)), local(args.to)
     print(overview(study))
     if args.dry_run:
         return

@@ -5,6 +5,7 @@ OUTPUT/NAME/main/pilot-SEED/        the same, of the pilot
 OUTPUT/NAME/pilot.json              the learning rates that were chosen, and the variance of every claim's gain
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,11 +27,15 @@ Rates = Mapping[str, float | None]
 class Study:
     """An experiment with the sections `paper` and `compare`, and all that is made of it.
 
+    Args:
+        changes: that were laid over the experiment's file, as `--set` spells them; the page's commands repeat them.
+
     Raises:
         ConfigError: a section is missing, logs are real, a variant does not fit.
     """
 
     experiment: Experiment
+    changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         experiment = self.experiment
@@ -132,7 +137,8 @@ class Study:
 
     def command(self, *, again: str = "") -> str:
         """The line that makes the page, or one of its cells anew."""
-        return f"python -m jobs.paper {self.name}" + (f" --again {again}" if again else "")
+        changes = "".join(f" --set {shlex.quote(change)}" for change in self.changes)
+        return f"python -m jobs.paper {self.name}{changes}" + (f" --again {shlex.quote(again)}" if again else "")
 
 
 def changes_of(study: Study, variant: str) -> dict[str, Any]:

@@ -30,12 +30,13 @@ Pair = tuple[str, str, str]
 def result_of(study: Study, pilots: ByWorld, variants: Mapping[str, ByWorld], rates: Rates) -> PaperResult:
     """Everything that is known by now; worlds that are still to be run are missing."""
     tables = [_variant(study, name, worlds, pilots, rates) for name, worlds in variants.items()]
-    first = next(iter((*pilots.values(), *(world for worlds in variants.values() for world in worlds.values()))))
+    every = [*(world for worlds in variants.values() for world in worlds.values()), *pilots.values()]
+    first = every[0]
     return PaperResult(
         name=study.name,
         title=study.paper.title,
         premise=study.paper.premise,
-        about=_about(study, first, [*pilots.values(), *(world for worlds in variants.values() for world in worlds.values())]),
+        about=_about(study, first, every),
         words=_words(study, first),
         warnings=_warnings(study, tables, pilots),
         columns=first.columns,
@@ -237,6 +238,8 @@ def _baseline_row(study: Study, name: str, worlds: ByWorld) -> PaperRow:
 def _course(comparison: Comparison, cell: Cell) -> list[float]:
     """The monitored metric on the validation split, epoch by epoch; ends where it is not known."""
     monitor, values = Monitor(cell.system.schema, cell.train.monitor), []
+    if not (cell.folder / HISTORY).is_file():
+        return []
     for epoch in read_json(cell.folder / HISTORY, of=list, way_out="Delete the cell's folder, and it runs again."):
         if epoch.get("metrics") is None:
             break
@@ -258,7 +261,9 @@ def _about(study: Study, first: Comparison, every: list[Comparison]) -> dict[str
         "Worlds": f"seeds {', '.join(map(str, paper.worlds))}; pilot {', '.join(map(str, paper.pilot))}",
         "Seeds of trainings": ", ".join(map(str, study.compare.seeds)),
         "Size": f"{study.experiment.logs.users:,} users, {split.candidates:,} training candidates",  # type: ignore[union-attr]
-        "Best epoch": f"by {Monitor(study.experiment.schema, train.monitor).name} on the validation day, patience {train.patience}",
+        "Best epoch": (
+            f"by {Monitor(study.experiment.schema, train.monitor).name} on the validation day, patience {train.patience}"
+        ),
         "Code": ", ".join(commit[:8] + ("+" if commit.endswith("+") else "") for commit in commits),
         "Made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
@@ -269,8 +274,8 @@ def _words(study: Study, first: Comparison) -> dict[str, str]:
     rates = ", ".join(f"{rate:g}" for rate in compare.rates) or "that of the config"
     words = {
         "gain": (
-            f"mean over {len(paper.worlds)} worlds of the mean over {len(compare.seeds)} seeds, above 0 in favour of the first, "
-            "for errors too; in brackets the interval that covers it with 95 %, worlds being the units"
+            f"mean over {len(paper.worlds)} worlds of the mean over {len(compare.seeds)} seeds, above 0 in favour of the "
+            "first, for errors too; in brackets the interval that covers it with 95 %, worlds being the units"
         ),
         "p": "paired t-test over worlds, two-sided; corrected for the number of claims (Holm), and apart for that of premises",
         "seen": (
