@@ -91,7 +91,7 @@ def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[
         fingerprint=fingerprint,
         splits={split: Split(**{"candidates": 0, "largest_feed": 0, **counts}) for split, counts in splits.items()},
         empty_days=(),
-        ending=0,
+        ending=1_700_000_000_000,
         entry_rate=0.1,
         counts=nothing,
         buckets=1,
