@@ -52,6 +52,10 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
     )
     if any(path.split(".")[1].startswith(EXPECTED) for path in comparison.columns):
         words["E"] = "expected under the simulated world's true probabilities: no drawn label blurs it"
+    counts = {path: score.positives for row in rows for path, score in row.scores.items() if score.positives is not None}
+    if few := {path: positives for path, positives in counts.items() if positives < config.fewest_positives}:
+        counted = ", ".join(f"{path} {positives}" for path, positives in few.items())
+        words["Too few"] = f"not shown, for fewer than {config.fewest_positives} positives are behind it: {counted}"
     words["Learning rate"] = _rates(comparison, rows)
     words["Early stopping"] = _stopping(comparison)
     words["Optimiser"] = f"{train.optimiser.dense.kind} for dense parameters, {train.optimiser.tables.kind} for tables"
@@ -61,7 +65,7 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
 
 
 def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
-    """What failed or is not there, baselines above systems, rates at the end of their list, code that changed.
+    """What failed or is not there, dead parts, baselines above systems, rates at the end of their list, code that changed.
 
     Args:
         beside: systems of curves that are no rows of the table.
@@ -69,6 +73,7 @@ def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Ro
     found = []
     for row in (*rows, *beside):
         found += [f"{f'{row.label} {cell}'.strip()} failed: {error}" for cell, error in row.failures.items()]
+    found += _alarms(comparison, [row.label for row in (*rows, *beside)])
     systems = [row for row in rows if row.role == "system"]
     short = [
         f"{row.label} {len(row.seeds)}"
@@ -85,7 +90,7 @@ def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Ro
             if value is not None and best is not None and merit(value, path) > merit(best, path):
                 found.append(f"{baseline.label} is better than every system on {path}: {shown(value)} against {shown(best)}")
     rates = comparison.config.rates
-    ends = [row.label for row in (*systems, *beside) if len(rates) > 2 and row.rate in (min(rates), max(rates))]
+    ends = [row.label for row in (*systems, *beside) if row.rates and row.rate in (min(rates), max(rates))]
     if ends:
         found.append(f"the chosen learning rate lies at the end of the list for {', '.join(ends)}: a wider list may do better")
     if len(commits := _commits(comparison)) > 1:
@@ -95,13 +100,32 @@ def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Ro
     return found
 
 
+def _alarms(comparison: Comparison, labels: Sequence[str]) -> list[str]:
+    """By row, what any of its rankers raised an alarm of, and how many did."""
+    told: dict[tuple[str, str], int] = {}
+    for result in comparison.results.values():
+        if result.cell is None or result.label not in labels:
+            continue
+        for subject in {alarm.rsplit(" is ", 1)[0] for alarm in result.cell.training.alarms}:
+            told[result.label, subject] = told.get((result.label, subject), 0) + 1
+    return [
+        f"{label}: {subject} is out of bounds in {count} training{'s' if count > 1 else ''}, so its scores say little about "
+        "the system"
+        for (label, subject), count in sorted(told.items(), key=lambda item: (labels.index(item[0][0]), item[0][1]))
+    ]
+
+
 def _rates(comparison: Comparison, rows: Sequence[Row]) -> str:
-    rates = comparison.rates()
+    rates = comparison.config.rates or (None,)
+    own = [f"{system.label} {system.rate:g}" for system in comparison.systems if system.rate is not None]
+    if len(own) == len(comparison.systems):
+        return f"of dense parameters and tables, each row's own: {', '.join(own)}"
+    others = f"; but {', '.join(own)}" if own else ""
     if rates == (None,):
         optimiser = comparison.train.optimiser
-        return f"{optimiser.dense.rate:g} for dense parameters, {optimiser.tables.rate:g} for tables, alike for all"
+        return f"{optimiser.dense.rate:g} for dense parameters, {optimiser.tables.rate:g} for tables, alike for all{others}"
     if len(rates) == 1:
-        return f"{rates[0]:g} for dense parameters and tables, alike for all"
+        return f"{rates[0]:g} for dense parameters and tables, alike for all{others}"
     seeds = comparison.config.seeds_of_rates
     chosen = [f"{row.label} {MISSING if row.rate is None else f'{row.rate:g}'}" for row in rows if row.role == "system"]
     return (

@@ -53,7 +53,7 @@ from pipelines.prepare.tasks import (
     SortedTables,
     WriteFeatures,
 )
-from pipelines.prepared import MANIFEST, SPLITS, LogCounts, Manifest, Prepared, Split
+from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, write_notes
 from pipelines.runs import FileNote, RunFolder, told, write_text
 from pipelines.runs.runner import Done, Item, Runner, Workers
 
@@ -87,8 +87,9 @@ def prepare(
         return Prepared.open(output, schema=schema)
     _begin(run, identity)
     started = time.monotonic()
-    manifest = _run(plan, _fingerprint(identity))
-    write_text(output / "schema.json", json.dumps(schema.to_dict(), indent=2) + "\n")
+    manifest, tables = _run(plan, _fingerprint(identity))
+    write_text(output / SCHEMA, json.dumps(schema.to_dict(), indent=2) + "\n")
+    write_notes(output, tables)
     write_text(output / MANIFEST, json.dumps(to_dict(manifest), indent=2) + "\n")
     shutil.rmtree(plan.work)
     for line in (*_remarks(manifest.counts, output), *manifest.remarks):
@@ -132,8 +133,8 @@ def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
     raise ConfigError(f"the schema reads `{reads}`, but table `{table}` has no column `{name}`. It has: {known}.")
 
 
-def _run(plan: Plan, fingerprint: str) -> Manifest:
-    """All steps."""
+def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
+    """All steps; returns what they counted, and the tables they left."""
     seconds: dict[str, float] = {}
     runner = Runner(plan.output, plan.work / "notes", Workers(plan.config.parallel, plan.config.cpus_per_task))
 
@@ -234,10 +235,8 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         read=sum(done.counts["feeds"] for done in fitted.values()),
         left=totals["train"]["feeds"],
     )
-    parts = sum(totals["train"].values())
-    encoder = step("encoder", [Item("encoder", None, parts)], FinishEncoder(plan, entry_rate, _files(fitted, "part")))[
-        "encoder"
-    ]
+    finishing = FinishEncoder(plan, entry_rate, _files(fitted, "part"))
+    encoder = step("encoder", [Item("encoder", None, totals["train"]["feeds"])], finishing)["encoder"]
     latest = {table: done.counts["latest"] or 0 for table, done in attributes.items()}
     found = replace(
         found,
@@ -261,8 +260,9 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
             candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
             days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
         )
-    runner.settled("quarantine", "snapshot", *SPLITS, "encoder", "encoded")
-    return Manifest(
+    runner.settled("quarantine", "encoder")
+    made = runner.settled("snapshot", *SPLITS, "encoded")
+    manifest = Manifest(
         tables=TABLES,
         fingerprint=fingerprint,
         splits=splits,
@@ -288,6 +288,7 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         buckets=plan.buckets,
         seconds=seconds,
     )
+    return manifest, made
 
 
 def _files(done: Mapping[str, Done], kind: str) -> list[FileNote]:

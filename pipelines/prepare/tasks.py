@@ -22,6 +22,7 @@ from models.catalogue import PAIRS, ROOM, STREAMER, USER, Column, counters
 from models.schema import Schema
 from pipelines.encode.arrays import integers
 from pipelines.encode.encode import encode
+from pipelines.encode.feeds import feeds_schema
 from pipelines.encode.fit import Partial, finish, fit_partial
 from pipelines.encode.remarks import Seen
 from pipelines.encode.state import EncoderState
@@ -43,6 +44,7 @@ from pipelines.runs import FileNote, written
 from pipelines.runs.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.runs.noted import noted, whole
 from pipelines.runs.runner import Done
+from pipelines.runs.sealed import SealedWriter
 
 CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
 ENGAGEMENTS = pa.schema(
@@ -433,21 +435,13 @@ class EncodeFile:
         state = EncoderState.load(folder)
         file = whole(features, plan.output)
         output = plan.output / "feeds" / file.parent.name / file.name
-        parts, rows = [], 0
-        with written(output) as draft, pq.ParquetFile(file) as source:
-            writer = None
+        parts = []
+        with written(output) as draft, pq.ParquetFile(file) as source, SealedWriter(draft, feeds_schema(plan.schema)) as writer:
             for group in range(source.num_row_groups):
                 table = encode(source.read_row_group(group, use_threads=False), plan.schema, state)
-                if writer is None:
-                    writer = pq.ParquetWriter(
-                        draft, table.schema, compression="lz4", use_dictionary=False, write_statistics=False
-                    )
-                writer.write_table(table, row_group_size=plan.config.row_group_feeds)
+                writer.write(table, plan.config.row_group_feeds)
                 parts.append(Seen.of(table, plan.schema))
-                rows += len(table)
-            if writer is not None:
-                writer.close()
-        return Done(asdict(Seen.merged(parts)), {"encoded": [noted(output, plan.output, rows=rows)]})
+        return Done(asdict(Seen.merged(parts)), {"encoded": [writer.note(output, plan.output)]})
 
 
 def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:
