@@ -21,7 +21,7 @@ from pipelines.encode.clock import HOUR_MS
 from pipelines.encode.columns import base_columns
 from pipelines.logs.canonical import TABLES, VALID_FROM, CanonicalLogs, LogFile, declaration, read_footer
 from pipelines.logs.ids import as_ids, is_text
-from pipelines.logs.types import ID
+from pipelines.logs.types import ID, TIME
 from pipelines.logs.values import tidied
 
 EVENTS = {"impressions": "shown_at", "engagements": "at", "product_clicks": "at"}  # and their times
@@ -84,6 +84,7 @@ class _Pass:
         self.ids = {table: Ids(_MOST_IDS) for table in ATTRIBUTES}
         # of ids, or of ids at the time from which a row holds: the least and the largest hash of what is read of them
         self.said = {table: (Ids(_MOST_IDS, np.minimum), Ids(_MOST_IDS, np.maximum)) for table in ATTRIBUTES}
+        self.streamers = (Ids(_MOST_IDS, np.minimum), Ids(_MOST_IDS, np.maximum))  # of rooms, likewise
         self.used = {column: Ids(_MOST_IDS) for column in _USES}
         self.users, self.heavy = Distinct(), Commonest(_USERS_COUNTED)
         self.names: dict[int, str] = {}
@@ -132,6 +133,7 @@ class _Pass:
         if (table, name) not in self.columns:
             declared = declaration(table, name)
             holds = declared.holds if declared else None
+            holds = TIME if declared and name == VALID_FROM else holds
             is_read = (table, name) in self.reads or (table in EVENTS and name in TABLES[table]) or name in ATTRIBUTES.values()
             self.columns[table, name] = ColumnTally(table, name, holds, is_read, self.calendar, self.now)
         return self.columns[table, name]
@@ -192,6 +194,10 @@ class _Pass:
         content = _hashed(said)[sound] if said else np.zeros(len(keys), np.int64)
         for kept in self.said[table]:
             kept.add(keys, content)
+        if table == "rooms" and "streamer_id" in ids:
+            named = present(ids[key]) & present(ids["streamer_id"])
+            for kept in self.streamers:
+                kept.add(integers(ids[key])[named], integers(ids["streamer_id"])[named])
 
     def _events(
         self,
@@ -254,6 +260,7 @@ class _Pass:
             coverage=tuple(self._coverage()),
             repeats=(*compared.repeats, *self._repeated_ids()),
             lives=self._lives(),
+            rooms_handed_on=int((self.streamers[0].known()[1] != self.streamers[1].known()[1]).sum()),
             now=self.now,
         )
 

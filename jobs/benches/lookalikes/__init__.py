@@ -6,6 +6,7 @@ liked more by some. It is enough to measure conversions on, and for a training t
 
 from collections.abc import Callable
 
+from jobs.benches.lookalikes.csv import csv
 from jobs.benches.lookalikes.kuailive import kuailive
 from jobs.benches.lookalikes.kuailive_m3 import kuailive_m3
 from jobs.benches.lookalikes.kuairand import kuairand
@@ -17,4 +18,5 @@ LOOKALIKES: dict[str, Callable[..., dict[str, int]]] = {
     "kuailive_m3": kuailive_m3,
     "kuairand": kuairand,
     "taobao": taobao,
+    "csv": csv,
 }
