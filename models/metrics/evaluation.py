@@ -347,8 +347,8 @@ class Summary:
 
         Returns:
             `rows`, `feeds`, `users`, `user_share`; `targets` by name (see `BinarySummary.result`, `ValueSummary.result`, and
-            where the truth is known `ExpectedSummary.result`, `ExpectedErrors.result`); `mean` over the binary ones; `funnel`: by
-            `child<=parent`, the share of candidates whose predictions break it, and `funnel_labels`, the share whose labels do;
+            where the truth is known `ExpectedSummary.result`, `ExpectedErrors.result`); `mean` over the binary ones; `funnel`:
+            by `child<=parent`, the share of candidates whose predictions break it, and `funnel_labels`, that of the labels;
             `alarms`: dicts of `kind`, `targets`, `message`.
         """
         targets = {name: target.result() for name, target in self.targets.items()}
