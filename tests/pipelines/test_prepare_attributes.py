@@ -23,7 +23,7 @@ from pipelines.prepare.attributes import sort_table
 from pipelines.prepare.tables import Attributes
 from pipelines.runs.exchange import read_table
 from pipelines.serve.assemble import assemble
-from pipelines.serve.request import RankRequest
+from pipelines.serve.request import as_json, read_request
 from pipelines.serve.store import Store, build_store
 from pipelines.serve.wanted import Wanted
 from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, as_of, dated, random_log, wide_schema
@@ -360,7 +360,7 @@ def test_a_request_at_the_end_of_the_log_is_what_a_feed_there_would_have_been(tm
     store = Store(build_store(prepared, tmp_path / "store"))
     for user in users:
         body = {"user_id": user, "at": ending, "candidates": [{"room_id": room["room_id"]} for room in rooms]}
-        features = assemble(RankRequest.model_validate(body), Wanted.by(schema), store, clock).features
+        features = assemble(read_request(as_json(body)), Wanted.by(schema), store, clock).features
         (found,) = encode(features, schema, prepared.encoder).to_pylist()
         for name in found.keys() - {"feed_id"}:
             if not name.startswith("label."):
