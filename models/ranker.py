@@ -26,7 +26,7 @@ from models.layers.unknown import with_hidden_ids
 from models.layers.wide import Wide
 from models.losses import Losses
 from models.schema import STAGES, Schema
-from models.slots import STAGE, Compared, Insight, Interests, SumCount, Together, Training, Vectors, Weights, Widths
+from models.slots import STAGE, Compared, Insight, Interests, Probe, SumCount, Together, Training, Vectors, Weights, Widths
 from models.weightings import WEIGHTINGS, WeightingConfig
 from models.weightings.fixed import FixedConfig
 
@@ -94,6 +94,7 @@ class Ranker(nn.Module):
         penalties: names of all losses that its parts may add in training, as sums over workers.
         together: losses that compare the rows of all workers; None without.
         trained: names of the targets that it learns, which are those it predicts.
+        is_probed: whether a part has anything to tell to `probe`.
 
     Raises:
         ValueError: a table without a size.
@@ -125,6 +126,7 @@ class Ranker(nn.Module):
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
         self.together: Together | None = self.interest.together
         self.trained: tuple[str, ...] = self.weighting.trained
+        self.is_probed = hasattr(self.interest, "probe")
 
     def table_sets(self) -> dict[str, TableSet]:
         """All embedding tables by module name; every other parameter is dense."""
@@ -187,6 +189,10 @@ class Ranker(nn.Module):
             edges=self.coupling.edges(self._with_wide(self.fusion(vectors), batch, None)),
             preferences=self.weighting.preferences(embedded),
         )
+
+    def probe(self, batch: FeedBatch) -> dict[str, Probe]:
+        """Numbers by name that tell on a batch whether its parts do what they are there for; none of parts without any."""
+        return self.interest.probe(self.embedding(batch), batch) if self.is_probed else {}
 
     def _inputs(
         self, batch: FeedBatch, training: Training | None, gathered: Mapping[nn.Module, Gathered] | None

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import by_known, known, sources, with_known
 from pipelines.evaluate.exposure import FUSED, at_top
 from pipelines.report.evaluation.metrics import EvaluationResult
+from pipelines.runs.sealed import SealedFile
 
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")
 
@@ -44,7 +44,7 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
     try:
         with torch.inference_mode():
             for file in files:
-                for part in pq.ParquetFile(file).iter_batches(batch_size=batch_feeds):
+                for part in SealedFile(file).batches(batch_feeds):
                     feeds = pa.Table.from_batches([part])
                     if not feeds.num_rows:
                         continue
@@ -108,9 +108,9 @@ def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
     """The candidates of encoded feed files, in the files' order; as `score`, without predictions."""
     tables = []
     for file in files:
-        there = pq.read_schema(file).names
-        columns = [*_keys(there, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
-        feeds = with_known(pq.read_table(file, columns=[*columns, *sources(there, schema)], partitioning=None), schema)
+        with SealedFile(file) as source:
+            columns = [*_keys(source.names, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
+            feeds = with_known(source.read([*columns, *sources(source.names, schema)]), schema)
         tables.append(candidates(feeds, [*columns, *known(feeds.column_names)]))
     return pa.concat_tables(tables).combine_chunks()
 

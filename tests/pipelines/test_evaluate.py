@@ -30,7 +30,7 @@ from pipelines.evaluate.truth import Truth, as_predicted, truth_of
 from pipelines.prepared import SPLITS, Prepared
 from pipelines.report.evaluation.entries import Entry, SearchShown
 from pipelines.report.evaluation.tables import Column, grid, number
-from tests.pipelines.fabricate import write_manifest
+from tests.pipelines.fabricate import noted_anew, write_manifest
 from tests.pipelines.report_samples import page_of, result_with
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
@@ -288,6 +288,7 @@ def test_popularity_without_counters_says_what_is_missing(world, tmp_path):
     prepared = write_world(tmp_path, train=40)
     for file in prepared.features("test"):
         pq.write_table(pq.read_table(file).drop_columns(["room_impressions.life"]), file)
+    prepared = noted_anew(tmp_path / "prepared")
     assert "room_impressions.life to prepare.extra_columns" in popularity(prepared, "test", rows=100, seed=0)
 
 
@@ -433,9 +434,14 @@ def test_bundles_of_other_data_and_empty_splits_are_refused(world, tmp_path):
     bundle = random_bundle(other, tmp_path / "run" / "bundle")
     with pytest.raises(ConfigError, match="was trained on other prepared data"):
         evaluate(world, [bundle], EvaluateConfig(), tmp_path / "report")
-    for split in ("feeds", "features"):
-        for file in (other.path / split / "test").glob("*.parquet"):
+    for kind in ("feeds", "features"):
+        for file in (other.path / kind / "test").glob("*.parquet"):
             file.unlink()
+    none = {"files": 0, "feeds": 0}
+    write_manifest(
+        other.path, other.fingerprint, {"train": {"files": 2, "feeds": 50}, "valid": {"files": 2, "feeds": 200}, "test": none}
+    )
+    other = Prepared.open(other.path)
     with pytest.raises(ConfigError, match=r"evaluate\.split is `test`.* set prepare\.test_days to 1"):
         evaluate(other, [bundle], EvaluateConfig(), tmp_path / "report")
     with pytest.raises(ConfigError, match="nothing to report"):

@@ -58,13 +58,13 @@ def replicas() -> set[int]:
 def test_yaml_spells_the_same_application(tmp_path):
     from pipelines.serve.app import application, build
 
-    config = ServeConfig(port=8123, replicas=2, max_queued_requests=7, timeout_seconds=1.5)
+    config = ServeConfig(port=8123, replicas=2, max_ongoing_requests=7, timeout_seconds=1.5)
     spelling = yaml.safe_load(yaml.safe_dump(application(tmp_path / "bundle", None, config)))
     (app,) = spelling["applications"]
     assert app["args"] == to_dict(config) and app["deployments"][0]["user_config"]["bundle"] == str(tmp_path / "bundle")
     assert spelling["http_options"] == {"host": "127.0.0.1", "port": 8123, "request_timeout_s": 6.5}
     deployment = build(app["args"])._bound_deployment
-    assert (deployment.num_replicas, deployment.max_queued_requests) == (2, 7)
+    assert (deployment.num_replicas, deployment.max_ongoing_requests, deployment.max_queued_requests) == (2, 7, 7)
     with pytest.raises(ConfigError, match=r"`args.replica` is not a known key"):
         build({"replica": 2})
 

@@ -20,6 +20,7 @@ from pipelines.serve.parity import request_of
 from pipelines.serve.request import RequestError
 from pipelines.serve.store import Store, build_store
 from pipelines.serve.wanted import Wanted
+from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.naive_prepare import random_log, wide_schema
 from tests.pipelines.serve_samples import HOUR, NOW, asked, write_prepared
 from tests.pipelines.test_encode import random_feeds
@@ -132,7 +133,7 @@ def test_a_product_and_a_streamer_may_be_named_of_whom_the_store_keeps_nothing(t
     prepared = Prepared.open(write_prepared(tmp_path / "prepared", tiny_schema))
     file = prepared.snapshot("rooms")[0]
     pq.write_table(pq.read_table(file).drop_columns(["product.price", "streamer.fans", "streamer_impressions.life"]), file)
-    bare = Store(build_store(prepared, tmp_path / "store"))
+    bare = Store(build_store(noted_anew(prepared.path), tmp_path / "store"))
     row = row_of(tiny_schema, bare, candidates=[{"room_id": 11, "state": {"product_id": 8}, "features": {"streamer_id": 5}}])
     assert row["state.product_id"] == [8] and row["streamer_id"] == [5] and row["room_entries.life"] == [4]
     bare.close()
@@ -265,7 +266,7 @@ def test_a_store_without_preferences_does_not_serve_a_schema_with_stages(tiny_sc
     prepared = Prepared.open(write_prepared(tmp_path / "prepared", tiny_schema))
     file = prepared.snapshot("users")[0]
     pq.write_table(pq.read_table(file).drop_columns(["preference.stay"]), file)
-    store = Store(build_store(prepared, tmp_path / "store"))
+    store = Store(build_store(noted_anew(prepared.path), tmp_path / "store"))
     with pytest.raises(ConfigError, match=r"lacks preference.stay, which the bundle's schema reads"):
         Wanted.by(replace(tiny_schema, stages=Stages(stay="stay"))).check(store)
     store.close()

@@ -16,6 +16,7 @@ from pipelines.serve import ServeConfig
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.http import RankingApp, http_app
 from pipelines.serve.store import Store, build_store
+from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.hostile import Hostile, hostile_requests
 from tests.pipelines.serve_samples import write_bundle, write_prepared
 from tests.pipelines.test_encode import random_feeds
@@ -79,7 +80,7 @@ def app(tiny_schema, tmp_path_factory):
     prepared = Prepared.open(write_prepared(folder / "prepared", schema, features=features))
     rooms = prepared.snapshot("rooms")[0]
     pq.write_table(pq.read_table(rooms).append_column("state.viewers", pa.array([5, 900, None])), rooms)
-    store = Store(build_store(prepared, folder / "store"))
+    store = Store(build_store(noted_anew(prepared.path), folder / "store"))
     endpoint = Endpoint.open(write_bundle(folder / "bundle", schema, prepared.encoder), store, CONFIG)
     yield http_app(lambda: endpoint, CONFIG)
     store.close()
