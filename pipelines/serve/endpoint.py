@@ -1,6 +1,6 @@
 """From requests to answers in one process; nothing here knows HTTP or Ray (`pipelines.serve.http` and `.app` do).
 
-# N candidates of a request, or of all requests of a batch
+# N candidates of a request, or of all requests of a batch, K best ones, T targets that are predicted
 """
 
 import math
@@ -136,6 +136,19 @@ class Endpoint:
         most = self.config.max_age_hours
         return {"as_of": as_of, "age_seconds": age, "stale": age is not None and most is not None and age > 3600 * most}
 
+    def describe(self) -> dict[str, Any]:
+        """What is being served, for everybody to see: for `GET /model`."""
+        bundle = self.bundle
+        whole: dict[str, Any] = {
+            "name": bundle.name,
+            "schema": bundle.schema.to_dict(),
+            "config": to_dict(bundle.system),
+            "metrics": dict(bundle.metrics),
+            "provenance": dict(bundle.provenance),
+            "store": None if self.store is None else {"prepared": self.store.fingerprint, "as_of": self.store.as_of},
+        }
+        return _public(whole)
+
     @cached_property
     def _assemble(self) -> Assembler:
         return Assembler(self.wanted, self.store)
@@ -143,6 +156,10 @@ class Endpoint:
     @cached_property
     def _plan(self) -> EncodePlan:
         return EncodePlan(self.bundle.schema, self.bundle.encoder)
+
+    @property
+    def _targets(self) -> tuple[str, ...]:
+        return self.bundle.ranker.trained
 
     def _heard(self, request: RankRequest, now: int) -> Told:
         self._check(request)
@@ -166,7 +183,8 @@ class Endpoint:
         batch = self._plan.batch(assembled.feeds)
         encoded = time.perf_counter()
         with torch.inference_mode():
-            predictions = self.bundle.ranker.predict(batch)
+            predicted_TN = torch.stack([*self.bundle.ranker.predict(batch).values()])
+            is_finite = bool(predicted_TN.isfinite().all())
         scored = time.perf_counter()
         answers: dict[int, Answer | Exception] = {}
         end = 0
@@ -177,7 +195,8 @@ class Endpoint:
                 request,
                 user_known=assembled.user_known_R[feed],
                 room_known_N=assembled.room_known_N[start:end],
-                predictions={name: values_N[start:end] for name, values_N in predictions.items()},
+                predicted_TN=predicted_TN[:, start:end],
+                is_finite=is_finite,
             )
             timing = Timing(
                 assemble_ms=_ms(ready - began),
@@ -204,19 +223,20 @@ class Endpoint:
             if abs(weight) > LARGEST:
                 raise RequestError(("fusion_weights", name), f"is beyond {LARGEST:.1e}, the largest number of float32.")
 
-    def _score(self, predictions: Mapping[str, Tensor], request: RankRequest) -> Tensor:
+    def _score(self, ranked: "_Ranked") -> Tensor:
         """[N], finite.
 
         Raises:
             FloatingPointError: a prediction is not finite.
             RequestError: the weights cannot be used, or are so large that scores are not finite.
         """
-        for name, values_N in predictions.items():
-            if not bool(values_N.isfinite().all()):
-                raise FloatingPointError(f"bundle {self.bundle.name} gave a {name} that is not a finite number.")
-        weights = (
-            None if request.fusion_weights is None else {name: float(each) for name, each in request.fusion_weights.items()}
-        )
+        predictions = dict(zip(self._targets, ranked.predicted_TN, strict=True))
+        if not ranked.is_finite:  # for one of the batch
+            for name, values_N in predictions.items():
+                if not bool(values_N.isfinite().all()):
+                    raise FloatingPointError(f"bundle {self.bundle.name} gave a {name} that is not a finite number.")
+        given = ranked.request.fusion_weights
+        weights = None if given is None else {name: float(weight) for name, weight in given.items()}
         try:
             score_N = fused_score(predictions, self.bundle.schema, weights)
         except ValueError as error:
@@ -227,44 +247,33 @@ class Endpoint:
             raise RequestError(("fusion_weights",), "are so large that scores are no finite numbers.")
         return score_N
 
-    def describe(self) -> dict[str, Any]:
-        """What is being served, for everybody to see: for `GET /model`."""
-        bundle = self.bundle
-        whole: dict[str, Any] = {
-            "name": bundle.name,
-            "schema": bundle.schema.to_dict(),
-            "config": to_dict(bundle.system),
-            "metrics": dict(bundle.metrics),
-            "provenance": dict(bundle.provenance),
-            "store": None if self.store is None else {"prepared": self.store.fingerprint, "as_of": self.store.as_of},
-        }
-        return _public(whole)
-
     def _answer(self, ranked: "_Ranked", timing: Timing) -> Answer:
         request = ranked.request
         with torch.inference_mode():
-            scores = self._score(ranked.predictions, request).numpy()
-        columns = {name: values_N.numpy() for name, values_N in ranked.predictions.items()}
-        best = np.argsort(-scores, kind="stable")[: request.k]
-        rooms = [request.candidates[place].room_id for place in best.tolist()]
-        score, known = scores[best].tolist(), ranked.room_known_N[best].tolist()
-        predicted = {name: values_N[best].tolist() for name, values_N in columns.items()}
+            score_N = self._score(ranked).numpy()
+        predicted_TN = ranked.predicted_TN.numpy()
+        best_K = np.argsort(-score_N, kind="stable")[: request.k]
+        rooms = [request.candidates[place].room_id for place in best_K.tolist()]
+        scores, known, best_TK = score_N[best_K].tolist(), ranked.room_known_N[best_K].tolist(), predicted_TN[:, best_K]
         in_rows = request.format == "rows"
         response = RankResponse(
             ranked=[
-                RankedRoom(room, each, dict(zip(predicted, row, strict=True)), is_known)
-                for room, each, is_known, row in zip(rooms, score, known, zip(*predicted.values(), strict=True), strict=True)
+                RankedRoom(room, score, dict(zip(self._targets, row, strict=True)), is_known)
+                for room, score, row, is_known in zip(rooms, scores, best_TK.T.tolist(), known, strict=True)
             ]
             if in_rows
             else UNSET,
-            columns=UNSET if in_rows else RankedColumns(rooms, score, predicted, known),
+            columns=UNSET
+            if in_rows
+            else RankedColumns(rooms, scores, dict(zip(self._targets, best_TK.tolist(), strict=True)), known),
             user_known=ranked.user_known,
             ignored=list(ranked.told.ignored),
             model=self.bundle.name,
             timing=timing,
             **self.freshness(ranked.told.at),
         )
-        return Answer(response, columns, scores, len(scores) - int(ranked.room_known_N.sum()))
+        predictions = dict(zip(self._targets, predicted_TN, strict=True))
+        return Answer(response, predictions, score_N, len(score_N) - int(ranked.room_known_N.sum()))
 
 
 @dataclass(frozen=True)
@@ -275,7 +284,8 @@ class _Ranked:
     told: Told
     user_known: bool
     room_known_N: np.ndarray
-    predictions: Mapping[str, Tensor]
+    predicted_TN: Tensor
+    is_finite: bool  # of the whole batch
 
 
 def _ms(seconds: float) -> float:

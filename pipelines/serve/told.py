@@ -3,7 +3,7 @@
 # N candidates
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,12 +79,14 @@ def told(request: RankRequest, wanted: Wanted, now: int) -> Told:
 
 def _rooms(request: RankRequest, wanted: Wanted) -> np.ndarray:
     ids = wanted.ids.get(ROOM.key)
-    rooms = [integer_of(item.room_id, ids) for item in request.candidates]
+    given = [item.room_id for item in request.candidates]
+    plain = ids != "text" and all(type(room) is int for room in given)
+    rooms: Sequence[int | str | None] = given if plain else [integer_of(room, ids) for room in given]
     if len(set(rooms)) < len(rooms):
-        first: dict[int | None, int] = {}
+        first: dict[int | str | None, int] = {}
         for row, room in enumerate(rooms):
             if (other := first.setdefault(room, row)) != row:
-                one, two = request.candidates[other].room_id, request.candidates[row].room_id
+                one, two = given[other], given[row]
                 otherwise = f"{two!r} is the same room as {one!r}, spelled otherwise."
                 same = f"{two!r} is among the rooms twice."
                 raise RequestError(("candidates", row, "room_id"), same if one == two else otherwise)
