@@ -54,8 +54,8 @@ LIVE = ("engagements",)
 CLICK, ADAPTIVE = FixedConfig(targets="roots"), AdaptiveConfig()
 
 
-def eliverec(interest: DisentangledConfig) -> SystemConfig:
-    return SystemConfig(embedding_width=32, interest=interest, fusion=ENTRY, learner=ADAPTIVE)
+def eliverec(interest: DisentangledConfig, **more: Any) -> SystemConfig:
+    return SystemConfig(embedding_width=32, interest=interest, fusion=ENTRY, learner=ADAPTIVE, **more)
 
 
 ZOO: dict[str, SystemConfig] = {
@@ -144,6 +144,7 @@ ZOO: dict[str, SystemConfig] = {
     "eliverec_ctr": SystemConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY, weighting=CLICK),
     "eliverec_vanilla": SystemConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY),
     "eliverec": eliverec(DisentangledConfig()),
+    "eliverec_entered": eliverec(DisentangledConfig(), children="entered"),  # the other reading of its Sec. IV-C
     # Table III (w/o P, C, N, D; Cos, Enc, SR), Figure 5, and channels alone; without both regularisers is not in the paper
     "eliverec_learnt_prototypes": eliverec(DisentangledConfig(prototypes="learnt")),
     "eliverec_without_dcor": eliverec(DisentangledConfig(correlation=0.0)),

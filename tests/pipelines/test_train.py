@@ -257,7 +257,7 @@ def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, 
     points = [point for record in result.history for point in record.diagnostics]
     assert [len(record.diagnostics) for record in result.history] == [10, 4]
     assert [point["progress"] for point in points] == pytest.approx([end / 24 for end in ends])
-    names = [f"{what}.{target}" for what in ("weight", "cosine") for target in ("goods_bag", "order", "stay")]
+    names = [f"{what}.{target}" for what in ("weight", "cosine", "ahead") for target in ("goods_bag", "order", "stay")]
     for first, last, point in zip([0, *ends], ends, points, strict=False):
         assert point.keys() == {"progress", *names}
         for name in names:

@@ -267,7 +267,10 @@ def weights(models: Sequence[Entry], schema: Schema) -> list[Group]:
         if not readings:
             continue
         last = _values(readings, "weight", schema.target_names, lambda values: values[-1])
-        mean = _values(readings, "cosine", schema.target_names, lambda values: sum(values) / len(values))
+        mean, ahead = (
+            _values(readings, what, schema.target_names, lambda values: sum(values) / len(values))
+            for what in ("cosine", "ahead")
+        )
         sentences = []
         if last:
             primary = [name for name in schema.target_names if name not in last]
@@ -276,6 +279,9 @@ def weights(models: Sequence[Entry], schema: Schema) -> list[Group]:
         if mean:
             along = _extremes(mean, "agrees most with the primary target's", "that of ")
             sentences.append(f"Over all of training the gradient of {along}.")
+        if ahead:
+            told = ", ".join(f"{name} ({value:.2f})" for name, value in ahead.items())
+            sentences.append(f"With that of other users' feeds agree: {told}.")
         figure = weights_and_cosines(readings, schema.target_names)
         panel = Panel(figure=figure, alt=f"loss weights and gradient cosines of {entry.name}", text=" ".join(sentences))
         groups.append(Group(title=entry.name, columns=[[panel]]))
