@@ -30,7 +30,8 @@ from pipelines.logs.convert import DataSet, Work, convert_files
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulator import SimulateConfig
-from pipelines.logs.sources import kuailive, kuailive_m3, kuairand, mapped, taobao
+from pipelines.logs.sources import ali_ccp, kuailive, kuailive_m3, kuairand, mapped, taobao
+from pipelines.logs.sources.ali_ccp import AliCcpConfig
 from pipelines.logs.sources.kuailive import KuaiLiveConfig
 from pipelines.logs.sources.kuailive_m3 import KuaiLiveM3Config
 from pipelines.logs.sources.kuairand import KuaiRandConfig
@@ -43,6 +44,7 @@ from pipelines.runs.noted import digest_of
 __all__ = [
     "DATA_SETS",
     "SOURCES",
+    "AliCcpConfig",
     "CanonicalConfig",
     "CanonicalLogs",
     "CsvConfig",
@@ -83,6 +85,7 @@ LogsConfig = Annotated[
     | KuaiLiveM3Config
     | KuaiRandConfig
     | TaobaoConfig
+    | AliCcpConfig
     | CsvConfig,
     Discriminator("kind"),
 ]
@@ -93,6 +96,7 @@ DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
     "kuailive_m3": kuailive_m3.data_set,
     "kuairand": kuairand.data_set,
     "taobao": taobao.data_set,
+    "ali_ccp": ali_ccp.data_set,
     "csv": mapped.data_set,
 }
 
