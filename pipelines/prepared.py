@@ -11,6 +11,7 @@ from models.schema import Schema
 from pipelines.encode.contract import obstacles
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.state import DamagedEncoder, EncoderState
+from pipelines.logs.account import Converted
 from pipelines.runs import FileNote, read_json, write_text
 from pipelines.runs.noted import damaged, noted, there, whole
 from pipelines.runs.sealed import footer_digest
@@ -92,24 +93,40 @@ class Findings:
 
 
 @config
+class TableAccount:
+    """What became of the rows of a table of the log: `read` = `kept` + the sums of `quarantined` and `left_out`.
+
+    Attributes:
+        kept: those that feeds, histories, counters and attributes are made of.
+        quarantined: by reason.
+        left_out: by rule.
+    """
+
+    read: int
+    kept: int
+    quarantined: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.read == self.kept + sum(self.quarantined.values()) + sum(self.left_out.values())
+
+
+@config
 class LogCounts:
     """What became of the log.
 
     Attributes:
-        rows: of every table, as they came: those kept, quarantined and (of engagements) unused.
-        kept: of every table, those that feeds, histories, counters and attributes are made of.
-        quarantined: by table and reason.
-        unused_engagements: of actions that the schema does not know.
+        account: of every row, by table.
+        converted: what became of the source that the log was converted from; nothing where it was not.
         unattributed_engagements: they follow no impression in time; they count for histories and counters, not for labels.
         users, rooms: in the snapshot.
         attributes: ids by attribute table.
         feeds_by_day: by `YYYY-MM-DD`.
     """
 
-    rows: dict[str, int]
-    kept: dict[str, int]
-    quarantined: dict[str, dict[str, int]]
-    unused_engagements: int
+    account: dict[str, TableAccount]
+    converted: tuple[Converted, ...]
     unattributed_engagements: int
     feeds: int
     candidates: int
@@ -118,6 +135,25 @@ class LogCounts:
     attributes: dict[str, int]
     feeds_by_day: dict[str, int]
     found: Findings
+
+    def account_lines(self) -> list[str]:
+        """The account as a table in lines, below it what was quarantined and left out, by table."""
+        heads = ["rows of the log", "read", "kept", "quarantined", "left out"]
+        rows = [heads]
+        for table, each in self.account.items():
+            counts = (each.read, each.kept, sum(each.quarantined.values()), sum(each.left_out.values()))
+            rows.append([table, *(f"{count:,}" for count in counts)])
+        first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [
+            "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
+            for row in rows
+        ]
+        for table, each in self.account.items():
+            for what, found in (("quarantined", each.quarantined), ("left out", each.left_out)):
+                if found:
+                    told = ", ".join(f"{count:,} {reason}" for reason, count in found.items())
+                    lines.append(f"{what}, {table}: {told}")
+        return [*(f"converted: {each}" for each in self.converted), *lines]
 
 
 @config
@@ -236,6 +272,9 @@ class Prepared:
 
     def _check(self) -> None:
         """Tells what is missing when the folder is opened, and not who reads it an hour later."""
+        for table, account in self.manifest.counts.account.items():
+            if not account.is_whole:
+                raise ConfigError(f"{self.path / MANIFEST} is damaged (its account of `{table}` does not add up). {_AGAIN}")
         for split in SPLITS:
             counts, feeds, features = self.manifest.splits[split], self._of("feeds", split), self._of("features", split)
             rows = sum(note.rows for note in feeds)

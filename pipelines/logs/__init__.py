@@ -3,9 +3,10 @@
 A source is a frozen config with a `kind`; `materialise` turns it into `CanonicalLogs`. Canonical logs are read where they
 lie. All others have a converter in `SOURCES`, and what it writes is kept:
 
-    OUTPUT/logs/       the canonical tables
-    OUTPUT/truth/      simulated worlds only; no step that learns reads it
-    OUTPUT/run.json    what was converted, and how
+    OUTPUT/logs/          the canonical tables
+    OUTPUT/truth/         simulated worlds only; no step that learns reads it
+    OUTPUT/account.json   what became of all that was read
+    OUTPUT/run.json       what was converted, and how
 
 The folder appears whole or not at all; a conversion that was killed starts afresh.
 """
@@ -15,18 +16,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import xxhash
 from pydantic import Discriminator
 
 from models.config import config, to_dict
-from pipelines.logs import ebnerd, simulator
+from pipelines.logs import ebnerd, simulator, wechat2021
+from pipelines.logs.account import Converted, write_converted
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulator import SimulateConfig
+from pipelines.logs.wechat2021 import Wechat2021Config
 from pipelines.paths import LocalPath
 from pipelines.runs import RUN, RunFolder, told, write_json, written
+from pipelines.runs.noted import digest_of
 
 __all__ = [
     "SOURCES",
@@ -35,12 +38,13 @@ __all__ = [
     "EbnerdConfig",
     "LogsConfig",
     "SimulateConfig",
+    "Wechat2021Config",
     "as_ids",
     "check",
     "materialise",
 ]
 
-_FORMAT = 1  # raised when a converter writes something else for the same config
+_FORMAT = 2  # raised when a converter writes something else for the same config
 
 
 @config
@@ -55,11 +59,16 @@ class CanonicalConfig:
     path: LocalPath
 
 
-LogsConfig = Annotated[CanonicalConfig | SimulateConfig | EbnerdConfig, Discriminator("kind")]
+LogsConfig = Annotated[CanonicalConfig | SimulateConfig | EbnerdConfig | Wechat2021Config, Discriminator("kind")]
 
 # Converters by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is known, what is
-# true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones are noticed.
-SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate, "ebnerd": ebnerd.convert}
+# true about them into `output/truth`; it returns what became of all that it read. `source.inputs()` names the files that it
+# reads, so that changed ones are noticed.
+SOURCES: dict[str, Callable[[Any, Path], list[Converted]]] = {
+    "simulate": simulator.simulate,
+    "ebnerd": ebnerd.convert,
+    "wechat2021": wechat2021.convert,
+}
 
 
 def materialise(source: LogsConfig, output: Path) -> CanonicalLogs:
@@ -81,14 +90,17 @@ def materialise(source: LogsConfig, output: Path) -> CanonicalLogs:
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
     with written(output) as draft:
-        SOURCES[source.kind](source, draft)
+        converted = SOURCES[source.kind](source, draft)
+        write_converted(draft, converted)
         _checked(CanonicalLogs(draft / "logs"))
         write_json(draft / RUN, identity)
+    for each in converted:
+        print(f"Logs: {each}", flush=True)
     print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
     return CanonicalLogs(output / "logs")
 
 
-def _identity(source: SimulateConfig | EbnerdConfig) -> dict[str, Any]:
+def _identity(source: SimulateConfig | EbnerdConfig | Wechat2021Config) -> dict[str, Any]:
     """All that decides what a conversion writes: the config, the inputs it reads, the version of the converter."""
     return {
         "format": _FORMAT,
@@ -99,7 +111,7 @@ def _identity(source: SimulateConfig | EbnerdConfig) -> dict[str, Any]:
 
 def _digest(file: Path) -> str:
     """Changes with the file's content; a Parquet file's footer tells it without reading the whole."""
-    return file_digest(file) if file.suffix == ".parquet" else xxhash.xxh64_hexdigest(file.read_bytes())
+    return file_digest(file) if file.suffix == ".parquet" else digest_of(file)
 
 
 def _checked(logs: CanonicalLogs) -> CanonicalLogs:

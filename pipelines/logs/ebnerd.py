@@ -25,6 +25,7 @@ Decisions:
 * Times in the files are UTC.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
@@ -32,6 +33,7 @@ from typing import Literal, cast
 import polars as pl
 
 from models.config import ConfigError, config
+from pipelines.logs.account import Converted
 from pipelines.logs.canonical import read_footer
 from pipelines.logs.files import GrowingFolder, batches, write
 from pipelines.logs.ids import as_ids
@@ -74,8 +76,8 @@ class EbnerdConfig:
         return [*needed, articles] if articles.is_file() else needed
 
 
-def convert(source: EbnerdConfig, output: Path) -> None:
-    """Writes the canonical tables of `source` into the folder `output/logs`, part by part.
+def convert(source: EbnerdConfig, output: Path) -> list[Converted]:
+    """Writes the canonical tables of `source` into the folder `output/logs`, part by part; returns what became of its rows.
 
     Raises:
         ConfigError: a file or one of its columns is missing, damaged, or has another type than EB-NeRD's.
@@ -83,25 +85,97 @@ def convert(source: EbnerdConfig, output: Path) -> None:
     logs = output / "logs"
     behaviors_file, history_file, *articles_file = source.inputs()
     users: list[pl.DataFrame] = []
-    slates = 0
+    tally = _Tally()
     with GrowingFolder(logs / "impressions", "window") as impressions, GrowingFolder(logs / "engagements", "window") as events:
         for behaviors in _read(behaviors_file, _BEHAVIORS, _SLATES_AT_ONCE):
             _check_lists(behaviors, behaviors_file, "article_ids_inview", "article_ids_clicked")
             behaviors = _with_milliseconds(behaviors, behaviors_file, "impression_time")
             behaviors = _with_ids(behaviors, "impression_id", "user_id")
-            impressions.write(impressions_of(behaviors).to_arrow())
-            events.write(engagements_of(behaviors).to_arrow())
+            shown, done = impressions_of(behaviors), engagements_of(behaviors)
+            impressions.write(shown.to_arrow())
+            events.write(done.to_arrow())
             users.append(_first_known(behaviors.select("user_id", "impression_time", *_USER_ATTRIBUTES)))
-            slates += behaviors.height
-            print(f"  {slates:,} slates", flush=True)
+            tally.slates(behaviors, shown, done)
+            print(f"  {tally.counts['slates']:,} slates", flush=True)
     with GrowingFolder(logs / "engagements", "before") as events:
         for history in _read(history_file, _HISTORY, _USERS_AT_ONCE):
             _check_lists(history, history_file, *_HISTORY[1:])
-            events.write(engagements_of_history(_with_ids(history, "user_id"), history_file).to_arrow())
-    write(_first_known(pl.concat(users)).drop("impression_time").sort("user_id").to_arrow(), logs / "users.parquet")
+            done = engagements_of_history(_with_ids(history, "user_id"), history_file)
+            events.write(done.to_arrow())
+            tally.history(history, done)
+    known = _first_known(pl.concat(users)).drop("impression_time").sort("user_id")
+    write(known.to_arrow(), logs / "users.parquet")
+    articles = 0
     if articles_file:
-        parts = list(_read(articles_file[0], _ARTICLES, _SLATES_AT_ONCE))
-        write(rooms_of(pl.concat(parts), articles_file[0]).to_arrow(), logs / "rooms.parquet")
+        rooms = rooms_of(pl.concat(list(_read(articles_file[0], _ARTICLES, _SLATES_AT_ONCE))), articles_file[0])
+        write(rooms.to_arrow(), logs / "rooms.parquet")
+        articles = rooms.height
+    return tally.converted(known.height, articles)
+
+
+class _Tally:
+    """Counts what was read and made."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def slates(self, behaviors: pl.DataFrame, shown: pl.DataFrame, done: pl.DataFrame) -> None:
+        clicks = behaviors["article_ids_clicked"].list.len().fill_null(0)
+        percents = behaviors["next_scroll_percentage"].is_not_null()
+        self.counts.update(
+            {
+                "slates": behaviors.height,
+                "in view": behaviors["article_ids_inview"].list.len().sum(),
+                "impressions": shown.height,
+                "clicks": clicks.sum(),
+                "enter": (done["action"] == "enter").sum(),
+                "percents": percents.sum(),
+                "scroll": (done["action"] == "scroll").sum(),
+                "percents without click": (percents & (clicks == 0)).sum(),
+            }
+        )
+
+    def history(self, history: pl.DataFrame, done: pl.DataFrame) -> None:
+        self.counts.update(
+            {
+                "reads": history["article_id_fixed"].list.len().sum(),
+                "reads, enter": (done["action"] == "enter").sum(),
+                "reads, percents": history["scroll_percentage_fixed"].list.drop_nulls().list.len().sum(),
+                "reads, scroll": (done["action"] == "scroll").sum(),
+            }
+        )
+
+    def converted(self, users: int, articles: int) -> list[Converted]:
+        """What became of each list of `behaviors` and `history`, and of the rows of `articles`."""
+        count = self.counts
+        of = lambda what, read, made, **left_out: Converted(
+            what=what, read=read, made=made, left_out={name.replace("_", " "): number for name, number in left_out.items()}
+        )
+        enter, scroll = "engagements (`enter`)", "engagements (`scroll`)"
+        return [
+            of("behaviors.parquet, articles in view", count["in view"], {"impressions": count["impressions"]}),
+            of(
+                "behaviors.parquet, articles clicked",
+                count["clicks"],
+                {enter: count["enter"]},
+                clicked_before_in_the_slate=count["clicks"] - count["enter"],
+            ),
+            of(
+                "behaviors.parquet, scroll percentages",
+                count["percents"],
+                {scroll: count["scroll"]},
+                of_slates_without_click=count["percents without click"],
+            ),
+            of(
+                "behaviors.parquet, attributes of users",
+                count["slates"],
+                {"users": users},
+                of_users_with_an_earlier_slate=count["slates"] - users,
+            ),
+            of("history.parquet, articles read", count["reads"], {enter: count["reads, enter"]}),
+            of("history.parquet, scroll percentages", count["reads, percents"], {scroll: count["reads, scroll"]}),
+            *([of("articles.parquet, rows", articles, {"rooms": articles})] if articles else []),
+        ]
 
 
 def impressions_of(behaviors: pl.DataFrame) -> pl.DataFrame:

@@ -33,7 +33,7 @@ from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.check import check
-from pipelines.prepare.account import rows_agree
+from pipelines.prepare.account import UNUSED, rows_agree, whole_account
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
@@ -53,7 +53,7 @@ from pipelines.prepare.tasks import (
     SortedTables,
     WriteFeatures,
 )
-from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, write_notes
+from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, TableAccount, write_notes
 from pipelines.runs import FileNote, RunFolder, told, write_text
 from pipelines.runs.runner import Done, Item, Runner, Workers
 
@@ -92,7 +92,7 @@ def prepare(
     write_notes(output, tables)
     write_text(output / MANIFEST, json.dumps(to_dict(manifest), indent=2) + "\n")
     shutil.rmtree(plan.work)
-    for line in (*_remarks(manifest.counts, output), *manifest.remarks):
+    for line in (*manifest.counts.account_lines(), *_remarks(manifest.counts, output), *manifest.remarks):
         print(f"  {line}", flush=True)
     counts = ", ".join(f"{manifest.splits[split].feeds:,} {split}" for split in SPLITS)
     print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
@@ -260,6 +260,21 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
             candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
             days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
         )
+    kept = _summed(counts["kept"] for counts in cuts) | {table: done.counts["kept"] for table, done in attributes.items()}
+    unused = sum(done.counts["unused"] for done in cleaned.values())
+    account = {
+        table: whole_account(
+            table,
+            TableAccount(
+                read=rows[table],
+                kept=kept[table],
+                quarantined=bad[table],
+                left_out={UNUSED: unused} if table == "engagements" and unused else {},
+            ),
+        )
+        for table in (*EVENTS, *KEYS)
+        if plan.logs.has(table)
+    }
     runner.settled("quarantine", "encoder")
     made = runner.settled("snapshot", *SPLITS, "encoded")
     manifest = Manifest(
@@ -271,11 +286,8 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         entry_rate=entry_rate,
         remarks=tuple(silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
-            rows=rows,
-            kept=_summed(counts["kept"] for counts in cuts)
-            | {table: done.counts["kept"] for table, done in attributes.items()},
-            quarantined=bad,
-            unused_engagements=sum(done.counts["unused"] for done in cleaned.values()),
+            account=account,
+            converted=plan.logs.converted,
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
             feeds=sum(feeds.values()),
             candidates=sum(candidates.values()),
@@ -303,14 +315,11 @@ def _rows_in(notes: Iterable[FileNote]) -> int:
 def _remarks(counts: LogCounts, output: Path) -> list[str]:
     """What a user should know of the rows that do not appear in the tables as they came."""
     lines = []
-    for table, reasons in counts.quarantined.items():
-        if reasons:
-            told = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
-            of = f"{sum(reasons.values()):,} of {counts.rows[table]:,} rows of `{table}`"
-            lines.append(f"quarantined: {of} ({told}), kept in {output / 'quarantine'}")
+    if any(each.quarantined for each in counts.account.values()):
+        lines.append(f"quarantined rows are in {output / 'quarantine'}")
     if counts.unattributed_engagements:
         lines.append(
-            f"{counts.unattributed_engagements:,} of {counts.rows['engagements']:,} engagements follow no impression "
+            f"{counts.unattributed_engagements:,} of {counts.account['engagements'].read:,} engagements follow no impression "
             "within their target's attribution time: they count for histories and counters, not for labels"
         )
     return lines + remarks(counts.found)

@@ -73,10 +73,8 @@ def epoch_record(epoch: int, **known: Any) -> EpochRecord:
 def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     """The manifest of a folder that no log was prepared for: its splits count at least `files` and `feeds`."""
     nothing = LogCounts(
-        rows={},
-        kept={},
-        quarantined={},
-        unused_engagements=0,
+        account={},
+        converted=(),
         unattributed_engagements=0,
         feeds=0,
         candidates=0,
