@@ -70,6 +70,18 @@ class SharedIds:
 
 
 @config
+class LongUsers:
+    """Users with more rows than `prepare.user_most`.
+
+    Attributes:
+        most: rows, by the ids with the most; ids that are texts stand here as their hashes.
+    """
+
+    users: int = 0
+    most: dict[str, int] = field(default_factory=dict)
+
+
+@config
 class Findings:
     """What was found in the rows of a log, beside malformed ones.
 
@@ -87,6 +99,7 @@ class Findings:
     alike_engagements: int = 0
     requests_again: UsedAgain = field(default_factory=UsedAgain)
     requests_shared: SharedIds = field(default_factory=SharedIds)
+    long_users: LongUsers = field(default_factory=LongUsers)
     wild: dict[str, int] = field(default_factory=dict)
     early: dict[str, int] = field(default_factory=dict)
     future: dict[str, int] = field(default_factory=dict)

@@ -33,7 +33,7 @@ from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.check import check
-from pipelines.prepare.account import UNUSED, rows_agree, whole_account
+from pipelines.prepare.account import PAST_MOST, UNUSED, rows_agree, whole_account
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
@@ -179,7 +179,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     for table in EVENTS:
         left, read = _rows_in(sound[table]), sum(counts["read"][table] for counts in cuts)
         rows_agree("cut", f"`{table}`", read=read, left=left)
-        apart = sum(sum(counts["quarantined"].get(table, {}).values()) for counts in cuts)
+        apart = sum(sum(counts["quarantined"].get(table, {}).values()) + counts["left_out"][table] for counts in cuts)
         rows_agree("cut", f"`{table}` in order", read=sum(counts["kept"][table] for counts in cuts) + apart, left=read)
     found = findings(
         {table: done.counts for table, done in attributes.items()},
@@ -261,7 +261,11 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
             days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
         )
     kept = _summed(counts["kept"] for counts in cuts) | {table: done.counts["kept"] for table, done in attributes.items()}
-    unused = sum(done.counts["unused"] for done in cleaned.values())
+    past_most = _summed(counts["left_out"] for counts in cuts)
+    left_out = {
+        table: {UNUSED: sum(done.counts["unused"] for done in of_table.get(table, ())), PAST_MOST: past_most.get(table, 0)}
+        for table in rows
+    }
     account = {
         table: whole_account(
             table,
@@ -269,7 +273,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
                 read=rows[table],
                 kept=kept[table],
                 quarantined=bad[table],
-                left_out={UNUSED: unused} if table == "engagements" and unused else {},
+                left_out={rule: count for rule, count in left_out[table].items() if count},
             ),
         )
         for table in (*EVENTS, *KEYS)
