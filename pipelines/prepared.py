@@ -11,7 +11,7 @@ from models.schema import Schema
 from pipelines.encode.contract import obstacles
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.state import DamagedEncoder, EncoderState
-from pipelines.logs.account import Converted
+from pipelines.logs.rows import SourceRows
 from pipelines.runs import FileNote, read_json, write_text
 from pipelines.runs.noted import damaged, noted, there, whole
 from pipelines.runs.sealed import footer_digest
@@ -139,7 +139,7 @@ class LogCounts:
     """
 
     account: dict[str, TableAccount]
-    converted: tuple[Converted, ...]
+    converted: SourceRows
     unattributed_engagements: int
     feeds: int
     candidates: int
@@ -166,7 +166,7 @@ class LogCounts:
                 if found:
                     told = ", ".join(f"{count:,} {reason}" for reason, count in found.items())
                     lines.append(f"{what}, {table}: {told}")
-        return [*(f"converted: {each}" for each in self.converted), *lines]
+        return [*(f"converted: {line}" for line in self.converted.lines()), *lines]
 
 
 @config

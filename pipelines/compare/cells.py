@@ -158,6 +158,7 @@ class Cell:
                     epochs=len(trained.history),
                     best_epoch=trained.best.epoch + 1,
                     stopped=bundle.provenance["stopped"],
+                    alarms=tuple(trained.best.alarms),
                 ),
                 parameters=self.parameters,
             ),

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import xxhash
 
 from models.config import ConfigError, config
-from pipelines.logs.account import Converted, read_converted
 from pipelines.logs.ids import IdKind, id_kind
 from pipelines.logs.layout import parquet_files, path_values, stem
 from pipelines.logs.types import (
@@ -236,11 +235,6 @@ class CanonicalLogs:
             for file in self.files(table):
                 digest.update(f"{file.relative_to(self.path)}\0{file_digest(file)}\0".encode())
         return digest.hexdigest()
-
-    @property
-    def converted(self) -> tuple[Converted, ...]:
-        """What became of the source that these logs were converted from (beside them); nothing where they were not."""
-        return read_converted(self.path.parent)
 
     @property
     def truth(self) -> Path | None:

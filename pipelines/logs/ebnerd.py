@@ -33,10 +33,10 @@ from typing import Literal, cast
 import polars as pl
 
 from models.config import ConfigError, config
-from pipelines.logs.account import Converted
 from pipelines.logs.canonical import read_footer
 from pipelines.logs.files import GrowingFolder, batches, write
 from pipelines.logs.ids import as_ids
+from pipelines.logs.rows import FileRows, SourceRows
 from pipelines.paths import LocalPath
 
 _SLATES_AT_ONCE, _USERS_AT_ONCE = 20_000, 2_000  # about 200 k rows of the canonical tables
@@ -76,8 +76,8 @@ class EbnerdConfig:
         return [*needed, articles] if articles.is_file() else needed
 
 
-def convert(source: EbnerdConfig, output: Path) -> list[Converted]:
-    """Writes the canonical tables of `source` into the folder `output/logs`, part by part; returns what became of its rows.
+def convert(source: EbnerdConfig, output: Path) -> None:
+    """Writes the canonical tables of `source` into the folder `output/logs`, part by part, and what became of its rows.
 
     Raises:
         ConfigError: a file or one of its columns is missing, damaged, or has another type than EB-NeRD's.
@@ -110,7 +110,10 @@ def convert(source: EbnerdConfig, output: Path) -> list[Converted]:
         rooms = rooms_of(pl.concat(list(_read(articles_file[0], _ARTICLES, _SLATES_AT_ONCE))), articles_file[0])
         write(rooms.to_arrow(), logs / "rooms.parquet")
         articles = rooms.height
-    return tally.converted(known.height, articles)
+    rows = tally.rows(known.height, articles)
+    rows.write(output)
+    for line in rows.lines():
+        print(f"  {line}", flush=True)
 
 
 class _Tally:
@@ -145,37 +148,34 @@ class _Tally:
             }
         )
 
-    def converted(self, users: int, articles: int) -> list[Converted]:
+    def rows(self, users: int, articles: int) -> SourceRows:
         """What became of each list of `behaviors` and `history`, and of the rows of `articles`."""
         count = self.counts
-        of = lambda what, read, made, **left_out: Converted(
-            what=what, read=read, made=made, left_out={name.replace("_", " "): number for name, number in left_out.items()}
+        of = lambda rows, table, made, rule="", out=0: FileRows(
+            rows=rows, used=rows - out, left_out={rule: out} if rule else {}, made={table: made}
         )
         enter, scroll = "engagements (`enter`)", "engagements (`scroll`)"
-        return [
-            of("behaviors.parquet, articles in view", count["in view"], {"impressions": count["impressions"]}),
-            of(
-                "behaviors.parquet, articles clicked",
-                count["clicks"],
-                {enter: count["enter"]},
-                clicked_before_in_the_slate=count["clicks"] - count["enter"],
+        again, late = count["clicks"] - count["enter"], count["slates"] - users
+        unclicked = count["percents without click"]
+        files = {
+            "behaviors.parquet, articles in view": of(count["in view"], "impressions", count["impressions"]),
+            "behaviors.parquet, articles clicked": of(
+                count["clicks"], enter, count["enter"], "clicked before in the slate", again
             ),
-            of(
-                "behaviors.parquet, scroll percentages",
-                count["percents"],
-                {scroll: count["scroll"]},
-                of_slates_without_click=count["percents without click"],
+            "behaviors.parquet, scroll percentages": of(
+                count["percents"], scroll, count["scroll"], "of slates without click", unclicked
             ),
-            of(
-                "behaviors.parquet, attributes of users",
-                count["slates"],
-                {"users": users},
-                of_users_with_an_earlier_slate=count["slates"] - users,
+            "behaviors.parquet, attributes of users": of(
+                count["slates"], "users", users, "of users with an earlier slate", late
             ),
-            of("history.parquet, articles read", count["reads"], {enter: count["reads, enter"]}),
-            of("history.parquet, scroll percentages", count["reads, percents"], {scroll: count["reads, scroll"]}),
-            *([of("articles.parquet, rows", articles, {"rooms": articles})] if articles else []),
-        ]
+            "history.parquet, articles read": of(count["reads"], enter, count["reads, enter"]),
+            "history.parquet, scroll percentages": of(count["reads, percents"], scroll, count["reads, scroll"]),
+        }
+        if articles:
+            files["articles.parquet"] = of(articles, "rooms", articles)
+        for name, each in files.items():
+            assert each.used == sum(each.made.values()), name
+        return SourceRows(files=files)
 
 
 def impressions_of(behaviors: pl.DataFrame) -> pl.DataFrame:

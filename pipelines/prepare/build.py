@@ -33,6 +33,7 @@ from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.check import check
+from pipelines.logs.rows import SourceRows
 from pipelines.prepare.account import PAST_MOST, UNUSED, rows_agree, whole_account
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
@@ -291,7 +292,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         remarks=tuple(silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
             account=account,
-            converted=plan.logs.converted,
+            converted=SourceRows.read(plan.logs.path.parent),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
             feeds=sum(feeds.values()),
             candidates=sum(candidates.values()),

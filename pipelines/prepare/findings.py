@@ -79,9 +79,9 @@ def remarks(found: Findings) -> list[str]:
         )
     if found.long_users.users:
         lines.append(
-            f"users with more than prepare.user_most rows: {found.long_users.users:,}; what they did after so many is left out; "
-            f"most: {_listed(found.long_users.most, 'rows')}. Take a bot out of the log, and give each of many people under one "
-            "id (traffic without login) their own"
+            f"users with more than prepare.user_most rows: {found.long_users.users:,}; what they did then is left out; "
+            f"most: {_listed(found.long_users.most, 'rows')}. Take a bot out of the log; give each of many people under one id "
+            "(traffic without login) their own"
         )
     if found.alike_engagements:
         lines.append(

@@ -17,6 +17,7 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
+from pipelines.logs.rows import SourceRows
 from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split, write_notes
 from pipelines.runs.noted import noted
 from pipelines.runs.sealed import SealedWriter, footer_digest
@@ -74,7 +75,7 @@ def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[
     """The manifest of a folder that no log was prepared for: its splits count at least `files` and `feeds`."""
     nothing = LogCounts(
         account={},
-        converted=(),
+        converted=SourceRows(),
         unattributed_engagements=0,
         feeds=0,
         candidates=0,
@@ -89,7 +90,7 @@ def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[
         fingerprint=fingerprint,
         splits={split: Split(**{"candidates": 0, "largest_feed": 0, **counts}) for split, counts in splits.items()},
         empty_days=(),
-        ending=0,
+        ending=1_700_000_000_000,
         entry_rate=0.1,
         counts=nothing,
         buckets=1,

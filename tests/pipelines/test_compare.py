@@ -51,8 +51,8 @@ def planned(config, prepared, output, *, train=TRAIN, evaluate=VALID, **more) ->
 class Canned:
     """Instead of training, writes results from a function of the cell: metrics by path, validation score, or an error."""
 
-    def __init__(self, of, valid=lambda cell: 0.5):
-        self.of, self.valid, self.queue, self.ran = of, valid, [], []
+    def __init__(self, of, valid=lambda cell: 0.5, alarms=lambda cell: ()):
+        self.of, self.valid, self.alarms, self.queue, self.ran = of, valid, alarms, [], []
 
     def submit(self, unit):
         self.queue.append(unit)
@@ -86,6 +86,7 @@ class Canned:
                         epochs=2,
                         best_epoch=1,
                         stopped="all epochs done",
+                        alarms=canned.alarms(unit),
                     ),
                     parameters=unit.parameters,
                 )
@@ -360,6 +361,15 @@ def test_errors_as_monitor_are_best_when_small(prepared, tmp_path):
 
 
 # -- failures ------------------------------------------------------------------------------------------------------
+
+
+def test_alarms_of_trainings_stand_among_the_warnings(prepared, tmp_path):
+    """By what they are about, not by its value."""
+    comparison = planned(compare(), prepared, tmp_path)
+    told = lambda cell: (f"the rank is {1 + cell.seed}, below 3.",) if cell.label == "mmoe" else ()
+    carry_out(comparison, Canned(lambda cell: {"click.auc": 0.6}, alarms=told), lambda line: None)
+    expected = "mmoe: the rank is out of bounds in 2 trainings, so its scores say little about the system"
+    assert compared(comparison, "x").warnings == [expected]
 
 
 def test_a_failing_cell_stops_nothing_and_is_tried_again(prepared, tmp_path):

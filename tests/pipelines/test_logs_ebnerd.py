@@ -9,6 +9,7 @@ import pytest
 
 from models.config import ConfigError
 from pipelines.logs import EbnerdConfig, check, materialise
+from pipelines.logs.rows import SourceRows
 from tests.pipelines.logs_samples import NOON, ebnerd_articles, ebnerd_tables, write_ebnerd
 
 MINUTE = 60_000
@@ -48,6 +49,23 @@ def test_clicks_enter_with_the_read_time_and_scrolls_come_when_it_is_over(tmp_pa
         (2, 100, NOON + 2 * MINUTE + 12_000, "scroll", 55.0, 13),
         (2, 102, NOON + 2 * MINUTE, "enter", 0.0, 13),  # clicked twice, entered once
     ]
+
+
+def test_what_was_read_is_accounted_for(tmp_path, capsys):
+    logs = converted(tmp_path)
+    found = SourceRows.read(logs.path.parent).files
+    assert {name: (each.rows, each.used) for name, each in found.items()} == {
+        "behaviors.parquet, articles in view": (9, 9),
+        "behaviors.parquet, articles clicked": (5, 4),
+        "behaviors.parquet, scroll percentages": (2, 2),
+        "behaviors.parquet, attributes of users": (4, 2),
+        "history.parquet, articles read": (2, 2),
+        "history.parquet, scroll percentages": (1, 1),
+    }
+    assert found["behaviors.parquet, articles clicked"].left_out == {"clicked before in the slate": 1}
+    made = pl.read_parquet(logs.files("engagements"))["action"].value_counts().rows()
+    assert dict(made) == {"enter": 4 + 2, "scroll": 2 + 1}
+    assert "articles clicked: 5 rows = 4 used + 1 left out (clicked before in the slate: 1)" in capsys.readouterr().out
 
 
 def test_the_weeks_before_have_no_request(tmp_path):

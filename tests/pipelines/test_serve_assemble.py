@@ -17,12 +17,12 @@ from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepared import Prepared
 from pipelines.serve.assemble import assemble
 from pipelines.serve.parity import request_of
-from pipelines.serve.request import RankRequest, RequestError
+from pipelines.serve.request import RequestError
 from pipelines.serve.store import Store, build_store
 from pipelines.serve.wanted import Wanted
 from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.naive_prepare import random_log, wide_schema
-from tests.pipelines.serve_samples import HOUR, NOW, write_prepared
+from tests.pipelines.serve_samples import HOUR, NOW, asked, write_prepared
 from tests.pipelines.test_encode import random_feeds
 
 MORE = (
@@ -59,7 +59,7 @@ def store(tiny_schema, tmp_path_factory):
 
 
 def row_of(schema: Schema, store: Store | None, *, clock: Clock = Clock(), **body) -> dict:  # noqa: B008
-    request = RankRequest.model_validate({"at": NOW, **body})
+    request = asked({"at": NOW, **body})
     assembled = assemble(request, Wanted.by(schema), store, clock)
     (row,) = assembled.features.to_pylist()
     return {
@@ -162,7 +162,7 @@ def test_a_logged_feed_is_assembled_as_it_was_prepared(tmp_path):
             logged = features.slice(row, 1)
             if len(set(logged["room_id"][0].as_py())) < len(logged["room_id"][0]):
                 continue  # shows a room twice
-            request = RankRequest.model_validate(request_of(logged, prepared.schema))
+            request = asked(request_of(logged, prepared.schema))
             assembled = assemble(request, wanted, None, prepared.encoder.clock).features
             for name in {"day", "at", "user_id", "room_id", *numbers}:
                 assert assembled[name].to_pylist() == logged[name].to_pylist(), name
@@ -249,7 +249,7 @@ def test_the_stage_of_a_user_comes_from_the_store_or_inline_and_unknown_ones_are
     assert {"preference.click", "preference.stay", "preference.order"} <= set(wanted.feed)
 
     def stage(**body) -> int:
-        request = RankRequest.model_validate({"at": NOW, "candidates": [{"room_id": 11}], **body})
+        request = asked({"at": NOW, "candidates": [{"room_id": 11}], **body})
         (found,) = encode(assemble(request, wanted, store, Clock()).features, staged, state)["stage"].to_pylist()
         return found
 

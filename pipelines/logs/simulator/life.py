@@ -36,7 +36,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.logs.account import Converted
 from pipelines.logs.files import GrowingFile, GrowingFolder, write
 from pipelines.logs.simulator.acts import Outcome, act
 from pipelines.logs.simulator.chances import chances
@@ -86,11 +85,8 @@ def begin(world: World) -> Life:
     )
 
 
-def simulate(source: SimulateConfig, output: Path) -> list[Converted]:
-    """Writes the logs of a world into the folder `output/logs` and what is true about them into `output/truth`.
-
-    Nothing is read, so there is nothing to account for.
-    """
+def simulate(source: SimulateConfig, output: Path) -> None:
+    """Writes the logs of a world into the folder `output/logs` and what is true about them into `output/truth`."""
     logs, truth = output / "logs", output / "truth"
     world = make_world(source)
     streamers = world.streamers
@@ -109,7 +105,6 @@ def simulate(source: SimulateConfig, output: Path) -> list[Converted]:
             rate = counts["impressions"] / (time.monotonic() - started)
             told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
             print(f"  day {day + 1}/{source.days}: {told}; {rate:,.0f} impressions/s", flush=True)
-    return []
 
 
 def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Path, truth_file: GrowingFile) -> dict[str, int]:

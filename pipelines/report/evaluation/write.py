@@ -135,7 +135,7 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
     return page(
         "report.html.j2",
         about=report.about,
-        alarms=[(entry.name, alarm.message) for entry in racing for alarm in entry.result.alarms],
+        alarms=[(entry.name, message) for entry in racing for message in entry.alarms],
         remarks=report.remarks,
         account=report.account,
         colour=colour,
@@ -155,6 +155,7 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
         inside=sections.targets_and_gates(models, schema, reference),
         funnel=_funnel(racing, reference),
         weights=sections.weights(models, schema),
+        intentions=sections.intentions(models),
         levels=sections.levels(models, schema),
         curriculum=sections.curriculum(models, colour),
         search=None if search is None else _search(search),
