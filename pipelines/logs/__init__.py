@@ -5,7 +5,7 @@ lie. All others have a converter in `SOURCES`, and what it writes is kept:
 
     OUTPUT/logs/         the canonical tables
     OUTPUT/truth/        simulated worlds only; no step that learns reads it
-    OUTPUT/rows.json     what became of every row of every file
+    OUTPUT/rows.json     data sets in files: what became of every row of every file
     OUTPUT/quarantine/   rows of these files that make no sense
     OUTPUT/run.json      what was converted, and how
     OUTPUT/inputs.json   size, time and digest of the files that were read
@@ -23,14 +23,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator
 
 from models.config import ConfigError, config, to_dict
-from pipelines.logs import ebnerd, simulator
+from pipelines.logs import simulator
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
 from pipelines.logs.convert import DataSet, Work, convert_files
-from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulator import SimulateConfig
-from pipelines.logs.sources import kuailive, kuailive_m3, kuairand, mapped, taobao, wechat2021
+from pipelines.logs.sources import ali_ccp, ebnerd, kuailive, kuailive_m3, kuairand, mapped, taobao, wechat2021
+from pipelines.logs.sources.ali_ccp import AliCcpConfig
+from pipelines.logs.sources.ebnerd import EbnerdConfig
 from pipelines.logs.sources.kuailive import KuaiLiveConfig
 from pipelines.logs.sources.kuailive_m3 import KuaiLiveM3Config
 from pipelines.logs.sources.kuairand import KuaiRandConfig
@@ -44,6 +45,7 @@ from pipelines.runs.noted import digest_of
 __all__ = [
     "DATA_SETS",
     "SOURCES",
+    "AliCcpConfig",
     "CanonicalConfig",
     "CanonicalLogs",
     "CsvConfig",
@@ -61,7 +63,7 @@ __all__ = [
     "materialise",
 ]
 
-_FORMAT = 3  # raised when a converter writes something else for the same config
+_FORMAT = 2  # raised when a converter writes something else for the same config
 _INPUTS = "inputs.json"
 
 
@@ -86,24 +88,27 @@ LogsConfig = Annotated[
     | KuaiRandConfig
     | TaobaoConfig
     | Wechat2021Config
+    | AliCcpConfig
     | CsvConfig,
     Discriminator("kind"),
 ]
 
 # Data sets in files, by kind: from a source's config to what its files are, and what becomes of their rows.
 DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
+    "ebnerd": ebnerd.data_set,
     "kuailive": kuailive.data_set,
     "kuailive_m3": kuailive_m3.data_set,
     "kuairand": kuairand.data_set,
     "taobao": taobao.data_set,
     "wechat2021": wechat2021.data_set,
+    "ali_ccp": ali_ccp.data_set,
     "csv": mapped.data_set,
 }
 
-# Converters of their own, by kind. `convert(source, output)` writes the canonical tables into `output/logs`, where it reads
-# files what became of their rows (`pipelines.logs.rows`), and, where it is known, what is true about them into
-# `output/truth`. `source.inputs()` names the files that it reads, so that changed ones are noticed.
-SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate, "ebnerd": ebnerd.convert}
+# Converters of their own, by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is
+# known, what is true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones
+# are noticed.
+SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate}
 
 
 def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> CanonicalLogs:

@@ -6,6 +6,7 @@ liked more by some. It is enough to measure conversions on, and for a training t
 
 from collections.abc import Callable
 
+from jobs.benches.lookalikes.ali_ccp import ali_ccp
 from jobs.benches.lookalikes.csv import csv
 from jobs.benches.lookalikes.kuailive import kuailive
 from jobs.benches.lookalikes.kuailive_m3 import kuailive_m3
@@ -20,5 +21,6 @@ LOOKALIKES: dict[str, Callable[..., dict[str, int]]] = {
     "kuairand": kuairand,
     "taobao": taobao,
     "wechat2021": wechat2021,
+    "ali_ccp": ali_ccp,
     "csv": csv,
 }
