@@ -1,6 +1,7 @@
 """Serves the newest registered bundle with Ray Serve until it is interrupted.
 
-Features come from the prepared tables through an embedded store, which is built first if it is not there.
+Features come from the prepared tables through an embedded store, which is built first if it is not there. With
+`ray.address` the endpoint joins a Ray that runs, beside what others serve there.
 """
 
 import json
@@ -17,7 +18,8 @@ from jobs import screen
 from pipelines.bundle import Bundle
 from pipelines.cluster import connected, starts_ray
 from pipelines.prepared import Prepared
-from pipelines.serve.app import application, deploy, shutdown
+from pipelines.serve.app import application
+from pipelines.serve.deploy import deploy
 from pipelines.serve.example import example_request
 from pipelines.serve.parity import check_parity
 from pipelines.serve.port import check_port
@@ -37,20 +39,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.yaml:
         print(yaml.safe_dump(application(bundle.path, store, experiment.serve), sort_keys=False))
         return
-    if starts_ray(experiment.ray):  # on a Ray that runs already, an endpoint of ours may hold it, and is exchanged
-        check_port(experiment.serve)
+    if starts_ray(experiment.ray):
+        check_port(experiment.serve)  # before Ray takes its seconds to start
     signal.signal(signal.SIGTERM, _interrupt)  # a stopped job ends the endpoint as Ctrl-C does
     with connected(experiment.ray):
-        url = deploy(bundle.path, store, experiment.serve)
+        served = deploy(bundle.path, store, experiment.serve)
         try:
             if args.check:
-                _check(args.check, url, experiment.serve.timeout_seconds, prepared, bundle)
+                _check(args.check, served.url, experiment.serve.timeout_seconds, prepared, bundle)
                 return
-            _say(url, bundle.path, example_request(prepared))
+            _say(served.url, bundle.path, example_request(prepared))
             while True:
                 signal.pause()
         finally:
-            shutdown()
+            served.end()
             print("Endpoint stopped.")
 
 

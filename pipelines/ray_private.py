@@ -209,19 +209,100 @@ def _short(command: str) -> str:
 
 # -- Ray Serve ---------------------------------------------------------------------------------------------------------
 
+SERVE_NOTES = b"liverank"  # whose notes they are, in the table that Serve keeps its own state in
 
-def apply_to_serve(config: Any) -> None:
-    """Hands a `ServeDeploySchema` to Serve's controller, as `serve deploy` does by way of the dashboard's web server.
 
-    `serve.run`, the public way, replaces all replicas even where only their `user_config` differs. The client and its
-    controller's `apply_config` are there since 2.x; without them no endpoint can be deployed.
+@dataclass(frozen=True)
+class Running:
+    """A Serve that runs.
+
+    Attributes:
+        host, port: where its proxies answer.
+        is_haproxy: whether HAProxy is in front, rather than Ray's own proxy.
+    """
+
+    host: str
+    port: int
+    is_haproxy: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a deployment was last asked to be.
+
+    Attributes:
+        args: of its class.
+        user_config: of `reconfigure`.
+    """
+
+    args: tuple[Any, ...]
+    user_config: Any
+
+
+def running_serve() -> Running | None:
+    """The Serve of the Ray we are connected to.
+
+    `serve.start` gives no more than a warning where one runs with other options. The client and its options are there since
+    2.x, the controller's mark of HAProxy since 2.5x; without them no endpoint can be deployed.
     """
     import ray
     from ray.serve.context import _get_global_client
 
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    options = client.http_config
+    has_haproxy = ray.get(client._controller.__ray_call__.remote(lambda controller: controller._ha_proxy_enabled))
+    return Running(options.host, options.port, has_haproxy)
+
+
+def asked_of(application: str, deployment: str) -> Asked | None:
+    """What Serve's controller was last told of a deployment; None where there is none of these names.
+
+    `serve.status()` says how it is, not what it is. The controller's method is there since 2.x. Without it no endpoint can be
+    deployed a second time.
+    """
+    from ray.serve.context import _get_global_client
+
     client = _get_global_client()
-    assert client is not None  # serve.start was called
-    ray.get(client._controller.apply_config.remote(config))
+    assert client is not None
+    try:
+        info, _ = client.get_deployment_info(deployment, application)
+    except KeyError:  # Ray raises an error of the controller's task, which is one too
+        return None
+    return Asked(tuple(info.replica_config.init_args), info.deployment_config.user_config)
+
+
+def of_version(deployment: Any, version: str) -> Any:
+    """The deployment under a name for its code and arguments: run again under the same one, its replicas stay as they are, and
+    are told a changed `user_config` alone.
+
+    Serve makes names of its own for what `serve.run` is given, each time another, so all replicas would be replaced. The
+    attribute is there since 1.x; without it every exchange starts new replicas, which costs time and no requests.
+    """
+    deployment._version = version
+    return deployment
+
+
+def read_note(name: str) -> bytes | None:
+    """What `write_note` wrote, perhaps in another process.
+
+    Notes lie in the key-value table of Ray's head, where Serve keeps its own state; they live as long as that. Its functions
+    are there since 1.x and are not public; without them no replica starts.
+    """
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return _internal_kv_get(name.encode(), namespace=SERVE_NOTES)
+
+
+def write_note(name: str, text: bytes | None) -> None:
+    """Keeps a text under a name for all processes of this Ray; None forgets it."""
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+
+    if text is None:
+        _internal_kv_del(name.encode(), namespace=SERVE_NOTES)
+    else:
+        _internal_kv_put(name.encode(), text, overwrite=True, namespace=SERVE_NOTES)
 
 
 def end_serve(timeout_seconds: float) -> None:

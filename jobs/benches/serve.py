@@ -72,16 +72,17 @@ def _parts(endpoint: Endpoint, bodies: Sequence[dict[str, Any]]) -> dict[str, li
 def _over_http(bundle: Path, store: Path, config: ServeConfig, bodies: dict[int, list[dict[str, Any]]]) -> None:
     import httpx
 
-    from pipelines.serve.app import deploy, shutdown
+    from pipelines.serve.deploy import deploy
 
+    served = deploy(bundle, store, config)
     try:
-        url = deploy(bundle, store, config)
+        url = served.url
         with httpx.Client(timeout=30) as client:
             for count, requests in bodies.items():
                 _line(count, "HTTP, one client", _timed(requests, lambda body: client.post(f"{url}/rank", json=body)))
             _line(0, "HTTP, /healthz", _timed([{}] * len(requests), lambda _: client.get(f"{url}/healthz")))
     finally:
-        shutdown()
+        served.end()
 
 
 def _timed(bodies: Sequence[dict[str, Any]], ask: Callable[[dict[str, Any]], Any]) -> list[float]:

@@ -86,10 +86,22 @@ def serve_client() -> bool:
 
     return (
         list(inspect.signature(_get_global_client).parameters) == ["raise_if_no_controller_running"]
-        and has("ray.serve._private.client", "self._controller", "self._shutdown")
-        and has("ray.serve._private.controller", "def apply_config(", "def graceful_shutdown(")
-        and inspect.isclass(ServeControllerClient)
+        and has("ray.serve._private.client", "self._controller", "self._shutdown", "def http_config(")
+        and has("ray.serve._private.controller", "def graceful_shutdown(", "self._ha_proxy_enabled")
+        and list(inspect.signature(ServeControllerClient.get_deployment_info).parameters) == ["self", "name", "app_name"]
     )
+
+
+def own_versions() -> bool:
+    from ray.serve.deployment import Deployment
+
+    return has("ray.serve._private.client", "version=deployment._version or ") and hasattr(Deployment, "bind")
+
+
+def notes() -> bool:
+    kv = importlib.import_module("ray.experimental.internal_kv")
+    functions = (kv._internal_kv_get, kv._internal_kv_put, kv._internal_kv_del)
+    return all("namespace" in inspect.signature(function).parameters for function in functions)
 
 
 def autoscaler_limits() -> bool:
@@ -114,7 +126,13 @@ PARTS = {
     "origin": lambda: has("ray.train.v2._internal.exceptions", "self._base_exc = exc"),
     "Listener": psutil_travels_with_ray,
     "listeners": psutil_travels_with_ray,
-    "apply_to_serve": serve_client,
+    "Running": serve_client,
+    "Asked": serve_client,
+    "running_serve": serve_client,
+    "asked_of": serve_client,
+    "of_version": own_versions,
+    "read_note": notes,
+    "write_note": notes,
     "end_serve": serve_client,
 }
 
