@@ -11,18 +11,20 @@ Steps claim (`pipelines.steps`, and `register`); the functions they call and the
 a file system that many machines share (NFS included): nothing here needs locks, only that linking and renaming are atomic.
 """
 
-from pipelines.runs.claims import claim
+from pipelines.runs.claims import Holder, claim, this_process
 from pipelines.runs.files import discard, read_json, sweep, write_json, write_text, written
 from pipelines.runs.identity import RUN, RunFolder, differences, told
 
 __all__ = [
     "RUN",
+    "Holder",
     "RunFolder",
     "claim",
     "differences",
     "discard",
     "read_json",
     "sweep",
+    "this_process",
     "told",
     "write_json",
     "write_text",

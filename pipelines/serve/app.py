@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
@@ -32,6 +31,7 @@ from pipelines.ray_private import read_note, write_note
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.exchange import Exchange, Target
+from pipelines.serve.front import Marked
 from pipelines.serve.http import http_app
 from pipelines.serve.store import Store
 
@@ -54,8 +54,8 @@ class Ranking:
             self._load, remember=lambda good: remember(self._application, good), told=lambda error: told(error) or str(error)
         )
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return http_app(self._current, self._refused)
+    def __serve_build_asgi_app__(self) -> Marked:
+        return Marked(http_app(self._current, self._refused), self._application)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Has bundle and store loaded beside those that answer, and returns: Serve sends no request to a replica meanwhile.

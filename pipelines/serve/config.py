@@ -1,6 +1,7 @@
 """How the endpoint is run."""
 
 import re
+from typing import Literal
 
 from models.config import config
 from pipelines.paths import FolderName
@@ -13,6 +14,8 @@ class ServeConfig:
     Attributes:
         name: of the application on Ray Serve, which may hold others beside it.
         route_prefix: path below which it answers; `/` where it is alone.
+        proxy: what answers HTTP before the replicas. `default` is Ray's own, one for the whole Ray, and needs nothing;
+            `haproxy`, on every node, takes a third of its CPU, and is for production.
         host: address at which HTTP is answered; 0.0.0.0 opens it to other machines.
         port: at which HTTP is answered.
         replicas: processes that answer; each loads the bundle once.
@@ -26,6 +29,7 @@ class ServeConfig:
 
     name: FolderName = "liverank"
     route_prefix: str = "/"
+    proxy: Literal["default", "haproxy"] = "default"
     host: str = "127.0.0.1"
     port: int = 8000
     replicas: int = 1

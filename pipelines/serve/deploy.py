@@ -4,16 +4,12 @@ Other applications on the same Serve are never touched. What an application was 
 state, with who asked; there is no other book of it.
 """
 
-import getpass
+import json
 import os
-import secrets
-import shlex
 import socket
-import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +20,18 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from models.config import ConfigError, from_dict, to_dict
 from pipelines.bundle import fingerprint
-from pipelines.ray_private import Asked, asked_of, end_serve, of_version, running_serve
-from pipelines.runs.processes import host
+from pipelines.ray_private import DIRECT, Asked, asked_of, end_serve, of_version, proxy_settings, running_serve
+from pipelines.runs import Holder, this_process
 from pipelines.serve.app import DEPLOYMENT, deployment, remember, remembered, target_of
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.exchange import Target
+from pipelines.serve.front import is_found, middlewares
 from pipelines.serve.port import check_alone, check_port
 
+SPARE_SECONDS = 5.0  # the endpoint keeps its time itself; this is for what never gets there
 PAUSE = 0.1  # seconds between two looks
 REPORT_SECONDS = 10.0
 END_SECONDS = 180.0
-LONGEST = 100  # characters of a command in a message
 
 
 @dataclass(frozen=True)
@@ -61,21 +58,46 @@ class Served:
                 end_serve(END_SECONDS)
 
 
-def deploy(bundle: Path, store: Path | None, config: ServeConfig, *, exchange: bool = False) -> Served:
-    """Serves the bundle on the Ray this process is connected to; returns once all its replicas answer with it.
+@dataclass(frozen=True)
+class Standing:
+    """How an application stands.
 
-    Args:
-        exchange: an application of this name is there, and its bundle and store are exchanged without losing a request.
+    Attributes:
+        by: who deployed it, in words.
+        target: what it was asked to serve last.
+        state: of the application and its replicas, in Serve's words.
+        reports: what each running replica says.
+        before: what answered before what answers now, the newest first.
+    """
+
+    url: str
+    by: str
+    target: Target
+    state: str
+    reports: tuple[Mapping[str, Any], ...]
+    before: tuple[Target, ...]
+
+
+def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> Served:
+    """Serves the bundle on the Ray this process is connected to; returns once all replicas answer with it.
 
     Raises:
-        ConfigError: the name, the route or the port is taken, there is nothing to exchange, or a replica could not load the
-            bundle or the store. What answered before goes on then.
-        TimeoutError: it did not start in time, for example for lack of free CPUs.
+        ConfigError: the name, the route or the port is taken, a replica could not load the bundle or the store, or it did not
+            start in time, for example for lack of free CPUs. Nothing of it is left then.
     """
     started_serve = _join_serve(config)
     try:
-        before = _before(config, exchange=exchange)
-        _apply(config, target_of(bundle, store), before)
+        if config.name in serve.status().applications:
+            raise ConfigError(
+                f"an application `{config.name}` is there already, {holder_of(_ours(config.name))}. `--swap` exchanges its "
+                "bundle, `--stop` takes it away; for another one beside it set serve.name and serve.route_prefix."
+            )
+        remember(config.name, [])  # of another application, that had this name before
+        try:
+            _apply(config, target_of(bundle, store), asdict(this_process()))
+        except BaseException:
+            serve.delete(config.name)  # it would go on trying, and hold CPUs
+            raise
     except BaseException:
         if started_serve:
             end_serve(END_SECONDS)
@@ -83,32 +105,29 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig, *, exchange: b
     return Served(url_of(config), config.name, started_serve)
 
 
-def beside(config: ServeConfig) -> ServeConfig:
-    """The same for an application of this process alone, which is in nobody's way: on the Serve that runs, else on a free
-    port."""
-    name = f"{config.name}-{os.getpid()}"
-    running = running_serve()
-    if running is not None:
-        return replace(config, name=name, route_prefix=f"/{name}", host=running.host, port=running.port)
-    with socket.socket() as asked:
-        asked.bind((config.host, 0))
-        return replace(config, name=name, route_prefix="/", port=asked.getsockname()[1])
-
-
-def roll_back(config: ServeConfig) -> Target:
-    """Serves what answered before what answers now, and returns it. Doing it twice comes back.
+def exchange(name: str, bundle: Path, store: Path | None) -> str:
+    """Has a running application serve another bundle, another store, or both, without losing a request; returns its URL once
+    all replicas answer with it.
 
     Raises:
-        ConfigError: there is no such application, or nothing answered before.
+        ConfigError: there is no such application, it was deployed from a file, or a replica could not load the bundle or the
+            store. What answered before goes on then, and is asked for again.
     """
-    before = _before(config, exchange=True)
-    assert before is not None
-    now = Target.of(before.user_config)
-    older = next((target for target in remembered(config.name) if target != now), None)
-    if older is None:
-        raise ConfigError(f"nothing but {now.bundle} has answered under the name {config.name} yet; there is no way back.")
-    _apply(from_dict(ServeConfig, before.args[0], where="serve"), older, before)
-    return older
+    return _exchange(name, _changeable(name), target_of(bundle, store))
+
+
+def roll_back(name: str) -> Target:
+    """Has it serve what answered before what answers now, and returns that. Doing it twice comes back.
+
+    Raises:
+        ConfigError: as `exchange`, or nothing answered before.
+    """
+    asked = _changeable(name)
+    now, *older = remembered(name) or [Target.of(asked.user_config)]
+    if not older:
+        raise ConfigError(f"nothing but {now.bundle} has answered under the name {name} yet; there is no way back.")
+    _exchange(name, asked, older[0])
+    return older[0]
 
 
 def stop(name: str) -> None:
@@ -117,11 +136,28 @@ def stop(name: str) -> None:
     Raises:
         ConfigError: there is none of ours under this name.
     """
-    _require_serve(name)
-    if name in serve.status().applications:
-        _ours(name)
-        serve.delete(name)
+    _ours(name)
+    serve.delete(name)
     remember(name, [])
+
+
+def standing(name: str) -> Standing:
+    """
+    Raises:
+        ConfigError: there is none of ours under this name.
+    """
+    asked, status = _ours(name), serve.status().applications[name]
+    config, found = _config_of(asked), reports(name)
+    replicas = ", ".join(f"{count} {state.lower()}" for state, count in _states(status).items())
+    serving = [Target(**report["serving"]) for report in found if report["serving"]]
+    return Standing(
+        url=url_of(config),
+        by=holder_of(asked),
+        target=Target.of(asked.user_config),
+        state=f"{status.status.value.lower()}; replicas: {replicas or 'none'}",
+        reports=tuple(found),
+        before=tuple(target for target in remembered(name) if target not in serving),
+    )
 
 
 def reports(name: str) -> list[dict[str, Any]]:
@@ -133,10 +169,29 @@ def reports(name: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda report: report["replica"])
 
 
+def beside(config: ServeConfig) -> ServeConfig:
+    """The same for an application of this process alone, in nobody's way: on the Serve that runs, else on a free port."""
+    name = f"{config.name}-{os.getpid()}"
+    running = running_serve()
+    if running is not None:
+        config = replace(config, proxy="haproxy" if running.is_haproxy else "default")
+        return replace(config, name=name, route_prefix=f"/{name}", host=running.host, port=running.port)
+    return replace(config, name=name, route_prefix="/", port=_free_ports(1)[0])
+
+
+def holder_of(asked: Asked) -> str:
+    """Who deployed an application, in words."""
+    by = asked.user_config.get("deployed")
+    return f"deployed by {Holder(**by)} at {by['since']}" if by else "deployed from a file, by `serve deploy`"
+
+
 def url_of(config: ServeConfig) -> str:
     """Where it answers, for who is on the same machine."""
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
     return f"http://{host}:{config.port}{config.route_prefix.rstrip('/')}"
+
+
+# -- Serve itself ----------------------------------------------------------------------------------------------------
 
 
 def _join_serve(config: ServeConfig) -> bool:
@@ -145,11 +200,13 @@ def _join_serve(config: ServeConfig) -> bool:
     if running is None:
         _on_head(check_port, config)
         serve.start(
-            proxy_location="HeadOnly",
+            proxy_location="EveryNode" if config.proxy == "haproxy" else "HeadOnly",
             http_options={"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds},
+            controller_options={"runtime_env": {"env_vars": _proxy_settings(config)}},
         )
         try:
-            _on_head(check_alone, config)
+            if config.proxy == "default":  # the other one does not share
+                _on_head(check_alone, config)
         except ConfigError:
             end_serve(END_SECONDS)
             raise
@@ -159,80 +216,120 @@ def _join_serve(config: ServeConfig) -> bool:
             f"Serve runs on this Ray already, at {running.host}:{running.port}, and has one address for all its applications; "
             f"serve.host is {config.host} and serve.port {config.port}. Set them to those."
         )
+    if running.is_haproxy != (config.proxy == "haproxy"):
+        proxy = "haproxy" if running.is_haproxy else "default"
+        raise ConfigError(
+            f"Serve runs on this Ray already, with proxy `{proxy}` for all its applications; serve.proxy is {config.proxy}. "
+            "Set it to that."
+        )
     return False
 
 
-def _on_head(check: Any, config: ServeConfig) -> None:
-    """Runs a check of the port where the proxy is going to run."""
+def _proxy_settings(config: ServeConfig) -> dict[str, str]:
+    """What the proxies are started with, so that a request of a replica that dies is asked of another one."""
+    code = str(Path(__file__).resolve().parents[2])
+    front: str | None = f"{middlewares.__module__}:{middlewares.__name__}"
+    try:
+        _on_head(is_found, runtime_env={"env_vars": {"PYTHONPATH": code}})
+    except ray.exceptions.RayError:
+        front = None
+        print(
+            "The head of this Ray does not find this program, so Ray's proxy answers 500 for a replica that dies. Install "
+            "liverank on the head, or set serve.proxy to haproxy.",
+            flush=True,
+        )
+    return proxy_settings(
+        haproxy=config.proxy == "haproxy",
+        front=front,
+        code=[code],
+        seconds=config.timeout_seconds + SPARE_SECONDS,
+        errors={408: _refusal("timeout"), **dict.fromkeys((502, 503), _refusal("unavailable")), 504: _refusal("timeout")},
+        ports=_free_ports(2),
+    )
+
+
+def _refusal(kind: str) -> str:
+    """What HAProxy says where it has nobody to ask."""
+    message = {"unavailable": "no replica answers; try again.", "timeout": "it was not answered in time."}[kind]
+    return json.dumps({"detail": [{"type": kind, "loc": [], "msg": message}]})
+
+
+def _on_head(do: Callable[..., Any], *args: Any, runtime_env: dict[str, Any] | None = None) -> None:
+    """Does it where the proxy is going to run."""
     nodes = [node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" in node["Resources"]]
     here = ray.get_runtime_context().get_node_id()
     if not nodes or nodes[0]["NodeID"] == here:
-        check(config)
+        do(*args)
         return
-    task = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001}, runtime_env=_code())(check)
+    how: dict[str, Any] = {"resources": {"node:__internal_head__": 0.001}, "runtime_env": runtime_env or _code()}
     try:
-        ray.get(task.remote(config))
+        ray.get(ray.remote(num_cpus=0, **how)(do).remote(*args))
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, ConfigError) else error from None
 
 
-def _before(config: ServeConfig, *, exchange: bool) -> Asked | None:
-    """What the application was asked to be, where it is there and may be changed."""
-    if config.name not in serve.status().applications:
-        if exchange:
-            raise ConfigError(
-                f"no application `{config.name}` runs on this Ray. Start it first, without what was to change it."
-            )
-        return None
-    asked = _ours(config.name)
-    if not exchange:
-        raise ConfigError(
-            f"an application `{config.name}` is there already, {holder_of(asked)}. `--swap` exchanges its bundle, `--stop` "
-            "takes it away; for another one beside it set serve.name and serve.route_prefix."
-        )
-    if not asked.user_config.get("deployed"):
-        raise ConfigError(
-            f"the application `{config.name}` was deployed from a file, by `serve deploy`. Change `user_config` in that file, "
-            "and deploy it again."
-        )
-    return asked
+def _free_ports(count: int) -> list[int]:
+    asked = [socket.socket() for _ in range(count)]
+    for each in asked:
+        each.bind(("", 0))
+    ports = [each.getsockname()[1] for each in asked]
+    for each in asked:
+        each.close()
+    return ports
+
+
+# -- an application --------------------------------------------------------------------------------------------------
 
 
 def _ours(name: str) -> Asked:
+    if running_serve() is None:
+        raise ConfigError(f"no Serve runs on this Ray, so there is no application `{name}` on it.")
+    if name not in serve.status().applications:
+        raise ConfigError(f"no application `{name}` runs on this Ray. `python -m jobs.serve` starts one.")
     asked = asked_of(name, DEPLOYMENT)
     if asked is None or not isinstance(asked.user_config, dict):
         raise ConfigError(f"the application `{name}` on this Ray is none of LiveRank's. Set serve.name to another name.")
     return asked
 
 
-def holder_of(asked: Asked) -> str:
-    """Who deployed an application, in words."""
-    by = asked.user_config.get("deployed")
-    if not by:
-        return "deployed from a file, by `serve deploy`"
-    return f"deployed by process {by['pid']} of {by['user']} on {by['host']} (`{by['command']}`) at {by['at']}"
+def _changeable(name: str) -> Asked:
+    asked = _ours(name)
+    if not asked.user_config.get("deployed"):
+        raise ConfigError(
+            f"the application `{name}` was deployed from a file, by `serve deploy`. Change `user_config` in that file, and "
+            "deploy it again."
+        )
+    return asked
 
 
-def _apply(config: ServeConfig, target: Target, before: Asked | None) -> None:
-    if before is None:
-        remember(config.name, [])  # of another application, that had this name before
+def _config_of(asked: Asked) -> ServeConfig:
+    return from_dict(ServeConfig, asked.args[0], where="serve")
+
+
+def _exchange(name: str, before: Asked, target: Target) -> str:
+    config, good = _config_of(before), remembered(name)
     try:
-        _run(config, {**vars(target), "deployed": (mine := _this_process())})
-        _wait(config, mine["id"])
-    except ConfigError:
-        if before is None:
-            serve.delete(config.name)  # it would go on trying, and hold CPUs
-        else:  # what answers stays what is asked for, so a replica that starts anew does not look for what was refused
-            old, again = from_dict(ServeConfig, before.args[0], where="serve"), _this_process()
-            _run(old, {**before.user_config, "deployed": {**before.user_config["deployed"], "id": again["id"]}})
-            _wait(old, again["id"])
+        _apply(config, target, asdict(this_process()))
+    except BaseException as error:
+        # what answered is asked for again, so that a replica that starts anew does not look for what was refused
+        answered = good[0] if good else Target.of(before.user_config)
+        by = {**before.user_config["deployed"], "token": this_process().token}
+        _apply(config, answered, by, wait=isinstance(error, ConfigError))
         raise
+    return url_of(config)
 
 
-def _run(config: ServeConfig, user_config: Mapping[str, Any]) -> None:
-    spelled = to_dict(config)
-    options = {"num_cpus": config.cpus_per_replica, "runtime_env": _code()}
-    made = deployment(config).options(user_config=dict(user_config), ray_actor_options=options)
+def _apply(config: ServeConfig, target: Target, by: Mapping[str, Any], *, wait: bool = True) -> None:
+    """Tells Serve what is to be served, and by whom it was asked.
+
+    Args:
+        by: a `Holder`, whose token tells this very deployment from all others.
+    """
+    spelled, environment = to_dict(config), _code()
+    if config.proxy == "haproxy":
+        environment["env_vars"] = environment.get("env_vars", {}) | DIRECT
+    options = {"num_cpus": config.cpus_per_replica, "runtime_env": environment}
+    made = deployment(config).options(user_config={**vars(target), "deployed": dict(by)}, ray_actor_options=options)
     bound = of_version(made, fingerprint({"args": spelled, "options": options})).bind(spelled)
     logging_config = {"enable_access_log": False}
     run = serve.RunTarget(bound, name=config.name, route_prefix=config.route_prefix, logging_config=logging_config)
@@ -245,9 +342,11 @@ def _run(config: ServeConfig, user_config: Mapping[str, Any]) -> None:
             f"serve.route_prefix {config.route_prefix} is that of another application on this Serve. Set it to another one, "
             f"for example /{config.name}."
         ) from None
+    if wait:
+        _wait(config, by["token"])
 
 
-def _wait(config: ServeConfig, mine: str) -> None:
+def _wait(config: ServeConfig, token: str) -> None:
     """Until every replica has been told by this very deployment, and answers with it."""
     deadline = time.monotonic() + config.start_seconds
     while time.monotonic() < deadline:
@@ -255,8 +354,8 @@ def _wait(config: ServeConfig, mine: str) -> None:
         if status is not None and (problem := _problem(status)):
             raise ConfigError(f"the endpoint could not start: {problem}")
         if status is not None and status.status == ApplicationStatus.RUNNING:
-            states = {str(state): count for state, count in status.deployments[DEPLOYMENT].replica_states.items()}
-            found = [report for report in reports(config.name) if (report["deployed"] or {}).get("id") == mine]
+            states = _states(status)
+            found = [report for report in reports(config.name) if (report["deployed"] or {}).get("token") == token]
             if found and len(found) == states.get("RUNNING") == sum(states.values()) - states.get("STOPPING", 0):
                 for report in found:
                     if report["refused"] and report["refused"]["target"] == report["target"]:
@@ -271,9 +370,9 @@ def _wait(config: ServeConfig, mine: str) -> None:
     )
 
 
-def _require_serve(name: str) -> None:
-    if running_serve() is None:
-        raise ConfigError(f"no Serve runs on this Ray, so there is no application `{name}` on it.")
+def _states(status: ApplicationStatusOverview) -> dict[str, int]:
+    deployments = status.deployments
+    return {str(state): count for state, count in deployments[DEPLOYMENT].replica_states.items()} if deployments else {}
 
 
 def _code() -> dict[str, Any]:
@@ -293,20 +392,3 @@ def _problem(status: ApplicationStatusOverview) -> str | None:
             if message:
                 return message
     return next((text for text in texts if text), "no reason given") if failed else None
-
-
-def _this_process() -> dict[str, Any]:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        user = f"user {os.getuid()}"
-    program, *words = sys.orig_argv or ["python"]
-    command = " ".join(shlex.join([Path(program).name, *words]).split())
-    return {
-        "id": secrets.token_hex(8),
-        "pid": os.getpid(),
-        "host": host(),
-        "user": user,
-        "command": command if len(command) <= LONGEST else command[: LONGEST - 3] + "...",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

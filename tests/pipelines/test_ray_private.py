@@ -98,6 +98,27 @@ def own_versions() -> bool:
     return has("ray.serve._private.client", "version=deployment._version or ") and hasattr(Deployment, "bind")
 
 
+def replicas_of_a_handle() -> bool:
+    router = source_of("ray.serve._private.router").decode()
+    return "self._asyncio_router" in router and "def request_router(" in router and "self._router" in handles()
+
+
+def handles() -> str:
+    return source_of("ray.serve.handle").decode()
+
+
+def settings_of_proxies() -> bool:
+    """All variables are read, and what goes into HAProxy's configuration comes after what it is to replace."""
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+    every = ray_private.proxy_settings(haproxy=True, front="a:b", code=["/c"], seconds=5, errors={503: "{}"}, ports=(1, 2))
+    names = [name for name in every if name.startswith("RAY_")]
+    defaults = HAPROXY_CONFIG_TEMPLATE.partition("\ndefaults")[2].partition("\nfrontend")[0]
+    return has("ray.serve._private.constants", *names) and defaults.index("errorfile 504") < defaults.index(
+        "balance {{ config.balance_algorithm }}"
+    )
+
+
 def notes() -> bool:
     kv = importlib.import_module("ray.experimental.internal_kv")
     functions = (kv._internal_kv_get, kv._internal_kv_put, kv._internal_kv_del)
@@ -108,6 +129,11 @@ def autoscaler_limits() -> bool:
     from ray._private.state import state
 
     return callable(getattr(state, "get_max_resources_from_cluster_config", None))
+
+
+def mode_of_authentication() -> bool:
+    setup = "ray._private.authentication.authentication_token_setup"
+    return has(setup, f'AUTH_MODE_ENV_VAR = "{ray_private.AUTHENTICATION}"', 'Config.initialize("")')
 
 
 def psutil_travels_with_ray() -> bool:
@@ -121,6 +147,8 @@ PARTS = {
     "in_submitted_job": lambda: has("ray._private.runtime_env.constants", ray_private.JOB_VARIABLE),
     "most_resources": autoscaler_limits,
     "dashboard_url": lambda: callable(getattr(ray._private.worker, "get_dashboard_url", None)),
+    "authentication": mode_of_authentication,
+    "authenticate": mode_of_authentication,
     "quiet_authentication": lambda: importlib.util.find_spec(ray_private.AUTHENTICATION_LOGGER) is not None,
     "quiet_data": lambda: all(has(name, "getLogger(__name__)") for name in ray_private.DATA_LOGGERS),
     "origin": lambda: has("ray.train.v2._internal.exceptions", "self._base_exc = exc"),
@@ -131,6 +159,8 @@ PARTS = {
     "running_serve": serve_client,
     "asked_of": serve_client,
     "of_version": own_versions,
+    "proxy_settings": settings_of_proxies,
+    "has_replica": replicas_of_a_handle,
     "read_note": notes,
     "write_note": notes,
     "end_serve": serve_client,
@@ -149,6 +179,16 @@ def test_the_installed_ray_has_what_is_used(name):
     except (ImportError, AttributeError):
         found = False
     assert found, f"Ray {ray.__version__} lacks what `pipelines.ray_private.{name}` uses; its docstring says what that breaks."
+
+
+def test_what_haproxy_says_itself_is_quoted():
+    settings = ray_private.proxy_settings(
+        haproxy=True, front=None, code=[], seconds=4.2, errors={503: '{"a": "\\\\"}'}, ports=(1, 2)
+    )
+    assert settings["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "5" and "PYTHONPATH" not in settings
+    error = r'http-error status 503 content-type application/json hdr Retry-After 1 string "{\"a\": \"\\\\\"}"'
+    lines = ["leastconn", "option http-buffer-request", "timeout http-request 5s", error]
+    assert settings[ray_private.BALANCE].split("\n    ") == lines
 
 
 def test_an_error_of_a_worker_is_followed_to_its_origin():

@@ -4,13 +4,9 @@ The tests of this file share one Serve, and go on from each other in their order
 """
 
 import os
-import signal
-import socket
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,45 +19,10 @@ from pipelines.bundle import load_bundle
 from pipelines.serve import ServeConfig
 from pipelines.serve.parity import check_parity
 from pipelines.serve.store import build_store
-from tests.pipelines.serve_samples import NOW, prepared_and_bundle, write_bundle
+from tests.pipelines.serve_samples import prepared_and_bundle, write_bundle
+from tests.pipelines.serving import BODY, asked_meanwhile, free_port, kill_and_wait, replicas, serving, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster]
-
-BODY = {"user_id": 1, "at": NOW, "candidates": [{"room_id": 11}, {"room_id": 12}]}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def serving() -> dict[int, str]:
-    """Titles of the Serve processes that descend from this one, by process id."""
-    parents, titles = {}, {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                titles[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended while we looked
-
-    def is_ours(process: int) -> bool:
-        while process > 1 and process != os.getpid():
-            process = parents.get(process, 0)
-        return process == os.getpid()
-
-    return {
-        process: title
-        for process, title in titles.items()
-        if title.startswith(("ray::Serve", "ray::Proxy")) and is_ours(process)
-    }
-
-
-def replicas() -> set[int]:
-    """Of our application."""
-    return {process for process, title in serving().items() if title.startswith("ray::ServeReplica:liverank")}
 
 
 def test_yaml_spells_the_same_application(tmp_path):
@@ -140,7 +101,7 @@ def test_a_first_bundle_that_is_none_leaves_no_application(world):
 
 
 def test_names_routes_and_addresses_of_others_are_told(world):
-    from pipelines.serve.deploy import deploy, roll_back, stop
+    from pipelines.serve.deploy import deploy, exchange, stop
 
     said = r"Serve runs on this Ray already, at 127.0.0.1:\d+, and has one address .* serve.port 1234. Set"
     with pytest.raises(ConfigError, match=said):
@@ -151,9 +112,8 @@ def test_names_routes_and_addresses_of_others_are_told(world):
         deploy(world.first, world.store, replace(world.config, name="neighbour"))
     with pytest.raises(ConfigError, match="`neighbour` on this Ray is none of LiveRank's"):
         stop("neighbour")
-    for change in (lambda: deploy(world.first, world.store, world.config, exchange=True), lambda: roll_back(world.config)):
-        with pytest.raises(ConfigError, match="no application `liverank` runs on this Ray. Start it first"):
-            change()
+    with pytest.raises(ConfigError, match=r"no application `liverank` runs on this Ray\. `python -m jobs.serve` starts"):
+        exchange("liverank", world.first, world.store)
     assert world.neighbour == "mine"
 
 
@@ -171,43 +131,43 @@ def test_an_endpoint_answers_beside_others_and_is_its_deployers(world):
     said = rf"`liverank` is there already, deployed by process {os.getpid()} of .* \(`.*pytest.*\) at .*`--swap` exchanges"
     with pytest.raises(ConfigError, match=said):
         deploy(world.second, world.store, world.config)
-    with pytest.raises(ConfigError, match="nothing but .*bundle has answered under the name liverank yet"):
-        roll_back(world.config)
+    with pytest.raises(ConfigError, match=r"nothing but .*bundle has answered under the name liverank yet"):
+        roll_back("liverank")
 
 
 def test_an_exchange_loses_nothing_and_stays_in_its_process(world):
-    from pipelines.serve.deploy import deploy, roll_back
+    from pipelines.serve.deploy import exchange, roll_back
 
-    before = replicas()
-    with asked_meanwhile(world) as answers:
-        deploy(world.second, world.store, world.config, exchange=True)
+    before = replicas(world.config.name)
+    with asked_meanwhile(world.url) as answers:
+        assert exchange("liverank", world.second, world.store) == world.url
         wait_until(lambda: answers[-1] == (200, "second"))
     assert {status for status, _ in answers} == {200} and answers[0][1] == "bundle"
-    assert replicas() == before and len(before) == 1
-    assert Path(roll_back(world.config).bundle) == world.first and world.model == "bundle"
-    assert Path(roll_back(world.config).bundle) == world.second and world.model == "second"
+    assert replicas(world.config.name) == before and len(before) == 1
+    assert Path(roll_back("liverank").bundle) == world.first and world.model == "bundle"
+    assert Path(roll_back("liverank").bundle) == world.second and world.model == "second"
 
 
 def test_files_written_anew_in_their_place_are_another_version(world, tiny_schema):
-    from pipelines.serve.deploy import deploy
+    from pipelines.serve.deploy import exchange
 
     seen = world.ask().json()["ranked"]
     write_bundle(world.second, tiny_schema, world.prepared.encoder, seed=2)
-    deploy(world.second, world.store, world.config, exchange=True)
+    exchange("liverank", world.second, world.store)
     assert world.ask().json()["ranked"] != seen
 
 
 def test_the_old_one_answers_for_as_long_as_the_new_one_loads(world, tiny_schema):
     """A pipe stands for a slow disk: the load waits until somebody writes."""
-    from pipelines.serve.deploy import deploy, reports
+    from pipelines.serve.deploy import exchange, reports
 
     slow = write_bundle(world.folder / "slow", tiny_schema, world.prepared.encoder, seed=3)
     metrics = slow / "metrics.json"
     text = metrics.read_text()
     metrics.unlink()
     os.mkfifo(metrics)
-    with asked_meanwhile(world) as answers:
-        deployed = threading.Thread(target=deploy, args=(slow, world.store, world.config), kwargs={"exchange": True})
+    with asked_meanwhile(world.url) as answers:
+        deployed = threading.Thread(target=exchange, args=("liverank", slow, world.store))
         deployed.start()
         wait_until(lambda: any(report["loading"] for report in reports("liverank")))
         asked = len(answers)
@@ -217,27 +177,30 @@ def test_the_old_one_answers_for_as_long_as_the_new_one_loads(world, tiny_schema
         deployed.join(60)
         wait_until(lambda: answers[-1] == (200, "slow"))
     assert {status for status, _ in answers} == {200}
+    metrics.unlink()
+    metrics.write_text(text)  # for who loads it again
 
 
 @pytest.mark.parametrize("what", ["bundle", "store"])
 def test_a_damaged_one_is_refused_and_what_answered_comes_back_after_a_kill(world, tiny_schema, what):
-    from pipelines.serve.deploy import _run, _this_process, deploy, target_of
+    from pipelines.runs import this_process
+    from pipelines.serve.deploy import _apply, exchange, target_of
 
     bundle = write_bundle(world.folder / "damaged", tiny_schema, world.prepared.encoder, seed=4)
     store = build_store(world.prepared, world.folder / "damaged_store")
     file = bundle / "weights.safetensors" if what == "bundle" else store / "data.mdb"
     os.truncate(file, file.stat().st_size // 2)
-    with asked_meanwhile(world) as answers:
-        with pytest.raises(ConfigError, match=r"the endpoint keeps its old bundle: .*damaged.* (is damaged|is not whole)"):
-            deploy(bundle, store, world.config, exchange=True)
+    said = r"the endpoint keeps its old bundle: .*damaged.* (is damaged|is not whole)"
+    with asked_meanwhile(world.url) as answers, pytest.raises(ConfigError, match=said):
+        exchange("liverank", bundle, store)
     assert set(answers) == {(200, "slow")}
     assert "damaged" in httpx.get(f"{world.url}/healthz").json()["refused"]
-    kill_replicas(world)  # which starts with what Serve has been told again
+    kill_and_wait(world.url, replicas(world.config.name))  # which starts with what Serve has been told again
     assert world.model == "slow" and httpx.get(f"{world.url}/healthz").json()["refused"] is None
     # as by a file: nobody waits, and Serve goes on asking for what was refused
-    _run(world.config, {**vars(target_of(bundle, store)), "deployed": _this_process()})
+    _apply(world.config, target_of(bundle, store), vars(this_process()), wait=False)
     wait_until(lambda: "damaged" in (httpx.get(f"{world.url}/healthz").json()["refused"] or ""))
-    kill_replicas(world)
+    kill_and_wait(world.url, replicas(world.config.name))
     assert world.model == "slow" and "damaged" in httpx.get(f"{world.url}/healthz").json()["refused"]
 
 
@@ -255,10 +218,10 @@ def test_the_pipeline_ranks_beside_it(world, monkeypatch, capsys):
 
 
 def test_overload_is_told(world):
-    from pipelines.serve.deploy import deploy
+    from pipelines.serve.deploy import deploy, stop
 
-    narrow = replace(world.config, max_ongoing_requests=1, max_queued_requests=2)
-    deploy(world.second, world.store, narrow, exchange=True)
+    stop("liverank")
+    deploy(world.second, world.store, replace(world.config, max_ongoing_requests=1, max_queued_requests=2))
     overload(world.url)
 
 
@@ -273,45 +236,6 @@ def test_it_is_taken_away_and_others_stay(world):
     assert world.ask().status_code == 404 and remembered("liverank") == []
 
 
-@contextmanager
-def asked_meanwhile(world: World):
-    """Three clients that ask without a pause; gives what they were answered, status and model."""
-    answers: list[tuple[int, str]] = []
-    done = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client() as client:
-            while not done.is_set():
-                answer = client.post(f"{world.url}/rank", json=BODY, timeout=30)
-                answers.append((answer.status_code, answer.json().get("model", answer.text)))
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        wait_until(lambda: len(answers) > 10)
-        yield answers
-        asked = len(answers)
-        wait_until(lambda: len(answers) > asked + 10)
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-
-
-def kill_replicas(world: World) -> None:
-    for process in (before := replicas()):
-        os.kill(process, signal.SIGKILL)
-
-    def answers_anew() -> bool:
-        try:
-            return bool(replicas() - before) and world.ask().status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    wait_until(answers_anew, seconds=60)
-
-
 def overload(url: str) -> None:
     """More than one working and two waiting are answered 503 at once, and told to come back; the others are served."""
     many = {"candidates": [{"room_id": place} for place in range(1000)]}
@@ -321,10 +245,3 @@ def overload(url: str) -> None:
     assert set(statuses) == {200, 503} and statuses[200] >= 1, statuses
     assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 503)
     assert httpx.post(f"{url}/rank", json=many, timeout=60).status_code == 200
-
-
-def wait_until(holds, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.1)

@@ -1,0 +1,72 @@
+"""Processes of an endpoint are killed while it is asked, behind each kind of proxy."""
+
+import httpx
+import pytest
+
+from pipelines.serve import ServeConfig
+from pipelines.serve.store import build_store
+from tests.pipelines.serve_samples import prepared_and_bundle, write_bundle
+from tests.pipelines.serving import BODY, asked_meanwhile, free_port, kill, kill_and_wait, replicas, serving, wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster]
+
+
+@pytest.fixture(scope="module", params=["default", "haproxy"])
+def served(request, local_ray, tiny_schema, tmp_path_factory):
+    from pipelines.serve.deploy import deploy
+
+    folder = tmp_path_factory.mktemp("killed")
+    prepared, bundle = prepared_and_bundle(folder, tiny_schema, feeds=40)
+    write_bundle(folder / "second", tiny_schema, prepared.encoder, seed=1)
+    config = ServeConfig(name="kept", proxy=request.param, port=free_port(), cpus_per_replica=0.5, replicas=2)
+    made = deploy(bundle, build_store(prepared, folder / "store"), config)
+    assert made.started_serve and made.url == f"http://127.0.0.1:{config.port}"
+    wait_until(lambda: httpx.get(f"{made.url}/healthz").status_code == 200)
+    yield made, config, folder
+    made.end()
+    wait_until(lambda: not serving())
+
+
+def running(title: str) -> set[int]:
+    return {process for process, found in serving().items() if title in found}
+
+
+def test_no_request_is_lost_with_a_replica_of_two(served):
+    from pipelines.serve.deploy import reports
+
+    made, config, _ = served
+    for _ in range(2):
+        one, other = (report["pid"] for report in reports(config.name))
+        with asked_meanwhile(made.url, clients=4) as answers:
+            kill_and_wait(made.url, {one})
+            wait_until(lambda: {other} < {report["pid"] for report in reports(config.name)}, seconds=60)
+        assert set(answers) == {(200, "bundle")}
+
+
+def test_nor_with_the_controller_nor_by_an_exchange(served):
+    from pipelines.serve.deploy import exchange
+
+    made, config, folder = served
+    with asked_meanwhile(made.url) as answers:
+        kill_and_wait(made.url, running("ServeController"))
+        wait_until(lambda: running("ServeController"))
+        exchange(config.name, folder / "second", folder / "store")
+        wait_until(lambda: answers[-1] == (200, "second"))
+    assert {status for status, _ in answers} == {200}
+
+
+def test_without_a_replica_that_is_told_and_it_comes_back(served):
+    made, config, _ = served
+    ask = lambda: httpx.post(f"{made.url}/rank", json=BODY, timeout=30)
+    kill(replicas(config.name))
+    answers: list[httpx.Response] = []
+    wait_until(lambda: answers.append(ask()) or answers[-1].status_code == 503)
+    wait_until(lambda: answers.append(ask()) or answers[-1].status_code == 200, seconds=60)
+    told = [answer for answer in answers if answer.status_code != 200]
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in told} == {(503, "1")}
+    assert told[0].json() == {"detail": [{"type": "unavailable", "loc": [], "msg": "no replica answers; try again."}]}
+
+
+def test_a_proxy_that_dies_comes_back(served):
+    made, config, _ = served
+    kill_and_wait(made.url, running("HAProxyManager" if config.proxy == "haproxy" else "ProxyActor"))
