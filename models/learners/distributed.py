@@ -35,7 +35,7 @@ class Shard:
     Attributes:
         batch: as it was trained on; None if there is none.
         gathered: table rows that it read, by table set.
-        losses_N: of the targets, without weights.
+        losses_N: of the targets, without weights; 0 for candidates that one is not learnt over.
         sums: loss sum and count by target and penalty, without weights.
         weights: of the targets; None without a batch.
         compared: rows for the ranker's `together`.
@@ -85,12 +85,12 @@ class DistributedRanker:
         batch = self.ranker.for_training(batch, progress)
         gathered = self.ranker.gather(batch)
         outcome = self.ranker.outcome(batch, gathered, progress=progress)
-        losses_N = self.ranker.losses(outcome.outputs, batch.labels)
+        losses_N, over = self.ranker.losses(outcome.outputs, batch.labels), outcome.over
         return Shard(
             batch=batch,
             gathered=gathered,
-            losses_N=losses_N,
-            sums={**{name: sum_count(loss_N) for name, loss_N in losses_N.items()}, **outcome.penalties},
+            losses_N={name: loss_N.where(over[name], 0) if name in over else loss_N for name, loss_N in losses_N.items()},
+            sums={**{name: sum_count(loss_N, over.get(name)) for name, loss_N in losses_N.items()}, **outcome.penalties},
             weights=outcome.weights,
             compared=outcome.compared,
         )
@@ -206,6 +206,20 @@ def gradients(distributed: DistributedRanker, batch: FeedBatch | None, progress:
         gathered = shard.gathered.get(tables)
         rows[name] = distributed.sum_rows(tables, gathered, None if gathered is None else gathered.rows_UD.grad)
     return totals, rows
+
+
+def side_by_side(shards: Sequence[Shard]) -> Shard:
+    """What `DistributedRanker.totals` wants to know of parts of one worker's batch that went through the ranker one by one."""
+    sums: dict[str, SumCount] = {}
+    for shard in shards:
+        for name, (total, count) in shard.sums.items():
+            past_total, past_count = sums.get(name, (0.0, 0.0))
+            sums[name] = (past_total + total, past_count + count)
+    compared = [shard.compared for shard in shards if shard.compared is not None]
+    if not compared:
+        return Shard(sums=sums)
+    users_M, rows_MW = (torch.cat([getattr(each, name) for each in compared]) for name in ("users_M", "rows_MW"))
+    return Shard(sums=sums, compared=Compared(users_M=users_M, rows_MW=rows_MW))
 
 
 def add_totals(totals: Totals, more: Totals) -> Totals:

@@ -1,12 +1,11 @@
 """Predictions of a ranker for feed tables on disk, one row a candidate, and their metrics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import by_known, known, sources, with_known
 from pipelines.evaluate.exposure import FUSED, at_top
 from pipelines.report.evaluation.metrics import EvaluationResult
+from pipelines.runs.sealed import SealedFile
 
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")
 
@@ -44,7 +44,7 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
     try:
         with torch.inference_mode():
             for file in files:
-                for part in pq.ParquetFile(file).iter_batches(batch_size=batch_feeds):
+                for part in SealedFile(file).batches(batch_feeds):
                     feeds = pa.Table.from_batches([part])
                     if not feeds.num_rows:
                         continue
@@ -62,11 +62,14 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
     return pa.concat_tables(tables).combine_chunks()
 
 
-def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = None) -> EvaluationResult:
+def evaluate_table(
+    table: pa.Table, schema: Schema, new_rooms: NDArray | None = None, chances: Mapping[str, NDArray] | None = None
+) -> EvaluationResult:
     """Metrics of a table as `score` gives it, for the targets that it has predictions of.
 
     Args:
         new_rooms: as `exposure.new_rooms_of` gives them.
+        chances: by binary target, what a simulated world knows of the table's rows (`truth.Truth`); None for real logs.
 
     Returns:
         what `models.metrics.evaluation` gives; besides, of every target its metrics by what was known of the user
@@ -82,6 +85,7 @@ def evaluate_table(table: pa.Table, schema: Schema, new_rooms: NDArray | None = 
         table["feed_id"].to_numpy(),
         table["user_id"].to_numpy(),
         table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
+        chances,
     )
     result = EvaluationResult.from_dict(evaluation.result())
     by_target, activity = by_known(table, schema, targets)
@@ -104,9 +108,9 @@ def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
     """The candidates of encoded feed files, in the files' order; as `score`, without predictions."""
     tables = []
     for file in files:
-        there = pq.read_schema(file).names
-        columns = [*_keys(there, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
-        feeds = with_known(pq.read_table(file, columns=[*columns, *sources(there, schema)], partitioning=None), schema)
+        with SealedFile(file) as source:
+            columns = [*_keys(source.names, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
+            feeds = with_known(source.read([*columns, *sources(source.names, schema)]), schema)
         tables.append(candidates(feeds, [*columns, *known(feeds.column_names)]))
     return pa.concat_tables(tables).combine_chunks()
 

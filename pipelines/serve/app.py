@@ -17,6 +17,7 @@ that changes starts new replicas. Serve only looks at the text: if files were re
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,14 @@ from models.config import ConfigError, from_dict, to_dict
 from pipelines.faults import told
 from pipelines.ray_private import read_note, write_note
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.endpoint import Endpoint
+from pipelines.serve.endpoint import Endpoint, NotReady
 from pipelines.serve.exchange import Exchange, Target
 from pipelines.serve.front import Marked
 from pipelines.serve.http import http_app
 from pipelines.serve.store import Store
 
 DEPLOYMENT = "Ranking"
+SPARE_SECONDS = 5.0
 _TOLD = ("bundle", "store", "version", "deployed")  # keys of `user_config`
 
 
@@ -53,9 +55,10 @@ class Ranking:
         self._exchange: Exchange[Endpoint] = Exchange(
             self._load, remember=lambda good: remember(self._application, good), told=lambda error: told(error) or str(error)
         )
+        self._app = http_app(self._current, self._config, self._status)
 
     def __serve_build_asgi_app__(self) -> Marked:
-        return Marked(http_app(self._current, self._refused), self._application)
+        return Marked(self._app, self._application)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Has bundle and store loaded beside those that answer, and returns: Serve sends no request to a replica meanwhile.
@@ -96,15 +99,31 @@ class Ranking:
             store = Store(path, verify=not answered_before)
         return Endpoint.open(Path(target.bundle), store, self._config)
 
-    def _refused(self) -> str | None:
-        refused = self._exchange.report.refused
-        return None if refused is None else refused.why
+    def _status(self) -> dict[str, Any]:
+        """What anybody may know of an exchange: folders by their names alone."""
+        report = self._exchange.report
+        refused = report.refused
+        return {
+            "loading": None if report.loading is None else report.loading.names,
+            "refused": None
+            if refused is None
+            else {**refused.target.names, "why": without_paths(refused.why), "at": refused.at},
+        }
 
     def _current(self) -> Endpoint:
         endpoint = self._exchange.current
         if endpoint is None:
-            raise ConfigError("the endpoint has no bundle yet: give the deployment `user_config: {bundle: ..., store: ...}`.")
+            raise NotReady("the endpoint has no bundle yet: give the deployment `user_config: {bundle: ..., store: ...}`.")
         return endpoint
+
+
+def without_paths(text: str) -> str:
+    """The same with the last name of each path alone.
+
+    >>> without_paths("the store at `/data/stores/1` is damaged")
+    'the store at `1` is damaged'
+    """
+    return re.sub(r"(?<![\w.~/])/(?:[^\s/`'\"]+/)*([^\s/`'\"]+)", r"\1", text)
 
 
 def remembered(application: str) -> list[Target]:
@@ -129,7 +148,7 @@ def deployment(config: ServeConfig) -> serve.Deployment:
     return made.options(
         num_replicas=config.replicas,
         max_ongoing_requests=config.max_ongoing_requests,
-        max_queued_requests=config.max_queued_requests,
+        max_queued_requests=config.max_ongoing_requests,  # in front of all replicas; in each, `http_app` counts who waits
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         ray_actor_options={"num_cpus": config.cpus_per_replica},
         health_check_period_s=5,
@@ -138,11 +157,16 @@ def deployment(config: ServeConfig) -> serve.Deployment:
     )
 
 
+def http_options(config: ServeConfig) -> dict[str, Any]:
+    """Of Serve's proxies. Their time is for what never gets to the endpoint, which keeps its own, whatever headers ask of Ray."""
+    return {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds + SPARE_SECONDS}
+
+
 def application(bundle: Path, store: Path | None, config: ServeConfig) -> dict[str, Any]:
     """What `serve deploy` takes as YAML."""
     return {
         "proxy_location": "HeadOnly",
-        "http_options": {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds},
+        "http_options": http_options(config),
         "logging_config": {"enable_access_log": False},
         "applications": [
             {

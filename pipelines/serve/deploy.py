@@ -22,13 +22,12 @@ from models.config import ConfigError, from_dict, to_dict
 from pipelines.bundle import fingerprint
 from pipelines.ray_private import DIRECT, Asked, asked_of, end_serve, of_version, proxy_settings, running_serve
 from pipelines.runs import Holder, this_process
-from pipelines.serve.app import DEPLOYMENT, deployment, remember, remembered, target_of
+from pipelines.serve.app import DEPLOYMENT, SPARE_SECONDS, deployment, http_options, remember, remembered, target_of
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.exchange import Target
 from pipelines.serve.front import is_found, middlewares
 from pipelines.serve.port import check_alone, check_port
 
-SPARE_SECONDS = 5.0  # the endpoint keeps its time itself; this is for what never gets there
 PAUSE = 0.1  # seconds between two looks
 REPORT_SECONDS = 10.0
 END_SECONDS = 180.0
@@ -201,7 +200,7 @@ def _join_serve(config: ServeConfig) -> bool:
         _on_head(check_port, config)
         serve.start(
             proxy_location="EveryNode" if config.proxy == "haproxy" else "HeadOnly",
-            http_options={"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds},
+            http_options=http_options(config),
             controller_options={"runtime_env": {"env_vars": _proxy_settings(config)}},
         )
         try:

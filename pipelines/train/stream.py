@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.batch import FeedBatch
 from models.schema import Schema
 from pipelines.encode.batches import to_batch
 from pipelines.encode.feeds import EARLIER, META, PREFERENCE_PREFIX, feeds_schema
+from pipelines.runs.sealed import SealedFile
 from pipelines.train.ahead import ahead
 from pipelines.train.order import FeedOrder, RowGroup, WindowPart
 
@@ -35,11 +35,9 @@ def columns_for(schema: Schema, *, preferences: bool = True) -> list[str]:
 
 def read(groups: Sequence[RowGroup], columns: Sequence[str]) -> pa.Table:
     """The rows of the groups, one group after another, on one thread."""
-    files = {path: pq.ParquetFile(path) for path in {group.path for group in groups}}
+    files = {path: SealedFile(path) for path in {group.path for group in groups}}
     try:
-        return pa.concat_tables(
-            [files[group.path].read_row_group(group.index, columns=list(columns), use_threads=False) for group in groups]
-        ).combine_chunks()
+        return pa.concat_tables([files[group.path].read_row_group(group.index, columns) for group in groups]).combine_chunks()
     finally:
         for file in files.values():
             file.close()

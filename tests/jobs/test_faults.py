@@ -14,8 +14,7 @@ from jobs import screen
 from models.config import ConfigError
 from pipelines.cluster import RayConfig, connected, starts_ray
 from pipelines.faults import told
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.runner import Item, run_step
+from pipelines.runs.runner import Done, Item, Runner, Workers
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.port import check_alone, check_port
 
@@ -98,18 +97,18 @@ def task(work):
     if work == "ours":
         raise ZeroDivisionError("of ours")
     open(work, "rb").close()
-    return {"rows": 1}
+    return Done({"rows": 1})
 
 
 @pytest.mark.parametrize("parallel", ["none", pytest.param("ray", marks=pytest.mark.ray)])
 def test_an_error_in_a_task_reaches_the_screen_once(tmp_path, parallel, request, capfd):
     if parallel == "ray":
         request.getfixturevalue("local_ray")
-    config = PrepareConfig(parallel=parallel)
+    runner = Runner(tmp_path, tmp_path / "notes", Workers(parallel))
     with pytest.raises(ConfigError, match=r"/nowhere/part.parquet: it is not there"):
-        run_step("clean", [Item("a", "/nowhere/part.parquet", 1)], task, notes=tmp_path, config=config)
+        runner.step("clean", [Item("a", "/nowhere/part.parquet", 1)], task)
     with pytest.raises(RuntimeError) as error:
-        run_step("clean", [Item("b", "ours", 1)], task, notes=tmp_path, config=config)
+        runner.step("clean", [Item("b", "ours", 1)], task)
     assert str(error.value).startswith("clean, task b, failed where it was run:\nTraceback")
     assert str(error.value).rstrip().endswith("ZeroDivisionError: of ours") and told(error.value) is None
     out, err = capfd.readouterr()

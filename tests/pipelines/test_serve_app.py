@@ -28,14 +28,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.cluster]
 def test_yaml_spells_the_same_application(tmp_path):
     from pipelines.serve.app import application, build
 
-    config = ServeConfig(name="live", route_prefix="/live", port=8123, replicas=2, max_queued_requests=7, timeout_seconds=1.5)
+    config = ServeConfig(name="live", route_prefix="/live", port=8123, replicas=2, max_ongoing_requests=7, timeout_seconds=1.5)
     spelling = yaml.safe_load(yaml.safe_dump(application(tmp_path / "bundle", None, config)))
     (app,) = spelling["applications"]
     assert (app["name"], app["route_prefix"]) == ("live", "/live")
     assert app["args"] == to_dict(config) and app["deployments"][0]["user_config"]["bundle"] == str(tmp_path / "bundle")
-    assert spelling["http_options"] == {"host": "127.0.0.1", "port": 8123, "request_timeout_s": 1.5}
+    assert spelling["http_options"] == {"host": "127.0.0.1", "port": 8123, "request_timeout_s": 6.5}
     deployment = build(app["args"])._bound_deployment
-    assert (deployment.num_replicas, deployment.max_queued_requests) == (2, 7)
+    assert (deployment.num_replicas, deployment.max_ongoing_requests, deployment.max_queued_requests) == (2, 7, 7)
     with pytest.raises(ConfigError, match=r"`args.replica` is not a known key"):
         build({"replica": 2})
 
@@ -61,6 +61,12 @@ class World:
     @property
     def model(self) -> str:
         return self.ask().json()["model"]
+
+    @property
+    def refused(self) -> tuple[str, bool] | None:
+        """Name of the bundle that was refused, and whether it is told why without a path of this machine."""
+        told = httpx.get(f"{self.url}/healthz").json()["refused"]
+        return told and (told["bundle"], "damaged" in told["why"] and str(self.folder) not in told["why"])
 
     @property
     def neighbour(self) -> str:
@@ -194,14 +200,14 @@ def test_a_damaged_one_is_refused_and_what_answered_comes_back_after_a_kill(worl
     with asked_meanwhile(world.url) as answers, pytest.raises(ConfigError, match=said):
         exchange("liverank", bundle, store)
     assert set(answers) == {(200, "slow")}
-    assert "damaged" in httpx.get(f"{world.url}/healthz").json()["refused"]
+    assert world.refused == ("damaged", True)
     kill_and_wait(world.url, replicas(world.config.name))  # which starts with what Serve has been told again
-    assert world.model == "slow" and httpx.get(f"{world.url}/healthz").json()["refused"] is None
+    assert world.model == "slow" and world.refused is None
     # as by a file: nobody waits, and Serve goes on asking for what was refused
     _apply(world.config, target_of(bundle, store), vars(this_process()), wait=False)
-    wait_until(lambda: "damaged" in (httpx.get(f"{world.url}/healthz").json()["refused"] or ""))
+    wait_until(lambda: world.refused is not None)
     kill_and_wait(world.url, replicas(world.config.name))
-    assert world.model == "slow" and "damaged" in httpx.get(f"{world.url}/healthz").json()["refused"]
+    assert world.model == "slow" and world.refused == ("damaged", True)
 
 
 def test_the_pipeline_ranks_beside_it(world, monkeypatch, capsys):
@@ -221,7 +227,7 @@ def test_overload_is_told(world):
     from pipelines.serve.deploy import deploy, stop
 
     stop("liverank")
-    deploy(world.second, world.store, replace(world.config, max_ongoing_requests=1, max_queued_requests=2))
+    deploy(world.second, world.store, replace(world.config, max_queued_requests=2, batch=1))
     overload(world.url)
 
 
@@ -237,11 +243,13 @@ def test_it_is_taken_away_and_others_stay(world):
 
 
 def overload(url: str) -> None:
-    """More than one working and two waiting are answered 503 at once, and told to come back; the others are served."""
+    """More than one in work and two that wait are answered 503 at once, and told to come back; the others are served."""
     many = {"candidates": [{"room_id": place} for place in range(1000)]}
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(lambda _: httpx.post(f"{url}/rank", json=many, timeout=60), range(48)))
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {200, 503} and statuses[200] >= 1, statuses
-    assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 503)
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert all(answer.headers["retry-after"] == "1" for answer in refused)
+    assert all(answer.json()["detail"][0]["type"] == "overloaded" for answer in refused)
     assert httpx.post(f"{url}/rank", json=many, timeout=60).status_code == 200
