@@ -158,7 +158,7 @@ def deployment(config: ServeConfig) -> serve.Deployment:
 
 
 def http_options(config: ServeConfig) -> dict[str, Any]:
-    """Of Serve's proxies. Their time is for what never gets to the endpoint, which keeps its own, whatever headers ask of Ray."""
+    """Of Serve's proxies. Their time is for what never gets to the endpoint; it keeps its own, whatever headers ask of Ray."""
     return {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds + SPARE_SECONDS}
 
 
