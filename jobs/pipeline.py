@@ -8,8 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import httpx
-
 from jobs import screen
 from pipelines.cluster import connected
 from pipelines.experiment import Experiment
@@ -61,8 +59,8 @@ def _rank_once(experiment: Experiment) -> None:
     config = beside(replace(experiment.serve, replicas=1))
     served = deploy(bundle_of(experiment).path, store_of(experiment), config)
     try:
-        answer = httpx.post(f"{served.url}/rank", json=request, timeout=config.timeout_seconds)
-        answer.raise_for_status()
+        with served.client() as client:
+            answer = client.post("/rank", json=request).raise_for_status()
     finally:
         served.end()
     print(f"POST {served.url}/rank for user {request['user_id']}, {len(request['candidates'])} rooms; the best {request['k']}:")

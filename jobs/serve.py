@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-import httpx
 import yaml
 
 from jobs import screen
@@ -28,7 +27,7 @@ from pipelines.ray_private import authenticate
 from pipelines.runs import claim
 from pipelines.serve import here
 from pipelines.serve.app import application
-from pipelines.serve.deploy import Standing, deploy, exchange, roll_back, standing, stop
+from pipelines.serve.deploy import Served, Standing, deploy, exchange, roll_back, standing, stop
 from pipelines.serve.example import example_request
 from pipelines.serve.parity import check_parity
 from pipelines.serve.port import check_port
@@ -84,10 +83,10 @@ def _serve(experiment: Experiment, args: argparse.Namespace) -> None:
         served = deploy(bundle.path, store, experiment.serve)
         try:
             if args.check:
-                _check(args.check, served.url, experiment.serve.timeout_seconds, prepared, bundle)
+                _check(args.check, served, prepared, bundle)
                 return
             with here.kept(folder, served.url):
-                _say(served.url, bundle.path, example_request(prepared))
+                _say(served, bundle.path, example_request(prepared))
                 while True:
                     signal.pause()
         finally:
@@ -148,6 +147,9 @@ def _told(name: str, now: Standing) -> Iterator[str]:
     for report in now.reports:
         serving = report["serving"]
         yield f"  {report['replica']} (process {report['pid']}) answers with {serving['bundle']}, store {serving['store']}"
+        if report["age_seconds"] is not None:
+            stale = ", which is stale" if report["stale"] else ""
+            yield f"    trained {report['trained']}; the store's log ended {report['age_seconds'] / 3600:,.1f} hours ago{stale}"
         if report["loading"]:
             yield f"    it is loading {report['loading']['bundle']}"
         if report["refused"]:
@@ -155,6 +157,7 @@ def _told(name: str, now: Standing) -> Iterator[str]:
             yield f"    it refused {report['refused']['target']['bundle']} at {when}: {report['refused']['why']}"
     if now.before:
         yield f"  before that answered {now.before[0].bundle}; --rollback goes back to it"
+    yield f"  metrics for Prometheus: {' '.join(now.metrics)}"
 
 
 def _stop(experiment: Experiment) -> None:
@@ -166,22 +169,20 @@ def _stop(experiment: Experiment) -> None:
     print("Endpoint stopped.")
 
 
-def _say(url: str, bundle: Path, request: dict) -> None:
-    print(f"Serving {bundle}")
-    print(f"  try it:  curl -s {url}/rank -H 'content-type: application/json' -d '{json.dumps(request)}'")
+def _say(served: Served, bundle: Path, request: dict) -> None:
+    config, url = served.config, served.url
+    token = "" if config.token_file is None else f' -H "authorization: Bearer $(head -n 1 {config.token_file})"'
+    trust = "" if config.tls_certificate is None else f" --cacert {config.tls_certificate}"
+    print(f"Serving {bundle}, {config.replicas} replica{'s' if config.replicas != 1 else ''}")
+    print(f"  try it:  curl -s{trust} {url}/rank{token} -H 'content-type: application/json' -d '{json.dumps(request)}'")
     print(f"  pages:   {url}/docs  {url}/model  {url}/healthz")
     print("Ctrl-C ends it.")
     print(f"Endpoint: {url}/rank")
 
 
-def _check(feeds: int, url: str, timeout: float, prepared: Prepared, bundle: Bundle) -> None:
-    with httpx.Client(timeout=timeout) as client:
-
-        def rank(body: dict) -> dict:
-            answer = client.post(f"{url}/rank", json=body)
-            answer.raise_for_status()
-            return answer.json()
-
+def _check(feeds: int, served: Served, prepared: Prepared, bundle: Bundle) -> None:
+    with served.client() as client:
+        rank = lambda body: client.post("/rank", json=body).raise_for_status().json()
         parity = check_parity(prepared, bundle, rank, feeds=feeds)
     print(
         f"{parity.feeds} test feeds, {parity.values} predictions and scores ({parity.skipped} feeds show a room twice: skipped)"

@@ -243,11 +243,13 @@ class Running:
     Attributes:
         host, port: where its proxies answer.
         is_haproxy: whether HAProxy is in front, rather than Ray's own proxy.
+        certificate: file of it; None where HTTP is answered.
     """
 
     host: str
     port: int
     is_haproxy: bool
+    certificate: str | None
 
 
 @dataclass(frozen=True)
@@ -356,7 +358,7 @@ def running_serve() -> Running | None:
         return None
     options = client.http_config
     has_haproxy = ray.get(client._controller.__ray_call__.remote(lambda controller: controller._ha_proxy_enabled))
-    return Running(options.host, options.port, has_haproxy)
+    return Running(options.host, options.port, has_haproxy, options.ssl_certfile)
 
 
 def asked_of(application: str, deployment: str) -> Asked | None:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = made.parse_args(argv)
     torch.set_num_threads(1)
     prepared = Prepared.open(args.prepared)
-    bodies = {count: _bodies(prepared, count, args.requests) for count in args.candidates}
+    bodies = {count: bodies_of(prepared, count, args.requests) for count in args.candidates}
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {args.requests} requests a row; milliseconds")
     print(f"{'candidates':>10}  {'part':<22}{'p50':>9}{'p99':>9}")
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def _timed(bodies: Sequence[dict[str, Any]], ask: Callable[[dict[str, Any]], Any
     return taken
 
 
-def _bodies(prepared: Prepared, candidates: int, requests: int) -> list[dict[str, Any]]:
+def bodies_of(prepared: Prepared, candidates: int, requests: int) -> list[dict[str, Any]]:
     """Requests of users drawn from the snapshot for rooms drawn from it, just after the end of the log."""
     rng = np.random.default_rng(0)
     users = pq.read_table(prepared.snapshot("users"), columns=["user_id", "user_last_at"], partitioning=None)

@@ -18,22 +18,29 @@ import asyncio
 import json
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
 from models.config import ConfigError, from_dict, to_dict
+from pipelines.bundle import Bundle
 from pipelines.faults import told
 from pipelines.ray_private import read_note, write_note
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint, NotReady
 from pipelines.serve.exchange import Exchange, Target
 from pipelines.serve.front import Marked
+from pipelines.serve.guard import Guard, Tokens
 from pipelines.serve.http import http_app
+from pipelines.serve.meters import PUBLISH_SECONDS, Meters
 from pipelines.serve.store import Store
 
 DEPLOYMENT = "Ranking"
@@ -55,10 +62,14 @@ class Ranking:
         self._exchange: Exchange[Endpoint] = Exchange(
             self._load, remember=lambda good: remember(self._application, good), told=lambda error: told(error) or str(error)
         )
-        self._app = http_app(self._current, self._config, self._status)
+        self._is_draining = False
+        self._meters = Meters()
+        self._publishing: asyncio.Task[None] | None = None
+        self._http = http_app(self._current, self._config, self._status, self._meters.watch)
+        self._tokens = None if self._config.token_file is None else Tokens(self._config.token_file)
 
     def __serve_build_asgi_app__(self) -> Marked:
-        return Marked(self._app, self._application)
+        return Marked(self._http if self._tokens is None else Guard(self._http, self._tokens), self._application)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Has bundle and store loaded beside those that answer, and returns: Serve sends no request to a replica meanwhile.
@@ -66,6 +77,8 @@ class Ranking:
         What does not fit is refused, and `GET /healthz` says so: raising would make Serve replace a replica that answers
         by one that cannot. Only a replica that is new loads here, what answered last where the target cannot be loaded.
         """
+        if self._publishing is None:
+            self._publishing = asyncio.create_task(self._publish())
         is_new = self._exchange.current is None
         try:
             if unknown := user_config.keys() - set(_TOLD):
@@ -84,7 +97,14 @@ class Ranking:
 
     def report(self) -> dict[str, Any]:
         """How far it is, for who deployed it."""
-        return {"replica": self._name, "pid": os.getpid(), "deployed": self._deployed, **self._exchange.report.to_dict()}
+        endpoint = self._exchange.current
+        now = {} if endpoint is None else {**endpoint.freshness(), **origin(endpoint.bundle)}
+        own = {"replica": self._name, "pid": os.getpid(), "deployed": self._deployed}
+        return {**own, **self._exchange.report.to_dict(), **now}
+
+    def drain(self) -> None:
+        """Tells load balancers to turn away, by `/healthz`; everything else goes on."""
+        self._is_draining = True
 
     def check_health(self) -> None:
         self._current()
@@ -101,20 +121,43 @@ class Ranking:
 
     def _status(self) -> dict[str, Any]:
         """What anybody may know of an exchange: folders by their names alone."""
-        report = self._exchange.report
+        report, endpoint = self._exchange.report, self._exchange.current
         refused = report.refused
         return {
+            "status": "draining" if self._is_draining else "ok",
+            "bundle": None if endpoint is None else origin(endpoint.bundle),
             "loading": None if report.loading is None else report.loading.names,
             "refused": None
             if refused is None
             else {**refused.target.names, "why": without_paths(refused.why), "at": refused.at},
         }
 
+    async def _publish(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_SECONDS)
+            endpoint = self._exchange.current
+            if endpoint is not None:
+                ages = {"store": endpoint.freshness()["age_seconds"], "bundle": origin(endpoint.bundle)["trained_seconds_ago"]}
+                self._meters.publish(self._exchange.report, self._http.admission.waiting, ages)
+
     def _current(self) -> Endpoint:
         endpoint = self._exchange.current
         if endpoint is None:
             raise NotReady("the endpoint has no bundle yet: give the deployment `user_config: {bundle: ..., store: ...}`.")
         return endpoint
+
+
+def origin(bundle: Bundle) -> dict[str, Any]:
+    """When a bundle was made, and up to which moment (ms) it has seen what happened; None where it does not say."""
+    created, data = bundle.provenance.get("created"), bundle.provenance.get("data")
+    ago = None
+    with suppress(TypeError, ValueError):
+        ago = max(0.0, time.time() - datetime.fromisoformat(created).timestamp())  # type: ignore[arg-type]
+    return {
+        "trained": created,
+        "trained_seconds_ago": ago,
+        "learnt_until": data.get("as_of") if isinstance(data, Mapping) else None,
+    }
 
 
 def without_paths(text: str) -> str:
@@ -146,26 +189,41 @@ def deployment(config: ServeConfig) -> serve.Deployment:
     """As many replicas as the config wants. New ones are there before old ones go."""
     made: serve.Deployment = Ranking  # type: ignore[assignment]
     return made.options(
-        num_replicas=config.replicas,
+        num_replicas=replicas_of(config, ray.cluster_resources()),
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_ongoing_requests,  # in front of all replicas; in each, `http_app` counts who waits
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         ray_actor_options={"num_cpus": config.cpus_per_replica},
-        health_check_period_s=5,
-        graceful_shutdown_timeout_s=5,
+        health_check_period_s=2,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=config.timeout_seconds + SPARE_SECONDS,
         max_surge_percent=100,
     )
 
 
+def replicas_of(config: ServeConfig, resources: Mapping[str, float]) -> int:
+    """How many replicas there are to be, where so many CPUs are there for them."""
+    if config.replicas != "auto":
+        return config.replicas
+    return 2 if resources.get("CPU", 0.0) >= 2 * config.cpus_per_replica else 1
+
+
 def http_options(config: ServeConfig) -> dict[str, Any]:
     """Of Serve's proxies. Their time is for what never gets to the endpoint; it keeps its own, whatever headers ask of Ray."""
-    return {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds + SPARE_SECONDS}
+    options = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds + SPARE_SECONDS}
+    tls = {"ssl_keyfile": config.tls_key, "ssl_certfile": config.tls_certificate}
+    return options | {name: str(path) for name, path in tls.items() if path is not None}
+
+
+def proxy_location(config: ServeConfig) -> str:
+    """Where Serve's proxies are: Ray's own on the head, HAProxy on every node."""
+    return "EveryNode" if config.proxy == "haproxy" else "HeadOnly"
 
 
 def application(bundle: Path, store: Path | None, config: ServeConfig) -> dict[str, Any]:
     """What `serve deploy` takes as YAML."""
     return {
-        "proxy_location": "HeadOnly",
+        "proxy_location": proxy_location(config),
         "http_options": http_options(config),
         "logging_config": {"enable_access_log": False},
         "applications": [

@@ -7,12 +7,15 @@ state, with who asked; there is no other book of it.
 import json
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import ray
 from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
@@ -22,15 +25,27 @@ from models.config import ConfigError, from_dict, to_dict
 from pipelines.bundle import fingerprint
 from pipelines.ray_private import DIRECT, Asked, asked_of, end_serve, of_version, proxy_settings, running_serve
 from pipelines.runs import Holder, this_process
-from pipelines.serve.app import DEPLOYMENT, SPARE_SECONDS, deployment, http_options, remember, remembered, target_of
+from pipelines.serve.app import (
+    DEPLOYMENT,
+    SPARE_SECONDS,
+    deployment,
+    http_options,
+    proxy_location,
+    remember,
+    remembered,
+    replicas_of,
+    target_of,
+)
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.exchange import Target
 from pipelines.serve.front import is_found, middlewares
+from pipelines.serve.guard import first_token
 from pipelines.serve.port import check_alone, check_port
 
 PAUSE = 0.1  # seconds between two looks
 REPORT_SECONDS = 10.0
 END_SECONDS = 180.0
+AWAY = (DeploymentUnavailableError, TimeoutError, ray.exceptions.RayActorError)  # what is raised while no replica runs
 
 
 @dataclass(frozen=True)
@@ -43,8 +58,21 @@ class Served:
     """
 
     url: str
-    name: str
+    config: ServeConfig
     started_serve: bool
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def client(self) -> httpx.Client:
+        """One that is let in, for a process on the same machine."""
+        headers = {} if self.config.token_file is None else {"authorization": f"Bearer {first_token(self.config.token_file)}"}
+        # whoever made the certificate: it is the file that this very endpoint was given
+        verify = True if self.config.tls_certificate is None else ssl.create_default_context(cafile=self.config.tls_certificate)
+        return httpx.Client(
+            base_url=self.url, headers=headers, verify=verify, timeout=self.config.timeout_seconds + SPARE_SECONDS
+        )
 
     def end(self) -> None:
         """Takes the application away once it has answered what it holds; and Serve too, where this process started it and
@@ -67,6 +95,7 @@ class Standing:
         state: of the application and its replicas, in Serve's words.
         reports: what each running replica says.
         before: what answered before what answers now, the newest first.
+        metrics: pages for Prometheus, one of each node.
     """
 
     url: str
@@ -75,6 +104,7 @@ class Standing:
     state: str
     reports: tuple[Mapping[str, Any], ...]
     before: tuple[Target, ...]
+    metrics: tuple[str, ...]
 
 
 def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> Served:
@@ -84,6 +114,7 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> Served:
         ConfigError: the name, the route or the port is taken, a replica could not load the bundle or the store, or it did not
             start in time, for example for lack of free CPUs. Nothing of it is left then.
     """
+    config = replace(config, replicas=replicas_of(config, ray.available_resources()))  # for all its life
     started_serve = _join_serve(config)
     try:
         if config.name in serve.status().applications:
@@ -101,7 +132,7 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> Served:
         if started_serve:
             end_serve(END_SECONDS)
         raise
-    return Served(url_of(config), config.name, started_serve)
+    return Served(url_of(config), config, started_serve)
 
 
 def exchange(name: str, bundle: Path, store: Path | None) -> str:
@@ -135,7 +166,11 @@ def stop(name: str) -> None:
     Raises:
         ConfigError: there is none of ours under this name.
     """
-    _ours(name)
+    drain_seconds = _config_of(_ours(name)).drain_seconds
+    if drain_seconds:
+        with suppress(*AWAY):
+            serve.get_deployment_handle(DEPLOYMENT, name).broadcast("drain").results(timeout_s=REPORT_SECONDS)
+        time.sleep(drain_seconds)
     serve.delete(name)
     remember(name, [])
 
@@ -156,6 +191,9 @@ def standing(name: str) -> Standing:
         state=f"{status.status.value.lower()}; replicas: {replicas or 'none'}",
         reports=tuple(found),
         before=tuple(target for target in remembered(name) if target not in serving),
+        metrics=tuple(
+            f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in ray.nodes() if node["Alive"]
+        ),
     )
 
 
@@ -163,19 +201,22 @@ def reports(name: str) -> list[dict[str, Any]]:
     """What every running replica says of itself; nothing while none runs."""
     try:
         found = serve.get_deployment_handle(DEPLOYMENT, name).broadcast("report").results(timeout_s=REPORT_SECONDS)
-    except (DeploymentUnavailableError, TimeoutError, ray.exceptions.RayActorError):
+    except AWAY:
         return []  # being told of something new, a replica is away for a moment
     return sorted(found, key=lambda report: report["replica"])
 
 
 def beside(config: ServeConfig) -> ServeConfig:
-    """The same for an application of this process alone, in nobody's way: on the Serve that runs, else on a free port."""
-    name = f"{config.name}-{os.getpid()}"
-    running = running_serve()
-    if running is not None:
-        config = replace(config, proxy="haproxy" if running.is_haproxy else "default")
-        return replace(config, name=name, route_prefix=f"/{name}", host=running.host, port=running.port)
-    return replace(config, name=name, route_prefix="/", port=_free_ports(1)[0])
+    """The same for an application of this process alone, in nobody's way: on the Serve that runs, else on a free port of this
+    machine alone."""
+    name, running = f"{config.name}-{os.getpid()}", running_serve()
+    config = replace(config, name=name, route_prefix="/", host="127.0.0.1", token_file=None, tls_certificate=None, tls_key=None)
+    if running is None:
+        return replace(config, port=_free_ports(1)[0], proxy="default")
+    if running.certificate is not None:  # of the key no more is known than that Serve has it
+        config = replace(config, tls_certificate=Path(running.certificate), tls_key=Path(running.certificate))
+    config = replace(config, proxy="haproxy" if running.is_haproxy else "default", open=True)
+    return replace(config, route_prefix=f"/{name}", host=running.host, port=running.port)
 
 
 def holder_of(asked: Asked) -> str:
@@ -187,7 +228,8 @@ def holder_of(asked: Asked) -> str:
 def url_of(config: ServeConfig) -> str:
     """Where it answers, for who is on the same machine."""
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
-    return f"http://{host}:{config.port}{config.route_prefix.rstrip('/')}"
+    scheme = "http" if config.tls_certificate is None else "https"
+    return f"{scheme}://{host}:{config.port}{config.route_prefix.rstrip('/')}"
 
 
 # -- Serve itself ----------------------------------------------------------------------------------------------------
@@ -199,7 +241,7 @@ def _join_serve(config: ServeConfig) -> bool:
     if running is None:
         _on_head(check_port, config)
         serve.start(
-            proxy_location="EveryNode" if config.proxy == "haproxy" else "HeadOnly",
+            proxy_location=proxy_location(config),
             http_options=http_options(config),
             controller_options={"runtime_env": {"env_vars": _proxy_settings(config)}},
         )
@@ -214,6 +256,12 @@ def _join_serve(config: ServeConfig) -> bool:
         raise ConfigError(
             f"Serve runs on this Ray already, at {running.host}:{running.port}, and has one address for all its applications; "
             f"serve.host is {config.host} and serve.port {config.port}. Set them to those."
+        )
+    certificate = None if config.tls_certificate is None else str(config.tls_certificate)
+    if running.certificate != certificate:
+        raise ConfigError(
+            f"Serve runs on this Ray already, with certificate {running.certificate} for all its applications; "
+            f"serve.tls_certificate is {certificate}. Set it to that."
         )
     if running.is_haproxy != (config.proxy == "haproxy"):
         proxy = "haproxy" if running.is_haproxy else "default"

@@ -52,14 +52,23 @@ class Tokens:
         identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if identity == self._identity:
             return
-        lines = [line.strip() for line in self.file.read_bytes().splitlines()]
-        tokens = [line for line in lines if line and not line.startswith(b"#")]
+        tokens = _tokens(self.file)
         if not tokens or any(len(token) < LEAST for token in tokens):
             raise ConfigError(
                 f"serve.token_file {self.file} must hold a token a line, each of {LEAST} characters at least. "
                 "`python -c 'import secrets; print(secrets.token_urlsafe())'` makes one."
             )
         self._digests, self._identity = [hashlib.sha256(token).digest() for token in tokens], identity
+
+
+def first_token(file: Path) -> str:
+    """The one to ask with."""
+    return _tokens(file)[0].decode("latin-1")
+
+
+def _tokens(file: Path) -> list[bytes]:
+    lines = [line.strip() for line in file.read_bytes().splitlines()]
+    return [line for line in lines if line and not line.startswith(b"#")]
 
 
 class Guard:

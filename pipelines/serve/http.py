@@ -122,7 +122,8 @@ class RankingApp(Starlette):
     def _health(self) -> Reply:
         endpoint = self._current()
         told = {"status": "ok", "model": endpoint.bundle.name, **endpoint.freshness(), "waiting": self.admission.waiting}
-        return Reply(200, as_json({**told, **self._status()}))
+        told |= self._status()
+        return Reply(200 if told["status"] == "ok" else 503, as_json(told))
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         arrived = time.monotonic()
@@ -208,7 +209,7 @@ def http_app(
         current: gives the endpoint that answers now, so it may be exchanged between batches; raises `NotReady` before the
             first.
         config: bounds of queue, bodies and time.
-        status: what `GET /healthz` says beside the endpoint's own.
+        status: what `GET /healthz` says beside the endpoint's own; with a `status` that is not `ok` it answers 503.
         watch: is told what became of every request for a ranking.
     """
     return RankingApp(current, config, status, watch)

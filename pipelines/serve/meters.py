@@ -102,8 +102,8 @@ class Meters:
         for what, age in ages.items():
             if age is not None:
                 self._of[f"liverank_{what}_age_seconds"].set(age)
-        self._of["liverank_loading"].set(report.loading is not None)
-        self._of["liverank_refused"].set(report.serving != report.target and report.loading is None)
+        self._of["liverank_loading"].set(int(report.loading is not None))
+        self._of["liverank_refused"].set(int(report.serving != report.target and report.loading is None))
         if report.serving is not None:
             serving = {"model": report.serving.names["bundle"] or "", "store": report.serving.names["store"] or ""}
             if self._serving not in (None, serving):

@@ -3,7 +3,10 @@
 The tests of this file share one Serve, and go on from each other in their order.
 """
 
+import json
 import os
+import re
+import socket
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +26,8 @@ from tests.pipelines.serve_samples import prepared_and_bundle, write_bundle
 from tests.pipelines.serving import BODY, asked_meanwhile, free_port, kill_and_wait, replicas, serving, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster]
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_yaml_spells_the_same_application(tmp_path):
@@ -54,6 +59,12 @@ class World:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.config.port}{self.config.route_prefix}"
+
+    @property
+    def served(self):
+        from pipelines.serve.deploy import Served
+
+        return Served(self.url, self.config, False)
 
     def ask(self) -> httpx.Response:
         return httpx.post(f"{self.url}/rank", json=BODY, timeout=30)
@@ -145,7 +156,7 @@ def test_an_exchange_loses_nothing_and_stays_in_its_process(world):
     from pipelines.serve.deploy import exchange, roll_back
 
     before = replicas(world.config.name)
-    with asked_meanwhile(world.url) as answers:
+    with asked_meanwhile(world.served) as answers:
         assert exchange("liverank", world.second, world.store) == world.url
         wait_until(lambda: answers[-1] == (200, "second"))
     assert {status for status, _ in answers} == {200} and answers[0][1] == "bundle"
@@ -172,7 +183,7 @@ def test_the_old_one_answers_for_as_long_as_the_new_one_loads(world, tiny_schema
     text = metrics.read_text()
     metrics.unlink()
     os.mkfifo(metrics)
-    with asked_meanwhile(world.url) as answers:
+    with asked_meanwhile(world.served) as answers:
         deployed = threading.Thread(target=exchange, args=("liverank", slow, world.store))
         deployed.start()
         wait_until(lambda: any(report["loading"] for report in reports("liverank")))
@@ -197,16 +208,16 @@ def test_a_damaged_one_is_refused_and_what_answered_comes_back_after_a_kill(worl
     file = bundle / "weights.safetensors" if what == "bundle" else store / "data.mdb"
     os.truncate(file, file.stat().st_size // 2)
     said = r"the endpoint keeps its old bundle: .*damaged.* (is damaged|is not whole)"
-    with asked_meanwhile(world.url) as answers, pytest.raises(ConfigError, match=said):
+    with asked_meanwhile(world.served) as answers, pytest.raises(ConfigError, match=said):
         exchange("liverank", bundle, store)
     assert set(answers) == {(200, "slow")}
     assert world.refused == ("damaged", True)
-    kill_and_wait(world.url, replicas(world.config.name))  # which starts with what Serve has been told again
+    kill_and_wait(world.served, replicas(world.config.name))  # which starts with what Serve has been told again
     assert world.model == "slow" and world.refused is None
     # as by a file: nobody waits, and Serve goes on asking for what was refused
     _apply(world.config, target_of(bundle, store), vars(this_process()), wait=False)
     wait_until(lambda: world.refused is not None)
-    kill_and_wait(world.url, replicas(world.config.name))
+    kill_and_wait(world.served, replicas(world.config.name))
     assert world.model == "slow" and world.refused == ("damaged", True)
 
 
@@ -227,8 +238,47 @@ def test_overload_is_told(world):
     from pipelines.serve.deploy import deploy, stop
 
     stop("liverank")
-    deploy(world.second, world.store, replace(world.config, max_queued_requests=2, batch=1))
+    deploy(world.second, world.store, replace(world.config, max_queued_requests=2, batch=1, timeout_seconds=3.0))
     overload(world.url)
+
+
+def test_all_that_the_dashboard_shows_is_told(world):
+    """Names and tags in the queries of Grafana's page, against what the metrics page of the node has."""
+    import ray
+
+    trickle(world)
+    assert world.ask().status_code == 200
+    dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    wanted = {name for query in queries for name in re.findall(r"\bray_liverank_\w+", query)}
+    tags = {tag for query in queries for each in re.findall(r"\bby \(([^)]*)\)", query) for tag in each.split(", ")} - {"le"}
+    page = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    series: dict[str, str] = {}
+
+    def are_told() -> bool:
+        lines = httpx.get(page).text.splitlines()
+        series.update({line.partition("{")[0]: line for line in lines if line.startswith("ray_liverank_")})
+        return wanted <= series.keys()
+
+    try:
+        wait_until(are_told, seconds=60)
+    finally:
+        assert wanted - series.keys() == set()
+    assert len(wanted) > 15 and all('application="liverank"' in line for line in series.values())
+    assert {tag for tag in tags if not any(f'{tag}="' in line for line in series.values())} == set()
+    from pipelines.serve.meters import METERS
+
+    assert {name for name in METERS if not any(f"ray_{name}" in query for query in queries)} == set()
+
+
+def trickle(world: World) -> None:
+    """A body that does not come is told after a while, as everything else is."""
+    with socket.create_connection(("127.0.0.1", world.config.port)) as sock:
+        sock.sendall(
+            b"POST /live/rank HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+        )
+        answer = sock.recv(4096).decode()
+    assert answer.startswith("HTTP/1.1 408 ") and '"loc":["body"]' in answer
 
 
 def test_it_is_taken_away_and_others_stay(world):
