@@ -19,7 +19,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -189,7 +189,7 @@ def deployment(config: ServeConfig) -> serve.Deployment:
     """As many replicas as the config wants. New ones are there before old ones go."""
     made: serve.Deployment = Ranking  # type: ignore[assignment]
     return made.options(
-        num_replicas=replicas_of(config, ray.cluster_resources()),
+        num_replicas=replicas_of(config, ray.cluster_resources),
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_ongoing_requests,  # in front of all replicas; in each, `http_app` counts who waits
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
@@ -201,11 +201,15 @@ def deployment(config: ServeConfig) -> serve.Deployment:
     )
 
 
-def replicas_of(config: ServeConfig, resources: Mapping[str, float]) -> int:
-    """How many replicas there are to be, where so many CPUs are there for them."""
+def replicas_of(config: ServeConfig, resources: Callable[[], Mapping[str, float]]) -> int:
+    """How many replicas there are to be.
+
+    Args:
+        resources: gives what is there for them; is called where that decides.
+    """
     if config.replicas != "auto":
         return config.replicas
-    return 2 if resources.get("CPU", 0.0) >= 2 * config.cpus_per_replica else 1
+    return 2 if resources().get("CPU", 0.0) >= 2 * config.cpus_per_replica else 1
 
 
 def http_options(config: ServeConfig) -> dict[str, Any]:

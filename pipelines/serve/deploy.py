@@ -114,7 +114,7 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> Served:
         ConfigError: the name, the route or the port is taken, a replica could not load the bundle or the store, or it did not
             start in time, for example for lack of free CPUs. Nothing of it is left then.
     """
-    config = replace(config, replicas=replicas_of(config, ray.available_resources()))  # for all its life
+    config = replace(config, replicas=replicas_of(config, ray.available_resources))  # for all its life
     started_serve = _join_serve(config)
     try:
         if config.name in serve.status().applications:

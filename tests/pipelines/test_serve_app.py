@@ -277,7 +277,7 @@ def trickle(world: World) -> None:
         sock.sendall(
             b"POST /live/rank HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
         )
-        answer = sock.recv(4096).decode()
+        answer = b"".join(iter(lambda: sock.recv(4096), b"")).decode()
     assert answer.startswith("HTTP/1.1 408 ") and '"loc":["body"]' in answer
 
 

@@ -113,4 +113,4 @@ def test_two_replicas_where_the_cpus_are_there(replicas, cpus, wanted):
     pytest.importorskip("ray")
     from pipelines.serve.app import replicas_of
 
-    assert replicas_of(ServeConfig(replicas=replicas), {"CPU": cpus}) == wanted
+    assert replicas_of(ServeConfig(replicas=replicas), lambda: {"CPU": cpus}) == wanted

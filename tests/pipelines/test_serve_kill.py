@@ -95,8 +95,11 @@ def test_without_a_replica_that_is_told_and_it_comes_back(served):
     wait_until(lambda: answers.append(ask()) or answers[-1].status_code == 503)
     wait_until(lambda: answers.append(ask()) or answers[-1].status_code == 200, seconds=60)
     told = [answer for answer in answers if answer.status_code != 200]
-    assert {(answer.status_code, answer.headers["retry-after"]) for answer in told} == {(503, "1")}
-    assert told[0].json() == {"detail": [{"type": "unavailable", "loc": [], "msg": "no replica answers; try again."}]}
+    # 502 of HAProxy for who was being answered when the last one died
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in told} <= {(503, "1"), (502, "1")}
+    assert told[-1].status_code == 503 and told[-1].json() == {
+        "detail": [{"type": "unavailable", "loc": [], "msg": "no replica answers; try again."}]
+    }
 
 
 def test_a_proxy_that_dies_comes_back(served):
