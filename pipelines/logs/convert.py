@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -87,6 +87,7 @@ class Kind:
         stems: names of such files without their endings, `*` for anything; the name itself by default.
         needed: whether the data set can do without.
         gives: what is missing where it is not there, for the line that says so.
+        form: `csv` or `parquet`, as its owner ships it; both are read.
     """
 
     name: str
@@ -95,10 +96,11 @@ class Kind:
     stems: tuple[str, ...] = ()
     needed: bool = True
     gives: str = ""
+    form: Literal["csv", "parquet"] = "csv"
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.name, self.stems or (self.name,), self.needed, self.gives)
+        return Wanted(self.name, self.stems or (self.name,), self.needed, self.gives, self.form)
 
 
 @dataclass(frozen=True)
@@ -177,13 +179,21 @@ class DataSet:
         name: as people call it.
         kinds: files that are read, in the order in which they count.
         gathers: beside those of attribute tables.
+        finder: finds the files in another way than by the names of their kinds.
     """
 
     name: str
     kinds: tuple[Kind, ...]
     gathers: tuple[Gather, ...] = ()
+    finder: Callable[[Path], Found] | None = None
 
     def find(self, place: Path) -> Found:
+        """
+        Raises:
+            ConfigError: see `pipelines.logs.inputs.find`.
+        """
+        if self.finder is not None:
+            return self.finder(place)
         return find(place, [kind.wanted for kind in self.kinds], name=self.name)
 
     def kind(self, name: str) -> Kind:
@@ -458,7 +468,7 @@ class GatherBucket:
     def _rows(self, notes: Sequence[FileNote], bucket: int) -> pl.DataFrame:
         """All rows of a part, file by file; files of several kinds may have columns of their own."""
         tables = [read_bucket([note], self.output, bucket, self.buckets) for note in notes]
-        return pl.concat((cast(pl.DataFrame, pl.from_arrow(table)) for table in tables), how="diagonal")
+        return pl.concat((cast(pl.DataFrame, pl.from_arrow(table)) for table in tables), how="diagonal_relaxed")
 
 
 def _gather(

@@ -42,6 +42,7 @@ class Score:
         against: the best other system, which the row was tested against.
         test: of the row against it.
         place: 1 for the best system, 2 for the second; else None.
+        positives: that a metric with drawn labels rests on; too few of them, and there is no value.
     """
 
     mean: float | None = None
@@ -51,6 +52,7 @@ class Score:
     against: str | None = None
     test: Paired | None = None
     place: int | None = None
+    positives: int | None = None
 
     @property
     def is_significant(self) -> bool:
