@@ -35,8 +35,8 @@ from jobs.benches.measure import ratio, row, title
 from models.config import ConfigError
 from pipelines.cluster import RayConfig, connected
 from pipelines.prepared import Prepared
-from pipelines.serve.app import deploy, shutdown
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.deploy import deploy
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.given import spelled
 from pipelines.serve.request import Body, as_json, read_request
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     _check_quiet(args.busy)
     prepared = Prepared.open(args.prepared)
-    bodies = {count: [as_json(body) for body in _bodies(prepared, count)] for count in args.candidates}
+    bodies = {count: [as_json(body) for body in bodies_of(prepared, count)] for count in args.candidates}
     with tempfile.TemporaryDirectory() as folder:
         store = build_store(prepared, Path(folder) / "store")
         if "parts" in args.only:
@@ -151,8 +151,8 @@ def _parts(bundle: Path, store: Path, bodies: Mapping[int, Sequence[bytes]]) -> 
 def _contest(args: argparse.Namespace, store: Path, bodies: Mapping[int, Sequence[bytes]]) -> None:
     with _alone(args, store) as alone, connected(RayConfig(dashboard=False)):
         config = ServeConfig(port=args.port, batch=args.batch)
+        served = deploy(args.bundle, store, config)
         try:
-            deploy(args.bundle, store, config)
             ray_pids = lambda: [pid for pid in _below(os.getpid()) if pid not in set(alone.pids())]
             ours = Contestant("Ray Serve", config.host, config.port, ray_pids)
             if "closed" in args.only:
@@ -162,7 +162,7 @@ def _contest(args: argparse.Namespace, store: Path, bodies: Mapping[int, Sequenc
             if "slow" in args.only:
                 _slow(args, ours, bodies)
         finally:
-            shutdown()
+            served.end()
 
 
 def _closed(args: argparse.Namespace, ours: Contestant, alone: Contestant, bodies: Mapping[int, Sequence[bytes]]) -> None:
@@ -320,7 +320,7 @@ def _megabytes(pids: Sequence[int]) -> float:
     return total / 2**20
 
 
-def _bodies(prepared: Prepared, candidates: int) -> list[Body]:
+def bodies_of(prepared: Prepared, candidates: int) -> list[Body]:
     """Requests of users drawn from the snapshot for rooms drawn from it, just after the end of the log."""
     rng = np.random.default_rng(0)
     users = pq.read_table(prepared.snapshot("users"), columns=["user_id"], partitioning=None)["user_id"].to_numpy()
