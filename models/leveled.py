@@ -62,6 +62,10 @@ class Leveled(nn.Module):
         return self.first.penalties
 
     @property
+    def curriculum_epochs(self) -> int:
+        return self.first.curriculum_epochs
+
+    @property
     def together(self) -> Together | None:
         return self.first.together
 

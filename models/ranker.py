@@ -94,6 +94,7 @@ class Ranker(nn.Module):
         penalties: names of all losses that its parts may add in training, as sums over workers.
         together: losses that compare the rows of all workers; None without.
         trained: names of the targets that it learns, which are those it predicts.
+        curriculum_epochs: until training is shown no more than predicting (`couplings`).
 
     Raises:
         ValueError: a table without a size.
@@ -125,6 +126,7 @@ class Ranker(nn.Module):
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
         self.together: Together | None = self.interest.together
         self.trained: tuple[str, ...] = self.weighting.trained
+        self.curriculum_epochs: int = self.coupling.curriculum_epochs
 
     def table_sets(self) -> dict[str, TableSet]:
         """All embedding tables by module name; every other parameter is dense."""

@@ -88,17 +88,17 @@ ZOO: dict[str, SystemConfig] = {
     "stan": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
     # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
     "star": SystemConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
-    # -- CMLIR, Sec. 5.1 and 5.3: on MMoE and PLE, with experts as there; k = 4, eta = 1; 5 rounds an epoch, 25 in 5 epochs
+    # -- CMLIR, Sec. 5.1 and 5.3: on MMoE and PLE, with experts as there; N = 25 rounds, k = 4, eta = 1
     "mmoe_cmlir": SystemConfig(fusion=MMOE, learner=CmlirConfig()),
     "mmoe_cmlir_dense": SystemConfig(fusion=MMOE, learner=CmlirConfig(specific="dense")),
     "ple_cmlir": SystemConfig(fusion=PLE, learner=CmlirConfig()),
     "mmoe_finetune": SystemConfig(fusion=MMOE, learner=FinetuneConfig()),
     "mmoe_finetune_balanced": SystemConfig(fusion=MMOE, learner=FinetuneConfig(sampling="balanced")),
     "ple_finetune": SystemConfig(fusion=PLE, learner=FinetuneConfig()),
-    # Table 3, on MMoE; MLIR is without the curriculum
-    "cmlir_without_shared": SystemConfig(fusion=MMOE, learner=CmlirConfig(shared=False)),
+    # Table 3, on MMoE; without shared parameters it is a model for each level, and MLIR is without the curriculum
+    "cmlir_without_shared": SystemConfig(fusion=MMOE, learner=FinetuneConfig(pretraining=0.0)),
     "cmlir_without_specific": SystemConfig(fusion=MMOE, learner=CmlirConfig(specific="none")),
-    "cmlir_without_hardness": SystemConfig(fusion=MMOE, learner=CmlirConfig(hardness=False)),
+    "cmlir_without_hardness": SystemConfig(fusion=MMOE, learner=CmlirConfig(hardness="even")),
     "cmlir_without_adaptor": SystemConfig(fusion=MMOE, learner=CmlirConfig(adaptor=False)),
     "mlir": SystemConfig(fusion=MMOE, learner=CmlirConfig(sampling="natural")),
     "mlir_over": SystemConfig(fusion=MMOE, learner=CmlirConfig(sampling="over")),

@@ -46,6 +46,7 @@ class AitmConfig:
 class Aitm(nn.Module):
     """Children attend to their parents' messages; the penalty `calibrator` punishes a child likelier than its parent."""
 
+    curriculum_epochs = 0
     carries = "attention of the child on the parent's message"
 
     def __init__(self, config: AitmConfig, schema: Schema, widths: dict[str, int]) -> None:

@@ -93,7 +93,7 @@ class Adaptive:
         ConfigError: `primary` is no target or is not trained; a weighting that needs one worker, and several.
     """
 
-    scheduled = False
+    plan = ""
     at_rest = True
     is_selectable = True
 
@@ -103,6 +103,7 @@ class Adaptive:
         self.distributed = DistributedRanker(ranker, schema, group)
         self.dense = self.distributed.dense
         self.optimisers = Optimisers(optimiser, self.dense, self.distributed.table_weights())
+        self.patience_from = ranker.curriculum_epochs
         self.mode = config.mode
         self.look_ahead_rate = optimiser.dense.rate
         primary = _primary(config.primary, schema, ranker.trained)

@@ -31,7 +31,7 @@ class Joint:
         ConfigError: a weighting that needs one worker, and several.
     """
 
-    scheduled = False
+    plan = ""
     at_rest = True
     is_selectable = True
 
@@ -40,6 +40,7 @@ class Joint:
     ) -> None:
         self.distributed = DistributedRanker(ranker, schema, group)
         self.optimisers = Optimisers(optimiser, self.distributed.dense, self.distributed.table_weights())
+        self.patience_from = ranker.curriculum_epochs
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
         """One optimisation step; all workers take part.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.learners import Learner
 from models.learners.schedule import Schedule
 from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
@@ -86,6 +87,8 @@ def work(
         report: Reports = Silent(on_epoch)
         if group.rank == 0:
             report = Report(run.folder, monitor, ranks=group.size, say=say, on_epoch=on_epoch)
+            for line in _plans(learner, ranker, config):
+                say(line)
         return fit(learner, ranker, stream, valid, config, report, Checkpoints(run.folder / CHECKPOINTS, device), group)
     finally:
         torch.set_num_threads(threads)
@@ -124,6 +127,17 @@ def train_in_bf16(ranker: Ranker, device: torch.device) -> None:
         return replace(made, outputs={name: output_N.float() for name, output_N in made.outputs.items()})
 
     ranker.outcome = in_bf16  # type: ignore[method-assign]
+
+
+def _plans(learner: Learner, ranker: Ranker | Leveled, config: TrainConfig) -> list[str]:
+    """What is worth knowing of a training before it begins."""
+    lines = [learner.plan] if learner.plan else []
+    if ranker.curriculum_epochs >= config.epochs > 0:
+        lines.append(
+            f"The curriculum of `coupling: {{kind: {ranker.config.coupling.kind}}}` is over after {ranker.curriculum_epochs} "
+            f"epochs, but train.epochs is {config.epochs}: training ends before."
+        )
+    return lines
 
 
 def _reader(config: TrainConfig) -> Reader:

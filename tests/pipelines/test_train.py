@@ -1,6 +1,7 @@
 """Training in this process: early stopping, going on, bundles, refusals."""
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -452,8 +453,9 @@ def test_random_states_come_back(tmp_path):
 class Scripted(nn.Module):
     """Stands in for ranker and learner: its predictions mix label and noise, more label the better its epoch is said to be."""
 
-    def __init__(self, qualities: list[float], steps: int) -> None:
+    def __init__(self, qualities: list[float], steps: int, patience_from: float = 0) -> None:
         super().__init__()
+        self.patience_from = patience_from
         self.quality = nn.Parameter(torch.zeros(()))
         self.qualities, self.steps, self.taken = qualities, steps, 0
         self.trained = ("click",)
@@ -473,14 +475,14 @@ class Scripted(nn.Module):
             step = staticmethod(self.step)
             diagnostics = state_dict = staticmethod(dict)
             at_rest = is_selectable = True
-            scheduled = False
+            patience_from = self.patience_from
 
         return Learner()
 
 
-def scripted_run(prepared, folder, qualities, config, *, valid="valid"):
+def scripted_run(prepared, folder, qualities, config, *, valid="valid", patience_from=0):
     order = FeedOrder(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=40, window_groups=4)
-    ranker = Scripted(qualities, order.steps)
+    ranker = Scripted(qualities, order.steps, patience_from)
     checkpoints = Checkpoints(folder)
     stream, held_out = Stream(order, prepared.schema), in_order(prepared, valid)
     progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, SingleWorker())
@@ -495,6 +497,19 @@ def test_early_stopping_keeps_the_best_epoch(prepared, tmp_path):
     assert best == pytest.approx(0.45)
     assert progress.stopped == "stopped early: no better auc for 2 epochs"
     assert progress.history[0].losses == {"click": 0.5}
+
+
+def test_patience_counts_from_the_end_of_a_curriculum_on(prepared, tmp_path):
+    """The first epoch is the best. Patience of 2 alone stops after the third; where the third is the first one behind a
+    curriculum, it and the fourth count; where the whole training is planned, none does.
+    """
+    qualities = [0.5, 0.4, 0.3, 0.2, 0.1, 0.1]
+    for patience_from, epochs in ((0, 3), (1, 3), (2, 4), (3, 5), (math.inf, 6)):
+        folder = tmp_path / str(patience_from)
+        config = TrainConfig(epochs=6, patience=2)
+        progress, best = scripted_run(prepared, folder, qualities, config, patience_from=patience_from)
+        assert len(progress.history) == epochs and best == pytest.approx(0.5)
+        assert progress.stopped == ("all epochs done" if epochs == 6 else "stopped early: no better auc for 2 epochs")
 
 
 def test_a_monitor_can_be_better_when_smaller(prepared, tmp_path):
