@@ -162,15 +162,21 @@ class Ranker(nn.Module):
         return {name: predicted[name] for name in self.trained}
 
     def outcome(
-        self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None, *, progress: float = 0.0
+        self,
+        batch: FeedBatch,
+        gathered: Mapping[nn.Module, Gathered] | None = None,
+        *,
+        progress: float = 0.0,
+        of_user_R: Tensor | None = None,
     ) -> Outcome:
         """Outputs, and what else training needs.
 
         Args:
             gathered: as in `forward`.
             progress: epochs that training has behind it, fractions included.
+            of_user_R: as in `slots.Training`.
         """
-        training = Training(progress=progress, batch=batch, beliefs=self.losses.beliefs(batch.labels))
+        training = Training(progress=progress, batch=batch, beliefs=self.losses.beliefs(batch.labels), of_user_R=of_user_R)
         embedded, vectors, interests = self._inputs(batch, training, gathered)
         coupled = self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), training)
         weights = self.weighting(embedded, training)

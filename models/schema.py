@@ -365,6 +365,17 @@ class Schema:
     def parents(self, name: str) -> tuple[str, ...]:
         return self.target(name).parents
 
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        """All targets above `name`, each once, in the order of `targets_parents_first`."""
+        above: set[str] = set()
+        waiting = list(self.parents(name))
+        while waiting:
+            parent = waiting.pop()
+            if parent not in above:
+                above.add(parent)
+                waiting.extend(self.parents(parent))
+        return tuple(target.name for target in self.targets_parents_first if target.name in above)
+
     @cached_property
     def targets_parents_first(self) -> tuple[Target, ...]:
         """Targets in an order in which every parent stands before its children; declaration order otherwise."""

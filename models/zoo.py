@@ -84,8 +84,8 @@ ZOO: dict[str, SystemConfig] = {
     "pimm": SystemConfig(embedding_width=24, fusion=TOWERS, coupling=PimmConfig(alpha=2 / 3, decay=1 / 3, floor=0.0)),
     # -- STAN, Sec. 4.1: with the rule-based stage as a feature
     "ple_stage": SystemConfig(embedding_width=128, stage=True, fusion=PLE),
-    "stan_without_beta": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="none")),
-    "stan": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
+    "stan_without_beta": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta=False)),
+    "stan": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig()),
     # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
     "star": SystemConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
     # -- CMLIR, Sec. 5.1 and 5.3: on MMoE and PLE, with experts as there; N = 25 rounds, k = 4, eta = 1

@@ -51,7 +51,7 @@ class Esmm(nn.Module):
         self.heads = Heads(schema, widths)
         self.is_binary = {target.name: target.is_binary for target in schema.targets}
         self.parents = {name: schema.parents(name) for name in schema.target_names}
-        self.ancestors = {name: ancestors(schema, name) for name in schema.target_names}
+        self.ancestors = {name: schema.ancestors(name) for name in schema.target_names}
         for name, above in self.ancestors.items():
             for ancestor in above:
                 if not self.is_binary[ancestor]:
@@ -80,18 +80,6 @@ class Esmm(nn.Module):
     def edges(self, vectors: dict[str, Tensor]) -> dict[tuple[str, str], Tensor]:
         outputs = self(vectors, None).outputs
         return {(parent, name): outputs[parent].sigmoid() for name in self.parents for parent in self.parents[name]}
-
-
-def ancestors(schema: Schema, name: str) -> tuple[str, ...]:
-    """All targets above `name`, each once, in the order of `schema.targets_parents_first`."""
-    above: set[str] = set()
-    waiting = list(schema.parents(name))
-    while waiting:
-        parent = waiting.pop()
-        if parent not in above:
-            above.add(parent)
-            waiting.extend(schema.parents(parent))
-    return tuple(target.name for target in schema.targets_parents_first if target.name in above)
 
 
 def logit_of_log(log_p: Tensor) -> Tensor:

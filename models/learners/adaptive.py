@@ -90,7 +90,7 @@ class Adaptive:
     is computed of them, so W workers make the step that one would make with the joint batch.
 
     Raises:
-        ConfigError: `primary` is no target or is not trained; a weighting that needs one worker, and several.
+        ConfigError: `primary` is no target or is not trained.
     """
 
     plan = ""
@@ -143,8 +143,8 @@ class Adaptive:
         return totals
 
     def diagnostics(self) -> dict[str, float]:
-        """`weight.<target>` and `cosine.<target>` of every auxiliary target at the last comparison."""
-        return dict(self._diagnostics)
+        """`weight.<target>` and `cosine.<target>` of every auxiliary target at the last comparison; and as `joint.Joint`."""
+        return {**self.distributed.told, **self._diagnostics}
 
     def state_dict(self) -> dict[str, Any]:
         """Of optimisers and weighting net; the ranker's weights are saved with the ranker."""

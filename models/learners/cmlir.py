@@ -119,7 +119,7 @@ class Cmlir:
         at_rest: every level's ranker holds W + V_c.
 
     Raises:
-        ConfigError: a weighting that needs one worker, and several; the training data have no candidates.
+        ConfigError: the training data have no candidates.
     """
 
     patience_from = math.inf

@@ -71,7 +71,7 @@ class Finetune:
         is_selectable: levels have learnt something of their own; before that there is no fine-tuned ranker to select.
 
     Raises:
-        ConfigError: a weighting that needs one worker, and several; the training data have no candidates.
+        ConfigError: the training data have no candidates.
     """
 
     patience_from = math.inf

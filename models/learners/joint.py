@@ -26,9 +26,6 @@ class Joint:
 
     Sums and counts are added over workers before the division, gradients are added after, so W workers make the step
     that one worker would make with the joint batch. A penalty that nothing counts for is 0.
-
-    Raises:
-        ConfigError: a weighting that needs one worker, and several.
     """
 
     plan = ""
@@ -62,8 +59,8 @@ class Joint:
         return totals
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers of the last step worth following, by name; joint training has none besides its losses."""
-        return {}
+        """Numbers of the last step worth following, by name: those of weights that differ between candidates."""
+        return dict(self.distributed.told)
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser state; the ranker's weights are saved with the ranker."""

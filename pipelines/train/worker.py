@@ -22,6 +22,7 @@ from pipelines.train.config import TrainConfig
 from pipelines.train.loop import Reports, fit
 from pipelines.train.monitor import Monitor
 from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.preferences import preference_means
 from pipelines.train.progress import EpochRecord, Progress
 from pipelines.train.report import Report, Silent
 from pipelines.train.stream import Reader, StoredFeeds, Stream, in_process
@@ -68,14 +69,19 @@ def work(
         torch.manual_seed(config.seed)  # the same weights on every rank
         ranker = build_ranker(schema, run.system, prepared.encoder.table_sizes)
         ranker.losses.fit({name: torch.from_numpy(values) for name, values in prepared.encoder.label_quantiles.items()})
+        rankers = ranker.rankers if isinstance(ranker, Leveled) else [ranker]
+        if (preferences_of := ranker.weighting.reads_preferences) is not None:
+            means = preference_means(order.groups, schema, preferences_of, group, device)
+            for each in rankers:
+                each.weighting.start(means)
         ranker.to(device)
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
-            for each in ranker.rankers if isinstance(ranker, Leveled) else [ranker]:
+            for each in rankers:
                 train_in_bf16(each, device)
         schedule = schedule_of(run, prepared, order) if is_leveled(run.system.learner) else None
         learner = build_learner(ranker, schema, run.system.learner, config.optimiser, group, schedule)
         _seed(config.seed, group.rank)  # what draws from a generator while it trains does so anew on every rank
-        stream = Stream(order, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
+        stream = Stream(order, schema, _reader(config), preferences_of=preferences_of)
         valid = StoredFeeds(
             groups=row_groups(prepared.files("valid")),
             schema=schema,

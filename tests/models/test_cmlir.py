@@ -35,7 +35,7 @@ class Line(nn.Module):
 
     penalties: tuple[str, ...] = ()
     together = None
-    weighting = SimpleNamespace(needs_one_worker=False)
+    weighting = SimpleNamespace(varying=(), counts_in_batch=False)
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Line(nn.Module):
     def gather(self, batch):
         return {}
 
-    def outcome(self, batch, gathered, progress):
+    def outcome(self, batch, gathered, progress, of_user_R):
         outputs = {"y": self.p[0] * batch.candidate["x"] + self.p[1]}
         return Outcome(outputs=outputs, weights=Weights(targets={"y": 1.0}), penalties={}, compared=None)
 

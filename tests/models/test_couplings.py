@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from models.config import ConfigError
-from models.couplings.esmm import Esmm, EsmmConfig, ancestors, logit_of_log
+from models.couplings.esmm import Esmm, EsmmConfig, logit_of_log
 from models.couplings.independent import Independent, IndependentConfig
 from models.schema import Field, Schema, Target
 from tests.samples import tiny_schema
@@ -55,7 +55,7 @@ def test_esmm_counts_an_ancestor_once_where_paths_meet():
         Target(name="c", action="c", parents=("a",)),
         Target(name="a", action="a"),
     )
-    assert ancestors(schema, "d") == ("a", "b", "c")
+    assert schema.ancestors("d") == ("a", "b", "c")
     coupling = identity(Esmm(EsmmConfig(), schema, dict.fromkeys("abcd", 1))).double()
     outputs = coupling(logits(a=0.5, b=0.4, c=0.2, d=0.1), {}).outputs
     assert outputs["d"].sigmoid().item() == pytest.approx(0.004)

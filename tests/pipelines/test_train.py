@@ -19,6 +19,7 @@ from models.config import ConfigError, from_dict
 from models.learners.adaptive import Adaptive, AdaptiveConfig
 from models.learners.workers import SingleWorker
 from models.metrics.evaluation import Evaluation
+from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
@@ -29,11 +30,13 @@ from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.loop import fit
 from pipelines.train.monitor import Monitor
 from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.preferences import preference_means
 from pipelines.train.progress import Progress, read_history, read_progress
 from pipelines.train.report import Silent
 from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.worker import train_in_bf16
 from tests.pipelines.fabricate import fabricate
+from tests.samples import full_schema
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
 CONFIG = TrainConfig(epochs=3, batch_feeds=16, checkpoint_every_steps=3, patience=3, shuffle_row_groups=4)
@@ -518,6 +521,36 @@ def test_a_monitor_can_be_better_when_smaller(prepared, tmp_path):
     values = [record.monitor for record in progress.history]
     assert len(values) == 3 and best == pytest.approx(0.45)
     assert values[1] == min(values)
+
+
+def test_weights_of_candidates_are_told_as_the_share_that_counts_as_much():
+    """Two steps of as many candidates, whose weights are 1 and 3 in one and 2 and 2 in the other: (8 / 4)^2 / (18 / 4)."""
+    progress = Progress()
+    for mean, square in ((2.0, 5.0), (2.0, 4.0)):
+        progress.add_diagnostics({"gamma.order": mean, "gamma_square.order": square, "alpha": 0.5})
+    progress.close_stretch(0.1)
+    assert progress.diagnostics == [
+        {"progress": 0.1, "gamma.order": 2, "gamma_square.order": 4.5, "alpha": 0.5, "effective.order": pytest.approx(4 / 4.5)}
+    ]
+
+
+def test_stage_weights_start_at_the_mean_preference_and_are_told(tmp_path):
+    """At rates that move nothing, so that what is told at the end is what was there at the start; w/o Beta weights are the
+    preferences.
+    """
+    prepared = fabricate(tmp_path / "data", schema=full_schema())
+    still = OptimiserConfig(dense=AdamConfig(rate=1e-30), tables=LazyAdamConfig(rate=1e-30))
+    system = {"system": "stan_without_beta", "embedding_width": 4, "fusion": {"hidden": [8], "towers": [4]}}
+    means = preference_means(row_groups(prepared.files("train")), prepared.schema, "click", SingleWorker(), torch.device("cpu"))
+    for weighting, expected in (({}, None), ({"pseudo_label": "click", "window": 30.0}, means)):
+        config = TrainConfig(epochs=1, batch_feeds=16, optimiser=still)
+        model = resolve({**system, "weighting": weighting})
+        result = train(prepared, model, config, output=tmp_path / f"run{len(weighting)}", say=lambda line: None)
+        told = result.history[0].diagnostics[-1]
+        for name in prepared.schema.target_names:
+            assert 0.9 < told[f"effective.{name}"] <= 1 + 1e-9  # users hardly differ yet
+            if expected is not None:
+                assert told[f"gamma.{name}"] == pytest.approx(expected[name][1], rel=0.15)
 
 
 def test_without_validation_feeds_the_last_epoch_is_kept(prepared, tmp_path):
