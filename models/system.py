@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import field as default
 
+import torch
 from typing_extensions import TypeIs
 
 from models.config import ConfigError, config
@@ -46,6 +47,16 @@ def build_ranker(schema: Schema, system: SystemConfig, table_sizes: Mapping[str,
             f"`{schema.levels.names[0]}`. Name more in `schema.levels`, or take another learner."
         )
     return Leveled(schema, system, table_sizes, tied=system.learner.specific == "dense")
+
+
+def ranker_without_weights(schema: Schema, system: SystemConfig) -> Ranker | Leveled:
+    """The ranker of a system on torch's device `meta`: shapes are checked, no memory is taken.
+
+    Raises:
+        ConfigError: a filling that cannot work on this schema.
+    """
+    with torch.device("meta"):
+        return build_ranker(schema, system, dict.fromkeys(schema.tables, 2))
 
 
 def build_learner(

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 # -- settings that a Ray reads when it starts ---------------------------------------------------------------------
@@ -135,6 +136,75 @@ def origin(error: BaseException) -> BaseException:
     while (behind := next((each for name in BEHIND if (each := getattr(error, name, None)) is not None), None)) is not None:
         error = behind
     return error
+
+
+# -- what listens on this machine ------------------------------------------------------------------------------------
+
+LONGEST_COMMAND = 100  # characters of a command in a message
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A process that holds a port, and who started it where Ray did.
+
+    Attributes:
+        pid: None for a process of another user.
+    """
+
+    pid: int | None
+    command: str = ""
+    starter: "Listener | None" = None
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "a process of another user"
+        return f"process {self.pid} (`{self.command}`)" + (f", which {self.starter} started" if self.starter else "")
+
+
+def listeners(port: int) -> list[Listener]:
+    """Processes of this machine that listen at a TCP port.
+
+    `psutil` travels inside of Ray since 1.x. Without it nobody is named: a message says that another process holds the port.
+    """
+    import ray  # noqa: F401  puts psutil in reach
+
+    try:
+        import psutil
+    except ImportError:
+        return []
+    try:
+        found = psutil.net_connections("tcp")
+    except psutil.AccessDenied:  # some systems show them to the administrator alone
+        return []
+    pids = {each.pid for each in found if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port}
+    return [_listener(pid) for pid in sorted(pids, key=lambda pid: pid or 0)]
+
+
+def _listener(pid: int | None) -> Listener:
+    """With the first process above it that is none of Ray's own."""
+    import psutil
+
+    if pid is None:
+        return Listener(None)
+    try:
+        process = psutil.Process(pid)
+        command = " ".join(process.cmdline())
+        above = process.parents() if command.startswith("ray::") else []
+        starter = next((each for each in above if not _is_of_ray(each)), None)
+        known = None if starter is None or starter.pid == 1 else Listener(starter.pid, _short(" ".join(starter.cmdline())))
+        return Listener(pid, _short(command), known)
+    except psutil.Error:  # it ended while we looked, or is another user's
+        return Listener(pid, "?")
+
+
+def _is_of_ray(process: Any) -> bool:
+    words = process.cmdline()
+    return bool(words) and ("raylet" in words[0] or words[0].startswith("ray::") or "ray/_private" in " ".join(words[:3]))
+
+
+def _short(command: str) -> str:
+    command = " ".join(command.split())
+    return command if len(command) <= LONGEST_COMMAND else command[: LONGEST_COMMAND - 3] + "..."
 
 
 # -- Ray Serve ---------------------------------------------------------------------------------------------------------

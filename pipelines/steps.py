@@ -8,7 +8,7 @@
     bundles/    registered bundles
     report/     report.html, metrics.json
     compare/    cells and baselines of a comparison, its table
-    store/      the endpoint's feature store
+    store/      the endpoint's feature stores, each in a folder named after the prepared tables
 
 A step that is finished says so and does nothing; one that was killed goes on. While one works in its folder, another
 process that wants to is told who does (`pipelines.runs.claim`).
@@ -38,7 +38,7 @@ from pipelines.report.comparison.write import write_table
 from pipelines.report.evaluation.entries import SearchShown
 from pipelines.report.search.graphs import PICTURE, TABLE, StructureResult
 from pipelines.report.search.trials import SearchResult
-from pipelines.runs import claim, read_json
+from pipelines.runs import claim, discard, read_json
 from pipelines.serve.store import build_store, is_built
 from pipelines.train import TrainResult, train
 from pipelines.tune import search, search_structure
@@ -47,6 +47,8 @@ from pipelines.tune.registry import register, versions
 from pipelines.tune.search import run_of, search_preview
 from pipelines.tune.structure.search import run_of as run_of_structure
 from pipelines.tune.structure.search import structure_preview
+
+STORES = 3  # that are kept: what is served, what was served before, and one more
 
 
 def logs_of(experiment: Experiment) -> CanonicalLogs:
@@ -254,9 +256,18 @@ def compare_step(experiment: Experiment, comparison: Comparison, *, run: bool = 
 
 
 def store_of(experiment: Experiment) -> Path:
-    """The endpoint's feature store, built from the prepared snapshot unless it is there."""
+    """The endpoint's feature store of what is prepared now, built from its snapshot unless it is there.
+
+    Each store has a folder of its own, since one that is being served is never written again; the last `STORES` are kept.
+    """
     prepared, folder = prepared_of(experiment), experiment.folder / "store"
-    if is_built(prepared, folder):  # which may lie on a disk that can only be read, or is full
-        return folder
+    store = folder / prepared.fingerprint
+    if is_built(prepared, store):  # which may lie on a disk that can only be read, or is full
+        return store
     with claim(folder):
-        return build_store(prepared, folder)
+        build_store(prepared, store)
+        built = sorted(folder.glob("*/store.json"), key=lambda file: file.stat().st_mtime)
+        for old in built[:-STORES]:
+            discard(old.parent)
+            print(f"Removed the store {old.parent}: the last {STORES} are kept.", flush=True)
+    return store

@@ -5,14 +5,17 @@ clean        a chunk of a log file each: quarantine, and one exchange on disk by
 cut          a bucket of users each: feeds, credited engagements; hands impressions to buckets of streamers
 rooms        a bucket of streamers each: counters as of every feed's moment; part of the snapshot
 features     a bucket of users each: everything else, split by day; part of the snapshot
-fit, encode  a feature file each
+fit          a feature file of training days each
+encoder      what they taught, put together
+encode       a feature file each
+
+Every task is handed the notes of the files it reads (`pipelines.runs.runner`), and rows are added up from step to step.
 """
 
 import json
-import pickle
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -27,19 +30,32 @@ from models.schema import Schema
 from pipelines.encode.columns import base_columns, preference_columns
 from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
-from pipelines.encode.fit import Partial, finish
 from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import CanonicalLogs, read_footer
 from pipelines.logs.check import check
+from pipelines.prepare.account import rows_agree
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
 from pipelines.prepare.findings import findings, remarks
-from pipelines.prepare.runner import Item, run_step
 from pipelines.prepare.tables import FAMILIES, KEYS
-from pipelines.prepare.tasks import CleanChunk, CountRooms, CutBucket, EncodeFile, FitFile, Plan, SortAttributes, WriteFeatures
+from pipelines.prepare.tasks import (
+    CUT,
+    BucketOfUsers,
+    CleanChunk,
+    CountRooms,
+    CutBucket,
+    EncodeFile,
+    FinishEncoder,
+    FitFile,
+    Plan,
+    SortAttributes,
+    SortedTables,
+    WriteFeatures,
+)
 from pipelines.prepared import MANIFEST, SPLITS, LogCounts, Manifest, Prepared, Split
-from pipelines.runs import RunFolder, told, write_text
+from pipelines.runs import FileNote, RunFolder, told, write_text
+from pipelines.runs.runner import Done, Item, Runner, Workers
 
 # What changes how the job runs, and nothing that it writes.
 _INDIFFERENT = ("parallel", "cpus_per_task", "quarantine_limit")
@@ -119,23 +135,32 @@ def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
 def _run(plan: Plan, fingerprint: str) -> Manifest:
     """All steps."""
     seconds: dict[str, float] = {}
+    runner = Runner(plan.output, plan.work / "notes", Workers(plan.config.parallel, plan.config.cpus_per_task))
 
-    def step(name: str, items: list[Item], task) -> dict[str, dict[str, Any]]:
+    def step(name: str, items: list[Item], task) -> dict[str, Done]:
         started = time.monotonic()
-        notes = run_step(name, items, task, notes=plan.work / "notes", config=plan.config)
+        done = runner.step(name, items, task)
         seconds[name] = round(time.monotonic() - started, 2)
-        return notes
+        return done
 
     tables = [table for table in KEYS if plan.logs.has(table)]
     rows = {table: sum(read_footer(file).num_rows for file in plan.logs.files(table)) for table in tables}
     attributes = step("attributes", [Item(table, table, rows[table]) for table in tables], SortAttributes(plan))
+    for table in tables:
+        rows_agree("attributes", f"`{table}`", read=attributes[table].counts["rows"], left=rows[table])
+    sorted_tables = SortedTables(plan, {table: attributes[table].files["table"][0] for table in tables})
+    everyone = {table: attributes[table].files["all"] if table in attributes else () for table in ("users", "rooms")}
 
     chunks = chunks_of(plan.logs, plan.config.rows_per_chunk)
     cleaned = step("clean", [Item(chunk.name, chunk, chunk.rows) for chunk in chunks], CleanChunk(plan))
+    of_table = {table: [cleaned[chunk.name] for chunk in chunks if chunk.table == table] for table in EVENTS}
+    sound = {table: [note for done in of_table[table] for note in done.files["clean"]] for table in EVENTS}
+    for table in EVENTS:
+        rows_agree("clean", f"`{table}`", read=sum(done.counts["rows"] for done in of_table[table]), left=plan.rows[table])
     bad: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
     worst: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
     for chunk in chunks:
-        for reason, count in cleaned[chunk.name]["quarantined"].items():
+        for reason, count in cleaned[chunk.name].counts["quarantined"].items():
             bad[chunk.table][reason] = bad[chunk.table].get(reason, 0) + count
             file = str(chunk.file.path)
             worst[chunk.table][file] = worst[chunk.table].get(file, 0) + count
@@ -143,8 +168,18 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
 
     share = sum(plan.rows.values()) // plan.buckets
     buckets = [Item(f"{bucket:05d}", bucket, share) for bucket in range(plan.buckets)]
-    cuts = step("cut", buckets, CutBucket(plan)).values()
-    found = findings(attributes, [(chunk.table, cleaned[chunk.name]) for chunk in chunks], cuts)
+    cut = step("cut", buckets, CutBucket(plan, sorted_tables, sound))
+    cuts = [done.counts for done in cut.values()]
+    for table in EVENTS:
+        left, read = _rows_in(sound[table]), sum(counts["read"][table] for counts in cuts)
+        rows_agree("cut", f"`{table}`", read=read, left=left)
+        apart = sum(sum(counts["quarantined"].get(table, {}).values()) for counts in cuts)
+        rows_agree("cut", f"`{table}` in order", read=sum(counts["kept"][table] for counts in cuts) + apart, left=read)
+    found = findings(
+        {table: done.counts for table, done in attributes.items()},
+        [(chunk.table, cleaned[chunk.name].counts) for chunk in chunks],
+        cuts,
+    )
     for counts in cuts:
         for table, reasons in counts["quarantined"].items():
             for reason, count in reasons.items():
@@ -153,40 +188,69 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
     feeds = _summed(counts["feeds_by_day"] for counts in cuts)
     candidates = _summed(counts["candidates_by_day"] for counts in cuts)
     first_days, empty = _days(plan, feeds)
-    ending = 1 + max(counts["latest"] for counts in cleaned.values() if counts["latest"] is not None)
+    ending = 1 + max(done.counts["latest"] for done in cleaned.values() if done.counts["latest"] is not None)
 
-    rooms = step("rooms", buckets, CountRooms(plan, ending))
-    written = step("features", buckets, WriteFeatures(plan, ending, first_days))
+    sent = {what: _files(cut, what) for what in ("shown", "done", "seen")}
+    counted = step("rooms", buckets, CountRooms(plan, ending, sorted_tables, sent, everyone["rooms"]))
+    for what, notes in {**sent, "all_rooms": everyone["rooms"]}.items():
+        read = sum(done.counts["read"][what] for done in counted.values())
+        rows_agree("rooms", f"`{what}`", read=read, left=_rows_in(notes))
+    counters = _files(counted, "counters")
+    users = [
+        Item(item.name, BucketOfUsers(item.work, tuple(cut[item.name].files[name][0] for name in CUT)), item.rows)
+        for item in buckets
+    ]
+    features = WriteFeatures(plan, ending, first_days, sorted_tables, counters, everyone["users"])
+    written = step("features", users, features)
+    for what, notes in {"counters": counters, "all_users": everyone["users"]}.items():
+        read = sum(done.counts["read"][what] for done in written.values())
+        rows_agree("features", f"`{what}`", read=read, left=_rows_in(notes))
     totals = {
         split: {
-            what: (max if what == "largest_feed" else sum)(counts["splits"][split][what] for counts in written.values())
-            for what in ("files", "feeds", "candidates", "largest_feed")
+            what: (max if what == "largest_feed" else sum)(done.counts["splits"][split][what] for done in written.values())
+            for what in ("feeds", "candidates", "largest_feed")
         }
         for split in SPLITS
     }
+    for what in ("feeds", "candidates"):
+        of_splits = sum(totals[split][what] for split in SPLITS)
+        rows_agree("features", what, read=of_splits, left=sum(counts[what] for counts in cuts))
+    files = {split: _files(written, split) for split in SPLITS}
 
     is_training = lambda day: first_days["train"] <= int(day) < first_days["valid"]
     entries = _summed(counts["entries_by_day"] for counts in cuts)
     entry_rate = sum(entries[day] for day in entries if is_training(day)) / sum(
         candidates[day] for day in candidates if is_training(day)
     )
-    files = {split: sorted((plan.output / "features" / split).glob("*.parquet")) for split in SPLITS}
-    step("fit", [_file_item(file) for file in files["train"]], FitFile(plan, entry_rate))
-    parts = [pickle.loads(path.read_bytes()) for path in sorted((plan.work / "fit").glob("*.pickle"))]
-    merged, ids = Partial.merged(parts), plan.logs.id_kinds()
-    state = finish(merged, plan.schema, entry_rate=entry_rate, clock=plan.config.clock, ids=ids)
-    found = replace(found, wild={name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild})
-    state.save(plan.output / "encoder")
-    items = {split: [_file_item(file) for file in files[split]] for split in SPLITS}
-    encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan))
-    seen = {split: Seen.merged([Seen(**encoded[item.name]) for item in items[split]]) for split in SPLITS if items[split]}
+    fitted = step("fit", [_file_item(note) for note in files["train"]], FitFile(plan, entry_rate))
+    rows_agree(
+        "fit",
+        "feeds of training days",
+        read=sum(done.counts["feeds"] for done in fitted.values()),
+        left=totals["train"]["feeds"],
+    )
+    parts = sum(totals["train"].values())
+    encoder = step("encoder", [Item("encoder", None, parts)], FinishEncoder(plan, entry_rate, _files(fitted, "part")))[
+        "encoder"
+    ]
+    found = replace(found, wild=encoder.counts["wild"])
+    items = {split: [_file_item(note) for note in files[split]] for split in SPLITS}
+    encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan, encoder.files["encoder"]))
+    seen = {
+        split: Seen.merged([Seen(**encoded[item.name].counts) for item in items[split]]) for split in SPLITS if items[split]
+    }
     splits = {}
     for split in SPLITS:
+        for what in ("feeds", "candidates"):
+            read = sum(getattr(seen[split], what).values()) if split in seen else 0
+            rows_agree("encode", f"{what} of {split}", read=read, left=totals[split][what])
         splits[split] = Split(
+            files=len(files[split]),
             **totals[split],
             candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
             days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
         )
+    runner.settled("quarantine", "snapshot", *SPLITS, "encoder", "encoded")
     return Manifest(
         tables=TABLES,
         fingerprint=fingerprint,
@@ -199,19 +263,28 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
             rows=plan.rows,
             kept=_summed(counts["kept"] for counts in cuts),
             quarantined=bad,
-            unused_engagements=sum(counts["unused"] for counts in cleaned.values()),
+            unused_engagements=sum(done.counts["unused"] for done in cleaned.values()),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
             feeds=sum(feeds.values()),
             candidates=sum(candidates.values()),
-            users=sum(counts["users"] for counts in written.values()),
-            rooms=sum(counts["rooms"] for counts in rooms.values()),
-            attributes={table: counts["ids"] for table, counts in attributes.items()},
+            users=sum(done.counts["users"] for done in written.values()),
+            rooms=sum(done.counts["rooms"] for done in counted.values()),
+            attributes={table: done.counts["ids"] for table, done in attributes.items()},
             feeds_by_day={_date(int(day)): feeds[day] for day in sorted(feeds, key=int)},
             found=found,
         ),
         buckets=plan.buckets,
         seconds=seconds,
     )
+
+
+def _files(done: Mapping[str, Done], kind: str) -> list[FileNote]:
+    """All files of a kind, in order of tasks."""
+    return [note for each in done.values() for note in each.files.get(kind, ())]
+
+
+def _rows_in(notes: Iterable[FileNote]) -> int:
+    return sum(note.rows for note in notes)
 
 
 def _remarks(counts: LogCounts, output: Path) -> list[str]:
@@ -230,8 +303,9 @@ def _remarks(counts: LogCounts, output: Path) -> list[str]:
     return lines + remarks(counts.found)
 
 
-def _file_item(file: Path) -> Item:
-    return Item(f"{file.parent.name}-{file.stem}", file, read_footer(file).num_rows)
+def _file_item(features: FileNote) -> Item:
+    file = Path(features.path)
+    return Item(f"{file.parent.name}-{file.stem}", features, features.rows)
 
 
 def _limit(plan: Plan, bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]) -> None:

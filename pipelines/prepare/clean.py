@@ -23,8 +23,10 @@ from pipelines.logs.ids import as_ids, is_text
 from pipelines.logs.types import WORD, as_plain
 from pipelines.logs.values import INFINITE, NAN, tidied
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, bucket_of
-from pipelines.runs import written
+from pipelines.runs import FileNote, written
+from pipelines.runs.exchange import ExchangeWriter, bucket_of
+from pipelines.runs.noted import noted
+from pipelines.runs.runner import Done
 
 ENTER_CODE = 0
 EVENTS = ("impressions", "engagements", "product_clicks")
@@ -168,22 +170,23 @@ def clean(
     config: PrepareConfig,
     *,
     buckets: int,
-    output: Path,
-    quarantine: Path,
-) -> dict:
-    """Writes the sound rows of a chunk to `output` by bucket of their user, the others to `quarantine`; returns counts.
+    folder: Path,
+) -> Done:
+    """Writes the sound rows of a chunk by bucket of their user, the others to quarantine, below `folder`.
 
-    `rows` = `sound` + `unused` + the sum of `quarantined`. Beside them stand `missing`, `placeholders` and `names` (see
-    `_Told`), and `latest`, a time.
+    Of the counts, `rows` = `sound` + `unused` + the sum of `quarantined`. Beside them stand `missing`, `placeholders` and
+    `names` (see `_Told`), and `latest`, a time. The files are of the kinds `clean` and `quarantine`.
 
     Raises:
-        ConfigError: a whole column of times is in seconds, or in microseconds; an id is not whole; the file is damaged.
+        ConfigError: a whole column of times is in seconds, or in microseconds; an id is not whole; the file is damaged, or
+            has other rows than when the job began.
     """
+    output, quarantine = folder / "work" / "clean" / f"{chunk.name}.arrow", folder / "quarantine" / f"{chunk.name}.parquet"
     judge = {"impressions": _impressions, "engagements": _engagements, "product_clicks": _product_clicks}[chunk.table]
     told = _Told()
     counts: dict = {"rows": 0, "sound": 0, "unused": 0, "latest": None, "quarantined": {}}
     bad_rows: list[pa.Table] = []
-    with written(output) as draft:
+    with written(output, durable=False) as draft:
         writer = None
         first_row, time = chunk.first_row, "shown_at" if chunk.table == "impressions" else "at"
         for batch in _batches(chunk, asked, config.rows_per_chunk):
@@ -206,13 +209,24 @@ def clean(
                     if count:
                         counts["quarantined"][_REASONS[number]] = counts["quarantined"].get(_REASONS[number], 0) + count
             first_row += len(reason)
-        if writer is not None:
-            writer.file.close()
+        if writer is None or counts["rows"] != chunk.rows:
+            raise ConfigError(
+                f"{chunk.file.path}: {counts['rows']:,} rows were read where its footer had {chunk.rows:,}. Was it written "
+                "anew meanwhile? Start again."
+            )
+        writer.close()
+    files = {"clean": [writer.note(output, folder)]}
     if bad_rows:
-        with written(quarantine) as draft:
-            pq.write_table(pa.concat_tables(bad_rows), draft, compression="zstd")
+        files["quarantine"] = [kept_apart(pa.concat_tables(bad_rows), quarantine, folder)]
     names = {str(number): name for number, name in told.names.items()}
-    return counts | {"missing": told.missing, "placeholders": told.placeholders, "names": names}
+    return Done(counts | {"missing": told.missing, "placeholders": told.placeholders, "names": names}, files)
+
+
+def kept_apart(rows: pa.Table, path: Path, folder: Path) -> FileNote:
+    """Writes a part of the quarantine, as `QUARANTINE`."""
+    with written(path) as draft:
+        pq.write_table(rows, draft, compression="zstd")
+    return noted(path, folder, rows=len(rows))
 
 
 _REASONS = ("", MISSING, NEGATIVE, IMPLAUSIBLE, NOT_FINITE, STAY, OUT_OF_RANGE)

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.encode.arrays import integers, present
-from pipelines.prepare.timeline import find, run_starts
+from pipelines.prepare.timeline import find
+from pipelines.runs.order import run_starts
 
 _ODD = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93))
 

@@ -16,9 +16,10 @@ from pipelines.encode.feeds import LABEL_PREFIX, META
 from pipelines.logs.ids import as_ids
 from pipelines.prepare.room_counters import Rooms
 from pipelines.prepare.tables import FAMILIES, KEYS, Attributes
-from pipelines.prepare.timeline import codes, spread
+from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import Log, UserSide
 from pipelines.runs import written
+from pipelines.runs.order import spread
 
 
 def attribute_columns(columns: Collection[str], schema: Schema) -> dict[str, list[str]]:

@@ -20,7 +20,8 @@ from pipelines.encode.arrays import integers, present
 from pipelines.prepare.clean import QUARANTINE, REPEATED, TWICE
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.deliveries import clicks_again, engagements_again
-from pipelines.prepare.timeline import Moments, codes, find, run_starts, stable_order
+from pipelines.prepare.timeline import Moments, codes, find
+from pipelines.runs.order import run_starts, stable_order
 
 _TOLD = 5  # of the request ids that are used again the most
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 from models.catalogue import ENTER, FEEDS, IMPRESSIONS, ROOM, STREAMER, WINDOWS, Column, Count, Hours, Subject
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER, hours_since
-from pipelines.prepare.exchange import ExchangeWriter
 from pipelines.prepare.tables import Attributes, times
 from pipelines.prepare.timeline import Moments, Timeline, find
 from pipelines.runs import written
+from pipelines.runs.exchange import ExchangeWriter
 
 OWNERS = (ROOM, STREAMER)
 LONGEST_WINDOW_MS = max(window for window in WINDOWS.values() if window is not None)
@@ -193,8 +193,9 @@ def count_bucket(
     rows_per_slice: int,
     ending: int,
     output: Path,
-) -> dict[str, pa.Array]:
-    """Writes the counters of all candidates of a bucket of streamers, by bucket of users; returns those at the end.
+) -> tuple[dict[str, pa.Array], ExchangeWriter]:
+    """Writes the counters of all candidates of a bucket of streamers, by bucket of users; returns those at the end, and
+    what wrote the file.
 
     Args:
         shown: by bucket of users: row, room_id, shown_at, feed_at (the moment to be asked about).
@@ -202,7 +203,7 @@ def count_bucket(
         ending: a moment after all events; each room's counters then are what is returned.
     """
     schema = pa.schema([ROW, *(pa.field(column.name, counter_type(column)) for column in counting.columns)])
-    with written(output) as draft, ExchangeWriter(draft, schema, len(shown)) as writer:
+    with written(output, durable=False) as draft, ExchangeWriter(draft, schema, len(shown)) as writer:
         for begin, end in _slices(shown, rows_per_slice):
             part, rows = _load(shown, done, counting, begin, end)
             found = counting.count(part)
@@ -218,7 +219,7 @@ def count_bucket(
     last = replace(part, room_Q=rooms, at_Q=np.full(len(rooms), ending))
     found = counting.count(last)
     counting.forget(last, _EVER[1])
-    return found
+    return found, writer
 
 
 def _slices(shown: Sequence[pa.RecordBatch], rows_per_slice: int) -> Iterator[tuple[int, int]]:

@@ -32,8 +32,9 @@ from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER
 from pipelines.prepare.features import AttributeTables, Features, frame, lists_of, picked, rooms_frame, shown_products
 from pipelines.prepare.room_counters import Counting
-from pipelines.prepare.timeline import codes, find, spread
+from pipelines.prepare.timeline import codes, find
 from pipelines.prepare.user_counters import UserSide
+from pipelines.runs.order import spread
 
 
 def user_rows(features: Features, side: UserSide, users: np.ndarray, served: Collection[str]) -> pa.Table:

@@ -17,8 +17,8 @@ from pipelines.encode.arrays import whole as single
 from pipelines.encode.clock import NEVER
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.logs.values import tidied
-from pipelines.prepare.exchange import read_table, write_table
 from pipelines.prepare.timeline import find
+from pipelines.runs.exchange import read_table, write_table
 
 FAMILIES = {family.how.table: family for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}
 KEYS = {family.how.table: family.how.key for family in catalogue.FAMILIES if isinstance(family.how, Attribute)}

@@ -8,6 +8,7 @@ OUTPUT/work/counters/00003.arrow            counters of a bucket of streamers, b
 """
 
 import pickle
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +22,14 @@ from models.catalogue import PAIRS, ROOM, STREAMER, USER, Column, counters
 from models.schema import Schema
 from pipelines.encode.arrays import integers
 from pipelines.encode.encode import encode
-from pipelines.encode.fit import fit_partial
+from pipelines.encode.fit import Partial, finish, fit_partial
 from pipelines.encode.remarks import Seen
 from pipelines.encode.state import EncoderState
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
-from pipelines.prepare.clean import ENTER_CODE, Asked, Chunk, actions_of, clean
+from pipelines.prepare.account import rows_agree
+from pipelines.prepare.clean import ENTER_CODE, EVENTS, Asked, Chunk, actions_of, clean, kept_apart
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
 from pipelines.prepare.log_to_feeds import cut, once
@@ -37,7 +38,10 @@ from pipelines.prepare.tables import KEYS, Attributes, sort_table
 from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import UserSide, read_log
 from pipelines.prepared import SPLITS
-from pipelines.runs import written
+from pipelines.runs import FileNote, written
+from pipelines.runs.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
+from pipelines.runs.noted import noted, whole
+from pipelines.runs.runner import Done
 
 CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
 ENGAGEMENTS = pa.schema(
@@ -90,33 +94,43 @@ class Plan:
         """The actions that targets or counters ask for, in the order of their codes."""
         return actions_of(self.schema, counted_actions(counters(self.columns, ROOM, STREAMER, USER, *PAIRS.values())))
 
-    def attributes(self) -> AttributeTables:
-        tables = {table: Attributes.open(self.work / "attributes", table) for table in KEYS}
-        return AttributeTables(tables, attribute_columns(self.columns, self.schema))
+    def bucket_file(self, bucket: int, what: str) -> Path:
+        return self.work / what / f"{bucket:05d}.arrow"
 
-    def exchange(self, what: str) -> list[Path]:
-        return sorted((self.work / what).glob("*.arrow"))
 
-    def cleaned(self, table: str) -> list[Path]:
-        return sorted((self.work / "clean").glob(f"{table}-*.arrow"))
+@dataclass(frozen=True)
+class SortedTables:
+    """The sorted attribute tables of the log, as they were noted, by table."""
 
-    def ordered(self, bucket: int, what: str) -> Path:
-        return self.work / "cut" / f"{bucket:05d}.{what}.arrow"
+    plan: Plan
+    notes: Mapping[str, FileNote]
+
+    def open(self, table: str) -> Attributes:
+        """One without rows for a table that the log does not have."""
+        if table in self.notes:
+            whole(self.notes[table], self.plan.output)
+        return Attributes.open(self.plan.work / "attributes", table)
+
+    def all(self) -> AttributeTables:
+        return AttributeTables(
+            {table: self.open(table) for table in KEYS}, attribute_columns(self.plan.columns, self.plan.schema)
+        )
 
 
 @dataclass(frozen=True)
 class SortAttributes:
-    """Sorts an attribute table, and tells each bucket which users or rooms there are."""
+    """Sorts an attribute table, and tells each bucket which users or rooms there are. Files: `table`, `all`."""
 
     plan: Plan
 
-    def __call__(self, table: str) -> dict:
+    def __call__(self, table: str) -> Done:
         plan = self.plan
         columns = list(attribute_columns(plan.columns, plan.schema)[table])
         if table == "rooms":
             columns += [name for name in ("streamer_id", "start_at") if name not in columns]
         path = plan.work / "attributes" / f"{table}.arrow"
         counts = sort_table(plan.logs, table, columns, path)
+        files = {"table": [noted(path, plan.output, rows=counts["ids"])]}
         if table in ("users", "rooms"):
             attributes = Attributes.open(path.parent, table)
             bucket = (
@@ -124,49 +138,57 @@ class SortAttributes:
                 if table == "users"
                 else _bucket_of_rooms(attributes.ids, attributes, plan)
             )
-            _exchange(plan.work / f"all_{table}" / "all.arrow", pa.table({KEYS[table]: attributes.ids}), bucket, plan.buckets)
-        return counts
+            ids = pa.table({KEYS[table]: attributes.ids})
+            files["all"] = [_exchange(plan.work / f"all_{table}" / "all.arrow", ids, bucket, plan)]
+        return Done(counts, files)
 
 
 @dataclass(frozen=True)
 class CleanChunk:
-    """Divides a chunk of a log file into rows that are in order and rows for the quarantine; returns what it counted."""
+    """Divides a chunk of a log file into rows that are in order and rows for the quarantine."""
 
     plan: Plan
 
-    def __call__(self, chunk: Chunk) -> dict:
+    def __call__(self, chunk: Chunk) -> Done:
         plan = self.plan
-        return clean(
-            chunk,
-            Asked(plan.schema, plan.actions, plan.carried, chunk.table in plan.has_events),
-            plan.config,
-            buckets=plan.buckets,
-            output=plan.work / "clean" / f"{chunk.name}.arrow",
-            quarantine=plan.output / "quarantine" / f"{chunk.name}.parquet",
-        )
+        asked = Asked(plan.schema, plan.actions, plan.carried, chunk.table in plan.has_events)
+        return clean(chunk, asked, plan.config, buckets=plan.buckets, folder=plan.output)
 
 
 @dataclass(frozen=True)
 class CutBucket:
-    """Orders the log of a bucket of users, and tells the buckets of streamers what happened to their rooms."""
+    """Orders the log of a bucket of users, and tells the buckets of streamers what happened to their rooms.
+
+    Files: `feeds`, `impressions`, `engagements` and `product_clicks` of the bucket, `quarantine`, and for the buckets of
+    streamers `shown`, `done` and `seen`.
+
+    Attributes:
+        cleaned: sound rows of all chunks, by table.
+    """
 
     plan: Plan
+    attributes: SortedTables
+    cleaned: Mapping[str, Sequence[FileNote]]
 
-    def __call__(self, bucket: int) -> dict:
+    def __call__(self, bucket: int) -> Done:
         plan = self.plan
-        impressions = read_bucket(plan.cleaned("impressions"), bucket, plan.buckets)
-        engagements = read_bucket(plan.cleaned("engagements"), bucket, plan.buckets, schema=ENGAGEMENTS)
+        impressions = self._rows("impressions", bucket)
+        engagements = self._rows("engagements", bucket, ENGAGEMENTS)
+        product_clicks = self._rows("product_clicks", bucket, CLICKS)
         ordered = cut(impressions, engagements, plan.config)
-        for what in ("feeds", "impressions", "engagements"):
-            write_table(plan.ordered(bucket, what), getattr(ordered, what))
-        clicks, copies = once(read_bucket(plan.cleaned("product_clicks"), bucket, plan.buckets, schema=CLICKS))
-        write_table(plan.ordered(bucket, "product_clicks"), clicks)
+        clicks, copies = once(product_clicks)
+        tables = {name: getattr(ordered, name) for name in CUT[:-1]} | {"product_clicks": clicks}
+        files: dict[str, list[FileNote]] = {}
+        for name, table in tables.items():
+            path = plan.work / "cut" / f"{bucket:05d}.{name}.arrow"
+            write_table(path, table)
+            files[name] = [noted(path, plan.output, rows=len(table))]
         quarantined = pa.concat_tables([ordered.quarantined, copies])
         if len(quarantined):
-            with written(plan.output / "quarantine" / f"repeated-{bucket:05d}.parquet") as draft:
-                pq.write_table(quarantined, draft, compression="zstd")
+            path = plan.output / "quarantine" / f"repeated-{bucket:05d}.parquet"
+            files["quarantine"] = [kept_apart(quarantined, path, plan.output)]
 
-        rooms = Attributes.open(plan.work / "attributes", "rooms")
+        rooms = self.attributes.open("rooms")
         action = integers(ordered.engagements["action"])
         entered = ordered.engagements.filter(pa.array(action == ENTER_CODE))
         if plan.counters:
@@ -177,87 +199,127 @@ class CutBucket:
                 "shown_at": ordered.impressions["shown_at"],
                 "feed_at": feed_at,
             }
-            self._send("shown", bucket, pa.table(shown), rooms)
+            files["shown"] = [self._send("shown", bucket, pa.table(shown), rooms)]
             codes_of = [plan.actions.index(name) for name in counted_actions(plan.counters)]
             done = ordered.engagements.filter(pa.array(np.isin(action, codes_of)))
-            self._send("done", bucket, done.select(["room_id", "at", "action"]), rooms)
-        self._send("seen", bucket, snapshot.last_seen(ordered.impressions), rooms)
+            files["done"] = [self._send("done", bucket, done.select(["room_id", "at", "action"]), rooms)]
+        files["seen"] = [self._send("seen", bucket, snapshot.last_seen(ordered.impressions), rooms)]
 
         day = integers(ordered.feeds["day"])
         sizes = integers(ordered.feeds["size"])
         entry_day = plan.config.clock.day(integers(entered["at"]))
         credits = Credits(ordered.engagements, integers(ordered.impressions["shown_at"]), plan.actions)
-        return {
+        counts = {
+            "read": {
+                "impressions": len(impressions),
+                "engagements": len(engagements),
+                "product_clicks": len(product_clicks),
+            },
             "feeds": len(day),
             "candidates": len(ordered.impressions),
             "feeds_by_day": _by_day(day, np.ones(len(day))),
             "candidates_by_day": _by_day(day, sizes),
             "entries_by_day": _by_day(entry_day, np.ones(len(entry_day))),
             "unattributed": credits.unattributed(plan.schema),
-            "kept": {
-                "impressions": len(ordered.impressions),
-                "engagements": len(ordered.engagements),
-                "product_clicks": len(clicks),
-            },
+            "kept": {name: len(tables[name]) for name in EVENTS},
             "quarantined": _by_table(quarantined),
             **ordered.told,
         }
+        return Done(counts, files)
 
-    def _send(self, what: str, bucket: int, table: pa.Table, rooms: Attributes) -> None:
+    def _rows(self, table: str, bucket: int, schema: pa.Schema | None = None) -> pa.Table:
+        return read_bucket(self.cleaned[table], self.plan.output, bucket, self.plan.buckets, schema=schema)
+
+    def _send(self, what: str, bucket: int, table: pa.Table, rooms: Attributes) -> FileNote:
         room = integers(table["room_id"])
-        _exchange(
-            self.plan.work / what / f"{bucket:05d}.arrow", table, _bucket_of_rooms(room, rooms, self.plan), self.plan.buckets
-        )
+        return _exchange(self.plan.bucket_file(bucket, what), table, _bucket_of_rooms(room, rooms, self.plan), self.plan)
+
+
+CUT = ("feeds", "impressions", "engagements", "product_clicks")  # what `CutBucket` leaves of a bucket of users
 
 
 @dataclass(frozen=True)
 class CountRooms:
-    """Counters of a bucket of streamers and of their rooms, for all candidates and for the snapshot."""
+    """Counters of a bucket of streamers and of their rooms, for all candidates and for the snapshot.
+
+    Files: `counters`, `snapshot`.
+
+    Attributes:
+        sent: `seen`, and where something is counted `shown` and `done` of all buckets of users.
+        all_rooms: those of the log's table.
+    """
 
     plan: Plan
     ending: int
+    attributes: SortedTables
+    sent: Mapping[str, Sequence[FileNote]]
+    all_rooms: Sequence[FileNote]
 
-    def __call__(self, bucket: int) -> dict:
+    def __call__(self, bucket: int) -> Done:
         plan = self.plan
-        attributes = plan.attributes()
-        seen = read_bucket(plan.exchange("seen"), bucket, plan.buckets)
-        all_rooms = read_bucket(plan.exchange("all_rooms"), bucket, plan.buckets, schema=pa.schema([("room_id", pa.int64())]))
-        shown = open_batches(plan.exchange("shown"), bucket, plan.buckets) if plan.counters else []
-        done = open_batches(plan.exchange("done"), bucket, plan.buckets) if plan.counters else []
+        attributes = self.attributes.all()
+        seen = read_bucket(self.sent["seen"], plan.output, bucket, plan.buckets)
+        none = pa.schema([("room_id", pa.int64())])
+        all_rooms = read_bucket(self.all_rooms, plan.output, bucket, plan.buckets, schema=none)
+        shown, done = (
+            open_batches(self.sent[what], plan.output, bucket, plan.buckets) if plan.counters else []
+            for what in ("shown", "done")
+        )
         known = [integers(part["room_id"]) for part in (seen, all_rooms)]
         ids = np.unique(np.concatenate([*known, *(np.unique(integers(batch["room_id"])) for batch in done)]))
         counting = Counting(Rooms.of(ids, attributes.tables["rooms"]), plan.counters, plan.actions)
         at_end: dict[str, pa.Array] = {}
+        files: dict[str, list[FileNote]] = {}
         if plan.counters:
-            at_end = count_bucket(
+            counters = plan.bucket_file(bucket, "counters")
+            at_end, writer = count_bucket(
                 shown,
                 done,
                 counting,
                 rows_per_slice=2 * plan.config.rows_per_bucket,
                 ending=self.ending,
-                output=plan.work / "counters" / f"{bucket:05d}.arrow",
+                output=counters,
             )
+            files["counters"] = [writer.note(counters, plan.output)]
         rows = snapshot.room_rows(counting, at_end, seen, plan.columns, attributes)
-        write_parquet(rows, plan.output / "snapshot" / "rooms" / f"bucket-{bucket:05d}.parquet", plan.config.feeds_per_file)
-        return {"rooms": len(rows)}
+        path = plan.output / "snapshot" / "rooms" / f"bucket-{bucket:05d}.parquet"
+        write_parquet(rows, path, plan.config.feeds_per_file)
+        files["snapshot"] = [noted(path, plan.output, rows=len(rows))]
+        read = {"seen": len(seen), "shown": sum(map(len, shown)), "done": sum(map(len, done)), "all_rooms": len(all_rooms)}
+        return Done({"rooms": len(rows), "read": read}, files)
+
+
+@dataclass(frozen=True)
+class BucketOfUsers:
+    """A bucket, and what `CutBucket` left of it, in the order of `CUT`."""
+
+    bucket: int
+    tables: tuple[FileNote, ...]
 
 
 @dataclass(frozen=True)
 class WriteFeatures:
-    """Feature files of a bucket of users, split by day, and its part of the snapshot."""
+    """Feature files of a bucket of users, by split, and its part of the snapshot. Files: every split, `snapshot`.
+
+    Attributes:
+        first_days: of each split; a split ends where the next begins.
+        counters: of all buckets of streamers.
+        all_users: those of the log's table.
+    """
 
     plan: Plan
     ending: int
-    first_days: dict[str, int]  # of each split; a split ends where the next begins
+    first_days: dict[str, int]
+    attributes: SortedTables
+    counters: Sequence[FileNote]
+    all_users: Sequence[FileNote]
 
-    def __call__(self, bucket: int) -> dict:
-        plan, config = self.plan, self.plan.config
-        feeds, impressions, engagements = (
-            read_table(plan.ordered(bucket, what)) for what in ("feeds", "impressions", "engagements")
-        )
-        clicks = read_table(plan.ordered(bucket, "product_clicks"))
-        more_users = read_bucket(plan.exchange("all_users"), bucket, plan.buckets, schema=pa.schema([("user_id", pa.int64())]))
-        attributes = plan.attributes()
+    def __call__(self, work: BucketOfUsers) -> Done:
+        plan, config, bucket = self.plan, self.plan.config, work.bucket
+        feeds, impressions, engagements, clicks = (read_table(whole(note, plan.output)) for note in work.tables)
+        none = pa.schema([("user_id", pa.int64())])
+        more_users = read_bucket(self.all_users, plan.output, bucket, plan.buckets, schema=none)
+        attributes = self.attributes.all()
         log = read_log(
             feeds,
             impressions,
@@ -274,30 +336,36 @@ class WriteFeatures:
 
         split_R = np.searchsorted([self.first_days[split] for split in SPLITS], integers(feeds["day"]), side="right") - 1
         counts: dict = {}
+        files: dict[str, list[FileNote]] = {}
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(split_R == number)
-            parts = [mine[part] for part in slices(log.user_R[mine], config.feeds_per_file)]
-            for part, chosen in enumerate(parts):
+            files[split] = []
+            for part, some in enumerate(slices(log.user_R[mine], config.feeds_per_file)):
+                chosen = mine[some]
                 path = plan.output / "features" / split / f"bucket-{bucket:05d}-{part:02d}.parquet"
                 write_parquet(features.table(chosen), path, FEATURE_GROUP)
+                files[split].append(noted(path, plan.output, rows=len(chosen)))
             size = np.diff(log.offsets_R)[mine]
             counts[split] = {
-                "files": len(parts),
                 "feeds": len(mine),
                 "candidates": int(size.sum()),
                 "largest_feed": int(size.max(initial=0)),
             }
         users = np.arange(len(log.users))
+        files["snapshot"] = []
         for part, some in enumerate(slices(users, config.feeds_per_file)):
             path = plan.output / "snapshot" / "users" / f"bucket-{bucket:05d}-{part:02d}.parquet"
             write_parquet(snapshot.user_rows(features, side, users[some], plan.served), path, FEATURE_GROUP)
-        return {"splits": counts, "users": len(users)}
+            files["snapshot"].append(noted(path, plan.output, rows=len(users[some])))
+        read = {"counters": len(counters) if plan.counters else 0, "all_users": len(more_users)}
+        return Done({"splits": counts, "users": len(users), "read": read}, files)
 
     def _counters(self, bucket: int, candidates: int) -> pl.DataFrame:
         plan = self.plan
         if not plan.counters:
             return frame({}, candidates)
-        counted = read_bucket(plan.exchange("counters"), bucket, plan.buckets)
+        counted = read_bucket(self.counters, plan.output, bucket, plan.buckets)
+        rows_agree("features", f"counters of bucket {bucket}", read=len(counted), left=candidates)
         order = np.empty(candidates, np.int64)
         order[counted["row"].to_numpy()] = np.arange(len(counted))
         return picked(frame({column.name: counted[column.name] for column in plan.counters}, len(counted)), order)
@@ -308,34 +376,59 @@ FEATURE_GROUP = 4096  # feeds in a row group of a feature file: what the encoder
 
 @dataclass(frozen=True)
 class FitFile:
-    """Counts one feature file of training days for the encoder."""
+    """Counts one feature file of training days for the encoder. Files: `part`."""
 
     plan: Plan
     entry_rate: float
 
-    def __call__(self, file: Path) -> dict:
-        part = fit_partial(
-            pq.read_table(file, use_threads=False, partitioning=None),
-            self.plan.schema,
-            entry_rate=self.entry_rate,
-            clock=self.plan.config.clock,
-        )
-        with written(self.plan.work / "fit" / f"{file.stem}.pickle") as draft:
+    def __call__(self, features: FileNote) -> Done:
+        plan = self.plan
+        table = pq.read_table(whole(features, plan.output), use_threads=False, partitioning=None)
+        part = fit_partial(table, plan.schema, entry_rate=self.entry_rate, clock=plan.config.clock)
+        path = plan.work / "fit" / f"{Path(features.path).stem}.pickle"
+        with written(path, durable=False) as draft:
             draft.write_bytes(pickle.dumps(part))
-        return {}
+        return Done({"feeds": len(table)}, {"part": [noted(path, plan.output)]})
+
+
+@dataclass(frozen=True)
+class FinishEncoder:
+    """Puts the counts of all training files together. Files: `encoder`.
+
+    Attributes:
+        parts: of `FitFile`, in a fixed order.
+    """
+
+    plan: Plan
+    entry_rate: float
+    parts: Sequence[FileNote]
+
+    def __call__(self, _: None) -> Done:
+        plan = self.plan
+        merged = Partial.merged([pickle.loads(whole(note, plan.output).read_bytes()) for note in self.parts])
+        clock, ids = plan.config.clock, plan.logs.id_kinds()
+        state = finish(merged, plan.schema, entry_rate=self.entry_rate, clock=clock, ids=ids)
+        folder = plan.output / "encoder"
+        with written(folder) as draft:
+            state.save(draft)
+        wild = {name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild}
+        return Done({"wild": wild}, {"encoder": [noted(file, plan.output) for file in sorted(folder.iterdir())]})
 
 
 @dataclass(frozen=True)
 class EncodeFile:
-    """Encodes one feature file."""
+    """Encodes one feature file. Files: `encoded`."""
 
     plan: Plan
+    encoder: Sequence[FileNote]
 
-    def __call__(self, file: Path) -> dict:
+    def __call__(self, features: FileNote) -> Done:
         plan = self.plan
-        state = EncoderState.load(plan.output / "encoder")
+        folder = {whole(note, plan.output).parent for note in self.encoder}.pop()
+        state = EncoderState.load(folder)
+        file = whole(features, plan.output)
         output = plan.output / "feeds" / file.parent.name / file.name
-        parts = []
+        parts, rows = [], 0
         with written(output) as draft, pq.ParquetFile(file) as source:
             writer = None
             for group in range(source.num_row_groups):
@@ -346,9 +439,10 @@ class EncodeFile:
                     )
                 writer.write_table(table, row_group_size=plan.config.row_group_feeds)
                 parts.append(Seen.of(table, plan.schema))
+                rows += len(table)
             if writer is not None:
                 writer.close()
-        return asdict(Seen.merged(parts))
+        return Done(asdict(Seen.merged(parts)), {"encoded": [noted(output, plan.output, rows=rows)]})
 
 
 def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:
@@ -358,9 +452,10 @@ def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> n
     return bucket_of(np.where(known, streamer, distinct), plan.buckets)[code]
 
 
-def _exchange(path: Path, table: pa.Table, bucket: np.ndarray, buckets: int) -> None:
-    with written(path) as draft, ExchangeWriter(draft, table.schema, buckets) as writer:
+def _exchange(path: Path, table: pa.Table, bucket: np.ndarray, plan: Plan) -> FileNote:
+    with written(path, durable=False) as draft, ExchangeWriter(draft, table.schema, plan.buckets) as writer:
         writer.write(table, bucket)
+    return writer.note(path, plan.output)
 
 
 def _by_day(day: np.ndarray, weight: np.ndarray) -> dict[str, int]:

@@ -14,9 +14,12 @@ a file system that many machines share (NFS included): nothing here needs locks,
 from pipelines.runs.claims import claim
 from pipelines.runs.files import discard, read_json, sweep, write_json, write_text, written
 from pipelines.runs.identity import RUN, RunFolder, differences, told
+from pipelines.runs.noted import DamagedFile, FileNote
 
 __all__ = [
     "RUN",
+    "DamagedFile",
+    "FileNote",
     "RunFolder",
     "claim",
     "differences",

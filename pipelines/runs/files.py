@@ -22,10 +22,14 @@ _DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{8}\.
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A path to write a file or a folder to. It takes the place of `path` when all went well, and is gone otherwise.
 
     What was at `path` before stays until then, also where this process is killed, the machine stops or the disk is full.
+
+    Args:
+        durable: wait until it is on the disk. Without that a machine that stops may leave less than was written, under its
+            name; it is for files whose readers know what they have to hold.
 
     Raises:
         ConfigError: the disk is full.
@@ -36,7 +40,8 @@ def written(path: Path) -> Iterator[Path]:
         with full_disk_told(path):
             yield draft
             _open_to_others(draft)
-            flush(draft)
+            if durable:
+                flush(draft)
         if not draft.is_dir():
             draft.replace(path)
             return
@@ -50,9 +55,9 @@ def written(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
-def write_text(path: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
-    with written(path) as draft:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """A file that is there whole or not at all; `durable` as in `written`."""
+    with written(path, durable=durable) as draft:
         draft.write_text(text, encoding="utf-8")
 
 

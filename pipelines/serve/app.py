@@ -32,7 +32,8 @@ from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 from models.config import ConfigError, from_dict, to_dict
 from pipelines.ray_private import apply_to_serve, end_serve
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.endpoint import Endpoint, http_app
+from pipelines.serve.endpoint import Endpoint
+from pipelines.serve.http import http_app
 from pipelines.serve.store import Store
 
 NAME = "liverank"

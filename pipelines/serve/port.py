@@ -1,9 +1,15 @@
-"""Whether the endpoint will be able to listen, asked before anything is started for it."""
+"""Whether the endpoint will be able to listen, asked before anything is started for it, and who else listens there.
+
+Ray's proxy opens its port so that others may open it too (SO_REUSEPORT): a second one would get every other request, and
+nobody would notice. It needs that to come back at once after a crash, while connections of before are still ending. So
+the port is asked without it before the start, and its listeners are counted afterwards.
+"""
 
 import errno
 import socket
 
 from models.config import ConfigError
+from pipelines.ray_private import Listener, listeners
 from pipelines.serve.config import ServeConfig
 
 
@@ -24,9 +30,25 @@ def check_port(config: ServeConfig) -> None:
             f"serve.host is `{config.host}`, which is no address ({error.strerror}). Set it to 127.0.0.1."
         ) from None
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            holders = " and ".join(map(str, listeners(config.port))) or "another process"
+            raise ConfigError(f"{where} is taken by {holders}. Stop that one, or set serve.port to another number.") from None
         reasons = {
-            errno.EADDRINUSE: "is taken by another process. Stop that one, or set serve.port to another number.",
             errno.EACCES: "may not be opened by this user. Set serve.port to 1024 or more.",
             errno.EADDRNOTAVAIL: "cannot be opened, since this machine has no such address. Set serve.host to 127.0.0.1.",
         }
         raise ConfigError(f"{where} {reasons.get(error.errno or 0, f'cannot be opened: {error.strerror}.')}") from None
+
+
+def check_alone(config: ServeConfig) -> None:
+    """After the start: refuses a port that a second process of this machine opened at the same moment.
+
+    Raises:
+        ConfigError: several processes listen there; each would get a share of the requests.
+    """
+    found: list[Listener] = listeners(config.port)
+    if len(found) > 1:
+        raise ConfigError(
+            f"serve.port {config.port} is shared by {' and '.join(map(str, found))}: each would get a part of the requests. "
+            "Stop one of them, or set serve.port to another number."
+        )

@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from models.config import ConfigError, to_dict
 from models.learners.workers import SingleWorker
 from models.schema import Schema
-from models.system import SystemConfig, build_ranker
+from models.system import SystemConfig, build_ranker, ranker_without_weights
 from pipelines.bundle import fingerprint, provenance, save_bundle
 from pipelines.prepared import Prepared
 from pipelines.runs import RunFolder
 from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import EXECUTION, TrainConfig
+from pipelines.train.defined import check_defined
 from pipelines.train.monitor import Monitor
 from pipelines.train.order import FeedOrder
 from pipelines.train.progress import HISTORY, EpochRecord, Progress, read_progress
@@ -86,6 +87,8 @@ def train(
 
         check_cluster(config)
     folder, identity = RunFolder(output, BUNDLE, PARTS), identity_of(prepared.fingerprint, schema, system, config)
+    if prepared.files("valid") and (folder.identity is None or not resume):  # a run that has begun has passed it
+        check_defined(prepared, [config.monitor], ranker_without_weights(schema, system).trained, "train.monitor")
     if not resume:
         folder.clear()
     folder.begin(

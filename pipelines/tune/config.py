@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field as default
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Discriminator
 
 from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
-from models.leveled import Leveled
 from models.metrics.names import direction
-from models.ranker import Ranker
 from models.schema import Schema
-from models.system import SystemConfig, build_ranker, is_leveled
+from models.system import SystemConfig, is_leveled, ranker_without_weights
 from models.zoo import resolve
 from pipelines.train import TrainConfig
 from pipelines.train.config import EXECUTION
@@ -241,7 +238,7 @@ def checked(
     """
     try:
         model, train = configs(spelling, values, config)
-        ranker = ranker_of_meta(schema, model)
+        ranker = ranker_without_weights(schema, model)
         for metric in config.metrics:
             if metric.split(".")[0] not in (*ranker.trained, "mean"):
                 raise ConfigError(
@@ -252,12 +249,6 @@ def checked(
         shown = ", ".join(f"{path} = {value!r}" for path, value in values.items())
         raise ConfigError(f"tune.space, with {shown}: {error}" if shown else str(error)) from None
     return model, train
-
-
-def ranker_of_meta(schema: Schema, model: SystemConfig) -> Ranker | Leveled:
-    """The ranker of a configuration without weights: shapes are checked, no memory is taken."""
-    with torch.device("meta"):
-        return build_ranker(schema, model, dict.fromkeys(schema.tables, 2))
 
 
 def check_space(spelling: Mapping[str, Any], config: TuneConfig, schema: Schema) -> int:

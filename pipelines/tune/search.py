@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError, to_dict
+from models.system import ranker_without_weights
 from pipelines.prepared import Prepared
 from pipelines.report.search.picture import draw
 from pipelines.report.search.trials import Axis, SearchResult, Trial
@@ -18,7 +19,7 @@ from pipelines.train.defined import check_defined
 from pipelines.train.monitor import Monitor
 from pipelines.train.progress import read_history
 from pipelines.train.training import identity_of as identity_of_training
-from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, check_space, configs, ranker_of_meta, schema_of
+from pipelines.tune.config import Choice, Int, LogUniform, TuneConfig, check_space, configs, schema_of
 from pipelines.tune.folder import SETTINGS, WAY_OUT, note, say_where_to_watch
 from pipelines.tune.objectives import Objectives, objectives_of
 
@@ -56,7 +57,7 @@ def _checked(spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfi
         raise ConfigError(f"`{prepared_path}` has no validation feeds to search by; set prepare.valid_days to 1 or more.")
     tried = check_space(spelling, config, prepared.schema)
     model, train = configs(spelling, {}, config)
-    trained = ranker_of_meta(prepared.schema, model).trained
+    trained = ranker_without_weights(prepared.schema, model).trained
     check_defined(prepared, config.metrics or (train.monitor,), trained, "tune.metric" if config.metrics else "train.monitor")
     return prepared, objectives_of(config, Monitor(prepared.schema, train.monitor, trained)), tried
 

@@ -14,10 +14,9 @@ from jobs import screen
 from models.config import ConfigError
 from pipelines.cluster import RayConfig, connected, starts_ray
 from pipelines.faults import told
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.runner import Item, run_step
+from pipelines.runs.runner import Done, Item, Runner, Workers
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.port import check_port
+from pipelines.serve.port import check_alone, check_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,18 +97,18 @@ def task(work):
     if work == "ours":
         raise ZeroDivisionError("of ours")
     open(work, "rb").close()
-    return {"rows": 1}
+    return Done({"rows": 1})
 
 
 @pytest.mark.parametrize("parallel", ["none", pytest.param("ray", marks=pytest.mark.ray)])
 def test_an_error_in_a_task_reaches_the_screen_once(tmp_path, parallel, request, capfd):
     if parallel == "ray":
         request.getfixturevalue("local_ray")
-    config = PrepareConfig(parallel=parallel)
+    runner = Runner(tmp_path, tmp_path / "notes", Workers(parallel))
     with pytest.raises(ConfigError, match=r"/nowhere/part.parquet: it is not there"):
-        run_step("clean", [Item("a", "/nowhere/part.parquet", 1)], task, notes=tmp_path, config=config)
+        runner.step("clean", [Item("a", "/nowhere/part.parquet", 1)], task)
     with pytest.raises(RuntimeError) as error:
-        run_step("clean", [Item("b", "ours", 1)], task, notes=tmp_path, config=config)
+        runner.step("clean", [Item("b", "ours", 1)], task)
     assert str(error.value).startswith("clean, task b, failed where it was run:\nTraceback")
     assert str(error.value).rstrip().endswith("ZeroDivisionError: of ours") and told(error.value) is None
     out, err = capfd.readouterr()
@@ -121,13 +120,34 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"serve.port {port} of serve.host 127.0.0.1 is taken by another process"):
+        with pytest.raises(
+            ConfigError, match=rf"serve.port {port} of serve.host 127.0.0.1 is taken by process {os.getpid()} \(.*pytest"
+        ):
             check_port(ServeConfig(port=port))
     check_port(ServeConfig(port=port))
+    check_alone(ServeConfig(port=port))
     with pytest.raises(ConfigError, match=r"this machine has no such address. Set serve.host"):
         check_port(ServeConfig(host="192.0.2.1"))
     with pytest.raises(ConfigError, match=r"serve.host is `no such host`, which is no address"):
         check_port(ServeConfig(host="no such host"))
+
+
+def test_a_port_that_two_share_is_told():
+    """As two proxies of Ray do, each of which gets a part of the requests."""
+    share = f"import socket, sys\ns = socket.socket()\ns.setsockopt(socket.SOL_SOCKET, {socket.SO_REUSEPORT}, 1)\n"
+    share += "s.bind(('127.0.0.1', int(sys.argv[1])))\ns.listen()\nprint(s.getsockname()[1], flush=True)\nsys.stdin.read()"
+    command, piped = [sys.executable, "-c", share], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "0"], **piped) as one:
+        port = int(one.stdout.readline())
+        with pytest.raises(ConfigError, match=rf"serve.port {port} .* is taken by process {one.pid} "):
+            check_port(ServeConfig(port=port))
+        check_alone(ServeConfig(port=port))
+        with subprocess.Popen([*command, str(port)], **piped) as other:
+            other.stdout.readline()
+            with pytest.raises(ConfigError, match=rf"{port} is shared by process {one.pid} .* and process {other.pid} "):
+                check_alone(ServeConfig(port=port))
+            other.stdin.close()
+        one.stdin.close()
 
 
 def test_a_ray_that_does_not_start_is_told(monkeypatch):

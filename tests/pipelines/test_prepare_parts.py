@@ -9,12 +9,14 @@ from models.hashing import splitmix64
 from pipelines.encode.clock import NEVER, hours_since
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.deliveries import again, engagements_again
-from pipelines.prepare.exchange import ExchangeWriter, bucket_of, read_bucket
 from pipelines.prepare.features import slices
 from pipelines.prepare.log_to_feeds import cut, once
 from pipelines.prepare.room_counters import Counting, Rooms, count_bucket
 from pipelines.prepare.tables import Attributes
-from pipelines.prepare.timeline import Moments, Timeline, codes, find, spread, stable_order
+from pipelines.prepare.timeline import Moments, Timeline, codes, find
+from pipelines.runs import DamagedFile
+from pipelines.runs.exchange import ExchangeWriter, bucket_of, read_bucket
+from pipelines.runs.order import spread, stable_order
 
 
 def array(*values):
@@ -89,7 +91,37 @@ def test_every_row_reaches_its_bucket_in_order(tmp_path):
         writer.write(rounds[1], bucket[60:])
     for number in range(3):
         expected = np.flatnonzero(bucket == number)
-        assert read_bucket([tmp_path / "a"], number, 3)["row"].to_pylist() == expected.tolist()
+        note = writer.note(tmp_path / "a", tmp_path)
+        assert read_bucket([note], tmp_path, number, 3)["row"].to_pylist() == expected.tolist()
+    assert note.rows == 100 and note.bytes == (tmp_path / "a").stat().st_size
+
+
+def test_a_bucket_holds_what_was_written_to_it_or_is_refused(tmp_path):
+    """Whichever byte changes: a reader of its bucket is told, and one of another bucket is, or reads what was there."""
+    rows = pa.table({"id": np.arange(40), "name": ["a", None, "c", "d"] * 10})
+    with ExchangeWriter(tmp_path / "a", rows.schema, 2) as writer:
+        writer.write(rows, np.arange(40) % 2)
+    note, sound = writer.note(tmp_path / "a", tmp_path), (tmp_path / "a").read_bytes()
+    read = lambda number: read_bucket([note], tmp_path, number, 2).to_pylist()
+    expected = [read(0), read(1)]
+    assert expected == [rows.to_pylist()[::2], rows.to_pylist()[1::2]]
+    told, refused = set(), 0
+    for place in range(0, len(sound), 3):
+        (tmp_path / "a").write_bytes(sound[:place] + bytes([sound[place] ^ 4]) + sound[place + 1 :])
+        for number in (0, 1):
+            try:
+                assert read(number) == expected[number]
+            except DamagedFile as error:
+                refused += 1
+                told.add(str(error))
+    assert refused > len(sound) // 3  # but for padding, each byte is of one bucket at least
+    assert told == {f"{tmp_path / 'a'} does not hold what was written to it."}
+    (tmp_path / "a").write_bytes(sound[:-9])
+    with pytest.raises(DamagedFile, match=f"a has {len(sound) - 9:,} bytes, not {len(sound):,}"):
+        read(0)
+    (tmp_path / "a").unlink()
+    with pytest.raises(DamagedFile, match="a is not there"):
+        read(1)
 
 
 # -- feeds and credits -----------------------------------------------------------------------------------------
@@ -296,7 +328,7 @@ def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
     assert [column.name for column in columns] == [*of_room, *of_streamer]
     counting = Counting(Rooms.of(ids, rooms), columns, ["enter", "comment", "order"])
     ending = 10 * hour
-    final = count_bucket(batches, done, counting, rows_per_slice=rows_per_slice, ending=ending, output=tmp_path / "out")
+    final, writer = count_bucket(batches, done, counting, rows_per_slice=rows_per_slice, ending=ending, output=tmp_path / "out")
 
     pairs = lambda batch, time: zip(batch["room_id"].to_pylist(), batch[time].to_pylist(), strict=True)
     shown = [pair for batch in batches for pair in pairs(batch, "shown_at")]
@@ -321,7 +353,8 @@ def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
         }
 
     for number, batch in enumerate(batches):
-        found = {row["row"]: row for row in read_bucket([tmp_path / "out"], number, 3).to_pylist()}
+        note = writer.note(tmp_path / "out", tmp_path)
+        found = {row["row"]: row for row in read_bucket([note], tmp_path, number, 3).to_pylist()}
         assert len(found) == len(batch)
         for row, room, now in zip(*(batch[name].to_pylist() for name in ("row", "room_id", "feed_at")), strict=True):
             assert found[row] == {"row": row, **expected(room, now)}

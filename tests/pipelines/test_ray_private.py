@@ -98,6 +98,10 @@ def autoscaler_limits() -> bool:
     return callable(getattr(state, "get_max_resources_from_cluster_config", None))
 
 
+def psutil_travels_with_ray() -> bool:
+    return importlib.util.find_spec("psutil") is not None
+
+
 PARTS = {
     "keep_workers_warm": core_flags,
     "show_train_page": lambda: has("ray.train.constants", *ray_private.TRAIN_PAGE),
@@ -108,6 +112,8 @@ PARTS = {
     "quiet_authentication": lambda: importlib.util.find_spec(ray_private.AUTHENTICATION_LOGGER) is not None,
     "quiet_data": lambda: all(has(name, "getLogger(__name__)") for name in ray_private.DATA_LOGGERS),
     "origin": lambda: has("ray.train.v2._internal.exceptions", "self._base_exc = exc"),
+    "Listener": psutil_travels_with_ray,
+    "listeners": psutil_travels_with_ray,
     "apply_to_serve": serve_client,
     "end_serve": serve_client,
 }

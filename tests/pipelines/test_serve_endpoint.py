@@ -14,7 +14,8 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.fit import finish, fit_encoder, fit_partial
 from pipelines.prepared import Prepared
 from pipelines.serve import ServeConfig
-from pipelines.serve.endpoint import Endpoint, http_app
+from pipelines.serve.endpoint import Endpoint
+from pipelines.serve.http import http_app
 from pipelines.serve.parity import check_parity
 from pipelines.serve.store import Store, build_store
 from tests.pipelines.serve_samples import NOW, prepared_and_bundle, write_bundle, write_prepared

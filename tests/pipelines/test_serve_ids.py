@@ -8,9 +8,10 @@ import pytest
 
 from pipelines.logs.ids import as_ids
 from pipelines.serve import ServeConfig
-from pipelines.serve.endpoint import Endpoint, http_app
+from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.example import example_request
 from pipelines.serve.given import integers_of, spelled
+from pipelines.serve.http import http_app
 from pipelines.serve.parity import check_parity
 from pipelines.serve.store import Store, build_store
 from tests.pipelines.serve_samples import NOW, prepared_and_bundle, write_bundle

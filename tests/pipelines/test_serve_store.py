@@ -1,6 +1,7 @@
 """The store gives back what the snapshot holds, and only whole stores are opened."""
 
 import dataclasses
+import os
 import resource
 import subprocess
 import sys
@@ -127,11 +128,46 @@ def test_a_limit_on_the_size_of_files_is_told(prepared, tmp_path):
 def test_a_finished_store_is_served_without_writing_beside_it(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "prepared_of", lambda experiment: prepared)
     experiment = SimpleNamespace(folder=tmp_path)
+    (tmp_path / "store").mkdir()
     (tmp_path / ".store.claim").mkdir()  # so that nobody can claim it, as on a disk that can only be read
     with pytest.raises(OSError):
         steps.store_of(experiment)
-    build_store(prepared, tmp_path / "store")
-    assert steps.store_of(experiment) == tmp_path / "store"
+    build_store(prepared, tmp_path / "store" / "abc")
+    assert steps.store_of(experiment) == tmp_path / "store" / "abc"
+
+
+def test_each_preparation_has_a_store_of_its_own_and_three_are_kept(prepared, tmp_path, monkeypatch, capsys):
+    experiment = SimpleNamespace(folder=tmp_path)
+    before = Store(build_store(prepared, tmp_path / "store" / "abc"))
+    os.utime(tmp_path / "store" / "abc" / "store.json", (0, 0))
+    for number, name in enumerate(["b", "c", "d"], start=1):
+        manifest = dataclasses.replace(prepared.manifest, fingerprint=name)
+        monkeypatch.setattr(steps, "prepared_of", lambda _, manifest=manifest: dataclasses.replace(prepared, manifest=manifest))
+        os.utime(steps.store_of(experiment) / "store.json", (number, number))
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["b", "c", "d"]
+    assert "Removed the store" in capsys.readouterr().out
+    assert before.user(1) is not None  # who has it open reads on
+    before.close()
+
+
+def test_a_store_that_is_not_whole_is_one_line(prepared, tmp_path):
+    """Before a page of it is mapped: past the end of a file that would kill the process, and in a damaged page it may."""
+    data = build_store(prepared, tmp_path / "store") / "data.mdb"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1])
+    with pytest.raises(ConfigError, match=rf"is not whole: data.mdb has {len(whole) - 1:,} of {len(whole):,} bytes. Copy"):
+        Store(data.parent)
+    middle = len(whole) // 2
+    data.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(ConfigError, match=r"is damaged: data.mdb is not what was written \(its xxh64 differs\)"):
+        Store(data.parent)
+    data.unlink()
+    with pytest.raises(ConfigError, match=r"is not whole: data.mdb is missing"):
+        Store(data.parent)
+    data.write_bytes(whole)
+    opened = Store(data.parent)
+    assert opened.user(1) is not None and opened.as_of == prepared.manifest.ending
+    opened.close()
 
 
 def test_a_build_that_failed_leaves_no_store(prepared, tmp_path, monkeypatch):

@@ -10,6 +10,9 @@ import threading
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +26,7 @@ from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.schema import Schema
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
+from pipelines.prepared import Prepared
 from pipelines.runs import processes
 from pipelines.runs.files import draft_of
 from pipelines.train import TrainConfig, checkpoint, train
@@ -593,6 +597,21 @@ def test_calibration_is_better_nearer_to_one(tiny_schema):
 def test_an_unknown_monitor_is_refused_before_training(path, message, prepared, tmp_path):
     with pytest.raises(ConfigError, match=message):
         train(prepared, MODEL, replace(CONFIG, monitor=path), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_monitor_that_can_have_no_value_is_refused_before_training(prepared, tmp_path):
+    shutil.copytree(prepared.path, tmp_path / "data")
+    for file in (tmp_path / "data" / "feeds" / "valid").iterdir():
+        table = pq.read_table(file, partitioning=None)
+        place = table.schema.get_field_index("label.order")
+        none = pa.ListArray.from_arrays(
+            table["label.order"].combine_chunks().offsets, pa.array(np.zeros(len(pc.list_flatten(table["label.order"])), "f4"))
+        )
+        pq.write_table(table.set_column(place, table.schema.field(place), none.cast(table.schema.field(place).type)), file)
+    without_orders = Prepared.open(tmp_path / "data")
+    with pytest.raises(ConfigError, match=r"train\.monitor: order\.auc is not defined on the validation split"):
+        train(without_orders, MODEL, replace(CONFIG, monitor="order.auc"), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

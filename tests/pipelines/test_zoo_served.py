@@ -17,7 +17,8 @@ from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.serve import ServeConfig
 from pipelines.serve.assemble import assemble
-from pipelines.serve.endpoint import Endpoint, http_app
+from pipelines.serve.endpoint import Endpoint
+from pipelines.serve.http import http_app
 from pipelines.serve.parity import check_parity
 from pipelines.serve.request import RankRequest
 from pipelines.serve.store import Store, build_store

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from models.config import ConfigError
 from models.metrics.names import direction
 from models.schema import Schema
-from models.system import SystemConfig
+from models.system import SystemConfig, ranker_without_weights
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.report.search.graphs import Graph
@@ -22,7 +22,7 @@ from pipelines.train import TrainConfig
 from pipelines.train.defined import check_defined
 from pipelines.train.progress import read_history
 from pipelines.train.training import identity_of as identity_of_training
-from pipelines.tune.config import TuneConfig, checked, configs, ranker_of_meta, schema_of
+from pipelines.tune.config import TuneConfig, checked, configs, schema_of
 from pipelines.tune.objectives import measured
 from pipelines.tune.structure.graphs import EMPTY, StructureConfig, graph_of, parents_of, spelled
 
@@ -126,7 +126,7 @@ def posed_of(spelling: Mapping[str, Any], prepared_path: Path, config: TuneConfi
     reference = _graph("reference", problem)
     _check(problem, [graph for graph in (start, reference) if graph is not None])
     model, train = problem.settings(0)
-    paths, trained = (*problem.paths, train.monitor), ranker_of_meta(prepared.schema, model).trained
+    paths, trained = (*problem.paths, train.monitor), ranker_without_weights(prepared.schema, model).trained
     check_defined(prepared, dict.fromkeys(paths), trained, "tune.metric" if config.metrics else "train.monitor")
     return Posed(problem=problem, order=order_of(prepared, config.structure, problem.names), start=start, reference=reference)
 
@@ -219,7 +219,7 @@ def refusal(problem: Problem, graph: Graph) -> str | None:
         model, _ = checked(problem.spelling, {}, problem.config, schema)
     except ConfigError as error:
         return str(error)
-    trained = ranker_of_meta(schema, model).trained
+    trained = ranker_without_weights(schema, model).trained
     missing = [name for name in problem.names if name not in trained]
     if missing:
         return (

@@ -1,0 +1,117 @@
+"""Files that are recognised again: who made one notes its size and a digest, and who reads it is handed the note.
+
+Nothing is found by listing a folder: a file that is not seen (a network file system's cache), was cut short, or is another
+one of that name would make a smaller table, and nobody would know.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import xxhash
+
+from models.config import ConfigError
+
+_BLOCK = 1 << 20
+
+
+class DamagedFile(ConfigError):
+    """A file that was noted is gone, or is not what it was.
+
+    Attributes:
+        path: as its note has it.
+        why: `is not there`, `has 10 bytes, not 12`, ...
+    """
+
+    def __init__(self, path: str, why: str, told: str) -> None:
+        super().__init__(told)
+        self.path, self.why = path, why
+
+
+@dataclass(frozen=True)
+class FileNote:
+    """A file as its maker left it.
+
+    Attributes:
+        path: below the folder of the run, with `/`.
+        rows: of the table in it; 0 for what is no table.
+        bytes: its size.
+        digest: 16 hex digits; of the whole file, or of what in it says what the rest has to be.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    digest: str
+
+    def spelled(self) -> list[str | int]:
+        """As JSON has it, shorter than by names: there may be many thousands."""
+        return [self.path, self.rows, self.bytes, self.digest]
+
+
+def noted(file: Path, folder: Path, *, rows: int = 0) -> FileNote:
+    """The note of a whole file below `folder`."""
+    return FileNote(file.relative_to(folder).as_posix(), rows, file.stat().st_size, digest_of(file))
+
+
+def digest_of(file: Path) -> str:
+    """16 hex digits of all that is in a file, block by block."""
+    digest, block = xxhash.xxh3_64(), bytearray(_BLOCK)
+    view = memoryview(block)
+    with file.open("rb", buffering=0) as stream:
+        while size := stream.readinto(block):
+            digest.update(view[:size])
+    return digest.hexdigest()
+
+
+def there(note: FileNote, folder: Path) -> Path:
+    """The file of a note, once it is there in its full length.
+
+    Raises:
+        DamagedFile: it is not.
+    """
+    file = folder / note.path
+    with reading(note, folder):
+        size = file.stat().st_size
+    if size != note.bytes:
+        raise damaged(note, folder, f"has {size:,} bytes, not {note.bytes:,}")
+    return file
+
+
+def whole(note: FileNote, folder: Path) -> Path:
+    """The file of a note, once all of it is what it was; read once by a process while it stays as it is.
+
+    Raises:
+        DamagedFile: it is not.
+    """
+    file = there(note, folder)
+    with reading(note, folder):
+        status = os.stat(file)
+        if _digest(file, status.st_mtime_ns, status.st_ino) != note.digest:
+            raise damaged(note, folder, "does not hold what was written to it")
+    return file
+
+
+@lru_cache(maxsize=4096)
+def _digest(file: Path, changed: int, number: int) -> str:
+    return digest_of(file)
+
+
+@contextmanager
+def reading(note: FileNote, folder: Path) -> Iterator[None]:
+    """Tells of a file that vanishes while it is read.
+
+    Raises:
+        DamagedFile: it has.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise damaged(note, folder, "is not there") from None
+
+
+def damaged(note: FileNote, folder: Path, why: str) -> DamagedFile:
+    return DamagedFile(note.path, why, f"{folder / note.path} {why}.")
