@@ -153,13 +153,15 @@ class Ranker(nn.Module):
         _, vectors, _ = self._inputs(batch, None, gathered)
         return dict(self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), None).outputs)
 
-    def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
+    def predict(self, batch: FeedBatch, *, untaught: bool = False) -> dict[str, Tensor]:
         """[N] by target that is trained for: probabilities of binary targets, values in the label's unit, at least 0.
 
-        A target that no loss has taught anything, because its weight is 0, would be answered by chance.
+        Args:
+            untaught: those of weight 0 as well, which no loss of their own has taught anything. What they are worth is what
+                other targets hand on; they are for judging, and for nothing else.
         """
         predicted = self.losses.predictions(self(batch))
-        return {name: predicted[name] for name in self.trained}
+        return predicted if untaught else {name: predicted[name] for name in self.trained}
 
     def outcome(
         self,

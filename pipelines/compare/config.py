@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from models.config import ConfigError, config, from_dict, overlaid, replaced
+from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
 from models.layers.tables import TableSet
+from models.optim import OptimiserConfig
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker
 from models.zoo import resolve
@@ -22,7 +23,7 @@ from pipelines.evaluate.score import KEYS, evaluate_table
 from pipelines.report.evaluation.metrics import EvaluationResult
 
 BASELINES = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
-TARGETS, EPOCHS = "targets", "epochs"  # what a row may say beside its model
+TARGETS, EPOCHS, OPTIMISER = "targets", "epochs", "optimiser"  # what a row may say beside its model
 OF_A_ROW = ("loss_weight", "parents", "transform", "bins")  # what a row may change of a target: nothing that decides a label
 
 
@@ -95,8 +96,9 @@ class CompareConfig:
 
     Attributes:
         systems: rows of the table by label, spelled as `model:`; `targets` may change, by name, a target's loss_weight,
-            parents, transform or bins for this row, and `epochs` how long it is trained, for learners that plan their whole
-            training need another length than those that are stopped early.
+            parents, transform or bins for this row, `epochs` how long it is trained, for learners that plan their whole
+            training need another length than those that are stopped early, and `optimiser` what is laid over
+            `train.optimiser` for it (L2 or eps, say; `rates` stand above it).
         common: laid over every system's row of the zoo, so that all are alike in it (widths, say); what a system says
             itself stands.
         seeds: of weights, data order and dropout; one training each.
@@ -138,9 +140,10 @@ class CompareConfig:
             raise ValueError(f"compare.seeds must not be negative, got {list(self.seeds)} and {list(self.seeds_of_rates)}.")
         if not all(rate > 0 for rate in self.rates):
             raise ValueError(f"compare.rates must be above 0, got {list(self.rates)}.")
-        if {"system", TARGETS, EPOCHS} & self.common.keys():
+        if {"system", TARGETS, EPOCHS, OPTIMISER} & self.common.keys():
             raise ValueError(
-                "compare.common is what all systems share; `system`, `targets` and `epochs` belong to a row of `systems`."
+                "compare.common is what all systems share; `system`, `targets`, `epochs` and `optimiser` belong to a row of "
+                "`systems`."
             )
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ValueError(f"compare.max_concurrent must be at least 1, got {self.max_concurrent}.")
@@ -174,12 +177,24 @@ class System:
 
     Attributes:
         epochs: how long it is trained at most; None as the experiment says.
+        optimiser: what is laid over the experiment's.
     """
 
     label: str
     model: SystemConfig
     schema: Schema
     epochs: int | None = None
+    optimiser: Mapping[str, Any] = default(default_factory=dict)
+
+    def optimiser_over(self, shared: OptimiserConfig) -> OptimiserConfig:
+        """
+        Raises:
+            ConfigError: settings that do not fit, with the system's label.
+        """
+        try:
+            return from_dict(OptimiserConfig, overlaid(to_dict(shared), self.optimiser), where=OPTIMISER)
+        except ConfigError as error:
+            raise ConfigError(f"compare.systems.{self.label}: {error}") from None
 
 
 def folder_of(label: str) -> str:
@@ -240,7 +255,9 @@ def system_of(compare: CompareConfig, schema: Schema, of: str, varied: Curve | N
         ConfigError: a spelling that does not fit.
     """
     spelling = compare.systems[of]
-    model = overlaid(compare.common, {key: setting for key, setting in spelling.items() if key not in (TARGETS, EPOCHS)})
+    model = overlaid(
+        compare.common, {key: setting for key, setting in spelling.items() if key not in (TARGETS, EPOCHS, OPTIMISER)}
+    )
     epochs = spelling.get(EPOCHS)
     if varied is not None and varied.axis == EPOCHS:
         if epochs is None:
@@ -252,7 +269,10 @@ def system_of(compare: CompareConfig, schema: Schema, of: str, varied: Curve | N
         raise ConfigError(f"epochs must be a whole number of at least 1, got {epochs!r}.")
     label = of if varied is None else varied.label(value)
     targets = _with_targets(schema, spelling.get(TARGETS) or {})
-    return System(label=label, model=resolve(model), schema=targets, epochs=epochs)
+    optimiser = spelling.get(OPTIMISER) or {}
+    if not isinstance(optimiser, Mapping):
+        raise ConfigError(f"`optimiser` is {optimiser!r}; write settings: {{dense: {{l2: 0.00001}}}}.")
+    return System(label=label, model=resolve(model), schema=targets, epochs=epochs, optimiser=optimiser)
 
 
 def columns_of(compare: CompareConfig, schema: Schema) -> tuple[str, ...]:

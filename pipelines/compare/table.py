@@ -69,7 +69,8 @@ def _system_row(comparison: Comparison, system: System) -> Row:
         cost=_cost(comparison.parameters[system.label], training),
         settings={"model": to_dict(system.model)}
         | ({"targets": changed} if changed else {})
-        | ({"epochs": system.epochs} if system.epochs is not None else {}),
+        | ({"epochs": system.epochs} if system.epochs is not None else {})
+        | ({"optimiser": dict(system.optimiser)} if system.optimiser else {}),
     )
 
 

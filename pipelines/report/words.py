@@ -4,6 +4,7 @@ from models.metrics.names import CUTOFFS, TOPS, direction
 from models.schema import Schema
 
 MISSING = "–"
+UNTAUGHT = "†"  # behind numbers of a target that nothing taught
 HEADS = {
     "auc": "AUC",
     "gauc_feed": "gAUC feed",
