@@ -85,25 +85,32 @@ class FeedBatch:
 
     def of_candidates(self, keep_N: Tensor) -> "FeedBatch":
         """The candidates where `keep_N` (bool) is true and the feeds that have any, in the same order."""
-        feed_of_kept = self.feed_of_candidate_N[keep_N]
         has_any_R = torch.zeros(self.feeds, dtype=torch.bool, device=keep_N.device)
-        has_any_R[feed_of_kept] = True
-        feeds = lambda tensors: {name: tensor[has_any_R] for name, tensor in tensors.items()}
+        has_any_R[self.feed_of_candidate_N[keep_N]] = True
+        return self._taken(has_any_R, keep_N)
+
+    def of_feeds(self, keep_R: Tensor) -> "FeedBatch":
+        """The feeds where `keep_R` (bool) is true, with their candidates, in the same order."""
+        return self._taken(keep_R, keep_R[self.feed_of_candidate_N])
+
+    def _taken(self, keep_R: Tensor, keep_N: Tensor) -> "FeedBatch":
+        """Some feeds and some of their candidates."""
+        feeds = lambda tensors: {name: tensor[keep_R] for name, tensor in tensors.items()}
         candidates = lambda tensors: {name: tensor[keep_N] for name, tensor in tensors.items()}
         return FeedBatch(
             feed=feeds(self.feed),
             candidate=candidates(self.candidate),
             histories={
-                name: HistoryBatch(rows=feeds(history.rows), is_real_RL=history.is_real_RL[has_any_R])
+                name: HistoryBatch(rows=feeds(history.rows), is_real_RL=history.is_real_RL[keep_R])
                 for name, history in self.histories.items()
             },
-            feed_of_candidate_N=(has_any_R.cumsum(0) - 1)[feed_of_kept],
+            feed_of_candidate_N=(keep_R.cumsum(0) - 1)[self.feed_of_candidate_N[keep_N]],
             level_N=self.level_N[keep_N],
-            user_R=self.user_R[has_any_R],
+            user_R=self.user_R[keep_R],
             labels=candidates(self.labels),
-            stage_R=None if self.stage_R is None else self.stage_R[has_any_R],
+            stage_R=None if self.stage_R is None else self.stage_R[keep_R],
             preferences=feeds(self.preferences),
-            earlier_RW=None if self.earlier_RW is None else self.earlier_RW[has_any_R],
+            earlier_RW=None if self.earlier_RW is None else self.earlier_RW[keep_R],
         )
 
 

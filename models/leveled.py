@@ -9,6 +9,7 @@ knows nothing of how they were trained.
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from models.batch import FeedBatch
 from models.losses import Losses
 from models.ranker import Ranker, RankerConfig
 from models.schema import Schema
-from models.slots import Insight, Together
+from models.slots import Insight, Probe, Together
 
 
 class Leveled(nn.Module):
@@ -64,6 +65,10 @@ class Leveled(nn.Module):
     @property
     def curriculum_epochs(self) -> int:
         return self.first.curriculum_epochs
+
+    @property
+    def is_probed(self) -> bool:
+        return self.first.is_probed
 
     @property
     def together(self) -> Together | None:
@@ -114,6 +119,14 @@ class Leveled(nn.Module):
                 for name in first.preferences
             },
         )
+
+    def probe(self, batch: FeedBatch) -> dict[str, Probe]:
+        """As `Ranker.probe`, of every level's ranker on the whole batch; names end with the level's."""
+        found = {}
+        for level, ranker in zip(self.schema.levels.names, self.rankers, strict=True):
+            for name, probe in ranker.probe(batch).items():
+                found[f"{name}.{level}"] = replace(probe, says=f"for {level}, {probe.says}")
+        return found
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What the levels share appears once."""

@@ -3,12 +3,13 @@
 # N candidates, K classes of a binned value, Q quantiles
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.config import ConfigError
 from models.layers.named import Named
 from models.schema import Schema, Target
 
@@ -67,11 +68,31 @@ class Binned(nn.Module):
 
 
 class Losses(nn.Module):
-    """Losses and predictions of every target of a schema from the outputs of a coupling."""
+    """Losses and predictions of every target of a schema from the outputs of a coupling.
 
-    def __init__(self, schema: Schema) -> None:
+    Args:
+        entered: targets with parents are learnt over the candidates whose parents all happened, and not over all. What a
+            coupling gives for one is then its chance (or value) given them, and what is predicted is
+
+                p(t) = f_t * product of f_a over all ancestors a of t, each once,
+
+            f the chance given all parents, as in ESMM; of a value likewise, in its transformed space.
+
+    Raises:
+        ConfigError: `entered`, and a value is a parent, which has no chance.
+    """
+
+    def __init__(self, schema: Schema, *, entered: bool = False) -> None:
         super().__init__()
         self.targets = schema.targets
+        self.parents = {name: schema.parents(name) for name in schema.target_names if entered and schema.parents(name)}
+        self.ancestors = {name: schema.ancestors(name) if entered else () for name in schema.target_names}
+        for name, above in self.ancestors.items():
+            for value in (ancestor for ancestor in above if not schema.target(ancestor).is_binary):
+                raise ConfigError(
+                    f"`model.children: entered` multiplies `{name}` with the chances of what is above it, but `{value}` is a "
+                    f"value. Give `{name}` binary parents only, or take `children: all`."
+                )
         self.binned = Named({target.name: Binned(target) for target in schema.targets if target.bins is not None})
 
     def fit(self, quantiles: Mapping[str, Tensor]) -> None:
@@ -105,16 +126,21 @@ class Losses(nn.Module):
                 losses[target.name] = (output - transformed(target, label_N.to(output.dtype))).square()
         return losses
 
+    def over(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Bool [N] by target, whether its parents all happened; of none that is learnt over all candidates."""
+        return {name: torch.stack([labels[parent] > 0 for parent in above]).all(0) for name, above in self.parents.items()}
+
     def predictions(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
         predicted = {}
         for target in self.targets:
             output = outputs[target.name]
+            above = [outputs[name].sigmoid() for name in self.ancestors[target.name]]
             if target.is_binary:
-                predicted[target.name] = output.sigmoid()
+                predicted[target.name] = _product(output.sigmoid(), above)
             else:
                 value_N = self.binned[target.name].expected(output) if target.bins is not None else output
-                predicted[target.name] = in_label_unit(target, value_N)
+                predicted[target.name] = in_label_unit(target, _product(value_N, above))
         return predicted
 
     def beliefs(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -151,9 +177,21 @@ def believed(target: Target, output: Tensor) -> Tensor:
     return output.softmax(1) @ places_K
 
 
-def sum_count(losses_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of losses and their number, to be divided once those of all workers are added."""
+def sum_count(losses_N: Tensor, over_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The sum of losses and their number, to be divided once those of all workers are added.
+
+    Args:
+        over_N: the candidates that count, bool; None for all.
+    """
+    if over_N is not None:
+        return losses_N.where(over_N, 0).sum(), over_N.sum().to(losses_N.dtype)
     return losses_N.sum(), torch.full((), len(losses_N), dtype=losses_N.dtype, device=losses_N.device)
+
+
+def _product(own_N: Tensor, above: Sequence[Tensor]) -> Tensor:
+    for chance_N in above:
+        own_N = own_N * chance_N
+    return own_N
 
 
 def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from models.batch import FeedBatch
 from models.config import ConfigError, config
 from models.couplings import COUPLINGS, CouplingConfig
+from models.couplings.esmm import EsmmConfig
 from models.couplings.independent import IndependentConfig
 from models.fusions import FUSIONS, FusionConfig
 from models.fusions.shared_bottom import SharedBottomConfig
@@ -26,7 +28,7 @@ from models.layers.unknown import with_hidden_ids
 from models.layers.wide import Wide
 from models.losses import Losses
 from models.schema import STAGES, Schema
-from models.slots import STAGE, Compared, Insight, Interests, SumCount, Together, Training, Vectors, Weights, Widths
+from models.slots import STAGE, Compared, Insight, Interests, Probe, SumCount, Together, Training, Vectors, Weights, Widths
 from models.weightings import WEIGHTINGS, WeightingConfig
 from models.weightings.fixed import FixedConfig
 
@@ -46,6 +48,9 @@ class RankerConfig:
         fusion: how inputs become one vector a target.
         coupling: how a target's outputs depend on its parents.
         weighting: of the targets' losses.
+        children: which candidates a target with parents is learnt over. `all`: every one, with label 0 where a parent did not
+            happen. `entered`: those whose parents happened, say whose room was entered; its prediction is then what it learnt
+            times the chances of what is above it. The papers do not say which.
     """
 
     embedding_width: int = 16
@@ -57,6 +62,7 @@ class RankerConfig:
     fusion: FusionConfig = default(default_factory=SharedBottomConfig)
     coupling: CouplingConfig = default(default_factory=IndependentConfig)
     weighting: WeightingConfig = default(default_factory=FixedConfig)
+    children: Literal["all", "entered"] = "all"
 
     def __post_init__(self) -> None:
         if self.embedding_width < 1:
@@ -74,12 +80,14 @@ class Outcome:
         weights: of the targets in the loss.
         penalties: losses that parts add, by name.
         compared: rows for the ranker's `together`; None without such losses.
+        over: bool [N] by target, the candidates that it is learnt over; all for one that is not named.
     """
 
     outputs: Mapping[str, Tensor]
     weights: Weights
     penalties: Mapping[str, SumCount]
     compared: Compared | None
+    over: Mapping[str, Tensor] = default(default_factory=dict)
 
 
 class Ranker(nn.Module):
@@ -95,6 +103,7 @@ class Ranker(nn.Module):
         together: losses that compare the rows of all workers; None without.
         trained: names of the targets that it learns, which are those it predicts.
         curriculum_epochs: until training is shown no more than predicting (`couplings`).
+        is_probed: whether a part has anything to tell to `probe`.
 
     Raises:
         ValueError: a table without a size.
@@ -122,11 +131,36 @@ class Ranker(nn.Module):
         self.coupling = COUPLINGS[config.coupling.kind](config.coupling, schema, target_widths)
         self.weighting = WEIGHTINGS[config.weighting.kind](config.weighting, schema, self.embedding.widths)
         number_dropouts(self)
-        self.losses = Losses(schema)
+        self.losses = Losses(schema, entered=config.children == "entered")
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
         self.together: Together | None = self.interest.together
         self.trained: tuple[str, ...] = self.weighting.trained
         self.curriculum_epochs: int = self.coupling.curriculum_epochs
+        self.is_probed = hasattr(self.interest, "probe")
+        if config.children == "entered":
+            self._check_children()
+
+    def _check_children(self) -> None:
+        """That a child's chance given its parents can be learnt, and multiplied with theirs."""
+        speaks_of_all = (
+            "esmm"
+            if isinstance(self.config.coupling, EsmmConfig)
+            else "aitm's calibrator"
+            if "aitm.calibrator" in self.coupling.penalties
+            else None
+        )
+        if speaks_of_all is not None:
+            raise ConfigError(
+                f"`model.children: entered` learns chances given that parents happened, but coupling {speaks_of_all} speaks of "
+                "chances over all candidates. Take `children: all`, or a coupling without it."
+            )
+        for name in self.trained:
+            untrained = [ancestor for ancestor in self.schema.ancestors(name) if ancestor not in self.trained]
+            if untrained:
+                raise ConfigError(
+                    f"`model.children: entered` predicts `{name}` as a product with the chance of `{untrained[0]}`, which is "
+                    f"not trained. Give `{untrained[0]}` a loss weight, or take `children: all`."
+                )
 
     def table_sets(self) -> dict[str, TableSet]:
         """All embedding tables by module name; every other parameter is dense."""
@@ -187,6 +221,7 @@ class Ranker(nn.Module):
             weights=weights,
             penalties={**interests.penalties, **coupled.penalties, **weights.penalties},
             compared=interests.compared,
+            over=self.losses.over(batch.labels),
         )
 
     def insight(self, batch: FeedBatch) -> Insight:
@@ -197,6 +232,10 @@ class Ranker(nn.Module):
             edges=self.coupling.edges(self._with_wide(self.fusion(vectors), batch, None)),
             preferences=self.weighting.preferences(embedded),
         )
+
+    def probe(self, batch: FeedBatch) -> dict[str, Probe]:
+        """Numbers by name that tell on a batch whether its parts do what they are there for; none of parts without any."""
+        return self.interest.probe(self.embedding(batch), batch) if self.is_probed else {}
 
     def _inputs(
         self, batch: FeedBatch, training: Training | None, gathered: Mapping[nn.Module, Gathered] | None

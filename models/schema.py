@@ -366,7 +366,7 @@ class Schema:
         return self.target(name).parents
 
     def ancestors(self, name: str) -> tuple[str, ...]:
-        """All targets above `name`, each once, in the order of `targets_parents_first`."""
+        """All targets above `name`, each once, parents before their children."""
         above: set[str] = set()
         waiting = list(self.parents(name))
         while waiting:

@@ -23,6 +23,7 @@ All others belong to the file that declares them at its head. Here F/C is the su
 the classes of a binned value.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -172,6 +173,39 @@ class Weights:
 
     targets: Mapping[str, float | Tensor]
     penalties: Mapping[str, SumCount] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A number that tells whether a part of a ranker does what it is there for, and what it is to stay within.
+
+    Attributes:
+        says: what the number is, for a sentence that goes on with `is`.
+        least, most: below or above which the part does nothing any more; None for no such bound.
+        keeps: share of its value before training that it must keep; None for no such bound.
+    """
+
+    value: float
+    says: str
+    least: float | None = None
+    most: float | None = None
+    keeps: float | None = None
+
+    def alarm(self, start: float | None) -> str | None:
+        """What is wrong, as a sentence; None if nothing is.
+
+        Args:
+            start: the value before training; None where it is not known.
+        """
+        if not math.isfinite(self.value):
+            return f"{self.says} is {self.value}."
+        if self.least is not None and self.value < self.least:
+            return f"{self.says} is {self.value:.3g}, below {self.least:.3g}."
+        if self.most is not None and self.value > self.most:
+            return f"{self.says} is {self.value:.3g}, above {self.most:.3g}."
+        if self.keeps is not None and start is not None and self.value < self.keeps * start:
+            return f"{self.says} is {self.value:.3g}, below {self.keeps:.3g} of the {start:.3g} before training."
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,8 +62,8 @@ def dbmtl(root: str | None = None) -> DbmtlConfig:
     return DbmtlConfig(hidden=(32,), dropout=0.1, root=root)
 
 
-def eliverec(interest: DisentangledConfig) -> SystemConfig:
-    return SystemConfig(embedding_width=32, interest=interest, fusion=ENTRY, learner=ADAPTIVE)
+def eliverec(interest: DisentangledConfig, **more: Any) -> SystemConfig:
+    return SystemConfig(embedding_width=32, interest=interest, fusion=ENTRY, learner=ADAPTIVE, **more)
 
 
 ZOO: dict[str, SystemConfig] = {
@@ -160,10 +160,12 @@ ZOO: dict[str, SystemConfig] = {
     "eliverec_ctr": SystemConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY, weighting=CLICK),
     "eliverec_vanilla": SystemConfig(embedding_width=32, interest=DisentangledConfig(), fusion=ENTRY),
     "eliverec": eliverec(DisentangledConfig()),
-    # Table III (w/o P, C, N, D; Cos, Enc, SR), Figure 5, and channels alone
+    "eliverec_entered": eliverec(DisentangledConfig(), children="entered"),  # the other reading of its Sec. IV-C
+    # Table III (w/o P, C, N, D; Cos, Enc, SR), Figure 5, and channels alone; without both regularisers is not in the paper
     "eliverec_learnt_prototypes": eliverec(DisentangledConfig(prototypes="learnt")),
     "eliverec_without_dcor": eliverec(DisentangledConfig(correlation=0.0)),
     "eliverec_without_infonce": eliverec(DisentangledConfig(alignment="none")),
+    "eliverec_without_regularisers": eliverec(DisentangledConfig(correlation=0.0, alignment="none")),
     "eliverec_without_disentangling": eliverec(DisentangledConfig(disentangle=False)),
     "eliverec_cosine": eliverec(DisentangledConfig(alignment="cosine")),
     "eliverec_euclidean": eliverec(DisentangledConfig(alignment="euclidean")),

@@ -17,7 +17,7 @@ from pipelines.compare.config import columns_of, systems_of
 from pipelines.compare.curves import varied_of
 from pipelines.encode.feeds import feeds_schema
 from pipelines.evaluate import EvaluateConfig
-from pipelines.logs import LogsConfig
+from pipelines.logs import LogsConfig, SimulateConfig
 from pipelines.paths import FolderName, folder_name, local
 from pipelines.prepare import PrepareConfig
 from pipelines.serve import ServeConfig
@@ -67,7 +67,7 @@ class Experiment:
         resolve(self.model)  # a wrong model is told before any work is done
         if self.compare is not None:
             varied_of(self.compare, self.schema, systems_of(self.compare, self.schema))
-            columns_of(self.compare, self.schema)
+            columns_of(self.compare, self.schema, has_truth=isinstance(self.logs, SimulateConfig))
 
     @cached_property
     def system(self) -> SystemConfig:

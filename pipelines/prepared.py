@@ -1,6 +1,6 @@
 """A finished prepared folder: feeds of every split, their schema and encoder, and what the job counted."""
 
-import os
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +11,15 @@ from models.schema import Schema
 from pipelines.encode.contract import obstacles
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.state import DamagedEncoder, EncoderState
-from pipelines.runs import read_json
+from pipelines.runs import FileNote, read_json, write_text
+from pipelines.runs.noted import damaged, noted, there, whole
+from pipelines.runs.sealed import footer_digest
 
 T = TypeVar("T")
 
 SPLITS = ("train", "valid", "test")
 SNAPSHOTS = ("users", "rooms")
-MANIFEST = "manifest.json"
+MANIFEST, FILES, SCHEMA, ENCODER = "manifest.json", "files.json", "schema.json", "encoder"
 
 
 @config
@@ -75,6 +77,8 @@ class Findings:
         placeholders: by table and column, rows whose id names nothing, by its spelling.
         alike_engagements: as another in user, room, action and instant, but not in value, request or event id.
         wild: by numeric field, values on training days too large to be meant.
+        early: by attribute table with `valid_from`, feeds (of `users`) or candidates whose id has its first row only later.
+        future: by attribute table with rows that hold only from the end of the log on, the last `valid_from`, ms.
     """
 
     missing: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
@@ -83,6 +87,8 @@ class Findings:
     requests_again: UsedAgain = field(default_factory=UsedAgain)
     requests_shared: SharedIds = field(default_factory=SharedIds)
     wild: dict[str, int] = field(default_factory=dict)
+    early: dict[str, int] = field(default_factory=dict)
+    future: dict[str, int] = field(default_factory=dict)
 
 
 @config
@@ -90,9 +96,9 @@ class LogCounts:
     """What became of the log.
 
     Attributes:
-        rows: of every event table, as they came: those kept, quarantined and (of engagements) unused.
-        kept: of every event table, those that feeds, histories and counters are made of.
-        quarantined: by event table and reason.
+        rows: of every table, as they came: those kept, quarantined and (of engagements) unused.
+        kept: of every table, those that feeds, histories, counters and attributes are made of.
+        quarantined: by table and reason.
         unused_engagements: of actions that the schema does not know.
         unattributed_engagements: they follow no impression in time; they count for histories and counters, not for labels.
         users, rooms: in the snapshot.
@@ -146,14 +152,18 @@ class Manifest:
 class Prepared:
     """What `prepare` leaves behind; `manifest.json` is written last, so a folder that has one is finished.
 
+    Its tables are the files that `files.json` names, with their sizes and digests: not those that a listing shows.
+
     Attributes:
         schema: what it is used with, which may differ in weights and the like from what it was prepared for.
+        notes: of all its tables.
     """
 
     path: Path
     schema: Schema
     encoder: EncoderState
     manifest: Manifest
+    notes: tuple[FileNote, ...]
 
     @property
     def fingerprint(self) -> str:
@@ -169,14 +179,17 @@ class Prepared:
 
         Raises:
             ConfigError: there is no such folder, it is not finished, it is of another version, its parts do not fit, or
-                files are missing.
+                files are missing or not what they were. A split's features, and the snapshot, may be missing as a whole:
+                training does without.
         """
         path = Path(path)
         if not path.is_dir():
             raise ConfigError(f"there is no prepared folder at `{path}`. Make it with `python -m jobs.prepare`.")
-        manifest = _manifest(path)
-        spelling = _read_json(path / "schema.json", "is damaged; delete it and prepare again")
-        own_schema = _as_written(Schema, spelling, path, "schema")
+        manifest, notes = _manifest(path), _notes(path)
+        for note in notes:
+            if note.path == SCHEMA or note.path.startswith(ENCODER):
+                whole(note, path, _AGAIN)
+        own_schema = _as_written(Schema, _read_json(path / SCHEMA, _DAMAGED), path, "schema")
         try:
             encoder = EncoderState.load(path / "encoder")
         except (FileNotFoundError, DamagedEncoder) as error:
@@ -187,37 +200,83 @@ class Prepared:
                 f"`{path}` was prepared for another schema: they differ in {', '.join(parts)}. "
                 "Prepare into another folder, or use its schema."
             )
-        prepared = cls(path, schema or own_schema, encoder, manifest)
-        for split in SPLITS:
-            for kind, files in (("feeds", prepared.files(split)), ("features", prepared.features(split))):
-                if kind == "features" and not files:
-                    continue  # training and serving do without
-                if len(files) != (expected := manifest.splits[split].files):
-                    raise ConfigError(
-                        f"`{path / kind / split}` holds {len(files)} Parquet files where the manifest counts {expected}. "
-                        "Delete the folder and prepare again."
-                    )
-                _whole(files)
-        for what in SNAPSHOTS:
-            _whole(prepared.snapshot(what))
+        prepared = cls(path, schema or own_schema, encoder, manifest, notes)
+        prepared._check()
         return prepared
 
     def files(self, split: str) -> list[Path]:
-        """Encoded feeds of `train`, `valid` or `test`, in a fixed order."""
-        return self._parquet("feeds", split)
+        """Encoded feeds of `train`, `valid` or `test`, in a fixed order; to be read with `pipelines.runs.sealed`."""
+        return [self.path / note.path for note in self._of("feeds", split)]
 
     def features(self, split: str) -> list[Path]:
-        """Raw feeds, file by file and row by row beside `files(split)`."""
-        return self._parquet("features", split)
+        """Raw feeds, file by file and row by row beside `files(split)`; none where they were deleted.
+
+        Raises:
+            ConfigError: one is not what was written.
+        """
+        return [whole(note, self.path, _AGAIN) for note in self._there(self._of("features", split))]
 
     def snapshot(self, what: str) -> list[Path]:
-        """`users` or `rooms` as they were at the end of the log."""
-        return sorted((self.path / "snapshot" / what).glob("*.parquet"))
+        """`users` or `rooms` as they were at the end of the log; none where they were deleted.
 
-    def _parquet(self, kind: str, split: str) -> list[Path]:
-        if split not in SPLITS:
-            raise ConfigError(f"there is no split `{split}`; there are: {', '.join(SPLITS)}.")
-        return sorted((self.path / kind / split).glob("*.parquet"))
+        Raises:
+            ConfigError: as `features`.
+        """
+        return [whole(note, self.path, _AGAIN) for note in self._there(self._of("snapshot", what))]
+
+    def _of(self, kind: str, part: str) -> list[FileNote]:
+        known = SNAPSHOTS if kind == "snapshot" else SPLITS
+        if part not in known:
+            raise ConfigError(f"there is no split `{part}`; there are: {', '.join(known)}.")
+        return [note for note in self.notes if note.path.startswith(f"{kind}/{part}/")]
+
+    def _there(self, notes: list[FileNote]) -> list[FileNote]:
+        """All of them, or none where not one is there."""
+        return notes if any((self.path / note.path).exists() for note in notes) else []
+
+    def _check(self) -> None:
+        """Tells what is missing when the folder is opened, and not who reads it an hour later."""
+        for split in SPLITS:
+            counts, feeds, features = self.manifest.splits[split], self._of("feeds", split), self._of("features", split)
+            rows = sum(note.rows for note in feeds)
+            beside = [note.rows for note in features] or [note.rows for note in feeds]
+            if (len(feeds), rows) != (counts.files, counts.feeds) or beside != [note.rows for note in feeds]:
+                raise ConfigError(
+                    f"`{self.path}`: {FILES} names {len(feeds)} files of {split} feeds with {rows:,} rows, {MANIFEST} counts "
+                    f"{counts.files} with {counts.feeds:,}. {_AGAIN}"
+                )
+            for note in feeds:
+                file = there(note, self.path, _AGAIN)
+                if footer_digest(file) != note.digest:
+                    raise damaged(note, self.path, "does not hold what was written to it", _AGAIN)
+            for note in self._there(features):
+                there(note, self.path, _AGAIN)
+        for what in SNAPSHOTS:
+            for note in self._there(self._of("snapshot", what)):
+                there(note, self.path, _AGAIN)
+
+
+_AGAIN = "Delete the prepared folder and prepare again."
+_DAMAGED = "is damaged; delete it and prepare again"
+
+
+def write_notes(folder: Path, notes: Sequence[FileNote]) -> None:
+    """Names the tables of a prepared folder, with its schema and encoder."""
+    others = [noted(folder / SCHEMA, folder), *(noted(file, folder) for file in sorted((folder / ENCODER).iterdir()))]
+    lines = ",\n".join(json.dumps(note.spelled()) for note in sorted([*others, *notes], key=lambda note: note.path))
+    write_text(folder / FILES, f'{{"path, rows, bytes, digest": [\n{lines}\n]}}\n')
+
+
+def _notes(path: Path) -> tuple[FileNote, ...]:
+    spelled = _read_json(path / FILES, _DAMAGED)
+    try:
+        (notes,) = spelled.values()
+        found = tuple(FileNote(str(name), int(rows), int(size), str(digest)) for name, rows, size, digest in notes)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{path / FILES} is damaged (it names no files). {_AGAIN}") from None
+    if missing := {SCHEMA, f"{ENCODER}/encoder.json", f"{ENCODER}/encoder.safetensors"} - {note.path for note in found}:
+        raise ConfigError(f"{path / FILES} is damaged (it does not name {min(missing)}). {_AGAIN}")
+    return found
 
 
 def _manifest(path: Path) -> Manifest:
@@ -238,17 +297,6 @@ def _as_written(cls: type[T], spelling: Mapping[str, Any], path: Path, where: st
             f"`{path}` was prepared by another version of this program ({str(error).splitlines()[0]}) Delete the folder and "
             "prepare again, or prepare into another one."
         ) from None
-
-
-def _whole(files: Sequence[Path]) -> None:
-    """Told when a folder is opened, and not by who reads the file an hour later: Parquet ends as it begins."""
-    for path in files:
-        with path.open("rb") as file:
-            if file.seek(0, os.SEEK_END) >= 12:  # `PAR1`, a number of four bytes, `PAR1`
-                file.seek(-4, os.SEEK_END)
-                if file.read() == b"PAR1":
-                    continue
-        raise ConfigError(f"`{path}` is cut short. Delete the prepared folder and prepare again.")
 
 
 def _read_json(path: Path, otherwise: str) -> dict[str, Any]:

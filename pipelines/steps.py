@@ -17,19 +17,21 @@ process that wants to is told who does (`pipelines.runs.claim`).
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError, from_dict, overlaid, replaced, to_dict
 from pipelines.bundle import Bundle, DamagedBundle, load_bundle
 from pipelines.check import Calendar, Checked, check_logs
+from pipelines.cluster import connected
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.execute import OnRay, carry_out
 from pipelines.compare.table import compared
 from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.experiment import Experiment
-from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, materialise
+from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, Work, materialise
 from pipelines.paths import local
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
@@ -39,6 +41,7 @@ from pipelines.report.evaluation.entries import SearchShown
 from pipelines.report.search.graphs import PICTURE, TABLE, StructureResult
 from pipelines.report.search.trials import SearchResult
 from pipelines.runs import claim, discard, read_json
+from pipelines.runs.runner import Workers
 from pipelines.serve.store import build_store, is_built
 from pipelines.train import TrainResult, train
 from pipelines.tune import search, search_structure
@@ -55,8 +58,11 @@ def logs_of(experiment: Experiment) -> CanonicalLogs:
     folder = experiment.folder / "source"
     if isinstance(experiment.logs, CanonicalConfig):
         return materialise(experiment.logs, folder)
+    config = experiment.prepare
+    on_ray = partial(connected, experiment.ray) if config.parallel == "ray" else nullcontext
+    work = Work(Workers(config.parallel, config.cpus_per_task), on_ray, config.quarantine_limit)
     with claim(folder):
-        return materialise(experiment.logs, folder)
+        return materialise(experiment.logs, folder, work)
 
 
 def truth_of(experiment: Experiment) -> Path | None:

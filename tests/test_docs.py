@@ -16,7 +16,7 @@ from docs import generate
 from models.config import ConfigError, config
 from models.zoo import ZOO
 from pipelines.experiment import Experiment, load_experiment
-from pipelines.logs import SOURCES, materialise
+from pipelines.logs import DATA_SETS, SOURCES, materialise
 from pipelines.logs.canonical import TABLES
 from pipelines.steps import prepare_step, register_step, train_step
 from pipelines.train.config import EXECUTION
@@ -146,7 +146,7 @@ def test_the_page_of_data_lists_the_canonical_columns():
         listed.setdefault(table, {})[cells[1].strip("?").strip("`")] = not cells[1].endswith("?")
     assert listed == {name: {column: one.required for column, one in columns.items()} for name, columns in TABLES.items()}
     kinds = {cells[0].strip("`") for cells in rows(section(TEXTS["docs/data.md"], "Sources"))}
-    assert kinds == {"canonical", *SOURCES}
+    assert kinds == {"canonical", *SOURCES, *DATA_SETS}
 
 
 # -- commands and snippets -----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pipelines.prepared import Prepared
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.given import spelled
-from pipelines.serve.request import RankRequest
+from pipelines.serve.request import as_json, read_request
 from pipelines.serve.store import Store, build_store
 
 WARM_UP = 30
@@ -59,12 +59,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parts(endpoint: Endpoint, bodies: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {"check the body": [], "assemble": [], "encode": [], "model": [], "whole answer": []}
     for body in bodies:
+        raw = as_json(body)
         began = time.perf_counter()
-        request = RankRequest.model_validate(body)
+        request = read_request(raw)
         taken["check the body"].append(1e3 * (time.perf_counter() - began))
-        timing = endpoint.rank(request)["timing"]
+        (answer,) = endpoint.rank([request])
+        if isinstance(answer, Exception):
+            raise answer
         for part in ("assemble", "encode", "model"):
-            taken[part].append(timing[f"{part}_ms"])
+            taken[part].append(getattr(answer.response.timing, f"{part}_ms"))
+        as_json(answer.response)
         taken["whole answer"].append(1e3 * (time.perf_counter() - began))
     return taken
 

@@ -5,7 +5,11 @@ names of its `penalties` and its `together` (`slots.Together` or None), and is c
 
     filling(embedded, batch, training, gathered) -> Interests
 
-with `training` None when predicting. `gathered` is for table sets of its own, as in `TableSet.forward`; None reads the
+with `training` None when predicting. One that can stop doing what it is there for without a loss that shows it has besides
+
+    filling.probe(embedded, batch) -> {name: slots.Probe}.
+
+`gathered` is for table sets of its own, as in `TableSet.forward`; None reads the
 tables themselves.
 """
 

@@ -5,7 +5,7 @@ would, and a resumed training draws what the undisturbed one would.
 
 Whoever draws at the same time takes another salt: couplings and weightings that of the target's place (0, 1, ...), `dien` and
 the slots of `stage` those below 0, `disentangled` 4, `learners.rebatching` 1000, `layers.unknown` 2000 and on, and
-`layers.dropout` 3000.
+`layers.dropout` 3000, `learners.adaptive` 4000.
 
     # R feeds, N candidates, L places of a history
 """

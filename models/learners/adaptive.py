@@ -2,7 +2,8 @@
 recommendation", eLiveRec, Sec. IV-D, Eq. 14-15): auxiliary targets are weighed by how well they agree with a primary one.
 
     # K targets in training, the primary first; J = K - 1 auxiliary ones; Q gradients, one for each target and one for the rest
-    # P numbers of all dense parameters, U different table rows of a step, D width of a table
+    # P numbers of all dense parameters, U different table rows of a step, D width of a table, R feeds
+    # B parts of a batch: its halves, or itself
 
 A step minimises L_rec + sum_k w_k L_k + L_reg with
 
@@ -19,8 +20,15 @@ loss after a look-ahead step of plain gradient descent, to first order
 
     dL_rec / dw_k = -rate <g_rec, g_k>   in the shared parameters, `rate` that of the dense parameters,
 
-so that w_k grows while g_k points where g_rec does, and falls while it points against it. `joint` is the loss itself, as
-the equation says: dL / dw_k = L_k.
+so that w_k grows while g_k points where g_rec does, and falls while it points against it. The step is taken on some users'
+feeds and judged on others': a hash halves the users of a batch (`layers.draws`), and
+
+    <g_rec, g_k>  is the mean of  <g_rec of one half, g_k of the other>  and the reverse.
+
+On the same feeds the noise of g_rec and g_k is the same, the click that led to an order being in both, and adds its square to
+their product: every target would seem to help. `ahead` is the mean of the two cosines between halves; of pure noise it is 0.
+The halves go through the ranker one after the other, so that a backward pass of both costs what one did. `joint` is the loss
+itself, as the equation says: dL / dw_k = L_k.
 
 With `every` above 1 gradients are compared in one step of that many; the steps between keep the weights of the last and make
 one backward pass in all.
@@ -31,7 +39,7 @@ can be thousands of times a cross-entropy and would leave the sigmoid no slope. 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,14 +48,16 @@ from torch import Tensor, nn
 
 from models.batch import FeedBatch
 from models.config import ConfigError, config
+from models.layers.draws import uniform_R
 from models.layers.tables import TableSet
-from models.learners.distributed import DistributedRanker, Shard, Totals, part_of_mean
+from models.learners.distributed import DistributedRanker, Shard, Totals, part_of_mean, side_by_side
 from models.learners.workers import WorkerGroup
-from models.optim import OptimiserConfig, Optimisers
+from models.optim import OptimiserConfig, Optimisers, merged
 from models.ranker import Ranker
 from models.schema import Schema
 
 REST = "the rest"  # of the loss: penalties, and losses that compare rows
+SALT = 4000  # of the draw of halves
 
 
 @config
@@ -56,8 +66,8 @@ class AdaptiveConfig:
 
     Attributes:
         primary: the target that the others are to help; None takes the first trained one without parents.
-        mode: how the weighting net learns: `look_ahead` from what each target would do to the primary loss in a step, `joint`
-            from the sum of all losses, as the paper's equation says.
+        mode: how the weighting net learns: `look_ahead` from what a step on one half of a batch would do to the primary loss of
+            the other half, `joint` from the sum of all losses, as the paper's equation says.
         hidden: units of its hidden layer.
         type_width: of a target's embedding in it.
         rate: of its Adam. Its steps are as many as comparisons, so a short training or a large `every` wants a larger one: 100
@@ -124,18 +134,23 @@ class Adaptive:
 
         Args, Returns, Raises: as `joint.Joint.step`.
         """
-        shard = self.distributed.forward(batch, progress)
-        totals, compared_MW = self.distributed.totals(shard)
+        is_compared = self.steps % self.every == 0
+        halved = is_compared and self.mode == "look_ahead" and bool(self.auxiliary)
+        shards = [self.distributed.forward(part, progress) for part in (_halves(batch, progress) if halved else [batch])]
+        totals, compared_MW = self.distributed.totals(side_by_side(shards))
         if not any(count > 0 for _, count in totals.values()):
             return totals
-        if self.steps % self.every == 0:
-            losses_K, dense_QP, rows = self._gradients(shard, totals, compared_MW)
-            self._learn(self._agreement(losses_K, dense_QP, rows))
-            places = dense_QP.new_tensor(self._places())
-            combined_P = (dense_QP * places.unsqueeze(1)).sum(0)
-            combined = {name: (ids_U, (rows_UQD * places.view(1, -1, 1)).sum(1)) for name, (ids_U, rows_UQD) in rows.items()}
+        slopes_of_B = _cut(compared_MW, shards)
+        if is_compared:
+            losses_K, dense_BQP, rows = self._gradients(shards, totals, slopes_of_B)
+            self._learn(_agreement(len(self.trained), losses_K, [dense_BQP, *(rows_BQE for _, rows_BQE in rows.values())]))
+            places_Q1 = dense_BQP.new_tensor(self._places()).unsqueeze(1)
+            combined_P = (dense_BQP.sum(0) * places_Q1).sum(0)
+            combined = {}
+            for name, (ids_U, rows_BQE) in rows.items():
+                combined[name] = (ids_U, (rows_BQE.sum(0) * places_Q1).sum(0).view(len(ids_U), -1))
         else:
-            combined_P, combined = self._combined(shard, totals, compared_MW)
+            combined_P, combined = self._combined(shards[0], totals, slopes_of_B[0])
         for parameter, part in zip(self.dense, combined_P.split([each.numel() for each in self.dense]), strict=True):
             parameter.grad = part.view_as(parameter)
         self.optimisers.step(combined)
@@ -143,7 +158,8 @@ class Adaptive:
         return totals
 
     def diagnostics(self) -> dict[str, float]:
-        """`weight.<target>` and `cosine.<target>` of every auxiliary target at the last comparison; and as `joint.Joint`."""
+        """`weight.<target>`, `cosine.<target>` and (looking ahead) `ahead.<target>` of every auxiliary target at the last
+        comparison; and as `joint.Joint`."""
         return {**self.distributed.told, **self._diagnostics}
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,29 +181,34 @@ class Adaptive:
             each["step"] = each["step"].cpu()  # checkpoints are loaded to the ranker's device, which Adam leaves as it is
 
     def _gradients(
-        self, shard: Shard, totals: Totals, compared_MW: Tensor | None
+        self, shards: Sequence[Shard], totals: Totals, slopes_of_B: Sequence[Tensor | None]
     ) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """Over all workers: mean losses [K]; gradients of dense parameters [Q, P]; by table set, different rows [U] and their
-        gradients [U, Q, D].
+        """Over all workers, of each part of the batch its share of the mean losses' gradients: mean losses [K] of the whole;
+        gradients of dense parameters [B, Q, P]; by table set, different rows [U] and their gradients [B, Q, U D].
         """
         sizes = [parameter.numel() for parameter in self.dense]
         tables = self.distributed.tables
         loss_K = self.dense[0].new_zeros(len(self.trained))
-        dense_QP = self.dense[0].new_zeros(len(self.parts), sum(sizes))
-        rows: dict[str, list[Tensor]] = {name: [] for name in tables}
-        if shard.batch is not None:
+        dense_BQP = self.dense[0].new_zeros(len(shards), len(self.parts), sum(sizes))
+        rows: dict[str, list[Tensor | None]] = {name: [None] * len(shards) for name in tables}
+        for place, shard in enumerate(shards):
+            if shard.batch is None:
+                continue
             gathered = [shard.gathered[each].rows_UD for each in tables.values()]
+            of_part: dict[str, list[Tensor]] = {name: [] for name in tables}
             for index, part in enumerate(self.parts):
-                outputs, slopes = self._objective(part, shard, totals, compared_MW)
+                outputs, slopes = self._objective(part, shard, totals, slopes_of_B[place])
                 if part != REST:
-                    loss_K[index] = outputs[0].detach()
+                    loss_K[index] += outputs[0].detach()
                 is_last = index == len(self.parts) - 1
                 found = _grad(outputs, slopes, [*self.dense, *gathered], retain=not is_last)
-                torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_QP[index])
-                for mine, gradient_UD in zip(rows.values(), found[len(sizes) :], strict=True):
+                torch.cat([each.reshape(-1) for each in found[: len(sizes)]], out=dense_BQP[place, index])
+                for mine, gradient_UD in zip(of_part.values(), found[len(sizes) :], strict=True):
                     mine.append(gradient_UD)
-        loss_K, dense_QP = self.distributed.sum_dense([loss_K, dense_QP])
-        return loss_K, dense_QP, {name: self._sum_rows(tables[name], shard, mine) for name, mine in rows.items()}
+            for name, gradients in of_part.items():
+                rows[name][place] = torch.stack(gradients, dim=1)
+        loss_K, dense_BQP = self.distributed.sum_dense([loss_K, dense_BQP])
+        return loss_K, dense_BQP, {name: self._sum_rows(tables[name], shards, mine) for name, mine in rows.items()}
 
     def _combined(
         self, shard: Shard, totals: Totals, compared_MW: Tensor | None
@@ -236,38 +257,42 @@ class Adaptive:
             slopes.append(compared_MW.to(shard.compared.rows_MW.dtype))
         return outputs, slopes
 
-    def _sum_rows(self, tables: TableSet, shard: Shard, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
-        beside = torch.cat(gradients, dim=1) if gradients else tables.weight.new_zeros(0, len(self.parts) * tables.width)
-        ids_U, summed = self.distributed.sum_rows(tables, shard.gathered.get(tables), beside)
-        return ids_U, summed.unflatten(1, (len(self.parts), tables.width))
+    def _sum_rows(self, tables: TableSet, shards: Sequence[Shard], gradients: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Over all workers, different rows [U] that any part read, and the gradients [B, Q, U D].
 
-    def _agreement(self, loss_K: Tensor, dense_QP: Tensor, rows: Mapping[str, tuple[Tensor, Tensor]]) -> "Agreement":
-        products_KK = torch.zeros(2, len(self.trained), dtype=torch.float64, device=dense_QP.device)
-        for gradient_QE in (dense_QP, *(rows_UQD.transpose(0, 1).flatten(1) for _, rows_UQD in rows.values())):
-            gradient_KE = gradient_QE[: len(self.trained)]
-            primary_E, auxiliary_JE = gradient_KE[0], gradient_KE[1:]
-            is_shared_E = (primary_E != 0) & (auxiliary_JE != 0).any(0)
-            shared_KE = gradient_KE * is_shared_E
-            products_KK[0] += (shared_KE * primary_E).sum(1, dtype=torch.float64)
-            products_KK[1] += shared_KE.square().sum(1, dtype=torch.float64)
-        (_, *inner), (primary, *squares) = products_KK.tolist()
-        _, *losses = loss_K.tolist()
-        lengths = [math.sqrt(primary * square) for square in squares]
-        cosines = [product / length if length > 0 else 0.0 for product, length in zip(inner, lengths, strict=True)]
-        return Agreement(cosine_J=_doubles(cosines), inner_J=_doubles(inner), loss_J=_doubles(losses))
+        Args:
+            gradients: by part of this worker's batch, [U, Q, D] of its rows; None where it is empty.
+        """
+        parts, kinds = len(shards), len(self.parts)
+        ids = [tables.weight.new_zeros(0, dtype=torch.int64)]
+        beside = [tables.weight.new_zeros(0, parts * kinds * tables.width)]
+        for place, (shard, gradient_UQD) in enumerate(zip(shards, gradients, strict=True)):
+            if gradient_UQD is not None:
+                ids.append(shard.gathered[tables].ids_U)
+                among_UBQD = gradient_UQD.new_zeros(len(gradient_UQD), parts, kinds, tables.width)
+                among_UBQD[:, place] = gradient_UQD
+                beside.append(among_UBQD.flatten(1))
+        ids_U, summed = merged(torch.cat(ids), torch.cat(beside))
+        if self.distributed.group.size > 1:
+            ids_U, summed = merged(*self.distributed.group.gather_rows(ids_U, summed))
+        return ids_U, summed.view(len(ids_U), parts, kinds, tables.width).permute(1, 2, 0, 3).flatten(2)
 
     def _learn(self, agreement: "Agreement") -> None:
         """Sets the weights of the auxiliary targets; the net learns from the step."""
         if not self.auxiliary:
             return
         weight_J = self.net(agreement.cosine_J, agreement.loss_J)
-        slope_J = agreement.loss_J if self.mode == "joint" else -self.look_ahead_rate * agreement.inner_J
+        slope_J = agreement.loss_J if self.mode == "joint" else -self.look_ahead_rate * agreement.ahead_inner_J
         self.net_optimiser.zero_grad()
         weight_J.backward(slope_J)
         self.net_optimiser.step()
         self.weights = weight_J.tolist()
-        for name, weight, cosine in zip(self.auxiliary, self.weights, agreement.cosine_J.tolist(), strict=True):
-            self._diagnostics |= {f"weight.{name}": weight, f"cosine.{name}": cosine}
+        told = {"weight": self.weights, "cosine": agreement.cosine_J.tolist()}
+        if self.mode == "look_ahead":
+            told["ahead"] = agreement.ahead_J.tolist()
+        self._diagnostics = {
+            f"{what}.{name}": value for what, values in told.items() for name, value in zip(self.auxiliary, values, strict=True)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,12 +300,15 @@ class Agreement:
     """How the auxiliary targets stand to the primary one in a step.
 
     Attributes:
-        cosine_J, inner_J: of their gradients and its in the shared parameters; 0 where nothing is shared.
+        cosine_J: of their gradients and its in the shared parameters, on the whole batch; 0 where nothing is shared.
+        ahead_J, ahead_inner_J: mean cosine and mean inner product of gradients on different halves; 0 without halves, or where
+            one has nothing.
         loss_J: their mean losses.
     """
 
     cosine_J: Tensor
-    inner_J: Tensor
+    ahead_J: Tensor
+    ahead_inner_J: Tensor
     loss_J: Tensor
 
 
@@ -305,6 +333,58 @@ class WeightingNet(nn.Module):
         signals_JI = torch.cat([cosine_J.unsqueeze(1), loss_J.log1p().unsqueeze(1), self.types_JE], dim=1)
         hidden_JH = (signals_JI @ self.first_IH + self.first_bias_H).relu()
         return (hidden_JH @ self.second_H + self.second_bias).sigmoid()
+
+
+def _agreement(trained: int, loss_K: Tensor, gradients: Sequence[Tensor]) -> Agreement:
+    """Args:
+    trained: K, the gradients of which come first.
+    gradients: [B, Q, E], of dense parameters and of each table set's rows.
+    """
+    halves = gradients[0].shape[0] == 2
+    # inner products with the primary's gradient, and squares: on the whole batch, and for either half as the one looked at
+    whole_2K, ahead_2BK, square_BK = (
+        torch.zeros(*shape, trained, dtype=torch.float64, device=loss_K.device) for shape in ((2,), (2, 2), (2,))
+    )
+    for gradient_BQE in gradients:
+        gradient_BKE = gradient_BQE[:, :trained]
+        whole_KE = gradient_BKE.sum(0)
+        is_shared_E = (whole_KE[0] != 0) & (whole_KE[1:] != 0).any(0)
+        shared_BKE = gradient_BKE * is_shared_E
+        shared_KE = shared_BKE.sum(0)
+        whole_2K[0] += (shared_KE * shared_KE[0]).sum(1, dtype=torch.float64)
+        whole_2K[1] += shared_KE.square().sum(1, dtype=torch.float64)
+        if halves:
+            square_BK += shared_BKE.square().sum(2, dtype=torch.float64)
+            ahead_2BK[0] += (shared_BKE * shared_BKE.flip(0)[:, :1]).sum(2, dtype=torch.float64)
+    ahead_2BK[1] = square_BK * square_BK.flip(0)[:, :1]
+    cosine_K = _cosine(whole_2K[0], whole_2K[1] * whole_2K[1, 0])
+    return Agreement(
+        cosine_J=cosine_K[1:].cpu(),
+        ahead_J=_cosine(*ahead_2BK).mean(0)[1:].cpu(),
+        ahead_inner_J=4 * ahead_2BK[0].mean(0)[1:].cpu(),  # a half's share of a mean gradient is half of its own
+        loss_J=loss_K[1:].double().cpu(),
+    )
+
+
+def _cosine(inner: Tensor, squares: Tensor) -> Tensor:
+    """Inner products by the roots of products of squares; 0 where there are none."""
+    return torch.where(squares > 0, inner / squares.where(squares > 0, 1).sqrt(), 0.0)
+
+
+def _halves(batch: FeedBatch | None, progress: float) -> list[FeedBatch | None]:
+    """Two parts of a batch with different users; None where there are none."""
+    if batch is None:
+        return [None, None]
+    first_R = uniform_R(batch, progress, SALT) < 0.5
+    return [batch.of_feeds(of_part_R) if of_part_R.any() else None for of_part_R in (first_R, ~first_R)]
+
+
+def _cut(compared_MW: Tensor | None, shards: Sequence[Shard]) -> list[Tensor | None]:
+    """The gradients in compared rows by the shard that has these."""
+    if compared_MW is None:
+        return [None] * len(shards)
+    rows = [0 if shard.compared is None else len(shard.compared.users_M) for shard in shards]
+    return list(compared_MW.split(rows))
 
 
 def _primary(name: str | None, schema: Schema, trained: tuple[str, ...]) -> str:
@@ -333,7 +413,3 @@ def _grad(outputs: Sequence[Tensor], slopes: Sequence[Tensor | None], leaves: li
         materialize_grads=True,
     )
     return list(reached)
-
-
-def _doubles(numbers: list[float]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)

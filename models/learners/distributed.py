@@ -34,9 +34,10 @@ class Shard:
     Attributes:
         batch: as it was trained on; None if there is none.
         gathered: table rows that it read, by table set.
-        losses_N: of the targets, without weights.
+        losses_N: of the targets, without weights; 0 for candidates that one is not learnt over.
         sums: loss sum and count by target and penalty, without weights.
         weights: of the targets; None without a batch.
+        over: bool [N] by target, the candidates that count in its loss; all of one that is not named.
         compared: rows for the ranker's `together`.
     """
 
@@ -45,6 +46,7 @@ class Shard:
     losses_N: Mapping[str, Tensor] = field(default_factory=dict)
     sums: Mapping[str, SumCount] = field(default_factory=dict)
     weights: Weights | None = None
+    over: Mapping[str, Tensor] = field(default_factory=dict)
     compared: Compared | None = None
 
 
@@ -83,13 +85,14 @@ class DistributedRanker:
         batch = self.ranker.for_training(batch, progress)
         gathered = self.ranker.gather(batch)
         outcome = self.ranker.outcome(batch, gathered, progress=progress, of_user_R=of_user_R)
-        losses_N = self.ranker.losses(outcome.outputs, batch.labels)
+        losses_N, over = self.ranker.losses(outcome.outputs, batch.labels), outcome.over
         return Shard(
             batch=batch,
             gathered=gathered,
-            losses_N=losses_N,
-            sums={**{name: sum_count(loss_N) for name, loss_N in losses_N.items()}, **outcome.penalties},
+            losses_N={name: loss_N.where(over[name], 0) if name in over else loss_N for name, loss_N in losses_N.items()},
+            sums={**{name: sum_count(loss_N, over.get(name)) for name, loss_N in losses_N.items()}, **outcome.penalties},
             weights=outcome.weights,
+            over=over,
             compared=outcome.compared,
         )
 
@@ -106,9 +109,7 @@ class DistributedRanker:
             if name in shard.sums:
                 stacked[2 * index : 2 * index + 2] = torch.stack([value.detach().double() for value in shard.sums[name]])
         if shard.weights is not None and self.varying:
-            gammas = [
-                torch.as_tensor(shard.weights.targets[name]).detach().double() / weight for name, weight in self.varying.items()
-            ]
+            gammas = [_counted(shard, name).detach().double() / weight for name, weight in self.varying.items()]
             stacked[numbers_of[0] : sum(numbers_of)] = torch.stack([(each**power).sum() for each in gammas for power in (1, 2)])
         rows_of_rank = stacked[sum(numbers_of) :]
         rows_of_rank[self.group.rank] = 0 if compared is None else len(compared.users_M)
@@ -228,6 +229,20 @@ def gradients(distributed: DistributedRanker, batch: FeedBatch | None, progress:
     return totals, rows
 
 
+def side_by_side(shards: Sequence[Shard]) -> Shard:
+    """What `DistributedRanker.totals` wants to know of parts of one worker's batch that went through the ranker one by one."""
+    sums: dict[str, SumCount] = {}
+    for shard in shards:
+        for name, (total, count) in shard.sums.items():
+            past_total, past_count = sums.get(name, (0.0, 0.0))
+            sums[name] = (past_total + total, past_count + count)
+    compared = [shard.compared for shard in shards if shard.compared is not None]
+    if not compared:
+        return Shard(sums=sums)
+    users_M, rows_MW = (torch.cat([getattr(each, name) for each in compared]) for name in ("users_M", "rows_MW"))
+    return Shard(sums=sums, compared=Compared(users_M=users_M, rows_MW=rows_MW))
+
+
 def add_totals(totals: Totals, more: Totals) -> Totals:
     """The totals of two steps as those of one."""
     both = dict(totals)
@@ -241,6 +256,14 @@ def part_of_mean(shard: Shard, totals: Totals, name: str, weight: float | Tensor
     """What this worker's rows add to a loss's mean over all workers, times its weight, one number or [N]."""
     loss = (weight * shard.losses_N[name]).sum() if isinstance(weight, Tensor) else weight * shard.sums[name][0]
     return loss / (totals[name][1] or 1.0)
+
+
+def _counted(shard: Shard, name: str) -> Tensor:
+    """The weights of the candidates that count in a target's loss."""
+    assert shard.weights is not None
+    weight_N = shard.weights.targets[name]
+    assert isinstance(weight_N, Tensor), f"the weighting says that weights of `{name}` vary, and gives {weight_N}"
+    return weight_N[shard.over[name]] if name in shard.over else weight_N
 
 
 def _objective(shard: Shard, totals: Totals) -> Tensor:

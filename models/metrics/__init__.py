@@ -1,6 +1,7 @@
 """How good predictions are: ranking, calibration, errors, evenness over levels and stages, and alarms.
 
-`evaluation` gathers rows and computes everything; `binary` and `value` hold the metrics of one target, `ranking` what is
+`evaluation` gathers rows and computes everything; `binary` and `value` hold the metrics of one target, `expected` those of a
+binary one whose true probabilities are known, `ranking` what is
 computed inside of lists, `calibration` the curve of both kinds of target; `names` says which metrics there are and which way
 each of them is better. `sums` and `ordering` are what all of them stand on.
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from models.hashing import splitmix64
 from models.metrics.binary import BinarySummary, Groups
+from models.metrics.expected import ExpectedSummary, undefined
 from models.metrics.names import DIRECTIONS
 from models.metrics.ordering import codes
 from models.metrics.sums import Mean
@@ -82,6 +83,7 @@ class Evaluation:
         feed_N: NDArray,
         user_N: NDArray,
         stage_N: NDArray | None = None,
+        chances: Mapping[str, NDArray] | None = None,
     ) -> None:
         """Takes in candidates of whole feeds: no feed is divided among calls.
 
@@ -92,9 +94,12 @@ class Evaluation:
             feed_N: any number that candidates of one feed share; it need not be unique beyond this call.
             user_N: user ids, the same in all calls.
             stage_N: the user's index into `schema.STAGES`; in all calls or in none.
+            chances: by binary target, the true probability of a positive where a simulator tells it, in [0, 1]; of the same
+                targets in all calls.
 
         Raises:
-            ValueError: a target is missing, an array has another length, a label is not finite, or only some calls have stages.
+            ValueError: a target is missing, an array has another length, a label is not finite, a chance is no probability, or
+                only some calls have stages or chances.
         """
         n = len(user_N)
         part: dict[str, NDArray] = {
@@ -110,6 +115,12 @@ class Evaluation:
                     raise ValueError(f"{kind}s lack target `{name}`; there are: {', '.join(columns) or 'none'}.")
                 column = np.asarray(columns[name])
                 part[f"{kind}.{name}"] = column if column.dtype in (np.float32, np.float64) else column.astype(np.float64)
+        for name in self.targets:
+            if chances is not None and name in chances:
+                chance_N = np.asarray(chances[name])
+                if not ((chance_N >= 0) & (chance_N <= 1)).all():
+                    raise ValueError(f"chances of `{name}` must lie in [0, 1].")
+                part[f"chance.{name}"] = chance_N
         for name, column in part.items():
             if column.shape != (n,):
                 raise ValueError(f"`{name}` has shape {column.shape}, but there are {n} user ids.")
@@ -201,12 +212,15 @@ class Evaluation:
         if "stage" in columns:
             groups = {**groups, "stage": (columns["stage"], STAGES)}
         found: dict[str, BinarySummary | ValueSummary] = {}
+        expected: dict[str, ExpectedSummary | None] = {}
+        lists = {"feed_N": columns["feed"], "user_N": columns["user"]}
         for name in self.targets:
             target = self.schema.target(name)
             prediction_N, label_N = columns[f"prediction.{name}"], columns[f"label.{name}"]
             if target.is_binary:
-                lists = {"feed_N": columns["feed"], "user_N": columns["user"]}
                 found[name] = BinarySummary.of(prediction_N, label_N, groups=groups, **lists)
+                if f"chance.{name}" in columns:
+                    expected[name] = ExpectedSummary.of(prediction_N, columns[f"chance.{name}"], groups=groups, **lists)
             else:
                 found[name] = ValueSummary.of(prediction_N, label_N, groups=groups, target=target)
         identical = {
@@ -220,6 +234,7 @@ class Evaluation:
             users=int(columns["user"].max()) + 1,
             halvings=self.halvings,
             targets=found,
+            expected=expected,
             funnel=self._funnel(columns, "prediction"),
             funnel_labels=self._funnel(columns, "label"),
             identical=frozenset(identical),
@@ -240,8 +255,9 @@ class Evaluation:
 
     def _take(self, part: dict[str, NDArray]) -> None:
         """Takes in rows whose feeds are numbered anyhow, from 0 on."""
-        if self._parts and ("stage" in part) != ("stage" in self._parts[0]):
-            raise ValueError("some candidates have a stage and some have none; give `stage_N` in all calls or in none.")
+        for what, given in (("stage", "stage_N"), *((f"chance.{name}", "chances") for name in self.targets)):
+            if self._parts and (what in part) != (what in self._parts[0]):
+                raise ValueError(f"some candidates have a {what} and some have none; give `{given}` in all calls or in none.")
         feed_N = part["feed"] + self._feeds
         self._feeds = int(feed_N.max()) + 1
         self._parts += _kept([{**part, "feed": feed_N}], self.halvings)
@@ -273,6 +289,7 @@ class Summary:
         rows, feeds, users: how many.
         halvings: as `Evaluation.halvings`.
         targets: by name.
+        expected: of targets whose true probabilities are known; None where a prediction is not finite.
         funnel, funnel_labels: by `child<=parent`, the share of candidates whose predictions, or labels, break it.
         identical: pairs of targets whose predictions are the same for all candidates.
     """
@@ -282,6 +299,7 @@ class Summary:
     users: int
     halvings: int
     targets: Mapping[str, BinarySummary | ValueSummary]
+    expected: Mapping[str, ExpectedSummary | None]
     funnel: Mapping[str, Mean]
     funnel_labels: Mapping[str, Mean]
     identical: frozenset[tuple[str, str]]
@@ -314,6 +332,7 @@ class Summary:
                 name: type(target).together([part.targets[name] for part in parts])  # type: ignore[misc]  # of one kind
                 for name, target in first.targets.items()
             },
+            expected={name: ExpectedSummary.together([part.expected[name] for part in parts]) for name in first.expected},
             funnel=added(lambda part: part.funnel),
             funnel_labels=added(lambda part: part.funnel_labels),
             identical=frozenset.intersection(*(part.identical for part in parts)),
@@ -323,11 +342,15 @@ class Summary:
         """All metrics as nested plain values; None where a metric is not defined (one class only, no rows).
 
         Returns:
-            `rows`, `feeds`, `users`, `user_share`; `targets` by name (see `BinarySummary.result`, `ValueSummary.result`);
-            `mean` over the binary targets; `funnel`: by `child<=parent`, the share of candidates whose predictions break it,
-            and `funnel_labels`, the share whose labels do; `alarms`: dicts of `kind`, `targets`, `message`.
+            `rows`, `feeds`, `users`, `user_share`; `targets` by name (see `BinarySummary.result`, `ValueSummary.result`, and
+            `ExpectedSummary.result` where true probabilities are known); `mean` over the binary targets; `funnel`: by
+            `child<=parent`, the share of candidates whose predictions break it, and `funnel_labels`, the share whose labels do;
+            `alarms`: dicts of `kind`, `targets`, `message`.
         """
         targets = {name: target.result() for name, target in self.targets.items()}
+        for name, expected in self.expected.items():
+            groups = self.targets[name].group_names  # type: ignore[union-attr]  # of binary targets alone
+            targets[name] |= undefined(groups) if expected is None else expected.result()
         return {
             "rows": self.rows,
             "feeds": self.feeds,
@@ -365,8 +388,8 @@ class Summary:
 
 
 def _means(metrics: list[dict[str, Any]]) -> dict[str, float | None]:
-    names = [name for name in DIRECTIONS if metrics and name in metrics[0] and "_by_" not in name]
-    values = {name: [each[name] for each in metrics if each[name] is not None] for name in names}
+    names = [name for name in DIRECTIONS if any(name in each for each in metrics) and "_by_" not in name]
+    values = {name: [each[name] for each in metrics if each.get(name) is not None] for name in names}
     return {name: float(np.mean(values[name])) if values[name] else None for name in names}
 
 

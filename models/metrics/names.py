@@ -29,8 +29,17 @@ DIRECTIONS: dict[str, Literal["max", "min", "one"]] = {
     "mse": "min",
     "mae": "min",
     **{f"poor@{k}": "max" for k in TOPS},
+    "expected_auc": "max",
+    "expected_auc_by_level": "max",
+    "expected_auc_by_stage": "max",
+    "expected_gauc_feed": "max",
+    **{f"expected_ndcg@{k}": "max" for k in CUTOFFS},
+    **{f"expected_ndcg_user@{k}": "max" for k in CUTOFFS},
+    "expected_log_loss": "min",
+    "expected_gini": "min",
 }
-"""Which way every metric is better: larger, smaller, or nearer to one. Some are added where more is known of a feed."""
+"""Which way every metric is better: larger, smaller, or nearer to one. Some are added where more is known of a feed, and the
+`expected_` ones, which no drawn label blurs, where a simulator knows the truth (`models.metrics.expected`)."""
 
 
 def value_of(result: Mapping[str, Any], path: str) -> float | None:

@@ -176,12 +176,14 @@ class Repeats:
 
     Attributes:
         rows: looked at; of users compared row by row, or of a sample of ids.
-        repeated: of them, those that repeat an earlier one.
+        repeated: of them, those that repeat an earlier one; of an attribute table, its id and `valid_from`.
+        differing: of an attribute table, ids (or ids at a time) whose rows differ in a column that is read.
     """
 
     table: str
     rows: int
     repeated: int
+    differing: int = 0
 
 
 @config

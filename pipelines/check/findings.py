@@ -16,6 +16,7 @@ from pipelines.check.config import Calendar, CheckConfig, date_of
 from pipelines.check.days import OTHERS
 from pipelines.check.facts import SEVERITIES, CheckFacts, ColumnFacts, DayFacts, Finding, Severity
 from pipelines.encode.clock import HOUR_MS
+from pipelines.logs.canonical import VALID_FROM
 
 _ENOUGH = 20
 _NOTABLE, _MANY = 0.001, 0.01  # shares of rows from which on a fault is told, and told louder
@@ -436,12 +437,18 @@ def _repeats(case: _Case) -> Iterator[Finding]:
         if not again.repeated:
             continue
         if again.table in ("users", "rooms", "streamers", "products"):
+            dated = any((column.table, column.name) == (again.table, VALID_FROM) for column in case.facts.columns)
+            what = f"an id and `{VALID_FROM}`" if dated else "an id"
+            told = f"{again.repeated:,} of {again.rows:,} rows give {what} that another row of the table gives too"
+            if again.differing:
+                told += f", and {again.differing:,} times they differ: such a table is not prepared"
+            say = f"say in `{VALID_FROM}` from when each row holds" if dated else f"give all rows a column `{VALID_FROM}`"
             yield Finding(
-                severity="medium",
-                kind="repeated_ids",
+                severity="high" if again.differing else "low",
+                kind="differing_rows" if again.differing else "repeated_ids",
                 subject=again.table,
-                told=f"{again.repeated:,} of {again.rows:,} rows give an id that another row of the table gives too",
-                way_out="write a row an id, or a column `valid_from` where attributes change",
+                told=told,
+                way_out=f"leave one of them, or {say}" if again.differing else "they say the same, and count once",
             )
         elif again.repeated / again.rows >= _NOTABLE and again.table not in coarse:
             yield Finding(
@@ -479,7 +486,7 @@ def _lives(case: _Case) -> Iterator[Finding]:
 
 def _values(case: _Case) -> list[ColumnFacts]:
     """Columns that say something of a row, beside ids, times and actions."""
-    others = [column for column in case.facts.columns if column.holds not in ("id", "time", "string")]
+    others = [each for each in case.facts.columns if each.holds not in ("id", "time", "string") and each.name != VALID_FROM]
     return [column for column in others if column.rows >= _ENOUGH and column.examined and column.holds]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pipelines.check.sketches import sampled
+from pipelines.runs.order import run_starts
 
 _NEVER, _ALWAYS = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -37,14 +38,16 @@ class RoomLives:
         return rooms[:, sampled(rooms[0], self._level)]
 
     def compare(self, room: np.ndarray, at: np.ndarray) -> None:
-        """Takes in impressions, once all rooms are known. Of several rows of a room the last counts."""
+        """Takes in impressions, once all rooms are known. Of several rows of a room the first start and the last end count."""
         if not self._parts:
             return
         if self._sorted is None:
             rooms = np.concatenate(self._parts, axis=1)
-            rooms = rooms[:, np.argsort(rooms[0], kind="stable")]
-            last = np.r_[rooms[0][1:] != rooms[0][:-1], np.ones(min(rooms.shape[1], 1), bool)]
-            self._sorted, self._parts = rooms[:, last], [rooms[:, :0]]
+            room_id, start, end = rooms[:, np.argsort(rooms[0], kind="stable")]
+            heads = run_starts(room_id)
+            if len(heads):
+                start, end = np.minimum.reduceat(start, heads), np.maximum.reduceat(end, heads)
+            self._sorted, self._parts = np.stack([room_id[heads], start, end]), [rooms[:, :0]]
         rooms, start, end = self._sorted
         if not len(rooms):
             return

@@ -19,9 +19,10 @@ from pipelines.check.sketches import Commonest, Distinct, Ids
 from pipelines.encode.arrays import integers, present
 from pipelines.encode.clock import HOUR_MS
 from pipelines.encode.columns import base_columns
-from pipelines.logs.canonical import TABLES, CanonicalLogs, declaration, read_footer
-from pipelines.logs.files import batches
-from pipelines.logs.ids import as_ids
+from pipelines.logs.canonical import TABLES, VALID_FROM, CanonicalLogs, LogFile, declaration, read_footer
+from pipelines.logs.ids import as_ids, is_text
+from pipelines.logs.types import ID
+from pipelines.logs.values import tidied
 
 EVENTS = {"impressions": "shown_at", "engagements": "at", "product_clicks": "at"}  # and their times
 ATTRIBUTES = {"users": "user_id", "rooms": "room_id", "streamers": "streamer_id", "products": "product_id"}  # and their ids
@@ -62,7 +63,7 @@ def read(logs: CanonicalLogs, schema: Schema, calendar: Calendar, config: CheckC
     """Counts everything that `CheckFacts` holds.
 
     Raises:
-        ConfigError: a file is damaged.
+        ConfigError: a file is damaged, or a column that is read holds what it may not, as prepare has it.
     """
     passing = _Pass(schema, calendar, config, now)
     for table in (*ATTRIBUTES, *EVENTS):  # rooms before the impressions that are held beside them
@@ -81,31 +82,51 @@ class _Pass:
         self.sample = UserSample(config.sample_rows)
         self.lives = RoomLives()
         self.ids = {table: Ids(_MOST_IDS) for table in ATTRIBUTES}
+        # of ids, or of ids at the time from which a row holds: the least and the largest hash of what is read of them
+        self.said = {table: (Ids(_MOST_IDS, np.minimum), Ids(_MOST_IDS, np.maximum)) for table in ATTRIBUTES}
         self.used = {column: Ids(_MOST_IDS) for column in _USES}
         self.users, self.heavy = Distinct(), Commonest(_USERS_COUNTED)
         self.names: dict[int, str] = {}
 
     def table(self, logs: CanonicalLogs, table: str) -> None:
-        files = logs.files(table)
-        if not files:
+        parts = logs.parts(table)
+        if not parts:
             return
-        total = sum(read_footer(file).num_rows for file in files)
+        total = sum(read_footer(part.path).num_rows for part in parts)
+        known = [name for name in TABLES[table] if "*" not in name]
+        read = logs.types(table, {*known, *(name for where, name in self.reads if where == table)})
         started = printed = time.monotonic()
         rows = 0
-        for number, file in enumerate(files, 1):
-            schema = read_footer(file).schema.to_arrow_schema()
-            for field in schema:
-                self._column(table, field.name).types.setdefault(str(field.type), 0)
-                self._column(table, field.name).types[str(field.type)] += 1
-            for batch in batches(file, schema.names, _ROWS_AT_ONCE):
+        for number, part in enumerate(parts, 1):
+            columns, as_written = self._types(part, read)
+            for batch in part.batches(columns, _ROWS_AT_ONCE, as_written=as_written):
                 self._batch(table, {name: batch[name].combine_chunks() for name in batch.column_names}, len(batch))
                 rows += len(batch)
                 if time.monotonic() - printed > 2:
                     printed = time.monotonic()
-                    print(f"  {table}: file {number}/{len(files)}, {rows:,} of {total:,} rows", flush=True)
+                    print(f"  {table}: file {number}/{len(parts)}, {rows:,} of {total:,} rows", flush=True)
         self.rows[table] = rows
         seconds = max(time.monotonic() - started, 1e-3)
-        print(f"  {table}: {rows:,} rows of {len(files)} files, {rows / seconds:,.0f} rows/s", flush=True)
+        print(f"  {table}: {rows:,} rows of {len(parts)} files, {rows / seconds:,.0f} rows/s", flush=True)
+
+    def _types(self, part: LogFile, read: pa.Schema) -> tuple[pa.Schema, set[str]]:
+        """The columns of a file, those in the names of its folders too; and which of them to take as they are written.
+
+        These are what nobody reads, which may be anything, and ids that are texts, to be named as they are spelled.
+        """
+        found: dict[str, pa.DataType] = {}
+        as_written: set[str] = set()
+        written = part.schema_of(read_footer(part.path))
+        for field in written:
+            if written.names.count(field.name) > 1:  # of what is read there is one
+                continue
+            tally = self._column(part.table, field.name)
+            tally.types[str(field.type)] = tally.types.get(str(field.type), 0) + 1
+            found[field.name] = read.field(field.name).type if field.name in read.names else field.type
+            is_spelled = tally.holds == ID and (is_text(field.type) or pa.types.is_uint64(field.type))
+            if field.name not in read.names or is_spelled:
+                as_written.add(field.name)
+        return pa.schema(found), as_written
 
     def _column(self, table: str, name: str) -> ColumnTally:
         if (table, name) not in self.columns:
@@ -135,6 +156,8 @@ class _Pass:
                             self.names[key] = name_
         ids = {name: as_ids(_whole(values)) for name, values in batch.items() if _names_ids(table, name, values.type)}
         self._count_ids(table, ids, day)
+        if table in ATTRIBUTES:
+            self._count_said(table, batch, ids)
         if table == "rooms" and "start_at" in batch:
             start = integers(_whole(batch["start_at"]), _NEVER)
             end = integers(_whole(batch["end_at"]), _ALWAYS) if "end_at" in batch else np.full(rows, _ALWAYS)
@@ -155,6 +178,21 @@ class _Pass:
             if (table, name) in _USES:
                 self.used[table, name].add(keys, numbers)
 
+    def _count_said(self, table: str, batch: Batch, ids: dict[str, pa.Array]) -> None:
+        """What the rows of an attribute table say, so that several of one id, or of one id and time, can be compared."""
+        key = ATTRIBUTES[table]
+        sound = present(ids[key])
+        who = {key: ids[key]}
+        if VALID_FROM in batch:
+            who[VALID_FROM] = _whole(batch[VALID_FROM])
+            sound &= present(who[VALID_FROM])
+        read = {name for where, name in self.reads if where == table} | {"streamer_id", "start_at"} - {key}
+        said = {name: tidied(_whole(values))[0] for name, values in batch.items() if name in read}
+        keys = integers(ids[key])[sound] if VALID_FROM not in who else _hashed(who)[sound]
+        content = _hashed(said)[sound] if said else np.zeros(len(keys), np.int64)
+        for kept in self.said[table]:
+            kept.add(keys, content)
+
     def _events(
         self,
         table: str,
@@ -173,20 +211,18 @@ class _Pass:
             request = ids.get("request_id", pa.nulls(len(at), pa.int64()))
             columns |= {"request": integers(request), "has_request": present(request)}
         if table == "engagements":
-            encoded = _whole(batch["action"]).cast(pa.string()).dictionary_encode()
+            encoded = _whole(batch["action"]).dictionary_encode()
             codes = np.array([self.actions.code(name) for name in encoded.dictionary.to_pylist()] + [-1], np.int64)
             columns["action"] = codes[integers(encoded.indices, len(codes) - 1)]
             value = batch.get("value")
-            known = value is not None and not pa.types.is_null(value.type)
-            numbers = _whole(value).cast(pa.float64()).to_numpy(zero_copy_only=False) if known else np.full(len(at), np.nan)
+            numbers = np.full(len(at), np.nan) if value is None else _whole(value).to_numpy(zero_copy_only=False)
             self.days.add_actions(day, columns["action"], numbers)
         chosen = np.flatnonzero(sound & self.sample.chosen(user))
         if not len(chosen):
             return
         rows = {name: values[chosen] for name, values in columns.items()}
-        same = pl.from_arrow(pa.table({name: values for name, values in batch.items() if _is_plain(values.type)}))
-        assert isinstance(same, pl.DataFrame)
-        rows["row"] = same[chosen].hash_rows().to_numpy()
+        same = {name: _whole(values).take(pa.array(chosen)) for name, values in batch.items() if _is_plain(values.type)}
+        rows["row"] = _hashed(same)
         self.sample.add(table, rows)
 
     def facts(self) -> CheckFacts:
@@ -278,10 +314,12 @@ class _Pass:
 
     def _repeated_ids(self) -> list[Repeats]:
         found = []
-        for table, ids in self.ids.items():
-            if table in self.rows and (table, "valid_from") not in self.columns:
-                rows = ids.known()[2]
-                found.append(Repeats(table=table, rows=int(rows.sum()), repeated=int(rows.sum()) - len(rows)))
+        for table, (least, largest) in self.said.items():
+            if table in self.rows:
+                (_, low, rows), (_, high, _) = least.known(), largest.known()
+                differing = int((low != high).sum())
+                repeated = int(rows.sum()) - len(rows)
+                found.append(Repeats(table=table, rows=int(rows.sum()), repeated=repeated, differing=differing))
         return found
 
     def _lives(self) -> Lives:
@@ -296,6 +334,13 @@ def _names_ids(table: str, name: str, kind: pa.DataType) -> bool:
     declared = declaration(table, name)
     is_used = (table, name) in _USES or (declared is not None and declared.holds == "id")
     return is_used and not pa.types.is_floating(kind)
+
+
+def _hashed(columns: Mapping[str, pa.Array]) -> np.ndarray:
+    """A hash of every row, int64."""
+    rows = pl.from_arrow(pa.table(dict(columns)))
+    assert isinstance(rows, pl.DataFrame)
+    return rows.hash_rows().to_numpy().view(np.int64)
 
 
 def _is_plain(kind: pa.DataType) -> bool:

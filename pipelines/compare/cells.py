@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 
 from models.config import ConfigError, from_dict, to_dict
 from models.schema import Schema
@@ -21,9 +22,10 @@ from models.system import SystemConfig
 from pipelines.bundle import load_bundle, provenance
 from pipelines.compare.config import Parameters, System, folder_of
 from pipelines.compare.results import TrainedCell, TrainingTook, UnitResult, Validated
-from pipelines.evaluate.baselines import Predicted, booster, popularity, truth
+from pipelines.evaluate.baselines import Predicted, booster, popularity
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.score import evaluate_table, score
+from pipelines.evaluate.truth import Truth, as_predicted, truth_of
 from pipelines.prepared import Prepared
 from pipelines.runs import RunFolder, differences, read_json, write_text
 from pipelines.train import TrainConfig, train
@@ -70,6 +72,17 @@ class SharedByUnits:
     schema: Schema
     evaluate: EvaluateConfig
     truth: Path | None
+
+    def known(self) -> Truth | str:
+        """The truth about the evaluated split, or why there is none."""
+        if self.truth is None:
+            return "left out: these logs are real"
+        return truth_of(replace(Prepared.open(self.data), schema=self.schema), self.evaluate.split, self.truth)
+
+    def chances(self) -> Mapping[str, NDArray] | None:
+        """By target, the true probabilities of the split's candidates; None where nobody knows them."""
+        known = self.known()
+        return known.chances if isinstance(known, Truth) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +144,9 @@ class Cell:
         return UnitResult(
             label=self.label,
             made=provenance(),
-            metrics=evaluate_table(scored, self.shared.schema, taught=bundle.ranker.trained).to_dict(),
+            metrics=evaluate_table(
+                scored, self.shared.schema, chances=self.shared.chances(), taught=bundle.ranker.trained
+            ).to_dict(),
             cell=TrainedCell(
                 rate=self.rate,
                 seed=self.seed,
@@ -146,6 +161,7 @@ class Cell:
                     epochs=len(trained.history),
                     best_epoch=trained.best.epoch + 1,
                     stopped=bundle.provenance["stopped"],
+                    alarms=tuple(trained.best.alarms),
                 ),
                 parameters=self.parameters,
             ),
@@ -181,7 +197,7 @@ class Baseline:
         found = self._predicted()
         if isinstance(found, str):
             return UnitResult(label=self.name, made=provenance(), note=found)
-        metrics = evaluate_table(found.table, self.shared.schema).to_dict()
+        metrics = evaluate_table(found.table, self.shared.schema, chances=self.shared.chances()).to_dict()
         return UnitResult(label=self.name, made=provenance(), metrics=metrics, note=found.note)
 
     def _predicted(self) -> Predicted | str:
@@ -195,8 +211,8 @@ class Baseline:
                 columns, iterations = config.baseline_columns, config.baseline_iterations
                 return booster(prepared, config.split, columns=columns, rows=rows, iterations=iterations, seed=seed)
             case _:
-                assert self.shared.truth is not None  # a comparison without one has no such unit
-                return truth(prepared, config.split, self.shared.truth)
+                known = self.shared.known()
+                return as_predicted(known) if isinstance(known, Truth) else known
 
 
 def cell_folder(output: Path, system: System, rate: float | None, seed: int) -> Path:

@@ -69,7 +69,7 @@ class Comparison:
     ) -> None:
         self.config, self.train, self.output = compare, train, Path(output).resolve()
         self.prepared = prepared
-        self.columns = columns_of(compare, schema)
+        self.columns = columns_of(compare, schema, has_truth=truth is not None)
         self.systems = systems_of(compare, schema)
         self.curves = varied_of(compare, schema, self.systems)
         labelled = {system.label: system for system in self.systems}

@@ -20,6 +20,7 @@ from models.zoo import resolve
 from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import ENTRIES_PREFIX, IMPRESSIONS
 from pipelines.evaluate.score import KEYS, evaluate_table
+from pipelines.evaluate.truth import knowable
 from pipelines.report.evaluation.metrics import EvaluationResult
 
 BASELINES = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
@@ -275,8 +276,11 @@ def system_of(compare: CompareConfig, schema: Schema, of: str, varied: Curve | N
     return System(label=label, model=resolve(model), schema=targets, epochs=epochs, optimiser=optimiser)
 
 
-def columns_of(compare: CompareConfig, schema: Schema) -> tuple[str, ...]:
+def columns_of(compare: CompareConfig, schema: Schema, *, has_truth: bool = False) -> tuple[str, ...]:
     """The table's metrics, as `target.metric`.
+
+    Args:
+        has_truth: the logs are simulated, so that there are expected metrics.
 
     Raises:
         ConfigError: a metric, of the table, a claim or a curve, that an evaluation of this schema does not give.
@@ -284,7 +288,7 @@ def columns_of(compare: CompareConfig, schema: Schema) -> tuple[str, ...]:
     columns = compare.metrics or tuple(
         f"{target.name}.{'auc' if target.is_binary else 'mse_transformed'}" for target in schema.targets
     )
-    result = _blank_result(schema)
+    result = _blank_result(schema, has_truth)
     asked = [("metrics", columns), *(("claims", claim.metrics) for claim in compare.claims)]
     for where, paths in (*asked, *(("curves", curve.metrics) for curve in compare.curves)):
         for path in paths:
@@ -337,11 +341,12 @@ def _with_targets(schema: Schema, changes: Mapping[str, Any]) -> Schema:
     return from_dict(Schema, {**spelling, "targets": list(targets.values())}, where="targets") if changes else schema
 
 
-def _blank_result(schema: Schema) -> EvaluationResult:
+def _blank_result(schema: Schema, has_truth: bool) -> EvaluationResult:
     """The metrics of two candidates, to see which there are."""
     zeros = np.zeros(2, np.int64)
     columns = {**{name: zeros for name in (*KEYS, IMPRESSIONS)}, **({STAGE: zeros} if schema.stages is not None else {})}
     columns |= {ENTRIES_PREFIX + history.name: zeros for history in schema.histories}
     for name in schema.target_names:
         columns |= {name: np.array([0.25, 0.75]), LABEL_PREFIX + name: np.array([0.0, 1.0])}
-    return evaluate_table(pa.table(columns), schema)
+    chances = {name: np.array([0.25, 0.75]) for name in knowable(schema)}
+    return evaluate_table(pa.table(columns), schema, chances=chances if has_truth else None)

@@ -8,7 +8,7 @@ from models.system import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import merit
 from pipelines.report.comparison.compared import SIGNIFICANT, Row
-from pipelines.report.words import MISSING, UNTAUGHT, shown
+from pipelines.report.words import EXPECTED, MISSING, UNTAUGHT, shown
 from pipelines.train.monitor import Monitor
 
 
@@ -52,6 +52,8 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
     )
     if any(score.untaught for row in rows for score in row.scores.values()):
         words[UNTAUGHT] = "a target of weight 0: nothing taught the system this, so it follows from other targets alone"
+    if any(path.split(".")[1].startswith(EXPECTED) for path in comparison.columns):
+        words["E"] = "expected under the simulated world's true probabilities: no drawn label blurs it"
     words["Learning rate"] = _rates(comparison, rows)
     words["Early stopping"] = _stopping(comparison)
     own = [
@@ -65,7 +67,7 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
 
 
 def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
-    """What failed or is not there, baselines above systems, rates at the end of their list, code that changed.
+    """What failed or is not there, dead parts, baselines above systems, rates at the end of their list, code that changed.
 
     Args:
         beside: systems of curves that are no rows of the table.
@@ -73,6 +75,7 @@ def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Ro
     found = []
     for row in (*rows, *beside):
         found += [f"{f'{row.label} {cell}'.strip()} failed: {error}" for cell, error in row.failures.items()]
+    found += _alarms(comparison, [row.label for row in (*rows, *beside)])
     systems = [row for row in rows if row.role == "system"]
     short = [
         f"{row.label} {len(row.seeds)}"
@@ -97,6 +100,21 @@ def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Ro
     if comparison.others:
         found.append(f"{len(comparison.others)} results of other settings are left out")
     return found
+
+
+def _alarms(comparison: Comparison, labels: Sequence[str]) -> list[str]:
+    """By row, what any of its rankers raised an alarm of, and how many did."""
+    told: dict[tuple[str, str], int] = {}
+    for result in comparison.results.values():
+        if result.cell is None or result.label not in labels:
+            continue
+        for subject in {alarm.rsplit(" is ", 1)[0] for alarm in result.cell.training.alarms}:
+            told[result.label, subject] = told.get((result.label, subject), 0) + 1
+    return [
+        f"{label}: {subject} is out of bounds in {count} training{'s' if count > 1 else ''}, so its scores say little about "
+        "the system"
+        for (label, subject), count in sorted(told.items(), key=lambda item: (labels.index(item[0][0]), item[0][1]))
+    ]
 
 
 def _rates(comparison: Comparison, rows: Sequence[Row]) -> str:

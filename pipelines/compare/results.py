@@ -20,7 +20,8 @@ class Validated:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTook:
-    """What a training took: seconds of steps alone, all steps and epochs, and the epoch whose weights are scored (from 1)."""
+    """What a training took: seconds of steps alone, all steps and epochs, and the epoch whose weights are scored (from 1); and
+    which parts of the scored ranker do nothing (`EpochRecord.alarms`)."""
 
     seconds: float
     candidates_per_second: float
@@ -28,6 +29,7 @@ class TrainingTook:
     epochs: int
     best_epoch: int
     stopped: str
+    alarms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ def relative_improvement(value: float, base: float, path: str) -> float | None:
     all that is good, and for a base no better than a guess.
     """
     way, metric = direction(path), path.split(".")[1]
-    guess = 0.5 if metric.startswith(("auc", "gauc")) else 0.0
-    if way == "one" or metric == "gini" or not base > guess:
+    guess = 0.5 if metric.removeprefix("expected_").startswith(("auc", "gauc")) else 0.0
+    if way == "one" or metric.endswith("gini") or not base > guess:
         return None
     return (value - guess) / (base - guess) - 1 if way == "max" else 1 - value / base
 

@@ -1,17 +1,15 @@
-"""What any model has to beat on the same split: popularity and gradient boosting on point-in-time counters; and the truth.
+"""What any model has to beat on the same split: popularity and gradient boosting on point-in-time counters.
 
-All read the raw feature tables, learn from training days alone, and give the same kind of table as `score`.
+Both read the raw feature tables, learn from training days alone, and give the same kind of table as `score`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -130,32 +128,6 @@ def booster(
         table=_predicted(prepared, split, list(wanted), predict),
         note=f"HistGradientBoosting on {_sampled(train)}; {len(matrix.columns)} columns: {', '.join(matrix.columns)}",
     )
-
-
-def truth(prepared: Prepared, split: str, folder: Path) -> Predicted | str:
-    """The simulator's own probabilities for the split's candidates: the AUC that no model can pass but by chance.
-
-    Of binary targets only: an expected value is no ceiling for errors after a logarithm.
-
-    Args:
-        folder: holds `impressions.parquet` with user_id, room_id, shown_at and a column for each target it knows.
-    """
-    schema = prepared.schema
-    rows = labelled_candidates(prepared.files(split), schema)
-    source = ds.dataset(folder / "impressions.parquet")
-    targets = [target.name for target in schema.targets if target.is_binary and target.name in source.schema.names]
-    if not targets:
-        return f"left out: the truth knows none of the binary targets among {', '.join(schema.target_names)}"
-    first, last = pc.min(rows["at"]), pc.max(rows["at"])
-    known = source.to_table(
-        columns=["user_id", "room_id", "shown_at", *targets],
-        filter=(ds.field("shown_at") >= first) & (ds.field("shown_at") <= last),
-    )
-    joined = rows.join(known, ["user_id", "room_id", "at"], ["user_id", "room_id", "shown_at"], join_type="inner")
-    if not joined.num_rows:
-        return "left out: none of the split's impressions is in the truth"
-    share = joined.num_rows / rows.num_rows
-    return Predicted(table=joined, note=f"the simulator's own probabilities, known for {share:.1%} of the candidates")
 
 
 # -- columns -------------------------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from models.config import ConfigError, to_dict
 from pipelines.bundle import Bundle
 from pipelines.evaluate.baselines import Predicted, booster, popularity
-from pipelines.evaluate.baselines import truth as truth_of
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.exposure import new_rooms_of, split_exposure
 from pipelines.evaluate.insight import curriculum_of, insight_of, sampled_feeds
 from pipelines.evaluate.life_cycle import life_cycle_of
 from pipelines.evaluate.score import evaluate_table, score
+from pipelines.evaluate.truth import Truth, as_predicted, truth_of
 from pipelines.prepared import Prepared
 from pipelines.report.evaluation.entries import Entry, Epoch, EvaluationReport, SearchShown
 from pipelines.report.evaluation.insight import ModelInsight
@@ -69,6 +69,8 @@ def evaluate(
     new_rooms = new_rooms_of(prepared, split)
     at: pa.ChunkedArray | None = None
     sample = sampled_feeds(prepared.files(split)) if bundles else None
+    known = None if truth is None else truth_of(prepared, split, truth)
+    chances = known.chances if isinstance(known, Truth) else None
     for name, bundle in zip(names or bundle_names(bundles), bundles, strict=True):
         began = time.monotonic()
         files = prepared.files(split)
@@ -80,7 +82,7 @@ def evaluate(
             Entry(
                 name=name,
                 role="model",
-                result=evaluate_table(table, bundle.schema, new_rooms, taught=bundle.ranker.trained),
+                result=evaluate_table(table, bundle.schema, new_rooms, chances, taught=bundle.ranker.trained),
                 note=_origin(bundle),
                 history=history,
                 insight=_insight(bundle, sample, history, config),
@@ -89,13 +91,13 @@ def evaluate(
         )
         say(f"{name}: {table.num_rows:,} candidates, {table.num_rows / seconds:,.0f}/s · {_headline(entries[-1])}")
     left_out: dict[str, str] = {}
-    for name, predicted in _baselines(prepared, config, truth):
+    for name, predicted in _baselines(prepared, config, known):
         if isinstance(predicted, str):
             left_out[name] = predicted
             say(f"{name} {predicted}")
             continue
         at = predicted.table["at"] if at is None else at
-        result = evaluate_table(predicted.table, prepared.schema, new_rooms)
+        result = evaluate_table(predicted.table, prepared.schema, new_rooms, chances)
         entries.append(Entry(name=name, role="truth" if name == "truth" else "baseline", result=result, note=predicted.note))
         say(f"{name}: {_headline(entries[-1])}")
     if at is None:
@@ -137,8 +139,12 @@ def bundle_names(bundles: Sequence[Bundle]) -> list[str]:
     return names
 
 
-def _baselines(prepared: Prepared, config: EvaluateConfig, truth: Path | None) -> Iterator[tuple[str, Predicted | str]]:
-    """(name, predictions or the reason why there are none), one after the other: each may take a while."""
+def _baselines(prepared: Prepared, config: EvaluateConfig, truth: Truth | str | None) -> Iterator[tuple[str, Predicted | str]]:
+    """(name, predictions or the reason why there are none), one after the other: each may take a while.
+
+    Args:
+        truth: or why there is none; None for real logs.
+    """
     makers: Mapping[str, Callable[[], Predicted | str]] = {
         "popularity": lambda: popularity(prepared, config.split, rows=config.baseline_rows, seed=config.seed),
         "booster": lambda: booster(
@@ -153,7 +159,7 @@ def _baselines(prepared: Prepared, config: EvaluateConfig, truth: Path | None) -
     for name in config.baselines:
         if name == "truth":
             if truth is not None:
-                yield name, truth_of(prepared, config.split, truth)
+                yield name, as_predicted(truth) if isinstance(truth, Truth) else truth
         else:
             yield name, makers[name]()
 

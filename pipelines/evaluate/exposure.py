@@ -21,6 +21,7 @@ from models.score import fused_score
 from pipelines.encode.arrays import flat, lengths
 from pipelines.prepared import Prepared
 from pipelines.report.evaluation.exposure import SplitExposure
+from pipelines.runs.sealed import read_sealed
 
 POOR, NEW = "poor", "new"
 FUSED = "fused"  # the order by the score that orders feeds
@@ -52,7 +53,7 @@ def split_exposure(prepared: Prepared, split: str, new_rooms: NDArray | None) ->
     """What discoverability is measured against, from the feeds of the split alone."""
     tables = []
     for file in prepared.files(split):
-        feeds = pq.read_table(file, columns=["feed_id", "room_id", "level"], partitioning=None)
+        feeds = read_sealed(file, ["feed_id", "room_id", "level"])
         feed_N = np.repeat(feeds["feed_id"].to_numpy(), lengths(feeds["room_id"]))
         tables.append(pa.table({"feed_id": feed_N, "room_id": flat(feeds["room_id"]), "level": flat(feeds["level"])}))
     table = pa.concat_tables(tables)

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -32,6 +31,7 @@ from pipelines.report.evaluation.insight import (
     UserPoint,
 )
 from pipelines.report.targets import last_target
+from pipelines.runs.sealed import SealedFile, read_sealed
 
 CANDIDATES, USERS = 20_000, 2_000  # of a sample at most
 POINTS = 1_000  # users in the picture of preferences at most
@@ -57,7 +57,7 @@ def sampled_feeds(files: Sequence[Path], *, candidates: int = CANDIDATES, users:
     chosen_U = np.zeros(0, np.int64)
     total_U = np.zeros(0, np.int64)  # candidates of each
     for file in files:
-        keys = pq.read_table(file, columns=["user_id", "room_id"], partitioning=None)
+        keys = read_sealed(file, ["user_id", "room_id"])
         user_M = np.concatenate([chosen_U, keys["user_id"].to_numpy()])
         known_U, row_M = np.unique(user_M, return_inverse=True)
         known_total_U = np.bincount(row_M, weights=np.concatenate([total_U, lengths(keys["room_id"])])).astype(np.int64)
@@ -67,9 +67,9 @@ def sampled_feeds(files: Sequence[Path], *, candidates: int = CANDIDATES, users:
         chosen_U, total_U = known_U[order[:fit]], known_total_U[order[:fit]]
     tables = []
     for file in files:
-        with pq.ParquetFile(file) as source:
-            for group in range(source.num_row_groups):
-                wanted_R = np.isin(source.read_row_group(group, columns=["user_id"])["user_id"].to_numpy(), chosen_U)
+        with SealedFile(file) as source:
+            for group in range(len(source.rows)):
+                wanted_R = np.isin(source.read_row_group(group, ["user_id"])["user_id"].to_numpy(), chosen_U)
                 if wanted_R.any():
                     tables.append(source.read_row_group(group).filter(pa.array(wanted_R)))
     return pa.concat_tables(tables).combine_chunks()

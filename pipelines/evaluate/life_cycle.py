@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.hashing import splitmix64
@@ -16,9 +15,10 @@ from models.schema import STAGES
 from pipelines.encode.feeds import STAGE
 from pipelines.evaluate.insight import last_of
 from pipelines.evaluate.score import has_stages
-from pipelines.logs.world import DAY_MS, EPOCH_MS
+from pipelines.logs.simulator.clock import DAY_MS, EPOCH_MS
 from pipelines.prepared import SPLITS, Prepared
 from pipelines.report.evaluation.life_cycle import LifeCycle, StageAgreement, StageDay, StagePairs, StageShift
+from pipelines.runs.sealed import SealedFile, read_sealed
 
 FEEDS = 3_000_000  # feeds that are looked at; above it, of a part of the users, whole
 
@@ -35,13 +35,13 @@ def life_cycle_of(prepared: Prepared, split: str, truth: Path | None, *, most: i
         None where the feeds know no stages.
     """
     files = [(name, file) for name in SPLITS for file in prepared.files(name)]
-    if not files or not has_stages(pq.read_schema(files[0][1]).names, prepared.schema):
+    if not files or not has_stages(SealedFile(files[0][1]).names, prepared.schema):
         return None
-    feeds = sum(pq.read_metadata(file).num_rows for _, file in files)
+    feeds = sum(prepared.manifest.splits[name].feeds for name in SPLITS)
     share = min(1.0, most / max(feeds, 1))
     parts = []
     for name, file in files:
-        table = pq.read_table(file, columns=["user_id", "day", "at", STAGE], partitioning=None)
+        table = read_sealed(file, ["user_id", "day", "at", STAGE])
         if share < 1:
             table = table.filter(pa.array(splitmix64(table["user_id"].to_numpy()) < np.uint64(share * 2.0**64)))
         parts.append(

@@ -1,12 +1,11 @@
 """Predictions of a ranker for feed tables on disk, one row a candidate, and their metrics."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from pipelines.encode.feeds import LABEL_PREFIX, STAGE
 from pipelines.evaluate.activity import by_known, known, sources, with_known
 from pipelines.evaluate.exposure import FUSED, at_top
 from pipelines.report.evaluation.metrics import EvaluationResult
+from pipelines.runs.sealed import SealedFile
 
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")
 
@@ -49,7 +49,7 @@ def score(
     try:
         with torch.inference_mode():
             for file in files:
-                for part in pq.ParquetFile(file).iter_batches(batch_size=batch_feeds):
+                for part in SealedFile(file).batches(batch_feeds):
                     feeds = pa.Table.from_batches([part])
                     if not feeds.num_rows:
                         continue
@@ -68,12 +68,18 @@ def score(
 
 
 def evaluate_table(
-    table: pa.Table, schema: Schema, new_rooms: NDArray | None = None, *, taught: Collection[str] | None = None
+    table: pa.Table,
+    schema: Schema,
+    new_rooms: NDArray | None = None,
+    chances: Mapping[str, NDArray] | None = None,
+    *,
+    taught: Collection[str] | None = None,
 ) -> EvaluationResult:
     """Metrics of a table as `score` gives it, for the targets that it has predictions of.
 
     Args:
         new_rooms: as `exposure.new_rooms_of` gives them.
+        chances: by binary target, what a simulated world knows of the table's rows (`truth.Truth`); None for real logs.
         taught: targets that the ranker is trained for; None for all. Others have metrics of their own that say so, and are in
             no mean, no funnel, no alarm and no fused score.
 
@@ -84,10 +90,10 @@ def evaluate_table(
     """
     targets = [name for name in schema.target_names if name in table.column_names]
     untaught = [] if taught is None else [name for name in targets if name not in taught]
-    result = _measured(table, schema, [name for name in targets if name not in untaught])
+    result = _measured(table, schema, [name for name in targets if name not in untaught], chances)
     measured = dict(result.targets)
     if untaught:
-        beside = _measured(table, schema, untaught).targets
+        beside = _measured(table, schema, untaught, chances).targets
         measured |= {name: replace(metrics, untaught=True) for name, metrics in beside.items()}
     by_target, activity = by_known(table, schema, targets)
     shares = at_top(table.drop_columns(untaught), schema, new_rooms)
@@ -99,7 +105,9 @@ def evaluate_table(
     )
 
 
-def _measured(table: pa.Table, schema: Schema, targets: Sequence[str]) -> EvaluationResult:
+def _measured(
+    table: pa.Table, schema: Schema, targets: Sequence[str], chances: Mapping[str, NDArray] | None
+) -> EvaluationResult:
     evaluation = Evaluation(schema, targets)
     evaluation.add(
         {name: table[name].to_numpy() for name in targets},
@@ -108,6 +116,7 @@ def _measured(table: pa.Table, schema: Schema, targets: Sequence[str]) -> Evalua
         table["feed_id"].to_numpy(),
         table["user_id"].to_numpy(),
         table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
+        chances,
     )
     return EvaluationResult.from_dict(evaluation.result())
 
@@ -122,9 +131,9 @@ def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
     """The candidates of encoded feed files, in the files' order; as `score`, without predictions."""
     tables = []
     for file in files:
-        there = pq.read_schema(file).names
-        columns = [*_keys(there, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
-        feeds = with_known(pq.read_table(file, columns=[*columns, *sources(there, schema)], partitioning=None), schema)
+        with SealedFile(file) as source:
+            columns = [*_keys(source.names, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
+            feeds = with_known(source.read([*columns, *sources(source.names, schema)]), schema)
         tables.append(candidates(feeds, [*columns, *known(feeds.column_names)]))
     return pa.concat_tables(tables).combine_chunks()
 

@@ -3,44 +3,62 @@
 A source is a frozen config with a `kind`; `materialise` turns it into `CanonicalLogs`. Canonical logs are read where they
 lie. All others have a converter in `SOURCES`, and what it writes is kept:
 
-    OUTPUT/logs/       the canonical tables
-    OUTPUT/truth/      simulated worlds only; no step that learns reads it
-    OUTPUT/run.json    what was converted, and how
+    OUTPUT/logs/         the canonical tables
+    OUTPUT/truth/        simulated worlds only; no step that learns reads it
+    OUTPUT/rows.json     data sets in files: what became of every row of every file
+    OUTPUT/quarantine/   rows of these files that make no sense
+    OUTPUT/run.json      what was converted, and how
+    OUTPUT/inputs.json   size, time and digest of the files that were read
 
-The folder appears whole or not at all; a conversion that was killed starts afresh.
+The folder appears whole or not at all. Meanwhile the work lies beside it, in `.OUTPUT.unfinished`; a conversion that was
+killed goes on there where its converter leaves notes (`pipelines.logs.convert`), and starts afresh where it does not.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import xxhash
 from pydantic import Discriminator
 
-from models.config import config, to_dict
-from pipelines.logs import ebnerd, simulate
+from models.config import ConfigError, config, to_dict
+from pipelines.logs import ebnerd, simulator
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
+from pipelines.logs.convert import DataSet, Work, convert_files
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
-from pipelines.logs.simulate import SimulateConfig
+from pipelines.logs.simulator import SimulateConfig
+from pipelines.logs.sources import kuailive, kuailive_m3, kuairand, taobao
+from pipelines.logs.sources.kuailive import KuaiLiveConfig
+from pipelines.logs.sources.kuailive_m3 import KuaiLiveM3Config
+from pipelines.logs.sources.kuairand import KuaiRandConfig
+from pipelines.logs.sources.taobao import TaobaoConfig
 from pipelines.paths import LocalPath
-from pipelines.runs import RUN, RunFolder, told, write_json, written
+from pipelines.runs import RUN, RunFolder, discard, read_json, told, write_json, written
+from pipelines.runs.noted import digest_of
 
 __all__ = [
+    "DATA_SETS",
     "SOURCES",
     "CanonicalConfig",
     "CanonicalLogs",
     "EbnerdConfig",
+    "KuaiLiveConfig",
+    "KuaiLiveM3Config",
+    "KuaiRandConfig",
     "LogsConfig",
     "SimulateConfig",
+    "TaobaoConfig",
+    "Work",
     "as_ids",
     "check",
     "materialise",
 ]
 
-_FORMAT = 1  # raised when a converter writes something else for the same config
+_FORMAT = 2  # raised when a converter writes something else for the same config
+_INPUTS = "inputs.json"
 
 
 @config
@@ -55,14 +73,26 @@ class CanonicalConfig:
     path: LocalPath
 
 
-LogsConfig = Annotated[CanonicalConfig | SimulateConfig | EbnerdConfig, Discriminator("kind")]
+LogsConfig = Annotated[
+    CanonicalConfig | SimulateConfig | EbnerdConfig | KuaiLiveConfig | KuaiLiveM3Config | KuaiRandConfig | TaobaoConfig,
+    Discriminator("kind"),
+]
 
-# Converters by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is known, what is
-# true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones are noticed.
-SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulate.simulate, "ebnerd": ebnerd.convert}
+# Data sets in files, by kind: from a source's config to what its files are, and what becomes of their rows.
+DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
+    "kuailive": kuailive.data_set,
+    "kuailive_m3": kuailive_m3.data_set,
+    "kuairand": kuairand.data_set,
+    "taobao": taobao.data_set,
+}
+
+# Converters of their own, by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is
+# known, what is true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones
+# are noticed.
+SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate, "ebnerd": ebnerd.convert}
 
 
-def materialise(source: LogsConfig, output: Path) -> CanonicalLogs:
+def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> CanonicalLogs:
     """The canonical logs of `source`, checked. Converted ones are written to `output` unless they are there already.
 
     Raises:
@@ -70,36 +100,97 @@ def materialise(source: LogsConfig, output: Path) -> CanonicalLogs:
     """
     if isinstance(source, CanonicalConfig):
         return _checked(CanonicalLogs(source.path))
-    run, identity = RunFolder(output, "logs"), _identity(source)
+    run, unfinished = RunFolder(output, "logs"), output.with_name(f".{output.name}.unfinished")
+    convert, files = _conversion(source, work or Work())
+    inputs = _inputs(source, files, output, unfinished)
+    identity = _identity(source, inputs)
     found = run.differences(identity)
     if run.is_finished and not found:
         print(f"Logs: {output} is finished ({source.kind}); nothing to do.", flush=True)
+        if _seen(output) != inputs:
+            write_json(output / _INPUTS, inputs)
         return _checked(CanonicalLogs(output / "logs"))
     run.refuse_foreign()
     if found:
         print(f"Logs: {output} was converted from something else ({told(found)}); replacing it.", flush=True)
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
+    _begin(unfinished, identity, inputs)
+    try:
+        convert(unfinished)
+        _checked(CanonicalLogs(unfinished / "logs"))
+    except BaseException:
+        if not _can_go_on(unfinished):
+            discard(unfinished)
+        raise
     with written(output) as draft:
-        SOURCES[source.kind](source, draft)
-        _checked(CanonicalLogs(draft / "logs"))
-        write_json(draft / RUN, identity)
+        unfinished.rename(draft)
     print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
     return CanonicalLogs(output / "logs")
 
 
-def _identity(source: SimulateConfig | EbnerdConfig) -> dict[str, Any]:
+def _conversion(source: Any, work: Work) -> tuple[Callable[[Path], None], list[Path]]:
+    """What writes the tables of a source into a folder, and the files that it reads."""
+    if source.kind not in DATA_SETS:
+        return partial(SOURCES[source.kind], source), source.inputs()
+    data = DATA_SETS[source.kind](source)
+    found = data.find(source.path)
+    return partial(convert_files, data, source, found, work=work), found.paths
+
+
+def _begin(unfinished: Path, identity: dict[str, Any], inputs: dict[str, Any]) -> None:
+    """Makes sure that what is left of an earlier conversion is of this one, and can be gone on with."""
+    before = RunFolder(unfinished, "logs")
+    if unfinished.exists() and (
+        not (unfinished / "work" / "notes").is_dir() or before.is_foreign or before.differences(identity)
+    ):
+        discard(unfinished)
+    elif unfinished.exists():
+        print(f"Logs: going on in {unfinished}", flush=True)
+    write_json(unfinished / _INPUTS, inputs)
+    write_json(unfinished / RUN, identity)
+
+
+def _can_go_on(unfinished: Path) -> bool:
+    return (unfinished / "work" / "notes").is_dir()
+
+
+def _identity(source: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """All that decides what a conversion writes: the config, the inputs it reads, the version of the converter."""
     return {
         "format": _FORMAT,
         "config": {key: value for key, value in to_dict(source).items() if key != "path"},  # the inputs, wherever they lie
-        "inputs": {file.name: _digest(file) for file in source.inputs()},
+        "inputs": {name: digest for name, (_, _, digest) in inputs.items()},
     }
 
 
-def _digest(file: Path) -> str:
-    """Changes with the file's content; a Parquet file's footer tells it without reading the whole."""
-    return file_digest(file) if file.suffix == ".parquet" else xxhash.xxh64_hexdigest(file.read_bytes())
+def _inputs(source: Any, files: Iterable[Path], *before: Path) -> dict[str, list[Any]]:
+    """Size, time and digest of every file that a source reads, by its path below `source.path`.
+
+    A file of the size and time that it had before is not read again for its digest.
+
+    Args:
+        before: folders of earlier conversions.
+    """
+    known: dict[str, list[Any]] = {}
+    for folder in before:
+        known |= _seen(folder)
+    found: dict[str, list[Any]] = {}
+    for file in files:
+        name = file.relative_to(source.path).as_posix() if file.is_relative_to(source.path) else file.name
+        status = file.stat()
+        size, changed, digest = known.get(name, [None, None, ""])
+        if [size, changed] != [status.st_size, status.st_mtime_ns]:
+            digest = file_digest(file) if file.suffix == ".parquet" else digest_of(file)
+        found[name] = [status.st_size, status.st_mtime_ns, digest]
+    return found
+
+
+def _seen(folder: Path) -> dict[str, list[Any]]:
+    try:
+        return read_json(folder / _INPUTS, way_out="Delete it.")
+    except (FileNotFoundError, ConfigError):
+        return {}  # all it saves is reading
 
 
 def _checked(logs: CanonicalLogs) -> CanonicalLogs:

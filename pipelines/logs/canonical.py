@@ -45,6 +45,9 @@ def _may(holds: str) -> Column:
     return Column(holds=holds, required=False)
 
 
+VALID_FROM = "valid_from"  # of attribute tables: from when on a row holds; without it a table has one row an id
+_FROM = {VALID_FROM: _may(DAY)}
+
 TABLES: dict[str, dict[str, Column]] = {
     "impressions": {
         "request_id": _may(ID),
@@ -70,16 +73,17 @@ TABLES: dict[str, dict[str, Column]] = {
         "product_id": Column(holds=ID),
         "at": Column(holds=TIME),
     },
-    "users": {"user_id": Column(holds=ID), "*": _may(ATTRIBUTE)},
+    "users": {"user_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
     "rooms": {
         "room_id": Column(holds=ID),
         "streamer_id": _may(ID),
         "start_at": _may(DAY),
         "end_at": _may(DAY),
+        **_FROM,
         "*": _may(ATTRIBUTE),
     },
-    "streamers": {"streamer_id": Column(holds=ID), "*": _may(ATTRIBUTE)},
-    "products": {"product_id": Column(holds=ID), "*": _may(ATTRIBUTE)},
+    "streamers": {"streamer_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
+    "products": {"product_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
 }
 REQUIRED_TABLES = ("impressions", "engagements")
 

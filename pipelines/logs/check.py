@@ -12,7 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.config import ConfigError
-from pipelines.logs.canonical import REQUIRED_TABLES, TABLES, CanonicalLogs, LogFile, declaration, fitting, read_footer
+from pipelines.logs.canonical import (
+    REQUIRED_TABLES,
+    TABLES,
+    VALID_FROM,
+    CanonicalLogs,
+    LogFile,
+    declaration,
+    fitting,
+    read_footer,
+)
 from pipelines.logs.ids import id_kind
 from pipelines.logs.layout import hidden_parquet, is_hidden, is_parquet_name, parquet_files, path_values, stem
 from pipelines.logs.types import DAY, EXPECTED, ID, TIME
@@ -25,8 +34,9 @@ def check(logs: CanonicalLogs) -> list[str]:
 
     Raises:
         ConfigError: a table, column or row is missing, a column has the wrong type or is there twice, a file is no whole
-            Parquet file, ids change their type from file to file or from table to table, or all times of a file lie
-            outside of 2000-2100 (seconds or microseconds instead of milliseconds).
+            Parquet file, ids change their type from file to file or from table to table, only some files of a table say from
+            when their rows hold, or all times of a file lie outside of 2000-2100 (seconds or microseconds instead of
+            milliseconds).
     """
     if not logs.path.is_dir():
         raise ConfigError(f"there are no logs at {logs.path}: not a folder. Expected one with {_needed()}.")
@@ -92,6 +102,10 @@ def _check_field(
         if pa.types.is_timestamp(field.type):
             zone = f"with zone {field.type.tz}" if field.type.tz else "without a zone, taken as UTC"
             return [f"{part.table}: `{field.name}` is a timestamp {zone}; read as Unix milliseconds."]
+        if pa.types.is_date(field.type):
+            return [f"{part.table}: `{field.name}` is a date; read as its first moment, 0:00 UTC."]
+        if field.name == VALID_FROM:
+            return []  # any time before the log says "always"; the rows themselves tell whether it is in another unit
         if pa.types.is_integer(field.type) and field.name in footer.schema.to_arrow_schema().names:
             _check_range(part.path, field.name, footer)
     return []
@@ -110,10 +124,20 @@ def _of_path(logs: CanonicalLogs, table: str, parts: list[LogFile]) -> list[str]
 
 
 def _partly_there(table: str, schemas: list[tuple[pa.Schema, Path]]) -> list[str]:
-    """Columns that only some of a table's files have: a log that grew by one, or a name that changed."""
+    """Columns that only some of a table's files have: a log that grew by one, or a name that changed.
+
+    Raises:
+        ConfigError: some files do not say from when their rows hold.
+    """
     remarks = []
     for name in dict.fromkeys(name for schema, _ in schemas for name in schema.names):
         lacking = [file for schema, file in schemas if name not in schema.names]
+        if lacking and name == VALID_FROM and name in TABLES[table]:
+            having = next(file for schema, file in schemas if name in schema.names)
+            raise ConfigError(
+                f"{lacking[0]}: column `{name}` is missing, but {having} has it: from when do these rows hold? Give all files "
+                f"of `{table}` the column (1970-01-01 for rows that hold from the beginning), or none."
+            )
         if lacking and declaration(table, name) is not None:
             remarks.append(
                 f"{table}: column `{name}` is in {len(schemas) - len(lacking)} of {len(schemas)} files with rows, and missing "

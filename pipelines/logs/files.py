@@ -1,6 +1,6 @@
 """Writing Parquet so that memory does not grow with the log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,10 +32,15 @@ def batches(file: Path, columns: list[str], rows: int) -> Iterator[pa.Table]:
 
 
 class GrowingFile:
-    """One Parquet file that grows by tables of the same columns; it is made with the first row group."""
+    """One Parquet file that grows by tables of the same columns; it is made with the first row group.
 
-    def __init__(self, file: Path) -> None:
+    Args:
+        repeated: columns whose values come again and again, so that a dictionary of them pays; None for all columns.
+    """
+
+    def __init__(self, file: Path, repeated: Sequence[str] | None = None) -> None:
         self._file = file
+        self._use_dictionary: bool | list[str] = True if repeated is None else list(repeated)
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
         self.rows = 0
@@ -54,7 +59,7 @@ class GrowingFile:
         table = pa.concat_tables(self._waiting)
         if self._writer is None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd", use_dictionary=self._use_dictionary)
         self._writer.write_table(table)
         self._waiting, self._unwritten = [], 0
 

@@ -53,7 +53,7 @@ from pipelines.prepare.tasks import (
     SortedTables,
     WriteFeatures,
 )
-from pipelines.prepared import MANIFEST, SPLITS, LogCounts, Manifest, Prepared, Split
+from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, write_notes
 from pipelines.runs import FileNote, RunFolder, told, write_text
 from pipelines.runs.runner import Done, Item, Runner, Workers
 
@@ -87,8 +87,9 @@ def prepare(
         return Prepared.open(output, schema=schema)
     _begin(run, identity)
     started = time.monotonic()
-    manifest = _run(plan, _fingerprint(identity))
-    write_text(output / "schema.json", json.dumps(schema.to_dict(), indent=2) + "\n")
+    manifest, tables = _run(plan, _fingerprint(identity))
+    write_text(output / SCHEMA, json.dumps(schema.to_dict(), indent=2) + "\n")
+    write_notes(output, tables)
     write_text(output / MANIFEST, json.dumps(to_dict(manifest), indent=2) + "\n")
     shutil.rmtree(plan.work)
     for line in (*_remarks(manifest.counts, output), *manifest.remarks):
@@ -132,8 +133,8 @@ def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
     raise ConfigError(f"the schema reads `{reads}`, but table `{table}` has no column `{name}`. It has: {known}.")
 
 
-def _run(plan: Plan, fingerprint: str) -> Manifest:
-    """All steps."""
+def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
+    """All steps; returns what they counted, and the tables they left."""
     seconds: dict[str, float] = {}
     runner = Runner(plan.output, plan.work / "notes", Workers(plan.config.parallel, plan.config.cpus_per_task))
 
@@ -147,7 +148,10 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
     rows = {table: sum(read_footer(file).num_rows for file in plan.logs.files(table)) for table in tables}
     attributes = step("attributes", [Item(table, table, rows[table]) for table in tables], SortAttributes(plan))
     for table in tables:
-        rows_agree("attributes", f"`{table}`", read=attributes[table].counts["rows"], left=rows[table])
+        counts = attributes[table].counts
+        rows_agree("attributes", f"`{table}`", read=counts["rows"], left=rows[table])
+        apart = sum(counts["quarantined"].values())
+        rows_agree("attributes", f"`{table}` in order", read=counts["kept"] + apart, left=counts["rows"])
     sorted_tables = SortedTables(plan, {table: attributes[table].files["table"][0] for table in tables})
     everyone = {table: attributes[table].files["all"] if table in attributes else () for table in ("users", "rooms")}
 
@@ -158,13 +162,15 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
     for table in EVENTS:
         rows_agree("clean", f"`{table}`", read=sum(done.counts["rows"] for done in of_table[table]), left=plan.rows[table])
     bad: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
-    worst: dict[str, dict[str, int]] = {table: {} for table in EVENTS}
+    bad.update({table: done.counts["quarantined"] for table, done in attributes.items()})
+    rows |= plan.rows
+    worst: dict[str, dict[str, int]] = {table: {} for table in rows}
     for chunk in chunks:
         for reason, count in cleaned[chunk.name].counts["quarantined"].items():
             bad[chunk.table][reason] = bad[chunk.table].get(reason, 0) + count
             file = str(chunk.file.path)
             worst[chunk.table][file] = worst[chunk.table].get(file, 0) + count
-    _limit(plan, bad, worst)
+    _limit(plan, rows, bad, worst)
 
     share = sum(plan.rows.values()) // plan.buckets
     buckets = [Item(f"{bucket:05d}", bucket, share) for bucket in range(plan.buckets)]
@@ -184,7 +190,7 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         for table, reasons in counts["quarantined"].items():
             for reason, count in reasons.items():
                 bad[table][reason] = bad[table].get(reason, 0) + count
-    _limit(plan, bad, worst)
+    _limit(plan, rows, bad, worst)
     feeds = _summed(counts["feeds_by_day"] for counts in cuts)
     candidates = _summed(counts["candidates_by_day"] for counts in cuts)
     first_days, empty = _days(plan, feeds)
@@ -229,11 +235,15 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         read=sum(done.counts["feeds"] for done in fitted.values()),
         left=totals["train"]["feeds"],
     )
-    parts = sum(totals["train"].values())
-    encoder = step("encoder", [Item("encoder", None, parts)], FinishEncoder(plan, entry_rate, _files(fitted, "part")))[
-        "encoder"
-    ]
-    found = replace(found, wild=encoder.counts["wild"])
+    finishing = FinishEncoder(plan, entry_rate, _files(fitted, "part"))
+    encoder = step("encoder", [Item("encoder", None, totals["train"]["feeds"])], finishing)["encoder"]
+    latest = {table: done.counts["latest"] or 0 for table, done in attributes.items()}
+    found = replace(
+        found,
+        wild=encoder.counts["wild"],
+        early=_summed(done.counts["early"] for done in written.values()),
+        future={table: at for table, at in latest.items() if at > ending},
+    )
     items = {split: [_file_item(note) for note in files[split]] for split in SPLITS}
     encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan, encoder.files["encoder"]))
     seen = {
@@ -250,8 +260,9 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
             candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
             days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
         )
-    runner.settled("quarantine", "snapshot", *SPLITS, "encoder", "encoded")
-    return Manifest(
+    runner.settled("quarantine", "encoder")
+    made = runner.settled("snapshot", *SPLITS, "encoded")
+    manifest = Manifest(
         tables=TABLES,
         fingerprint=fingerprint,
         splits=splits,
@@ -260,8 +271,9 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         entry_rate=entry_rate,
         remarks=tuple(silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
-            rows=plan.rows,
-            kept=_summed(counts["kept"] for counts in cuts),
+            rows=rows,
+            kept=_summed(counts["kept"] for counts in cuts)
+            | {table: done.counts["kept"] for table, done in attributes.items()},
             quarantined=bad,
             unused_engagements=sum(done.counts["unused"] for done in cleaned.values()),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
@@ -276,6 +288,7 @@ def _run(plan: Plan, fingerprint: str) -> Manifest:
         buckets=plan.buckets,
         seconds=seconds,
     )
+    return manifest, made
 
 
 def _files(done: Mapping[str, Done], kind: str) -> list[FileNote]:
@@ -308,11 +321,13 @@ def _file_item(features: FileNote) -> Item:
     return Item(f"{file.parent.name}-{file.stem}", features, features.rows)
 
 
-def _limit(plan: Plan, bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]) -> None:
+def _limit(
+    plan: Plan, rows_of: Mapping[str, int], bad: Mapping[str, Mapping[str, int]], worst: Mapping[str, Mapping[str, int]]
+) -> None:
     """Stops the job where too many rows are malformed; what was delivered twice is sound, and only too much."""
     for table, found in bad.items():
         reasons = {reason: count for reason, count in found.items() if reason != TWICE}
-        count, rows = sum(reasons.values()), plan.rows[table]
+        count, rows = sum(reasons.values()), rows_of[table]
         if rows and count / rows > plan.config.quarantine_limit:
             why = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(reasons.items(), key=lambda item: -item[1]))
             files = worst[table]

@@ -379,7 +379,7 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 def _first_reasons(batch: pa.Table, ids: tuple[str, str], at: str, config: PrepareConfig, file: Path) -> np.ndarray:
     """Reasons that all event tables share; 0 where there is none, int8."""
     time, there = integers(batch[at]), present(batch[at])
-    _check_unit(time[there], f"{file}: column `{at}`")
+    check_unit(time[there], f"{file}: column `{at}`")
     reason = np.zeros(len(time), np.int8)
     missing, negative = ~there, np.zeros(len(time), bool)
     for name in ids:
@@ -396,7 +396,7 @@ def _mark(reason: np.ndarray, why: str, where: np.ndarray) -> None:
     reason[where & (reason == 0)] = _REASONS.index(why)
 
 
-def _check_unit(time: np.ndarray, where: str) -> None:
+def check_unit(time: np.ndarray, where: str) -> None:
     """Refuses a column that is in another unit as a whole; single strange times are for the quarantine."""
     if not len(time):
         return

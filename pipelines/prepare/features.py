@@ -39,11 +39,15 @@ class AttributeTables:
     tables: Mapping[str, Attributes]
     columns: Mapping[str, Sequence[str]]
 
-    def frame(self, table: str, ids: np.ndarray, missing: np.ndarray | None = None) -> pl.DataFrame:
-        """The asked attributes of every id, as columns of their family."""
-        found = self.tables[table].of(ids, self.columns[table], missing)
+    def frame(self, table: str, ids: np.ndarray, at: np.ndarray | None, missing: np.ndarray | None = None) -> pl.DataFrame:
+        """The asked attributes of every id as of each moment, as columns of their family; see `Attributes.of`."""
+        found = self.tables[table].of(ids, at, self.columns[table], missing)
         family = FAMILIES[table]
         return frame({family.column(name).name: found[name] for name in found.column_names}, len(ids))
+
+    def changes(self, *tables: str) -> bool:
+        """Whether what one of the tables says of an id depends on the moment."""
+        return any(self.tables[table].changes for table in tables)
 
 
 def frame(columns: Mapping[str, pa.Array | pa.ChunkedArray | np.ndarray], rows: int) -> pl.DataFrame:
@@ -85,9 +89,19 @@ class Features:
         impressions: pa.Table,
         counters: pl.DataFrame,
     ) -> None:
-        self.log, self.side, self.columns = log, side, columns
-        self.of_room = rooms_frame(log.rooms, attributes)
-        self.of_user = attributes.frame("users", log.users)
+        self.log, self.side, self.columns, self.attributes = log, side, columns, attributes
+        at_N = log.at_R[log.feed_N]
+        # What does not change is looked up once a user and room, and picked from there; else once a feed and candidate.
+        everyone, rooms = np.arange(len(log.users)), np.arange(len(log.rooms.ids))
+        if attributes.changes("users"):
+            self.of_user, self.user_R = self.users(log.user_R, log.at_R), np.arange(len(feeds))
+        else:
+            self.of_user, self.user_R = self.users(everyone, None), log.user_R
+        self.rooms_change = attributes.changes("rooms", "streamers")
+        if self.rooms_change:
+            self.of_room, self.room_N = rooms_frame(log.rooms, attributes, log.room_N, at_N), np.arange(len(impressions))
+        else:
+            self.of_room, self.room_N = rooms_frame(log.rooms, attributes, rooms, rooms), log.room_N
         self.of_feed = pl.concat(
             [
                 frame({name: feeds[name] for name in META.names if name in feeds.column_names}, len(feeds)),
@@ -103,7 +117,7 @@ class Features:
                 frame(own, len(impressions)),
                 frame(side.pair_columns(), len(impressions)),
                 counters,
-                shown_products(impressions, columns, attributes),
+                shown_products(impressions, columns, attributes, at_N),
                 frame(labels, len(impressions)),
             ],
             how="horizontal",
@@ -118,12 +132,29 @@ class Features:
         of_room = self.of_room.select([name for name in self.of_room.columns if name == "room_id" or name in self.columns])
         found: dict[str, pa.Array] = {
             **_arrow(picked(self.of_feed, feeds)),
-            **_arrow(picked(self.of_user, log.user_R[feeds])),
-            **lists_of(picked(of_room, log.room_N[rows]), offsets),
+            **_arrow(picked(self.of_user, self.user_R[feeds])),
+            **lists_of(picked(of_room, self.room_N[rows]), offsets),
             **lists_of(picked(self.of_candidate, rows), offsets),
             **self.histories(log.user_R[feeds], log.at_R[feeds]),
         }
         return pa.table({name: found[name] for name in [*META.names, *sorted(found.keys() - set(META.names))]})
+
+    def early(self) -> dict[str, int]:
+        """Feeds whose user, and candidates whose room or streamer, its table knows only from a later moment on."""
+        log, at_N = self.log, self.log.at_R[self.log.feed_N]
+        streamer_N = log.rooms.streamer_of_room[log.room_N]
+        named = np.flatnonzero(streamer_N >= 0)
+        asked = {
+            "users": (log.users[log.user_R], log.at_R),
+            "rooms": (log.rooms.ids[log.room_N], at_N),
+            "streamers": (log.rooms.streamer_ids[streamer_N[named]], at_N[named]),
+        }
+        tables = self.attributes.tables
+        return {table: int(tables[table].early(*ids).sum()) for table, ids in asked.items() if tables[table].changes}
+
+    def users(self, user_Q: np.ndarray, at_Q: np.ndarray | None) -> pl.DataFrame:
+        """Attributes of users as of a moment each."""
+        return self.attributes.frame("users", self.log.users[user_Q], at_Q)
 
     def histories(self, user_Q: np.ndarray, at_Q: np.ndarray) -> dict[str, pa.Array]:
         """Columns of all histories as a user at a moment may see them."""
@@ -134,41 +165,59 @@ class Features:
         return found
 
     def _entries(self, history: History, attributes: AttributeTables) -> pl.DataFrame:
-        """The asked columns of all entries, in the order of `Entries.order_E`."""
+        """The asked columns of all entries, in the order of `Entries.order_E`; attributes are those as of the entry."""
         log, source = self.log, self.side.source[history.name]
         of_history = {name: history_column(name, self.side.schema) for name in self.columns}
         asked = {name: known[1] for name, known in of_history.items() if known is not None and known[0] == history.name}
         if history.events == "engagements":
             stay = log.credits.value_E[source].astype(np.float32)
             own = {"at": log.at_E[source], "stay_seconds": pa.array(stay, mask=np.isnan(stay))}
-            known = pl.concat([frame(own, len(source)), picked(self.of_room, log.room_E[source])], how="horizontal")
+            room_E, at_E = log.room_E[source], log.at_E[source]
+            of_room = rooms_frame(log.rooms, attributes, room_E, at_E) if self.rooms_change else picked(self.of_room, room_E)
+            known = pl.concat([frame(own, len(source)), of_room], how="horizontal")
         else:
-            products, code = codes(log.product_C[source])
             own = {"at": log.at_C[source], "product_id": log.product_C[source]}
-            of_product = picked(attributes.frame("products", products), code)
+            of_product = products_frame(attributes, log.product_C[source], log.at_C[source])
             known = pl.concat([frame(own, len(source)), of_product], how="horizontal")
         return known.select(pl.col(asked[name]).alias(name) for name in sorted(asked))
 
 
-def rooms_frame(rooms: Rooms, attributes: AttributeTables) -> pl.DataFrame:
-    """room_id, streamer_id and the asked attributes of both, a row a room."""
-    unknown = rooms.streamer_of_room < 0
-    streamer = np.append(rooms.streamer_ids, 0)[rooms.streamer_of_room]
-    ids = frame({"room_id": rooms.ids, "streamer_id": pa.array(streamer, mask=unknown)}, len(rooms.ids))
-    more = [attributes.frame("rooms", rooms.ids), attributes.frame("streamers", streamer, unknown)]
+def rooms_frame(rooms: Rooms, attributes: AttributeTables, room_Q: np.ndarray, at_Q: np.ndarray) -> pl.DataFrame:
+    """room_id, streamer_id and the asked attributes of both, of rooms as of a moment each.
+
+    Args:
+        room_Q: places in `rooms.ids`.
+    """
+    place = rooms.streamer(room_Q, at_Q)
+    unknown = place < 0
+    room, streamer = rooms.ids[room_Q], np.append(rooms.streamer_ids, 0)[place]
+    ids = frame({"room_id": room, "streamer_id": pa.array(streamer, mask=unknown)}, len(room))
+    more = [attributes.frame("rooms", room, at_Q), attributes.frame("streamers", streamer, at_Q, unknown)]
     return pl.concat([ids, *more], how="horizontal")
 
 
-def shown_products(impressions: pa.Table, columns: Collection[str], attributes: AttributeTables) -> pl.DataFrame:
-    """Attributes of the product on a candidate's screen."""
+def products_frame(
+    attributes: AttributeTables, products: np.ndarray, at_Q: np.ndarray, missing: np.ndarray | None = None
+) -> pl.DataFrame:
+    """The asked attributes of products, many of them alike, as of a moment each; null where one is missing."""
+    if attributes.changes("products"):
+        return attributes.frame("products", products, at_Q, missing)
+    distinct, code = codes(products)
+    found = attributes.frame("products", distinct, None)
+    if missing is None:
+        return picked(found, code)
+    return picked(pl.concat([found, found.clear(1)]), np.where(missing, len(distinct), code))  # one row of nulls stands last
+
+
+def shown_products(
+    impressions: pa.Table, columns: Collection[str], attributes: AttributeTables, at_N: np.ndarray
+) -> pl.DataFrame:
+    """Attributes of the product on a candidate's screen, as of a moment each."""
     asked = [name for name in columns if (column := find(name)) is not None and column.of == PRODUCT]
     if not asked:
         return pl.DataFrame(height=len(impressions))
     shown = as_ids(impressions[PRODUCT.key])
-    products, code = codes(integers(shown))
-    found = attributes.frame("products", products).select(sorted(asked))
-    rows = pl.Series(np.where(present(shown), code, len(products)), dtype=pl.UInt32)  # one row of nulls stands last
-    return pl.concat([found, found.clear(1)]).select(pl.all().gather(rows))
+    return products_frame(attributes, integers(shown), at_N, ~present(shown)).select(sorted(asked))
 
 
 def _arrow(table: pl.DataFrame) -> dict[str, pa.Array]:

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from pipelines.prepared import Findings, SharedIds, UsedAgain
 
 _NAMED = 3  # ids or spellings in a line
@@ -84,6 +86,19 @@ def remarks(found: Findings) -> list[str]:
         lines.append(
             f"field `{field}`: {count:,} values on training days are over 65,536 times as large as 99 of 100 others; they "
             "count as missing"
+        )
+    for table, count in found.early.items():
+        if count:
+            what, of = ("feeds", "user") if table == "users" else ("candidates", table.removesuffix("s"))
+            lines.append(
+                f"`{table}`: {count:,} {what} are of a time before the first `valid_from` of their {of}; its attributes are "
+                "missing there"
+            )
+    for table, latest in found.future.items():
+        moment = np.datetime64(latest, "ms").astype("datetime64[s]")
+        lines.append(
+            f"`{table}`: some rows hold only from after the end of the log (the last from {moment} UTC on); no feed sees them, "
+            "nor does the store"
         )
     return lines
 

@@ -20,7 +20,7 @@ from pipelines.encode.arrays import integers, present
 from pipelines.prepare.clean import QUARANTINE, REPEATED, TWICE
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.deliveries import clicks_again, engagements_again
-from pipelines.prepare.timeline import Moments, codes, find
+from pipelines.prepare.timeline import Moments, Timeline, codes, find
 from pipelines.runs.order import run_starts, stable_order
 
 _TOLD = 5  # of the request ids that are used again the most
@@ -130,6 +130,7 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
         feed_N=feed_N,
         shown_at_N=shown_at[rows],
         request_R=np.where(has_request, request, -1)[head_R],
+        at_R=at_R,
         gap_ms=config.gap_ms,
     )
     return Bucket(
@@ -243,14 +244,15 @@ def _credited(
     feed_N: np.ndarray,
     shown_at_N: np.ndarray,
     request_R: np.ndarray,
+    at_R: np.ndarray,
     gap_ms: int,
 ) -> pa.Table:
     """Engagements with the row of the impression they answer, by user and time.
 
     One with a request id answers the impression of that request, user and room; a clock that runs behind (answered
     before shown) is set right. One without answers the latest impression of user and room that is not later; whether
-    it came soon enough is asked target by target. So does one whose request became several feeds, among their impressions;
-    where none is earlier, it answers the first, if that follows within the gap.
+    it came soon enough is asked target by target. So does one whose request had become several feeds by then, among their
+    impressions; where none is earlier, it answers the first, if that follows within the gap.
     """
     user_id, room_id, at = (integers(engagements[name]) for name in ("user_id", "room_id", "at"))
     request, has_request = integers(engagements["request_id"]), present(engagements["request_id"])
@@ -276,7 +278,8 @@ def _credited(
             mine = np.flatnonzero(find(several, key_E) >= 0)
             pair_E = key_E[mine] * len(rooms_M) + room_E[asked[mine]]
             row, late = _latest(key_R[feed_N] * len(rooms_M) + room_N, shown_at_N, pair_E, at[asked[mine]], gap_ms)
-            row_E[asked[mine]], by_request_E[asked[mine]] = row, late
+            begun = _begun(key_R, at_R, key_E[mine], at[asked[mine]])
+            row_E[asked[mine]], by_request_E[asked[mine]] = row, late | ((row >= 0) & (begun == 1))
     at = np.where(by_request_E, np.maximum(at, shown_at_N[row_E] if len(shown_at_N) else at), at)
 
     unasked = np.flatnonzero(known_E & ~has_request)
@@ -318,6 +321,15 @@ def _latest(
         late_E = ~found & (after < len(rows)) & (pair_N[next_E] == pair_E) & (shown_at_N[next_E] - at_E <= gap_ms)
         row_E[late_E] = next_E[late_E]
     return row_E, late_E
+
+
+def _begun(key_R: np.ndarray, at_R: np.ndarray, key_E: np.ndarray, at_E: np.ndarray) -> np.ndarray:
+    """How many feeds of the same key have begun at each moment."""
+    keys, code_E = codes(key_E)
+    code_R = find(keys, key_R)
+    rows = np.flatnonzero(code_R >= 0)
+    moments = Moments(len(keys), at_R[rows], at_E)
+    return Timeline(moments, code_R[rows], at_R[rows]).count(code_E, at_E + 1)
 
 
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:

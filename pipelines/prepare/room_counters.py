@@ -10,6 +10,7 @@ time: a streamer with half of all impressions needs no more memory than any othe
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipelines.runs import written
 from pipelines.runs.exchange import ExchangeWriter
 
 OWNERS = (ROOM, STREAMER)
+START_AT = "start_at"  # of the table `rooms`
 LONGEST_WINDOW_MS = max(window for window in WINDOWS.values() if window is not None)
 ROW = pa.field("row", pa.int32())  # of a candidate within its bucket of users
 _EVER = (np.iinfo(np.int64).min // 2, np.iinfo(np.int64).max // 2)
@@ -42,29 +44,58 @@ def counter_type(column: Column) -> pa.DataType:
 
 @dataclass(frozen=True)
 class Rooms:
-    """The rooms of a bucket: sorted ids, the streamer of each, and since when it is known to run (`NEVER`: it is not)."""
+    """The rooms of a bucket.
+
+    A room has one streamer. Where the table `rooms` has `valid_from`, it is known from the first row on that names it; what
+    happened in the room before counts for no streamer. When a room started is as the latest row says.
+
+    Attributes:
+        ids: sorted.
+        streamer_of_room: place in `streamer_ids`, -1 where no row names one.
+        streamer_since: from when on it is known.
+    """
 
     ids: np.ndarray
     streamer_ids: np.ndarray
-    streamer_of_room: np.ndarray  # place in `streamer_ids`, -1 where unknown
-    start_at: np.ndarray
+    streamer_of_room: np.ndarray
+    streamer_since: np.ndarray
+    attributes: Attributes
 
     @classmethod
     def of(cls, ids: np.ndarray, attributes: Attributes) -> "Rooms":
-        streamer, known = streamers_of(ids, attributes)
+        streamer, known, since = streamers_of(ids, attributes)
         streamer_ids = np.unique(streamer[known])
-        start_at = np.full(len(ids), NEVER, np.int64)
-        if "start_at" in attributes.table.column_names:
-            start_at = times(attributes.of(ids, ["start_at"])["start_at"])
-        return cls(ids, streamer_ids, np.where(known, find(streamer_ids, streamer), -1), start_at)
+        return cls(ids, streamer_ids, np.where(known, find(streamer_ids, streamer), -1), since, attributes)
+
+    @property
+    def change(self) -> bool:
+        """Whether what is known of a room depends on the moment."""
+        return self.attributes.changes
+
+    def streamer(self, room: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Place of the streamer of each room as of each moment, -1 where it is not known then."""
+        streamer = self.streamer_of_room[room]
+        return np.where(self.streamer_since[room] <= at, streamer, -1) if self.change else streamer
+
+    def start_at(self, room: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """When each room started, as of each moment; `NEVER` where that is not known then."""
+        if START_AT not in self.attributes.table.column_names:
+            return np.full(len(room), NEVER)
+        if self.change:
+            return times(self.attributes.of(self.ids[room], at, [START_AT])[START_AT])
+        return self._start_of_room[room]
+
+    @cached_property
+    def _start_of_room(self) -> np.ndarray:
+        return times(self.attributes.of(self.ids, None, [START_AT])[START_AT])
 
 
-def streamers_of(room_ids: np.ndarray, rooms: Attributes) -> tuple[np.ndarray, np.ndarray]:
-    """Streamer of every room, and where it is known (elsewhere 0), as `rooms` says."""
-    if "streamer_id" not in rooms.table.column_names:
-        return np.zeros(len(room_ids), np.int64), np.zeros(len(room_ids), bool)
-    column = rooms.of(room_ids, ["streamer_id"])["streamer_id"]
-    return integers(column), integers(column, -1) != -1
+def streamers_of(room_ids: np.ndarray, rooms: Attributes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Streamer of every room, where it is known at all (elsewhere 0), and since when, as `rooms` says."""
+    if STREAMER.key not in rooms.table.column_names:
+        return np.zeros(len(room_ids), np.int64), np.zeros(len(room_ids), bool), np.full(len(room_ids), NEVER)
+    column, since = rooms.ever(room_ids, STREAMER.key)
+    return integers(column), integers(column, -1) != -1, since
 
 
 @dataclass
@@ -124,7 +155,7 @@ class Counting:
         """Moves the slice's events before a moment into the past."""
         for owner, past in self.past.items():
             for kind, events in part.events.items():
-                owner_E = self.owners(owner)[events.room_E]
+                owner_E = self.owners(owner, events.room_E, events.at_E)
                 old = (events.at_E < before) & (owner_E >= 0)
                 past.counts_O[kind] += np.bincount(owner_E[old], minlength=len(past.first_O))
                 if kind == IMPRESSIONS:
@@ -133,13 +164,12 @@ class Counting:
                     new = (past.first_O == NEVER) & (first_O < np.iinfo(np.int64).max)
                     past.first_O[new] = first_O[new]
 
-    def owners(self, owner: Subject) -> np.ndarray:
-        """Place of every room's owner among those of the kind, -1 where there is none."""
-        return np.arange(len(self.rooms.ids)) if owner == ROOM else self.rooms.streamer_of_room
+    def owners(self, owner: Subject, room: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Place of each room's owner among those of the kind, as of each moment; -1 where there is none."""
+        return room if owner == ROOM else self.rooms.streamer(room, at)
 
     def _count(self, owner: Subject, columns: Sequence[Column], part: _Slice) -> dict[str, pa.Array]:
-        past, owners = self.past[owner], self.owners(owner)
-        owner_Q = owners[part.room_Q]
+        past, owner_Q = self.past[owner], self.owners(owner, part.room_Q, part.at_Q)
         if not len(past.first_O):
             return {column.name: pa.nulls(len(owner_Q), counter_type(column)) for column in columns}
         moments = Moments(len(past.first_O), *(events.at_E for events in part.events.values()), part.at_Q)
@@ -149,9 +179,10 @@ class Counting:
         owner_S, at_S = np.where(unknown_S, 0, owner_Q[order_S]), part.at_Q[order_S]
         lines, position = {}, {}
         for kind in {column.events for column in columns}:
-            owner_E = owners[part.events[kind].room_E]
+            events = part.events[kind]
+            owner_E = self.owners(owner, events.room_E, events.at_E)
             known = owner_E >= 0
-            lines[kind] = Timeline(moments, owner_E[known], part.events[kind].at_E[known])
+            lines[kind] = Timeline(moments, owner_E[known], events.at_E[known])
             position[kind] = lines[kind].position(owner_S, at_S)
         found: dict[str, pa.Array] = {}
         unknown_Q = owner_Q < 0
@@ -164,19 +195,24 @@ class Counting:
                     count_S = position[kind] - lines[kind].position(owner_S, at_S - counter.window_ms)
                     found[column.name] = pa.array(_unsorted(count_S, order_S), mask=unknown_Q)
                 case Hours(events=kind):
-                    first_S = self.began(owner, lines[kind])[owner_S]
+                    first_S = self.began(owner, part.room_Q[order_S], at_S, lines[kind])
                     hours = _unsorted(hours_since(np.where(first_S < at_S, first_S, NEVER), at_S), order_S)
                     found[column.name] = pa.array(hours, mask=np.isnan(hours) | unknown_Q)
         return found
 
-    def began(self, owner: Subject, shown: Timeline | None = None) -> np.ndarray:
-        """When each owner began: a room's start if the log knows it, else the first impression, past or in `shown`."""
+    def began(self, owner: Subject, room: np.ndarray, at: np.ndarray, shown: Timeline | None = None) -> np.ndarray:
+        """When the owner of each room began, as of each moment; `NEVER` where that is not known.
+
+        That is a room's start if the log knows it, else the first impression, past or in `shown`.
+        """
         first_O = self.past[owner].first_O
         if shown is not None:
             first_O = np.where(first_O == NEVER, shown.first_times(), first_O)
+        first = np.append(first_O, NEVER)[self.owners(owner, room, at)]  # the last stands for no owner
         if owner == ROOM:
-            first_O = np.where(self.rooms.start_at == NEVER, first_O, self.rooms.start_at)
-        return first_O
+            start = self.rooms.start_at(room, at)
+            first = np.where(start == NEVER, first, start)
+        return first
 
 
 def _unsorted(values_S: np.ndarray, order_S: np.ndarray) -> np.ndarray:

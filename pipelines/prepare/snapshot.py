@@ -30,7 +30,7 @@ from models import catalogue
 from models.catalogue import ENTER, IMPRESSIONS, PAIRS, ROOM, Column, Count, Hours, Subject, counters, logged, stored_ids
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER
-from pipelines.prepare.features import AttributeTables, Features, frame, lists_of, picked, rooms_frame, shown_products
+from pipelines.prepare.features import AttributeTables, Features, frame, lists_of, rooms_frame, shown_products
 from pipelines.prepare.room_counters import Counting
 from pipelines.prepare.timeline import codes, find
 from pipelines.prepare.user_counters import UserSide
@@ -46,7 +46,7 @@ def user_rows(features: Features, side: UserSide, users: np.ndarray, served: Col
     """
     log = side.log
     ending = np.full(len(users), log.ending)
-    attributes = picked(features.of_user, users)
+    attributes = features.users(users, ending)
     return pa.table(
         {
             "user_id": pa.array(log.users[users]),
@@ -87,16 +87,20 @@ def _kept(subject: Subject, asked: Collection[str]) -> list[Column]:
 
 
 def last_seen(impressions: pa.Table) -> pa.Table:
-    """Of every room the impression shown last: room_id, shown_at, `state.*`."""
+    """Of every room the impression shown last: room_id, shown_at, feed_id, `state.*`.
+
+    Of several at the same moment it is that of the feed with the largest id, however users are put into buckets.
+    """
     rooms, room = codes(integers(impressions["room_id"]))
     shown_at = integers(impressions["shown_at"])
     newest = np.full(len(rooms), NEVER, np.int64)
     np.maximum.at(newest, room, shown_at)
     candidates = np.flatnonzero(shown_at == newest[room])
+    candidates = candidates[np.argsort(integers(impressions["feed_id"])[candidates], kind="stable")]
     last = np.empty(len(rooms), np.int64)
-    last[room[candidates]] = candidates  # of several at the same moment the one that stands last
+    last[room[candidates]] = candidates  # of several the one that stands last
     names = logged(impressions.column_names, ROOM)
-    return impressions.select(["room_id", "shown_at", *names]).take(pa.array(last))
+    return impressions.select(["room_id", "shown_at", "feed_id", *names]).take(pa.array(last))
 
 
 def room_rows(
@@ -105,29 +109,32 @@ def room_rows(
     seen: pa.Table,
     columns: Collection[str],
     attributes: AttributeTables,
+    ending: int,
 ) -> pa.Table:
     """One row a room.
 
     Args:
         counters: at the end of the log, a value a room.
         seen: `last_seen` of every bucket of users.
+        ending: the moment after the log as of which attributes are taken.
     """
     rooms = counting.rooms
+    every, at = np.arange(len(rooms.ids)), np.full(len(rooms.ids), ending)
     seen = last_seen(seen)
     place = find(integers(seen["room_id"]), rooms.ids)
     states = seen.select(logged(seen.column_names, ROOM)).take(pa.array(place, mask=place < 0))
-    of_room = rooms_frame(rooms, attributes)
+    of_room = rooms_frame(rooms, attributes, every, at)
     began: dict[str, pa.Array] = {}
     for column in counting.columns:
         if isinstance(column.how, Hours):
-            first = np.append(counting.began(column.of), NEVER)[counting.owners(column.of)]  # the last stands for no owner
+            first = counting.began(column.of, every, at)
             began[column.stored] = pa.array(first, mask=first == NEVER)
     counts = [column.name for column in counting.columns if isinstance(column.how, Count)]
     return pa.table(
         {
             **{column.name: column.to_arrow() for column in of_room},
             **{name: column for name, column in zip(states.column_names, states.columns, strict=True)},
-            **{column.name: column.to_arrow() for column in shown_products(states, columns, attributes)},
+            **{column.name: column.to_arrow() for column in shown_products(states, columns, attributes, at)},
             **{name: counters[name] for name in counts},
             **began,
         }

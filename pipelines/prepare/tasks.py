@@ -22,19 +22,21 @@ from models.catalogue import PAIRS, ROOM, STREAMER, USER, Column, counters
 from models.schema import Schema
 from pipelines.encode.arrays import integers
 from pipelines.encode.encode import encode
+from pipelines.encode.feeds import feeds_schema
 from pipelines.encode.fit import Partial, finish, fit_partial
 from pipelines.encode.remarks import Seen
 from pipelines.encode.state import EncoderState
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
 from pipelines.prepare.account import rows_agree
+from pipelines.prepare.attributes import sort_table
 from pipelines.prepare.clean import ENTER_CODE, EVENTS, Asked, Chunk, actions_of, clean, kept_apart
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
 from pipelines.prepare.log_to_feeds import cut, once
-from pipelines.prepare.room_counters import Counting, Rooms, count_bucket, counted_actions, streamers_of
-from pipelines.prepare.tables import KEYS, Attributes, sort_table
+from pipelines.prepare.room_counters import START_AT, Counting, Rooms, count_bucket, counted_actions, streamers_of
+from pipelines.prepare.tables import KEYS, Attributes
 from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import UserSide, read_log
 from pipelines.prepared import SPLITS
@@ -42,6 +44,7 @@ from pipelines.runs import FileNote, written
 from pipelines.runs.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.runs.noted import noted, whole
 from pipelines.runs.runner import Done
+from pipelines.runs.sealed import SealedWriter
 
 CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
 ENGAGEMENTS = pa.schema(
@@ -127,10 +130,12 @@ class SortAttributes:
         plan = self.plan
         columns = list(attribute_columns(plan.columns, plan.schema)[table])
         if table == "rooms":
-            columns += [name for name in ("streamer_id", "start_at") if name not in columns]
+            columns += [name for name in (STREAMER.key, START_AT) if name not in columns]
         path = plan.work / "attributes" / f"{table}.arrow"
-        counts = sort_table(plan.logs, table, columns, path)
-        files = {"table": [noted(path, plan.output, rows=counts["ids"])]}
+        counts, bad = sort_table(plan.logs, table, columns, plan.config, output=path)
+        files = {"table": [noted(path, plan.output, rows=counts["kept"])]}
+        if len(bad):
+            files["quarantine"] = [kept_apart(bad, plan.output / "quarantine" / f"{table}.parquet", plan.output)]
         if table in ("users", "rooms"):
             attributes = Attributes.open(path.parent, table)
             bucket = (
@@ -191,8 +196,9 @@ class CutBucket:
         rooms = self.attributes.open("rooms")
         action = integers(ordered.engagements["action"])
         entered = ordered.engagements.filter(pa.array(action == ENTER_CODE))
+        sizes = integers(ordered.feeds["size"])
         if plan.counters:
-            feed_at = np.repeat(integers(ordered.feeds["at"]), integers(ordered.feeds["size"]))
+            feed_at = np.repeat(integers(ordered.feeds["at"]), sizes)
             shown = {
                 "row": pa.array(np.arange(len(feed_at)), pa.int32()),
                 "room_id": ordered.impressions["room_id"],
@@ -203,10 +209,11 @@ class CutBucket:
             codes_of = [plan.actions.index(name) for name in counted_actions(plan.counters)]
             done = ordered.engagements.filter(pa.array(np.isin(action, codes_of)))
             files["done"] = [self._send("done", bucket, done.select(["room_id", "at", "action"]), rooms)]
-        files["seen"] = [self._send("seen", bucket, snapshot.last_seen(ordered.impressions), rooms)]
+        feed_id = pa.array(np.repeat(integers(ordered.feeds["feed_id"]), sizes))
+        seen = snapshot.last_seen(ordered.impressions.append_column("feed_id", feed_id))
+        files["seen"] = [self._send("seen", bucket, seen, rooms)]
 
         day = integers(ordered.feeds["day"])
-        sizes = integers(ordered.feeds["size"])
         entry_day = plan.config.clock.day(integers(entered["at"]))
         credits = Credits(ordered.engagements, integers(ordered.impressions["shown_at"]), plan.actions)
         counts = {
@@ -265,7 +272,7 @@ class CountRooms:
             open_batches(self.sent[what], plan.output, bucket, plan.buckets) if plan.counters else []
             for what in ("shown", "done")
         )
-        known = [integers(part["room_id"]) for part in (seen, all_rooms)]
+        known = [integers(seen["room_id"]), attributes.tables["rooms"].begun(integers(all_rooms["room_id"]), self.ending)]
         ids = np.unique(np.concatenate([*known, *(np.unique(integers(batch["room_id"])) for batch in done)]))
         counting = Counting(Rooms.of(ids, attributes.tables["rooms"]), plan.counters, plan.actions)
         at_end: dict[str, pa.Array] = {}
@@ -281,7 +288,7 @@ class CountRooms:
                 output=counters,
             )
             files["counters"] = [writer.note(counters, plan.output)]
-        rows = snapshot.room_rows(counting, at_end, seen, plan.columns, attributes)
+        rows = snapshot.room_rows(counting, at_end, seen, plan.columns, attributes, self.ending)
         path = plan.output / "snapshot" / "rooms" / f"bucket-{bucket:05d}.parquet"
         write_parquet(rows, path, plan.config.feeds_per_file)
         files["snapshot"] = [noted(path, plan.output, rows=len(rows))]
@@ -325,7 +332,7 @@ class WriteFeatures:
             impressions,
             engagements,
             clicks,
-            integers(more_users["user_id"]),
+            attributes.tables["users"].begun(integers(more_users["user_id"]), self.ending),
             lambda ids: Rooms.of(ids, attributes.tables["rooms"]),
             plan.actions,
             self.ending,
@@ -358,7 +365,7 @@ class WriteFeatures:
             write_parquet(snapshot.user_rows(features, side, users[some], plan.served), path, FEATURE_GROUP)
             files["snapshot"].append(noted(path, plan.output, rows=len(users[some])))
         read = {"counters": len(counters) if plan.counters else 0, "all_users": len(more_users)}
-        return Done({"splits": counts, "users": len(users), "read": read}, files)
+        return Done({"splits": counts, "users": len(users), "early": features.early(), "read": read}, files)
 
     def _counters(self, bucket: int, candidates: int) -> pl.DataFrame:
         plan = self.plan
@@ -428,27 +435,19 @@ class EncodeFile:
         state = EncoderState.load(folder)
         file = whole(features, plan.output)
         output = plan.output / "feeds" / file.parent.name / file.name
-        parts, rows = [], 0
-        with written(output) as draft, pq.ParquetFile(file) as source:
-            writer = None
+        parts = []
+        with written(output) as draft, pq.ParquetFile(file) as source, SealedWriter(draft, feeds_schema(plan.schema)) as writer:
             for group in range(source.num_row_groups):
                 table = encode(source.read_row_group(group, use_threads=False), plan.schema, state)
-                if writer is None:
-                    writer = pq.ParquetWriter(
-                        draft, table.schema, compression="lz4", use_dictionary=False, write_statistics=False
-                    )
-                writer.write_table(table, row_group_size=plan.config.row_group_feeds)
+                writer.write(table, plan.config.row_group_feeds)
                 parts.append(Seen.of(table, plan.schema))
-                rows += len(table)
-            if writer is not None:
-                writer.close()
-        return Done(asdict(Seen.merged(parts)), {"encoded": [noted(output, plan.output, rows=rows)]})
+        return Done(asdict(Seen.merged(parts)), {"encoded": [writer.note(output, plan.output)]})
 
 
 def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:
     """Rooms of one streamer share a bucket; a room without a known streamer has its own."""
     distinct, code = codes(rooms)
-    streamer, known = streamers_of(distinct, attributes)
+    streamer, known, _ = streamers_of(distinct, attributes)
     return bucket_of(np.where(known, streamer, distinct), plan.buckets)[code]
 
 

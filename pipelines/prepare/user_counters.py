@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from models.catalogue import EARLIER, ENTER, FEEDS, IMPRESSIONS, PAIRS, USER, Count, Hours, counters
+from models.catalogue import EARLIER, ENTER, FEEDS, IMPRESSIONS, PAIRS, ROOM, STREAMER, USER, Count, Hours, counters
 from models.schema import Schema, Target
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import DAY_MS, NEVER, hours_since
@@ -153,6 +153,8 @@ class UserSide:
                 continue
             pairs = self.pairs(owner)
             unknown_N = pairs.pair_N < 0
+            if owner == STREAMER.name and self.log.rooms.change:  # named after the feed, before this impression of it
+                unknown_N |= self.log.rooms.streamer(self.log.room_N, at_N) < 0
             pair_N = np.where(unknown_N, 0, pairs.pair_N)
             if not len(pairs.user_P):
                 found.update({column.name: pa.nulls(len(at_N), counter_type(column)) for column in asked})
@@ -175,11 +177,12 @@ class UserSide:
 
     def _find_pairs(self, owner: str) -> "Pairs":
         log = self.log
-        of_room = np.arange(len(log.rooms.ids)) if owner == "room" else log.rooms.streamer_of_room
-        ids = log.rooms.ids if owner == "room" else log.rooms.streamer_ids
+        of_room = owner == ROOM.name
+        ids = log.rooms.ids if of_room else log.rooms.streamer_ids
         kinds = [IMPRESSIONS, *counted_actions(counters(self.columns, PAIRS[owner]))]
-        owners = [of_room[log.rooms_of(kind)] for kind in kinds]
         users, times = zip(*(log.events(kind) for kind in kinds), strict=True)
+        rooms = [log.rooms_of(kind) for kind in kinds]
+        owners = rooms if of_room else [log.rooms.streamer(room, at) for room, at in zip(rooms, times, strict=True)]
         owner_B = np.concatenate(owners)  # B: events of all kinds, one kind behind the other
         known_B = owner_B >= 0
         distinct, code = codes((np.concatenate(users) * max(len(ids), 1) + owner_B)[known_B])
@@ -203,7 +206,7 @@ class Pairs:
     """Pairs in order of user and id, and what happened between them.
 
     Attributes:
-        pair_N: place of every impression's pair, -1 where its streamer is not known.
+        pair_N: place of every impression's pair, -1 where its streamer was not known when it was shown.
         lines: impressions, entries and what else is counted, by kind of events.
     """
 

@@ -5,6 +5,7 @@ from models.schema import Schema
 
 MISSING = "–"
 UNTAUGHT = "†"  # behind numbers of a target that nothing taught
+EXPECTED = "expected_"  # of metrics under a simulated world's truth, told by an E before their name
 HEADS = {
     "auc": "AUC",
     "gauc_feed": "gAUC feed",
@@ -34,7 +35,7 @@ HEADS = {
 def head(path: str, schema: Schema) -> tuple[str, str]:
     """Target and metric as a table's head writes them: `stay.mse_transformed` is (stay, MSE (log))."""
     target, metric, *part = path.split(".")
-    text = HEADS[metric]
+    text = f"E {HEADS[metric.removeprefix(EXPECTED)]}" if metric.startswith(EXPECTED) else HEADS[metric]
     if metric == "mse_transformed" or metric.startswith("mse_by_"):
         text += " (log)" if schema.target(target).transform == "log1p" else ""
     return target, " ".join([text, *part])

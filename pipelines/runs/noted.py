@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import xxhash
@@ -67,41 +67,47 @@ def digest_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def there(note: FileNote, folder: Path) -> Path:
+def there(note: FileNote, folder: Path, way_out: str = "") -> Path:
     """The file of a note, once it is there in its full length.
+
+    Args:
+        way_out: what a user can do where it is not, as a sentence.
 
     Raises:
         DamagedFile: it is not.
     """
     file = folder / note.path
-    with reading(note, folder):
+    with reading(note, folder, way_out):
         size = file.stat().st_size
     if size != note.bytes:
-        raise damaged(note, folder, f"has {size:,} bytes, not {note.bytes:,}")
+        raise damaged(note, folder, f"has {size:,} bytes, not {note.bytes:,}", way_out)
     return file
 
 
-def whole(note: FileNote, folder: Path) -> Path:
+def whole(note: FileNote, folder: Path, way_out: str = "") -> Path:
     """The file of a note, once all of it is what it was; read once by a process while it stays as it is.
+
+    Args:
+        way_out: as for `there`.
 
     Raises:
         DamagedFile: it is not.
     """
-    file = there(note, folder)
-    with reading(note, folder):
+    file = there(note, folder, way_out)
+    with reading(note, folder, way_out):
         status = os.stat(file)
         if _digest(file, status.st_mtime_ns, status.st_ino) != note.digest:
-            raise damaged(note, folder, "does not hold what was written to it")
+            raise damaged(note, folder, "does not hold what was written to it", way_out)
     return file
 
 
-@lru_cache(maxsize=4096)
+@cache
 def _digest(file: Path, changed: int, number: int) -> str:
     return digest_of(file)
 
 
 @contextmanager
-def reading(note: FileNote, folder: Path) -> Iterator[None]:
+def reading(note: FileNote, folder: Path, way_out: str = "") -> Iterator[None]:
     """Tells of a file that vanishes while it is read.
 
     Raises:
@@ -110,8 +116,8 @@ def reading(note: FileNote, folder: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise damaged(note, folder, "is not there") from None
+        raise damaged(note, folder, "is not there", way_out) from None
 
 
-def damaged(note: FileNote, folder: Path, why: str) -> DamagedFile:
-    return DamagedFile(note.path, why, f"{folder / note.path} {why}.")
+def damaged(note: FileNote, folder: Path, why: str, way_out: str = "") -> DamagedFile:
+    return DamagedFile(note.path, why, f"{folder / note.path} {why}. {way_out}".rstrip())

@@ -24,7 +24,6 @@ from urllib.request import urlopen
 
 import ray
 import torch
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
@@ -32,12 +31,13 @@ from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 from models.config import ConfigError, from_dict, to_dict
 from pipelines.ray_private import apply_to_serve, end_serve
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.endpoint import Endpoint
-from pipelines.serve.http import http_app
+from pipelines.serve.endpoint import Endpoint, NotReady
+from pipelines.serve.http import RankingApp, http_app
 from pipelines.serve.store import Store
 
 NAME = "liverank"
 _START_SECONDS = 180.0
+_SPARE_SECONDS = 5.0
 
 
 @serve.deployment(name="Ranking")
@@ -52,8 +52,10 @@ class Ranking:
         self._endpoint: Endpoint | None = None
         self._refused: str | None = None
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return http_app(self._current, lambda: self._refused)
+        self._app = http_app(self._current, self._config, lambda: {"refused": self._refused})
+
+    def __serve_build_asgi_app__(self) -> RankingApp:
+        return self._app
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Loads bundle and store whole while the old ones go on answering, then exchanges one reference.
@@ -82,9 +84,9 @@ class Ranking:
             if store is not None and store is not kept:
                 store.close()
             raise
-        # requests run on this very loop, one after the other and without a pause: none is half way here
         old, self._endpoint, self._store = self._store, endpoint, store
         if old is not None and old is not store:
+            await self._app.admission.settled()  # what is being scored still reads it
             old.close()
 
     def check_health(self) -> None:
@@ -92,7 +94,7 @@ class Ranking:
 
     def _current(self) -> Endpoint:
         if self._endpoint is None:
-            raise ConfigError("the endpoint has no bundle yet: give the deployment `user_config: {bundle: ..., store: ...}`.")
+            raise NotReady("the endpoint has no bundle yet: give the deployment `user_config: {bundle: ..., store: ...}`.")
         return self._endpoint
 
 
@@ -103,7 +105,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     return deployment.options(
         num_replicas=config.replicas,
         max_ongoing_requests=config.max_ongoing_requests,
-        max_queued_requests=config.max_queued_requests,
+        max_queued_requests=config.max_ongoing_requests,  # in front of all replicas; in each, `http_app` counts who waits
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         ray_actor_options={"num_cpus": config.cpus_per_replica},
         health_check_period_s=5,
@@ -120,7 +122,12 @@ def application(bundle: Path, store: Path | None, config: ServeConfig) -> dict[s
     }
     return {
         "proxy_location": "HeadOnly",
-        "http_options": {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds},
+        # the endpoint keeps its time itself, whatever headers ask of Ray; this is for what never gets there
+        "http_options": {
+            "host": config.host,
+            "port": config.port,
+            "request_timeout_s": config.timeout_seconds + _SPARE_SECONDS,
+        },
         "logging_config": {"enable_access_log": False},
         "applications": [
             {

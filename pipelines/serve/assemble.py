@@ -29,12 +29,14 @@ class Assembled:
 
     Attributes:
         features: one row.
-        user_known: whether the user is stored, or something of the user was given.
+        at: the request's moment, ms.
+        user_known: whether anything was read of the user, stored or given.
         room_known_N: whether each room's features are stored or were given.
         ignored: columns that were given but are not read.
     """
 
     features: pa.Table
+    at: int
     user_known: bool
     room_known_N: np.ndarray
     ignored: tuple[str, ...]
@@ -71,10 +73,17 @@ def assemble(request: RankRequest, wanted: Wanted, store: Store | None, clock: C
     inline_N = np.array([bool(item.features) for item in request.candidates])
     return Assembled(
         features=pa.table(columns | of_candidates),
-        user_known=stored is not None or bool(request.user) or bool(request.histories),
+        at=at,
+        user_known=_is_read(request, wanted, is_stored=stored is not None),
         room_known_N=found_N | inline_N,
         ignored=tuple(ignored),
     )
+
+
+def _is_read(request: RankRequest, wanted: Wanted, *, is_stored: bool) -> bool:
+    given = any(value is not None and name in wanted.feed for name, value in request.user.items())
+    told = any(bool(entries) and history in wanted.histories for history, entries in request.histories.items())
+    return given or told or (is_stored and wanted.reads_users)
 
 
 def _rooms(request: RankRequest, wanted: Wanted) -> np.ndarray:
@@ -88,7 +97,7 @@ def _rooms(request: RankRequest, wanted: Wanted) -> np.ndarray:
     first: dict[int | None, int] = {}
     for row, room in enumerate(rooms):
         if (other := first.setdefault(room, row)) != row:
-            raise RequestError(
-                ("candidates", row, "room_id"), f"{given[row]!r} is the same room as {given[other]!r}, spelled otherwise."
-            )
+            same = f"{given[row]!r} is among the rooms twice."
+            otherwise = f"{given[row]!r} is the same room as {given[other]!r}, spelled otherwise."
+            raise RequestError(("candidates", row, "room_id"), same if given[row] == given[other] else otherwise)
     return np.array(rooms, np.int64)

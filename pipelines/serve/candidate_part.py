@@ -12,8 +12,8 @@ import pyarrow as pa
 from models.catalogue import PAIRS, ROOM, STATE_FAMILY, STREAMER, Column, Hours, stored_ids
 from pipelines.encode.arrays import flat
 from pipelines.encode.columns import column as column_of
-from pipelines.serve.given import TYPES, Place, array_of, hours_before, one_list, plain
-from pipelines.serve.request import CandidateRequest, RequestError, Value
+from pipelines.serve.given import TYPES, array_of, hours_before, one_list, plain
+from pipelines.serve.request import CandidateRequest, Place, RequestError, Value
 from pipelines.serve.store import PARTS, Records, Store
 from pipelines.serve.wanted import Wanted
 

@@ -1,24 +1,67 @@
-"""From a request to an answer in one process; nothing here knows Ray (`pipelines.serve.app` does)."""
+"""From requests to answers in one process; nothing here knows HTTP or Ray (`pipelines.serve.http` and `.app` do).
+
+# N candidates
+"""
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from models.config import ConfigError, to_dict
 from models.score import fused_score
 from pipelines.bundle import Bundle, load_bundle
 from pipelines.encode.batches import to_batch
 from pipelines.encode.encode import encode
+from pipelines.logs.values import LARGEST
 from pipelines.serve.assemble import Assembled, assemble
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.request import Body, CandidateRequest, RankRequest, RequestError
+from pipelines.serve.request import (
+    UNSET,
+    Body,
+    CandidateRequest,
+    RankedColumns,
+    RankedRoom,
+    RankRequest,
+    RankResponse,
+    RequestError,
+    Timing,
+    as_json,
+    from_json,
+    read_request,
+)
 from pipelines.serve.store import Store
 from pipelines.serve.wanted import Wanted
+
+
+class NotReady(ConfigError):
+    """There is no endpoint yet."""
+
+
+class Stale(Exception):
+    """The store is older than it may be."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request is told, and what is to be counted of it.
+
+    Attributes:
+        predictions: by target, [N] in the request's order.
+        score_N: what the rooms are ordered by.
+        unknown_rooms: candidates of which nothing is known.
+    """
+
+    response: RankResponse
+    predictions: Mapping[str, np.ndarray]
+    score_N: np.ndarray
+    unknown_rooms: int
 
 
 @dataclass(frozen=True)
@@ -36,56 +79,118 @@ class Endpoint:
 
         Raises:
             ConfigError: no whole bundle, or the store lacks columns that it reads.
+            FloatingPointError: the model predicts something that is not a finite number.
         """
         loaded = load_bundle(bundle)
         wanted = Wanted.by(loaded.schema, loaded.encoder.ids)
         if store is not None:
             wanted.check(store)
         endpoint = cls(loaded, store, wanted, config)
-        weights = {name: 1.0 for name in loaded.ranker.trained}
-        endpoint.rank(RankRequest(candidates=[CandidateRequest(room_id=0)], fusion_weights=weights))
+        weights: dict[str, int | float] = {name: 1.0 for name in loaded.ranker.trained}
+        at = None if store is None else store.as_of  # whatever its age, it may be loaded
+        (answer,) = endpoint.rank([RankRequest(candidates=[CandidateRequest(room_id=0)], at=at, fusion_weights=weights)])
+        if isinstance(answer, Exception):
+            raise answer
         return endpoint
 
-    def rank(self, request: RankRequest) -> Body:
-        """The answer, as `RankResponse` describes it.
+    def rank(self, requests: Sequence[RankRequest]) -> list[Answer | Exception]:
+        """For each request its answer, or why there is none: what is wrong with one is that one's alone.
+
+        Errors are a `RequestError` for what cannot be done, `Stale` for a store that is too old, and a `FloatingPointError` for
+        a prediction that is not a finite number.
+        """
+        answers: list[Answer | Exception] = []
+        for request in requests:
+            try:
+                answers.append(self._rank(request))
+            except Exception as error:
+                answers.append(error)
+        return answers
+
+    def ask(self, body: Body) -> Body:
+        """One request as over HTTP, in this process.
 
         Raises:
-            RequestError: what the request asks for cannot be done.
-            FloatingPointError: the model predicted something that is not a finite number.
+            Exception: as `rank` gives them.
         """
+        (answer,) = self.rank([read_request(as_json(body), most_candidates=self.config.max_candidates)])
+        if isinstance(answer, Exception):
+            raise answer
+        return from_json(as_json(answer.response))
+
+    def freshness(self, at: int | None = None) -> dict[str, Any]:
+        """`as_of`, `age_seconds` and `stale` of the store at a moment in ms, now by default."""
+        as_of = None if self.store is None else self.store.as_of
+        at = time.time_ns() // 1_000_000 if at is None else at
+        age = None if as_of is None else max(0, at - as_of) / 1000
+        most = self.config.max_age_hours
+        return {"as_of": as_of, "age_seconds": age, "stale": age is not None and most is not None and age > 3600 * most}
+
+    def _rank(self, request: RankRequest) -> Answer:
         began = time.perf_counter()
-        self._check_candidates(request)
+        self._check(request)
         assembled = assemble(request, self.wanted, self.store, self.bundle.encoder.clock)
+        fresh = self.freshness(assembled.at)
+        if fresh["stale"] and self.config.stale == "refuse":
+            hours = fresh["age_seconds"] / 3600
+            raise Stale(
+                f"what is known of users and rooms is {hours:.0f} hours old, more than {self.config.max_age_hours:g}; "
+                "deploy a newer store."
+            )
         ready = time.perf_counter()
         schema = self.bundle.schema
-        try:
-            feeds = encode(assembled.features, schema, self.bundle.encoder)
-        except ConfigError:  # not the request's fault: its types were checked
-            raise
-        except ValueError as error:  # a number out of range
-            raise RequestError((), str(error)) from None
-        batch = to_batch(feeds, schema)
+        batch = to_batch(encode(assembled.features, schema, self.bundle.encoder), schema)
         encoded = time.perf_counter()
         with torch.inference_mode():
             predictions = self.bundle.ranker.predict(batch)
-            try:
-                score_N = fused_score(predictions, schema, request.fusion_weights)
-            except ValueError as error:
-                raise RequestError(("fusion_weights",), str(error)) from None
-            if request.fusion_weights and not bool(score_N.isfinite().all()) and _are_finite(predictions):
-                raise RequestError(("fusion_weights",), "are so large that scores are no finite numbers.")
+            score_N = self._score(predictions, request)
         scored = time.perf_counter()
-        answer = self._answer(request, assembled, predictions, score_N)
-        answer["timing"] = {
-            "assemble_ms": 1e3 * (ready - began),
-            "encode_ms": 1e3 * (encoded - ready),
-            "model_ms": 1e3 * (scored - encoded),
-            "total_ms": 1e3 * (time.perf_counter() - began),
-        }
-        return answer
+        timing = Timing(
+            assemble_ms=_ms(ready - began),
+            encode_ms=_ms(encoded - ready),
+            model_ms=_ms(scored - encoded),
+            total_ms=_ms(scored - began),
+            batch=1,
+        )
+        return self._answer(request, assembled, predictions, score_N, fresh, timing)
+
+    def _check(self, request: RankRequest) -> None:
+        count, largest = len(request.candidates), self.bundle.encoder.largest_feed
+        if self.bundle.schema.list_context and count > largest:
+            raise RequestError(
+                ("candidates",),
+                f"holds {count} rooms, but this model compares the rooms of a request with each other and has seen at most "
+                f"{largest} at once in training. Send fewer, or serve a model whose schema has no list context.",
+            )
+        for name, weight in (request.fusion_weights or {}).items():
+            if abs(weight) > LARGEST:
+                raise RequestError(("fusion_weights", name), f"is beyond {LARGEST:.1e}, the largest number of float32.")
+
+    def _score(self, predictions: Mapping[str, Tensor], request: RankRequest) -> Tensor:
+        """[N], finite.
+
+        Raises:
+            FloatingPointError: a prediction is not finite.
+            RequestError: the weights cannot be used, or are so large that scores are not finite.
+        """
+        for name, values_N in predictions.items():
+            if not bool(values_N.isfinite().all()):
+                raise FloatingPointError(f"bundle {self.bundle.name} gave a {name} that is not a finite number.")
+        weights = (
+            None if request.fusion_weights is None else {name: float(each) for name, each in request.fusion_weights.items()}
+        )
+        try:
+            score_N = fused_score(predictions, self.bundle.schema, weights)
+        except ValueError as error:
+            raise RequestError(("fusion_weights",), str(error)) from None
+        if not bool(score_N.isfinite().all()):
+            if weights is None:
+                raise FloatingPointError(f"bundle {self.bundle.name} gave a score that is not a finite number.")
+            raise RequestError(("fusion_weights",), "are so large that scores are no finite numbers.")
+        return score_N
 
     def describe(self) -> dict[str, Any]:
-        """What is being served: for `GET /model`."""
+        """What is being served, for everybody to see: for `GET /model`."""
         bundle = self.bundle
         whole: dict[str, Any] = {
             "name": bundle.name,
@@ -93,56 +198,56 @@ class Endpoint:
             "config": to_dict(bundle.system),
             "metrics": dict(bundle.metrics),
             "provenance": dict(bundle.provenance),
-            "store": None if self.store is None else {"path": str(self.store.path), "prepared": self.store.fingerprint},
+            "store": None if self.store is None else {"prepared": self.store.fingerprint, "as_of": self.store.as_of},
         }
-        return _finite(whole)
-
-    def _check_candidates(self, request: RankRequest) -> None:
-        count, largest = len(request.candidates), self.bundle.encoder.largest_feed
-        if count > self.config.max_candidates:
-            raise RequestError(
-                ("candidates",), f"holds {count} rooms; this endpoint takes at most {self.config.max_candidates}."
-            )
-        if self.bundle.schema.list_context and count > largest:
-            raise RequestError(
-                ("candidates",),
-                f"holds {count} rooms, but this model compares the rooms of a request with each other and has seen at most "
-                f"{largest} at once in training. Send fewer, or serve a model whose schema has no list context.",
-            )
+        return _public(whole)
 
     def _answer(
-        self, request: RankRequest, assembled: Assembled, predictions: dict[str, torch.Tensor], score_N: torch.Tensor
-    ) -> Body:
-        scores = score_N.tolist()
-        columns = {name: values_N.tolist() for name, values_N in predictions.items()}
-        for name, values in {**columns, "score": scores}.items():
-            if not all(map(math.isfinite, values)):
-                raise FloatingPointError(f"bundle {self.bundle.name} gave a {name} that is not a finite number.")
-        best = sorted(range(len(scores)), key=lambda place: -scores[place])[: request.k]
-        return {
-            "ranked": [
-                {
-                    "room_id": request.candidates[place].room_id,
-                    "score": scores[place],
-                    "predictions": {name: values[place] for name, values in columns.items()},
-                    "room_known": bool(assembled.room_known_N[place]),
-                }
-                for place in best
-            ],
-            "user_known": assembled.user_known,
-            "ignored": list(assembled.ignored),
-            "model": self.bundle.name,
-        }
+        self,
+        request: RankRequest,
+        assembled: Assembled,
+        predictions: Mapping[str, Tensor],
+        score_N: Tensor,
+        fresh: Mapping[str, Any],
+        timing: Timing,
+    ) -> Answer:
+        columns = {name: values_N.numpy() for name, values_N in predictions.items()}
+        scores = score_N.numpy()
+        best = np.argsort(-scores, kind="stable")[: request.k]
+        rooms = [request.candidates[place].room_id for place in best.tolist()]
+        score, known = scores[best].tolist(), assembled.room_known_N[best].tolist()
+        predicted = {name: values[best].tolist() for name, values in columns.items()}
+        in_rows = request.format == "rows"
+        response = RankResponse(
+            ranked=[
+                RankedRoom(room, each, dict(zip(predicted, row, strict=True)), is_known)
+                for room, each, is_known, row in zip(rooms, score, known, zip(*predicted.values(), strict=True), strict=True)
+            ]
+            if in_rows
+            else UNSET,
+            columns=UNSET if in_rows else RankedColumns(rooms, score, predicted, known),
+            user_known=assembled.user_known,
+            ignored=list(assembled.ignored),
+            model=self.bundle.name,
+            timing=timing,
+            **fresh,
+        )
+        return Answer(response, columns, scores, int(len(scores) - assembled.room_known_N.sum()))
 
 
-def _are_finite(predictions: Mapping[str, torch.Tensor]) -> bool:
-    return all(bool(values_N.isfinite().all()) for values_N in predictions.values())
+def _ms(seconds: float) -> float:
+    return round(1e3 * seconds, 3)
 
 
-def _finite(value: Any) -> Any:
-    """The same with null for every number that JSON does not know (an AUC without positives, say)."""
+def _public(value: Any) -> Any:
+    """The same as JSON, without what is nobody's business outside: of a path on this machine only its last name stays.
+
+    Null stands for every number that JSON does not know (an AUC without positives, say).
+    """
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _public(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [_public(inner) for inner in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,8 +7,8 @@ import pyarrow as pa
 from models.catalogue import CONTEXT, CONTEXT_FAMILY, ENTRIES, USER, Hours, Id
 from pipelines.encode.arrays import flat
 from pipelines.encode.columns import column
-from pipelines.serve.given import TYPES, Place, array_of, hours_before, one_list, plain
-from pipelines.serve.request import RankRequest, RequestError, Value
+from pipelines.serve.given import TYPES, array_of, hours_before, one_list, plain
+from pipelines.serve.request import Place, RankRequest, RequestError, Value
 from pipelines.serve.wanted import Wanted
 
 

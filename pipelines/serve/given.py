@@ -10,10 +10,9 @@ import pyarrow as pa
 from pipelines.encode.arrays import whole
 from pipelines.encode.clock import NEVER, hours_since
 from pipelines.logs.ids import IdKind, as_ids
-from pipelines.serve.request import RequestError, Value
+from pipelines.serve.request import Place, RequestError, Value
 
 Kind = Literal["id", "number"]
-Place = tuple[str | int, ...]  # of a value in the body of a request
 HASHED = "xxh64:"  # before the number that stands for a text id in prepared tables
 _SPELLED = re.compile(HASHED + r"([0-9]{1,19})")
 TYPES: dict[Kind, pa.DataType] = {"id": pa.int64(), "number": pa.float64()}

@@ -18,6 +18,7 @@ from pipelines.encode.columns import base_columns
 from pipelines.encode.feeds import META
 from pipelines.logs.ids import IdKind
 from pipelines.prepared import Prepared
+from pipelines.runs.sealed import read_sealed
 from pipelines.serve.given import spelled
 from pipelines.serve.request import Body
 from pipelines.serve.wanted import Wanted
@@ -160,7 +161,7 @@ def _drawn(prepared: Prepared, schema: Schema, split: str, feeds: int) -> Iterat
         if len(here):
             raw, encoded = (
                 pq.read_table(raw_file, columns=columns, partitioning=None).take(here),
-                pq.read_table(file, partitioning=None).take(here),
+                read_sealed(file).take(here),
             )
             for row in range(len(here)):
                 yield raw.slice(row, 1), encoded.slice(row, 1)

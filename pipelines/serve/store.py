@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,11 @@ class Store:
             found = [read.get(_key(each)) for each in ids]
         packed = np.frombuffer(b"".join([blank if value is None else value for value in found]), layout.dtype)
         return Records(layout, np.array([value is not None for value in found], np.bool_), packed)
+
+    def first(self, table: str, count: int) -> list[int]:
+        """The smallest ids of `users`, `rooms`, `streamers` or `products`."""
+        with self._environment.begin(self._tables[table]) as read, read.cursor() as cursor:
+            return [int.from_bytes(key, "big", signed=True) for key in islice(cursor.iternext(values=False), count)]
 
     def is_current(self, path: Path) -> bool:
         """Whether this is what lies at `path` now; a store built anew at the same place is another one."""

@@ -74,6 +74,11 @@ class Wanted:
         return {other: found for other, subject in PAIRS.items() if (found := self.of(subject))}
 
     @cached_property
+    def reads_users(self) -> bool:
+        """Whether anything of what the store knows of a user is read."""
+        return bool(self.of(USER) or self.histories or self.of_pairs)
+
+    @cached_property
     def counts(self) -> tuple[Column, ...]:
         """Candidate columns that are 0 where nothing is known of a known room or streamer."""
         return tuple(known for known in self.candidate.values() if known.is_count)

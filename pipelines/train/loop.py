@@ -5,7 +5,7 @@ add sums and counts over all workers themselves, table rows included, so any num
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from models.ranker import Ranker
 from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import TrainConfig
 from pipelines.train.monitor import Monitor
+from pipelines.train.probing import Probing, alarms_of, values_of
 from pipelines.train.progress import Progress
 from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.validation import validate
@@ -69,11 +70,17 @@ def fit(
     monitor = Monitor(stream.schema, config.monitor, ranker.trained)
     progress = checkpoint.restore(ranker, learner, group)  # every rank, the same files
     report.begin(progress, stream.steps, config.epochs)
+    probe = Probing.of(ranker, valid.groups or stream.order.groups, stream.schema, group)
     with checkpoint, closing(report):
+        if not progress.total_steps:
+            progress.at_start = values_of(probe())
+            progress.add_probes(progress.at_start, 0.0)
         while progress.stopped is None:
             train_epoch(learner, ranker, stream, config, report, checkpoint, group, progress)  # every rank, as many steps
             metrics = validate(ranker, valid, group)  # every rank its part; the merged result on all
-            better = close_epoch(progress, metrics, monitor, config, learner)
+            found = probe()  # on the same feeds every time
+            progress.add_probes(values_of(found), progress.epoch + progress.step / stream.steps)
+            better = close_epoch(progress, metrics, monitor, config, learner, alarms_of(found, progress.at_start))
             checkpoint.save(ranker, learner, progress, group, best=better)  # every rank takes part; written meanwhile
             report.epoch(progress)
         checkpoint.wait(group)  # a training is not over before its last checkpoint is whole
@@ -121,14 +128,19 @@ def train_epoch(
 
 
 def close_epoch(
-    progress: Progress, metrics: dict[str, Any] | None, monitor: Monitor, config: TrainConfig, learner: Learner
+    progress: Progress,
+    metrics: dict[str, Any] | None,
+    monitor: Monitor,
+    config: TrainConfig,
+    learner: Learner,
+    alarms: Sequence[str],
 ) -> bool:
     """Adds the epoch to the history and decides whether it was the best (returned) and whether it was the last."""
     value = monitor.value(metrics) if metrics is not None else None
     best = progress.history[progress.best_epoch].monitor if progress.best_epoch is not None else None
     # without validation, the last is the best
     better = learner.is_selectable and (value is None or best is None or monitor.is_better(value, best))
-    record = progress.close_epoch(metrics, value)
+    record = progress.close_epoch(metrics, value, alarms)
     if better:
         progress.best_epoch = record.epoch
     stale = record.epoch - max(progress.best_epoch or 0, learner.patience_from - 1)

@@ -20,7 +20,8 @@ class EpochRecord:
         total_steps: steps taken up to its end, in all epochs.
         losses: mean loss by target and penalty.
         diagnostics: what the learner told of itself: by name the mean over a stretch of steps, and as `progress` the epochs
-            behind the end of the stretch, fractions included.
+            behind the end of the stretch, fractions included. So are the ranker's probes, before training and after the epoch.
+        alarms: which of its parts do nothing any more by these probes, in sentences.
         metrics: the evaluation of the validation split; None without one.
         monitor: the metric that decides which epoch is best.
         candidates: trained on, over all ranks.
@@ -36,6 +37,7 @@ class EpochRecord:
     candidates: float
     seconds: float
     candidates_per_second: float
+    alarms: Sequence[str] = ()
 
 
 @dataclass(kw_only=True)
@@ -48,6 +50,7 @@ class Progress:
         losses: by target (sum, count) of the epoch so far.
         diagnostics: of the epoch so far, as in `EpochRecord`.
         stretch: by name (sum, count) of the learner's diagnostics in the stretch of steps that is not over.
+        at_start: the ranker's probes before training, by name.
         candidates, seconds: of the epoch so far, of training alone; this rank's candidates until the epoch is closed.
         history: a record for each finished epoch.
         best_epoch: index into the history; None before the first validation.
@@ -60,6 +63,7 @@ class Progress:
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
     diagnostics: list[dict[str, float]] = field(default_factory=list)
     stretch: dict[str, tuple[float, int]] = field(default_factory=dict)
+    at_start: dict[str, float] = field(default_factory=dict)
     candidates: float = 0.0
     seconds: float = 0.0
     history: list[EpochRecord] = field(default_factory=list)
@@ -96,7 +100,16 @@ class Progress:
             self.diagnostics.append({"progress": epochs, **means, **effective})
         self.stretch = {}
 
-    def close_epoch(self, metrics: dict[str, Any] | None, monitor: float | None) -> EpochRecord:
+    def add_probes(self, values: Mapping[str, float], epochs: float) -> None:
+        """Notes the ranker's probes; nothing of a ranker without any.
+
+        Args:
+            epochs: behind the moment they were taken at, fractions included.
+        """
+        if values:
+            self.diagnostics.append({"progress": epochs, **values})
+
+    def close_epoch(self, metrics: dict[str, Any] | None, monitor: float | None, alarms: Sequence[str] = ()) -> EpochRecord:
         """Moves what was counted into a record at the end of the history, and begins the next epoch."""
         record = EpochRecord(
             epoch=self.epoch,
@@ -108,6 +121,7 @@ class Progress:
             candidates=self.candidates,
             seconds=self.seconds,
             candidates_per_second=self.candidates / self.seconds,
+            alarms=alarms,
         )
         self.history.append(record)
         self.epoch, self.step = self.epoch + 1, 0

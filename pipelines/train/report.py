@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,7 @@ class Report:
             for name, value in _means(progress.losses, self.last_losses).items():
                 self.curves.add_scalar(f"loss/{name}", value, progress.total_steps)
             self.last_losses = dict(progress.losses)
-        for point in progress.diagnostics[self.points_drawn :]:
-            for name, value in point.items():
-                if name != "progress":
-                    self.curves.add_scalar(f"diagnostics/{name}", value, progress.total_steps)
-        self.points_drawn = len(progress.diagnostics)
+        self._draw(progress.diagnostics, progress.total_steps)
         if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             left = progress.seconds / progress.step * (self.steps - progress.step)
@@ -91,6 +87,7 @@ class Report:
         write_text(self.folder / HISTORY, _spelled_history(progress))
         for name, value in record.losses.items():
             self.curves.add_scalar(f"loss_of_epoch/{name}", value, progress.total_steps)
+        self._draw(record.diagnostics, progress.total_steps)
         self.curves.add_scalar("candidates_per_second", record.candidates_per_second, progress.total_steps)
         shown = {}
         if record.metrics:
@@ -106,8 +103,8 @@ class Report:
             f"epoch {record.epoch + 1}/{self.epochs} done · {record.candidates_per_second:,.0f} candidates/s · "
             f"loss {_spelled(record.losses)} · {valid}" + (progress.stopped or f"at most {_clock(left)} left")
         )
-        for alarm in (record.metrics or {}).get("alarms", []):
-            self.say(f"  alarm: {alarm['message']}")
+        for message in (*(alarm["message"] for alarm in (record.metrics or {}).get("alarms", [])), *record.alarms):
+            self.say(f"  alarm: {message}")
         if self.on_epoch is not None:
             self.on_epoch(record)
         self.epoch_began = self.last_line = time.monotonic()
@@ -116,6 +113,14 @@ class Report:
 
     def close(self) -> None:
         self.curves.close()
+
+    def _draw(self, points: Sequence[Mapping[str, float]], step: int) -> None:
+        """What of an epoch's points has not been drawn yet."""
+        for point in points[self.points_drawn :]:
+            for name, value in point.items():
+                if name != "progress":
+                    self.curves.add_scalar(f"diagnostics/{name}", value, step)
+        self.points_drawn = len(points)
 
 
 def _spelled_history(progress: Progress) -> str:

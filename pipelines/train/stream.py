@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.batch import FeedBatch
 from models.schema import Schema
 from models.slots import PseudoLabel
 from pipelines.encode.batches import preferences_for, to_batch
 from pipelines.encode.feeds import EARLIER, META, PER_CLICK_PREFIX, PREFERENCE_PREFIX, feeds_schema
+from pipelines.runs.sealed import SealedFile
 from pipelines.train.ahead import ahead
 from pipelines.train.order import FeedOrder, RowGroup, WindowPart
 
@@ -36,11 +36,9 @@ def columns_for(schema: Schema, preferences_of: PseudoLabel | None) -> list[str]
 
 def read(groups: Sequence[RowGroup], columns: Sequence[str]) -> pa.Table:
     """The rows of the groups, one group after another, on one thread."""
-    files = {path: pq.ParquetFile(path) for path in {group.path for group in groups}}
+    files = {path: SealedFile(path) for path in {group.path for group in groups}}
     try:
-        return pa.concat_tables(
-            [files[group.path].read_row_group(group.index, columns=list(columns), use_threads=False) for group in groups]
-        ).combine_chunks()
+        return pa.concat_tables([files[group.path].read_row_group(group.index, columns) for group in groups]).combine_chunks()
     finally:
         for file in files.values():
             file.close()

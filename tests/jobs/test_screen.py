@@ -17,15 +17,16 @@ from pipelines.tune.structure.graphs import EMPTY
 from pipelines.tune.structure.problem import Problem, refusal
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
 SEARCHES = [file for file in CONFIGS if {"space", "structure"} & load_spelling(file).get("tune", {}).keys()]
 QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.yaml"
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_shipped_experiments_are_valid(file):
     experiment = load_experiment(file)
-    assert experiment.name == file.stem
+    folder = file.parent.name.removesuffix("s")
+    assert experiment.name == (file.stem if folder == "config" else f"{folder}_{file.stem}")
     assert experiment.schema.targets and experiment.system
 
 

@@ -13,7 +13,8 @@ from models.config import ConfigError, from_dict
 from models.fusions.entry_gate import EntryGateConfig
 from models.interests.disentangled import DisentangledConfig
 from models.interests.pooling import PoolingConfig
-from models.learners.adaptive import Adaptive, AdaptiveConfig
+from models.layers.draws import uniform_R
+from models.learners.adaptive import SALT, Adaptive, AdaptiveConfig
 from models.learners.joint import Joint, JointConfig
 from models.learners.workers import SingleWorker
 from models.losses import transformed
@@ -28,14 +29,30 @@ from tests.models.helpers import Threads, double, replaced, take
 from tests.samples import TABLE_SIZES, full_schema, random_batch, tiny_schema
 
 TARGETS = {"click": (), "order": ("click",), "stay": ("click",)}
-NOTHING = FeedBatch(
-    feed={},
-    candidate={},
-    histories={},
-    feed_of_candidate_N=torch.zeros(2, dtype=torch.int64),
-    level_N=torch.zeros(2, dtype=torch.int64),
-    user_R=torch.zeros(1, dtype=torch.int64),
-)
+
+
+def users_of_halves() -> list[int]:
+    """Two users, of the first and of the second half at progress 0."""
+    numbers = torch.arange(50)
+    batch = of_users(numbers)
+    is_first_R = uniform_R(batch, 0.0, SALT) < 0.5
+    return [int(numbers[is_first_R][0]), int(numbers[~is_first_R][0])]
+
+
+def of_users(user_R: torch.Tensor, **labels: torch.Tensor) -> FeedBatch:
+    """A feed of one candidate for each user, and nothing else."""
+    return FeedBatch(
+        feed={},
+        candidate={},
+        histories={},
+        feed_of_candidate_N=torch.arange(len(user_R)),
+        level_N=torch.zeros(len(user_R), dtype=torch.int64),
+        user_R=user_R,
+        labels=labels,
+    )
+
+
+NOTHING = of_users(torch.tensor(users_of_halves()))
 
 
 class Weighting:
@@ -47,7 +64,7 @@ class Weighting:
 class Toy(nn.Module):
     """Two shared numbers x = (0, 0), and one number of each target's own, side by side in one tensor y = (0, 0, 0).
 
-    Losses of its two candidates, all linear, so that a gradient is the coefficients:
+    Losses of every candidate, all linear, so that a gradient is the coefficients:
 
         click   1   + 3 x0 + 4 x1   + 12 y0
         order   0.5 + 2 x0          +  7 y1
@@ -75,6 +92,7 @@ class Toy(nn.Module):
         return {}
 
     def outcome(self, batch: FeedBatch, gathered: Mapping, *, progress: float, of_user_R: None) -> Outcome:
+        self.candidates = batch.candidates
         return Outcome(outputs={}, weights=Weights(targets=dict.fromkeys(TARGETS, 0.1)), penalties=self.own(), compared=None)
 
     def own(self) -> dict[str, SumCount]:
@@ -87,16 +105,16 @@ class Toy(nn.Module):
             "order": 0.5 + 2 * x0 + 7 * y1,
             "stay": 4 - 4 * x0 - 3 * x1 + 5 * y2,
         }
-        return {name: torch.stack([loss, loss]) for name, loss in one.items()}
+        return {name: torch.stack([loss] * self.candidates) for name, loss in one.items()}
 
 
 class Calmed(Toy):
-    """With a penalty of 2 * 5 x1 over a count of 2."""
+    """With a penalty of 5 x1 over a count of 1 for every candidate."""
 
     penalties = ("calm",)
 
     def own(self) -> dict[str, SumCount]:
-        return {"calm": (10 * self.x[1], torch.tensor(2.0))}
+        return {"calm": (5 * self.candidates * self.x[1], torch.tensor(float(self.candidates)))}
 
 
 SCHEMA = Schema.from_dict(
@@ -117,12 +135,13 @@ def learner_of(toy: Toy, optimiser: OptimiserConfig = STILL, **config) -> Adapti
 
 def test_weights_cosines_and_the_gradient_that_is_applied():
     """The weights start at 1/2. In x, order has length 2 and meets click (length 5) at 6 / 10, stay (length 5) at -24 / 25; the
-    targets' own numbers have no part in that, though they lie in one tensor."""
+    targets' own numbers have no part in that, though they lie in one tensor. Both halves are alike, so all is alike ahead."""
     toy = Toy()
     learner = learner_of(toy)
     assert learner.diagnostics() == {}
     assert learner.step(NOTHING) == {"click": (2.0, 2.0), "order": (1.0, 2.0), "stay": (8.0, 2.0)}
-    told = {"weight.order": 0.5, "cosine.order": 0.6, "weight.stay": 0.5, "cosine.stay": -0.96}
+    told = {"weight.order": 0.5, "cosine.order": 0.6, "ahead.order": 0.6}
+    told |= {"weight.stay": 0.5, "cosine.stay": -0.96, "ahead.stay": -0.96}
     assert learner.diagnostics() == pytest.approx(told, abs=1e-12)
     assert_close(toy.x.grad, torch.tensor([3 + 0.5 * 2 - 0.5 * 4, 4 - 0.5 * 3], dtype=torch.float64))
     assert_close(toy.y.grad, torch.tensor([12.0, 3.5, 2.5], dtype=torch.float64))
@@ -143,7 +162,8 @@ def test_another_primary():
     learner.step(NOTHING)
     told = {"weight.click": 0.5, "cosine.click": 6 / 10, "weight.stay": 0.5, "cosine.stay": -8 / 8}
     # x1 is not reached by order, so it is not shared: click is 3 and stay -4 in what is
-    assert learner.diagnostics() == pytest.approx({**told, "cosine.click": 1.0, "cosine.stay": -1.0})
+    ahead = {"ahead.click": 1.0, "ahead.stay": -1.0}
+    assert learner.diagnostics() == pytest.approx({**told, **ahead, "cosine.click": 1.0, "cosine.stay": -1.0})
     assert_close(toy.y.grad, torch.tensor([6.0, 7.0, 2.5], dtype=torch.float64))
 
 
@@ -176,19 +196,35 @@ def test_the_weighting_net_reads_cosine_loss_and_type():
     assert abs(expected["weight.order"] - 0.5) > 0.01 and abs(expected["weight.order"] - expected["weight.stay"]) > 0.01
 
 
+class Uneven(Toy):
+    """Whose losses differ between the halves by what stands in the label `second` (0 or 1): click's gradient in x is (3, 4) or
+    (3, 0), order's (2, 0) or (2, 2), stay's (-4, -3) or (-4, -5); the means are the toy's but for click's (3, 2), order's
+    (2, 1) and stay's (-4, -4)."""
+
+    def losses(self, outputs: Mapping, labels: Mapping) -> dict[str, torch.Tensor]:
+        (x0, x1), (y0, y1, y2), second_N = self.x, self.y, labels["second"]
+        return {
+            "click": 1 + 3 * x0 + (4 - 4 * second_N) * x1 + 12 * y0,
+            "order": 0.5 + 2 * x0 + 2 * second_N * x1 + 7 * y1,
+            "stay": 4 - 4 * x0 - (3 + 2 * second_N) * x1 + 5 * y2,
+        }
+
+
 @pytest.mark.parametrize("mode", ["look_ahead", "joint"])
 def test_the_weighting_net_descends_what_its_mode_says(mode):
-    """Its gradients against differences: of click's loss after a step of 0.01 against g_click + sum w_k g_k, x and y of all
-    targets moved; or of the weighted losses themselves."""
-    learner = scrambled(learner_of(Toy(), OptimiserConfig(dense=AdamConfig(rate=0.01)), mode=mode, hidden=3, rate=1e-300))
+    """Its gradients against differences: of click's loss on one half after a step of 0.01 on the other, against its g_click +
+    sum w_k g_k, x and y of all targets moved, both ways; or of the weighted losses themselves."""
+    learner = scrambled(learner_of(Uneven(), OptimiserConfig(dense=AdamConfig(rate=0.01)), mode=mode, hidden=3, rate=1e-300))
     net = learner.net
+    of_order, of_stay = 8 / math.sqrt(13 * 5), -20 / math.sqrt(13 * 32)
 
     def objective() -> float:
-        order, stay = weight_by_hand(net, 0, 0.6, 0.5), weight_by_hand(net, 1, -0.96, 4.0)
+        order, stay = weight_by_hand(net, 0, of_order, 0.5), weight_by_hand(net, 1, of_stay, 4.0)
         if mode == "joint":
             return 1 + 0.5 * order + 4 * stay
-        x0, x1, y0 = -0.01 * (3 + 2 * order - 4 * stay), -0.01 * (4 - 3 * stay), -0.01 * 12
-        return 1 + 3 * x0 + 4 * x1 + 12 * y0
+        x0, y0 = -0.01 * (3 + 2 * order - 4 * stay), -0.01 * 12
+        first, second = -0.01 * (4 - 3 * stay), -0.01 * (2 * order - 5 * stay)  # x1 after a step on that half
+        return 1 + 3 * x0 + 12 * y0 + (4 * second + 0 * first) / 2
 
     differences = {}
     for name, parameter in net.named_parameters():
@@ -202,7 +238,10 @@ def test_the_weighting_net_descends_what_its_mode_says(mode):
             found.append((above - objective()) / 2e-5)
             flat[place] = value
         differences[name] = torch.tensor(found, dtype=torch.float64).view_as(parameter)
-    learner.step(NOTHING)
+    learner.step(of_users(NOTHING.user_R, second=torch.tensor([0.0, 1.0], dtype=torch.float64)))
+    assert learner.diagnostics()["cosine.order"] == pytest.approx(of_order)
+    if mode == "look_ahead":  # click's (3, 4) with order's (2, 2) and its (3, 0) with (2, 0): 14 / (5 sqrt 8) and 1
+        assert learner.diagnostics()["ahead.order"] == pytest.approx((14 / (5 * math.sqrt(8)) + 1) / 2)
     for name, parameter in net.named_parameters():
         assert_close(parameter.grad, differences[name], rtol=1e-5, atol=1e-8, msg=name)
     assert all(parameter.grad.any() for parameter in net.parameters())
@@ -217,6 +256,33 @@ def test_looking_ahead_raises_what_agrees_and_lowers_what_does_not_while_joint_l
         weights[mode] = learner.diagnostics()
     assert weights["look_ahead"]["weight.order"] > 0.9 and weights["look_ahead"]["weight.stay"] < 0.1
     assert weights["joint"]["weight.order"] < 0.1 and weights["joint"]["weight.stay"] < 0.1
+
+
+def test_noise_that_two_targets_share_is_no_agreement():
+    """Each of 40 candidates pulls x its own way, and order's with click's: on the same ones they agree, on others not."""
+
+    class Noisy(Toy):
+        def losses(self, outputs, labels):
+            pull_N = labels["pull"] @ self.x
+            return {"click": 1 + pull_N, "order": 1 + pull_N, "stay": 1 + 0 * pull_N}
+
+    generator = torch.Generator().manual_seed(0)
+    learner = learner_of(Noisy(), OptimiserConfig(dense=AdagradConfig(rate=1e-3)), rate=0.02)
+    told = []
+    for step in range(200):
+        pull_N2 = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+        learner.step(of_users(torch.arange(40) + 1000 * step, pull=pull_N2))
+        told.append(learner.diagnostics())
+    assert all(each["cosine.order"] == pytest.approx(1) for each in told)
+    assert abs(sum(each["ahead.order"] for each in told)) / 200 < 0.1
+    assert 0.2 < told[-1]["weight.order"] < 0.8
+
+
+def test_a_half_without_anyone_teaches_nothing():
+    learner = scrambled(learner_of(Toy(), OptimiserConfig(dense=AdagradConfig(rate=1e-3)), rate=0.02))
+    learner.step(of_users(NOTHING.user_R[:1]))
+    assert not any(parameter.grad.any() for parameter in learner.net.parameters())
+    assert learner.diagnostics()["ahead.order"] == 0 and learner.diagnostics()["cosine.order"] == pytest.approx(0.6)
 
 
 def test_weights_move_however_small_the_gradients_are():
@@ -236,11 +302,16 @@ def test_targets_that_share_nothing_have_no_cosine():
     class Apart(Toy):
         def losses(self, outputs, labels):
             y0, y1, y2 = self.y
-            return {"click": (1 + y0).view(1), "order": (2 + y1).view(1), "stay": (3 + y2).view(1)}
+            ones_N = torch.ones(self.candidates, dtype=torch.float64)
+            return {"click": (1 + y0) * ones_N, "order": (2 + y1) * ones_N, "stay": (3 + y2) * ones_N}
 
     learner = learner_of(Apart())
     learner.step(NOTHING)
-    assert learner.diagnostics() == {"weight.order": 0.5, "cosine.order": 0.0, "weight.stay": 0.5, "cosine.stay": 0.0}
+    assert learner.diagnostics() == {
+        f"{what}.{name}": value
+        for what, value in {"weight": 0.5, "cosine": 0.0, "ahead": 0.0}.items()
+        for name in ("order", "stay")
+    }
 
 
 # -- on rankers ------------------------------------------------------------------------------------------------------
@@ -285,16 +356,23 @@ def test_a_step_against_plain_autograd_over_whole_tables():
     batch = some_batch(schema)
     ranker, learner = build_ranker(SMALL, schema)
     plain, _ = build_ranker(SMALL, schema)
-    outputs, found = plain(batch), {}
+    outputs, found, of_half = plain(batch), {}, {}
+    first_N = (uniform_R(batch, 0.0, SALT) < 0.5)[batch.feed_of_candidate_N]
+    assert 0 < first_N.sum() < batch.candidates
     for target in schema.targets:
         output, label = outputs[target.name], batch.labels[target.name]
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(output, label)
+        loss_N = torch.nn.functional.binary_cross_entropy_with_logits(output, label, reduction="none")
         if not target.is_binary:
-            loss = (output - transformed(target, label)).square().mean()
-        gradients = torch.autograd.grad(
-            loss, list(plain.parameters()), retain_graph=True, materialize_grads=True, allow_unused=True
-        )
-        found[target.name] = torch.cat([gradient.flatten() for gradient in gradients])
+            loss_N = (output - transformed(target, label)).square()
+        for into, loss in (
+            (found, loss_N.mean()),
+            (of_half, (loss_N * first_N).sum()),
+        ):
+            gradients = torch.autograd.grad(
+                loss, list(plain.parameters()), retain_graph=True, materialize_grads=True, allow_unused=True
+            )
+            into[target.name] = torch.cat([gradient.flatten() for gradient in gradients])
+        of_half[target.name] = [of_half[target.name], found[target.name] * batch.candidates - of_half[target.name]]
     click, others = found["click"].tolist(), {name: found[name].tolist() for name in ("goods_bag", "order", "stay")}
     shared = [place for place in range(len(click)) if click[place] and any(other[place] for other in others.values())]
     assert 0 < len(shared) < len(click)
@@ -303,7 +381,9 @@ def test_a_step_against_plain_autograd_over_whole_tables():
     for name, other in others.items():
         inner = sum(click[place] * other[place] for place in shared)
         length = math.sqrt(sum(click[place] ** 2 for place in shared) * sum(other[place] ** 2 for place in shared))
-        expected |= {f"weight.{name}": 0.5, f"cosine.{name}": inner / length}
+        halves = zip(of_half["click"], reversed(of_half[name]), strict=True)
+        ahead = [torch.cosine_similarity(mine[shared], theirs[shared], dim=0).item() for mine, theirs in halves]
+        expected |= {f"weight.{name}": 0.5, f"cosine.{name}": inner / length, f"ahead.{name}": sum(ahead) / 2}
         applied += 0.5 * found[name]
     optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
     for parameter, part in zip(plain.parameters(), applied.split([p.numel() for p in plain.parameters()]), strict=True):
@@ -317,7 +397,7 @@ def test_a_step_against_plain_autograd_over_whole_tables():
 
 
 @pytest.mark.parametrize(("config", "passes"), [(SMALL, 4), (EVERYTHING, 5)])
-def test_one_backward_pass_a_target_and_one_for_the_rest(config, passes, monkeypatch):
+def test_one_backward_pass_a_target_and_one_for_the_rest_of_either_half(config, passes, monkeypatch):
     schema = dataclasses.replace(full_schema(), targets=full_schema().targets[:4])
     _, learner = build_ranker(config, schema)
     grad, backward, leaves, ends = torch.autograd.grad, torch.autograd.backward, [], []
@@ -334,7 +414,7 @@ def test_one_backward_pass_a_target_and_one_for_the_rest(config, passes, monkeyp
     monkeypatch.setattr(torch.autograd, "backward", counted_ends)
     learner.step(some_batch(schema))
     of_ranker = [each for each in leaves if any(leaf is learner.dense[0] for leaf in each)]
-    assert len(of_ranker) == passes
+    assert len(of_ranker) == 2 * passes
     assert [end.shape for end in ends] == [(3,)]  # the three weights, through the weighting net
 
 
@@ -351,8 +431,8 @@ def test_between_two_comparisons_weights_are_kept_in_one_backward_pass(monkeypat
         passes.clear()
         third.step(some_batch(schema, seed))
         counts.append(sum(isinstance(leaves, list) for leaves in passes))  # not those in compared rows
-        told.append({name: value for name, value in third.diagnostics().items() if name.startswith(("weight.", "cosine."))})
-    assert counts == [5, 1, 1, 5, 1]
+        told.append({name: value for name, value in third.diagnostics().items() if not name.startswith("gamma")})
+    assert counts == [10, 1, 1, 10, 1]
     assert told[0] == told[1] == told[2] != told[3] == told[4]
     for (name, one), (_, other) in zip(often.named_parameters(), seldom.named_parameters(), strict=True):
         assert_close(one, other, rtol=1e-9, atol=1e-9, msg=name)
@@ -430,14 +510,16 @@ def test_a_target_of_weight_zero_is_reported_and_not_trained():
     assert learner.step(some_batch(schema))["stay"][0] > 0
     moved = {name for name, parameter in ranker.coupling.named_parameters() if (parameter != before[name]).any()}
     assert moved == {name for name in before if "stay" not in name}
-    assert learner.diagnostics().keys() == {"weight.goods_bag", "cosine.goods_bag", "weight.order", "cosine.order"}
+    told = {f"{what}.{name}" for what in ("weight", "cosine", "ahead") for name in ("goods_bag", "order")}
+    assert learner.diagnostics().keys() == told
 
 
 def test_weights_per_candidate_multiply_inside_a_targets_loss(monkeypatch):
     """A weighting of 1 for the first candidate and 0 for the rest: the mean losses are the first one's over all."""
     schema = tiny_schema()
     batch = some_batch(schema)
-    ranker, learner = build_ranker(SMALL, schema)
+    whole = dataclasses.replace(SMALL, learner=AdaptiveConfig(hidden=4, mode="joint"))  # which does not halve the batch
+    ranker, learner = build_ranker(whole, schema)
     first_N = torch.zeros(batch.candidates, dtype=torch.float64)
     first_N[0] = 1
     monkeypatch.setattr(

@@ -10,7 +10,13 @@ from models.config import ConfigError
 from models.interests.disentangled import Disentangled, DisentangledConfig, IntentLosses
 from models.layers.embedding import Embedding
 from models.layers.numbers import RawConfig
-from models.layers.regularisers import cosine_distance, distance_correlation, euclidean_distance, infonce
+from models.layers.regularisers import (
+    cosine_distance,
+    distance_correlation,
+    effective_rank,
+    euclidean_distance,
+    infonce,
+)
 from models.schema import Schema
 from models.slots import Compared, Training
 from tests.models.helpers import replaced, take, without_history
@@ -37,17 +43,31 @@ def training(batch, progress: float = 0.25) -> Training:
     return Training(progress=progress, batch=batch, beliefs={})
 
 
+def normalised(norm, rows):
+    """Each row less its mean, by its deviation, with a gain and a shift a place."""
+    deviation = ((rows - rows.mean(1, keepdim=True)).square().mean(1, keepdim=True) + norm.eps).sqrt()
+    return (rows - rows.mean(1, keepdim=True)) / deviation * norm.weight + norm.bias
+
+
+def queries(intentions, vectors):
+    query_ND = intentions.domain.candidates(vectors)
+    return query_ND if intentions.norms is None else normalised(intentions.norms[1], query_ND)
+
+
 def encoded(interest, name, vectors, batch, candidate):
     """The real entries of a candidate's feed before and after the encoder, [l, D] each."""
     feed = int(batch.feed_of_candidate_N[candidate])
     length = int(vectors.histories[name].is_real_RL[feed].sum())
-    domain, encoder = interest.intentions[name].domain, interest.intentions[name].encoder
-    entries = domain.entries(vectors)[feed, :length]
+    intentions = interest.intentions[name]
+    encoder = intentions.encoder
+    entries = intentions.domain.entries(vectors)[feed, :length]
+    if intentions.norms is not None:
+        entries = normalised(intentions.norms[0], entries)
     match type(encoder).__name__:
         case "Encoder":
             return entries, encoder(entries.unsqueeze(0), torch.ones(1, length, dtype=torch.bool))[0]
         case "PairScores":
-            q = domain.candidates(vectors)[candidate]
+            q = queries(intentions, vectors)[candidate]
             kinds = []
             for k in entries:
                 first = q @ encoder.query_MA + k @ encoder.entry_EA + (q * k) @ encoder.pair_MA + encoder.bias_A
@@ -70,14 +90,15 @@ def retrieved(query, parts):
     return sum((score / sum(scores) * part for score, part in zip(scores, parts, strict=True)), zeros)
 
 
+@pytest.mark.parametrize("normalise", [True, False], ids=["", "as printed"])
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("prototypes", ["pooling", "learnt"])
-def test_intentions_are_those_of_equations_5_to_7(encoder, prototypes):
-    interest, batch, vectors = made(encoder=encoder, prototypes=prototypes)
+def test_intentions_are_those_of_equations_5_to_7(encoder, prototypes, normalise):
+    interest, batch, vectors = made(encoder=encoder, prototypes=prototypes, normalise=normalise)
     found = interest(vectors, batch)
     assert found.feed == {} and found.compared is None
     for name in ("channels", "products"):
-        query_ND = interest.intentions[name].domain.candidates(vectors)
+        query_ND = queries(interest.intentions[name], vectors)
         for candidate in range(batch.candidates):
             entries, hidden = encoded(interest, name, vectors, batch, candidate)
             consistent, specific = [], []
@@ -101,10 +122,131 @@ def test_without_disentangling_a_candidate_retrieves_from_the_whole_entries(enco
     assert interest.together is None and found.compared is None
     assert interest.widths.candidate == {"interest.channels": 8, "interest.products": 8}
     for name in ("channels", "products"):
-        query_ND = interest.intentions[name].domain.candidates(vectors)
+        query_ND = queries(interest.intentions[name], vectors)
         for candidate in range(batch.candidates):
             _, hidden = encoded(interest, name, vectors, batch, candidate)
             assert_close(found.candidate[f"interest.{name}"][candidate], retrieved(query_ND[candidate], list(hidden)))
+
+
+def untrained(feeds: int = 60, **choices):
+    """A `Disentangled` of width 32 as it starts, behind tables as they start."""
+    schema = tiny_schema()
+    torch.manual_seed(0)
+    embedding = Embedding(schema, TABLE_SIZES, 16, RawConfig())
+    batch = random_batch(schema, TABLE_SIZES, feeds=feeds, seed=0)
+    interest = Disentangled(DisentangledConfig(**{"width": 32, "heads": 4, **choices}), schema, embedding.inputs)
+    return interest, batch, embedding(batch)
+
+
+def probed(interest, batch, vectors) -> dict[str, float]:
+    with torch.no_grad():
+        return {name: probe.value for name, probe in interest.probe(vectors, batch).items()}
+
+
+@pytest.mark.parametrize("prototypes", ["pooling", "learnt"])
+def test_intentions_live_from_the_first_step_on(prototypes):
+    """And as printed they do not: p is 1/2, both intentions are one, and all entries are retrieved alike."""
+    found = probed(*untrained(prototypes=prototypes))
+    for name in ("channels", "products"):
+        assert found[f"disentangled.spread.{name}"] > 0.2
+        assert found[f"disentangled.cosine.{name}"] < 0.5
+        assert found[f"disentangled.dcor.{name}"] < 0.8
+        assert all(found[f"disentangled.entropy.{part}.{name}"] < 0.8 for part in ("consistent", "specific"))
+        assert all(found[f"disentangled.rank.{part}.{name}"] > 5 for part in ("consistent", "specific"))
+    printed = probed(*untrained(normalise=False))
+    for name in ("channels", "products"):
+        assert printed[f"disentangled.spread.{name}"] < 0.01
+        assert printed[f"disentangled.cosine.{name}"] > 0.99
+        assert printed[f"disentangled.dcor.{name}"] > 0.99
+        assert printed[f"disentangled.entropy.consistent.{name}"] > 0.99
+
+
+def test_learnt_prototypes_start_as_far_apart_as_pooled_ones():
+    pooled, learnt = (probed(*untrained(prototypes=prototypes)) for prototypes in ("pooling", "learnt"))
+    for name in ("channels", "products"):
+        assert learnt[f"disentangled.spread.{name}"] == pytest.approx(pooled[f"disentangled.spread.{name}"], rel=0.3)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_probes_are_what_they_say(encoder):
+    """Against loops over real entries and over the compared candidates."""
+    interest, batch, vectors = made(feeds=30, encoder=encoder)
+    found = probed(interest, batch, vectors)
+    rows_MW = interest(vectors, batch, training(batch, progress=0.0)).compared.rows_MW.detach()
+    for place, name in enumerate(("channels", "products")):
+        real_M = rows_MW[:, 32 + place] > 0.5
+        consistent_MD, specific_MD = (rows_MW[real_M, start : start + 8] for start in (16 * place, 16 * place + 8))
+        cosines = [float(c @ s / (c.norm() * s.norm())) for c, s in zip(consistent_MD, specific_MD, strict=True)]
+        assert found[f"disentangled.cosine.{name}"] == pytest.approx(sum(cosines) / len(cosines))
+        assert found[f"disentangled.dcor.{name}"] == pytest.approx(float(distance_correlation(consistent_MD, specific_MD)))
+        assert found[f"disentangled.rank.consistent.{name}"] == pytest.approx(effective_rank(consistent_MD))
+        assert found[f"disentangled.rank.specific.{name}"] == pytest.approx(effective_rank(specific_MD))
+        shares: dict[int, list[float]] = {0: [], 1: []}
+        p_of_feed = {}
+        for candidate in range(batch.candidates):
+            entries, hidden = encoded(interest, name, vectors, batch, candidate)
+            if not len(entries):
+                continue
+            apart = entries.mean(0) - entries.max(0).values
+            p = 1 / (1 + torch.exp(-hidden * apart))
+            p_of_feed[candidate if encoder == "din" else int(batch.feed_of_candidate_N[candidate])] = p
+            for part, parts in enumerate((p * hidden, (1 - p) * hidden)):
+                if len(entries) > 1:
+                    weight = (parts @ queries(interest.intentions[name], vectors)[candidate]).softmax(0)
+                    shares[part].append(
+                        -sum(each * math.log(each) for each in weight.tolist() if each) / math.log(len(entries))
+                    )
+        every = torch.cat([p.flatten() for p in p_of_feed.values()])
+        assert found[f"disentangled.spread.{name}"] == pytest.approx(float(every.detach().std(correction=0)))
+        for part, says in enumerate(("consistent", "specific")):
+            mean = sum(shares[part]) / len(shares[part])
+            assert found[f"disentangled.entropy.{says}.{name}"] == pytest.approx(mean, rel=1e-6)
+    whole = probed(*made(feeds=30, encoder=encoder, disentangle=False))
+    assert set(whole) == {
+        f"disentangled.{what}.interest.{name}" for what in ("rank", "entropy") for name in ("channels", "products")
+    }
+
+
+def test_what_a_batch_is_too_small_for_is_not_probed():
+    interest, batch, _ = made()
+    embedding = Embedding(tiny_schema(), TABLE_SIZES, 4, RawConfig()).double()
+    few, none = take(batch, [0, 1]), without_history(batch)  # one feed with a history, and none
+    assert {name.split(".")[1] for name in probed(interest, few, embedding(few))} <= {"spread", "entropy"}
+    assert probed(interest, none, embedding(none)) == {}
+
+
+def alarms(interest, batch, vectors, start: dict[str, float]) -> list[str]:
+    with torch.no_grad():
+        told = {name: probe.alarm(start.get(name)) for name, probe in interest.probe(vectors, batch).items()}
+    return [text for text in told.values() if text is not None]
+
+
+def test_a_collapse_raises_an_alarm():
+    """Of one kind each: all users' intentions in one direction; Eq. 5 without effect; retrieval without effect."""
+    interest, batch, vectors = untrained()
+    start = probed(interest, batch, vectors)
+    assert alarms(interest, batch, vectors, start) == []
+    channels = interest.intentions["channels"]
+    before = {name: value.clone() for name, value in channels.state_dict().items()}
+    last = channels.encoder.blocks[-1].norms[-1]
+    with torch.no_grad():
+        last.weight[1:] = 0  # entries differ in one place of the width
+    (first, second) = [text for text in alarms(interest, batch, vectors, start) if "effective rank" in text]
+    assert first.startswith("the effective rank of consistent intentions in channels is 1")
+    assert "below 0.25 of the" in first and second.startswith("the effective rank of specific intentions in channels is 1")
+    channels.load_state_dict(before)
+    with torch.no_grad():
+        channels.norms[0].weight.mul_(1e-3)
+    assert any(
+        text.startswith("the deviation of p (Eq. 5) over channels is ") for text in alarms(interest, batch, vectors, start)
+    )
+    channels.load_state_dict(before)
+    with torch.no_grad():
+        channels.norms[1].weight.mul_(1e-3)
+    told = alarms(interest, batch, vectors, start)
+    assert [text.split(",")[0] for text in told] == [
+        f"the entropy of what is retrieved of {part} entries in channels" for part in ("consistent", "specific")
+    ]
 
 
 def test_compared_rows_are_a_candidate_of_each_feed():

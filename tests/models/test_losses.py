@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from models.config import ConfigError
 from models.losses import Binned, Losses, believed, in_label_unit, sum_count, transformed
-from models.schema import Target
+from models.schema import Schema, Target
 from models.score import fused_score
 from tests.samples import full_schema, tiny_schema
 
@@ -30,6 +31,39 @@ def test_losses_by_hand():
     assert_close(losses["stay"], torch.tensor([4.0, 0.25]))
     total, count = sum_count(losses["stay"])
     assert (total.item(), count.item()) == (pytest.approx(4.25), 2.0)
+
+
+def test_children_may_be_learnt_over_entered_candidates_alone():
+    """Three candidates: not clicked, clicked without the goods bag, both. p = 1/2 throughout; 2 for a stay of e - 1 s."""
+    labels = {
+        "click": torch.tensor([0.0, 1.0, 1.0]),
+        "goods_bag": torch.tensor([0.0, 0.0, 1.0]),
+        "order": torch.tensor([0.0, 0.0, 1.0]),
+        "stay": torch.tensor([0.0, 0.0, math.e - 1]),
+    }
+    outputs = dict.fromkeys(("click", "goods_bag", "order"), torch.zeros(3)) | {"stay": torch.full((3,), 2.0)}
+    losses, half = Losses(tiny_schema(), entered=True), math.log(2)
+    found, over = losses(outputs, labels), losses.over(labels)
+    assert {name: over_N.tolist() for name, over_N in over.items()} == {
+        "goods_bag": [False, True, True],
+        "order": [False, False, True],
+        "stay": [False, True, True],
+    }
+    sums = {name: [part.item() for part in sum_count(found[name], over.get(name))] for name in found}
+    expected = {"click": [3 * half, 3], "goods_bag": [2 * half, 2], "order": [half, 1], "stay": [4 + 1, 2]}
+    assert sums == {name: pytest.approx(values) for name, values in expected.items()}
+    assert Losses(tiny_schema()).over(labels) == {}
+    predicted = losses.predictions(outputs)
+    assert {name: values[0].item() for name, values in predicted.items()} == pytest.approx(
+        {"click": 1 / 2, "goods_bag": 1 / 4, "order": 1 / 8, "stay": math.exp(2 / 2) - 1}
+    )
+
+
+def test_a_value_has_no_chance_to_multiply_with():
+    spelling = tiny_schema().to_dict()
+    spelling["targets"][2]["parents"] = ["stay"]
+    with pytest.raises(ConfigError, match="multiplies `order` with the chances of what is above it, but `stay` is a value"):
+        Losses(Schema.from_dict(spelling), entered=True)
 
 
 def test_a_far_off_logit_has_a_finite_loss():

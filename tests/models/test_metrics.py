@@ -1,5 +1,6 @@
 """Metrics against scikit-learn, naive loops and numbers worked out by hand."""
 
+import itertools
 import json
 import pickle
 import tracemalloc
@@ -12,6 +13,7 @@ from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 from models.metrics.binary import BinarySummary, auc, gini
 from models.metrics.calibration import calibration_curve
 from models.metrics.evaluation import Evaluation, Summary
+from models.metrics.expected import ExpectedSummary, expected_auc
 from models.metrics.names import DIRECTIONS, direction, value_of
 from models.metrics.ordering import codes
 from models.metrics.ranking import Lists
@@ -398,3 +400,94 @@ def test_memory_for_summarising_a_target_is_bounded():
         assert tracemalloc.get_traced_memory()[1] < 160 * n
     finally:
         tracemalloc.stop()
+
+
+# -- under the truth -----------------------------------------------------------------------------------------------
+
+
+def some_chances(n, *, seed=3):
+    return (np.random.default_rng(seed).random(n) ** 2).astype(np.float32)
+
+
+def test_expected_auc_by_hand():
+    # pairs of different candidates, weighted by p_i (1 - p_j): .5 x .8 right, .5 x .5 a tie and again, .2 x .5 wrong, and so on
+    score_N, chance_N = np.array([0.9, 0.9, 0.1]), np.array([0.5, 0.5, 0.2])
+    right = 0.5 * 0.5 / 2 * 2 + 0.5 * 0.8 * 2  # ties of the first two, either being the positive; both above the third
+    pairs = right + 0.5 * 0.5 / 2 * 2 + 0.2 * 0.5 * 2
+    assert expected_auc(score_N, chance_N) == pytest.approx(right / pairs, abs=1e-9)
+    assert expected_auc(score_N, np.zeros(3)) is None
+
+
+def test_expected_auc_is_a_sum_over_pairs(tiny_schema):
+    score_N = np.round(np.random.default_rng(0).random(80), 1)
+    chance_N = some_chances(80).astype(np.float64)
+    weight_NN = chance_N[:, None] * (1 - chance_N[None, :])
+    np.fill_diagonal(weight_NN, 0)
+    right_NN = (score_N[:, None] > score_N[None, :]) + 0.5 * (score_N[:, None] == score_N[None, :])
+    assert expected_auc(score_N, chance_N) == pytest.approx((weight_NN * right_NN).sum() / weight_NN.sum(), abs=1e-9)
+
+
+def test_expected_metrics_of_lists_are_sums_over_all_labels():
+    """NDCG and gAUC of a few small lists against every combination of labels, weighted by its probability."""
+    rng = np.random.default_rng(1)
+    score_N, chance_N = np.round(rng.random(10), 1), some_chances(10).astype(np.float64)
+    feed_N, user_N = np.array([0] * 5 + [1] * 3 + [2] + [3]), np.array([0] * 8 + [1, 1])
+    one = {"level": (np.zeros(10, np.int8), ("all",))}
+    found = ExpectedSummary.of(score_N, chance_N, groups=one, feed_N=feed_N, user_N=user_N).result()
+
+    def over_all_labels(list_N, metric, share):
+        total = weight = 0.0
+        for each in np.unique(list_N):
+            here_N = np.flatnonzero(list_N == each)
+            zeros, alone = np.zeros(len(here_N), np.int64), {"level": (np.zeros(len(here_N), np.int8), ("all",))}
+            for label_N in itertools.product([0.0, 1.0], repeat=len(here_N)):
+                label_N = np.array(label_N)
+                p = np.prod(np.where(label_N > 0, chance_N[here_N], 1 - chance_N[here_N]))
+                drawn = BinarySummary.of(score_N[here_N], label_N, groups=alone, feed_N=zeros, user_N=zeros).result()
+                if drawn[metric] is not None:
+                    total, weight = total + p * share(here_N) * drawn[metric], weight + p * share(here_N)
+        return total / weight
+
+    for k in (1, 5, 10):
+        assert found[f"expected_ndcg@{k}"] == pytest.approx(over_all_labels(feed_N, f"ndcg@{k}", lambda rows: 1), abs=1e-9)
+        assert found[f"expected_ndcg_user@{k}"] == pytest.approx(over_all_labels(user_N, f"ndcg@{k}", lambda rows: 1), abs=1e-9)
+    assert found["expected_gauc_feed"] == pytest.approx(over_all_labels(feed_N, "gauc_feed", len), abs=1e-9)
+    loss = -(chance_N * np.log(np.clip(score_N, 1e-7, 1)) + (1 - chance_N) * np.log(np.clip(1 - score_N, 1e-7, 1)))
+    assert found["expected_log_loss"] == pytest.approx(loss.mean(), abs=1e-7)
+
+
+def test_no_ranking_is_expected_to_beat_the_truths_own(tiny_schema):
+    chance_N = some_chances(2000)
+    rng = np.random.default_rng(0)
+    best = expected_auc(chance_N, chance_N)
+    assert best > max(expected_auc(chance_N + rng.normal(0, scale, 2000), chance_N) for scale in (0.01, 0.1, 1.0))
+
+
+def test_expected_metrics_of_workers_have_the_bits_of_one(tiny_schema):
+    """However users are divided and rows are ordered."""
+    rows = some_rows(tiny_schema, seed=5)
+    chances = {"click": some_chances(len(rows[4])), "order": some_chances(len(rows[4]), seed=4)}
+    alone = Evaluation(tiny_schema)
+    alone.add(*rows, chances=chances)
+    expected = alone.result()
+    summaries = []
+    for worker in range(3):
+        own = Evaluation(tiny_schema)
+        for part in (1, 0):
+            wanted_N = (rows[4] % 3 == worker) & (rows[3] % 2 == part)
+            picked = {name: chance_N[wanted_N] for name, chance_N in chances.items()}
+            own.add(*part_of(rows, wanted_N), chances=picked)
+        summaries.append(Evaluation.from_state(tiny_schema, own.state()).summary())
+    found = Summary.together(summaries).result()
+    names = [name for name in expected["targets"]["click"] if name.startswith("expected_")]
+    assert {"expected_auc", "expected_auc_by_level", "expected_gauc_feed", "expected_ndcg@5", "expected_log_loss"} <= set(names)
+    for target in ("click", "order"):
+        assert {name: found["targets"][target][name] for name in names} == {
+            name: expected["targets"][target][name] for name in names
+        }
+    assert not any(name.startswith("expected_") for name in expected["targets"]["goods_bag"])  # nothing is known of it
+    assert found["mean"]["expected_auc"] == pytest.approx(
+        np.mean([expected["targets"][target]["expected_auc"] for target in ("click", "order")])
+    )
+    with pytest.raises(ValueError, match=r"have a chance\.click and some have none; give `chances` in all calls or in none"):
+        alone.add(*part_of(rows, rows[3] == 0))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PER_CLICK_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
-from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split
+from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split, write_notes
+from pipelines.runs.noted import noted
+from pipelines.runs.sealed import SealedWriter, footer_digest
 from pipelines.train.progress import EpochRecord
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
 
@@ -48,7 +51,8 @@ def fabricate(
         for number, feeds in enumerate(files):
             batch = random_batch(schema, sizes, feeds=feeds, seed=seed + 1000 * first + number, most_candidates=6)
             table = feed_table(_learnable(batch, schema, seed + first), schema, first)
-            pq.write_table(table, folder / f"bucket-{number:05d}.parquet", row_group_size=row_group_feeds)
+            with SealedWriter(folder / f"bucket-{number:05d}.parquet", table.schema) as writer:
+                writer.write(table, row_group_feeds)
             first += feeds
             by_level_C += np.bincount(batch.level_N.numpy(), minlength=len(by_level_C))
         counts[split] = {"files": len(files), "feeds": sum(files), "candidates_by_level": tuple(by_level_C.tolist())}
@@ -87,13 +91,30 @@ def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[
         fingerprint=fingerprint,
         splits={split: Split(**{"candidates": 0, "largest_feed": 0, **counts}) for split, counts in splits.items()},
         empty_days=(),
-        ending=0,
+        ending=1_700_000_000_000,
         entry_rate=0.1,
         counts=nothing,
         buckets=1,
         seconds={},
     )
     (folder / "manifest.json").write_text(json.dumps(to_dict(manifest)))
+    note_tables(folder)
+
+
+def noted_anew(folder: Path) -> Prepared:
+    """A prepared folder in which tables were written anew by hand."""
+    note_tables(folder)
+    return Prepared.open(folder)
+
+
+def note_tables(folder: Path) -> None:
+    """Names all tables that lie in a prepared folder, as they are now."""
+    notes = []
+    for file in sorted(folder.rglob("*.parquet")):
+        rows = pq.read_metadata(file).num_rows
+        note = noted(file, folder, rows=rows)
+        notes.append(replace(note, digest=footer_digest(file)) if note.path.startswith("feeds/") else note)
+    write_notes(folder, notes)
 
 
 def feed_table(batch: FeedBatch, schema: Schema, first_id: int) -> pa.Table:

@@ -113,9 +113,11 @@ class SmallLog:
         """As a canonical log; the event tables in several files of several row groups."""
         for table, types in TYPES.items():
             rows = getattr(self, table)
+            if any("valid_from" in row for row in rows):
+                types = types.append(pa.field("valid_from", INT))
             parts = np.array_split(np.arange(len(rows)), files if table in EVENTS else 1)
             for number, part in enumerate(parts):
-                values = {name: [rows[place][name] for place in part] for name in types.names}
+                values = {name: [rows[place].get(name) for place in part] for name in types.names}
                 path = folder / table / f"part-{number}.parquet"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(pa.table(values, schema=types), path, row_group_size=row_group)
@@ -236,6 +238,35 @@ def random_log(seed: int, *, feeds: int = 30, users: int = 5, rooms: int = 7, da
     )
 
 
+def dated(log: SmallLog, seed: int) -> SmallLog:
+    """The same log with attributes that change: up to five rows an id, each with the moment from which it holds.
+
+    Some moments are those of feeds, some lie a millisecond beside them, before the log or after it.
+    """
+    rng = np.random.default_rng([seed, 1])
+    one = lambda values: values[int(rng.integers(len(values)))]
+    shown = sorted({row["shown_at"] for row in log.impressions})
+    moments = sorted({START - 5 * DAY, START - 1, shown[-1] + 2 * DAY, *(at + more for at in shown for more in (-1, 0, 0, 1))})
+    pools = {
+        "users": {"age": [20, 30, 40, None]},
+        "rooms": {"start_at": [START, START + 8 * HOUR, None], "category": ["game", "shop", None]},
+        "streamers": {"fans": [1.0, 2.0, 3.0, None]},
+        "products": {"price": [5.5, 6.5, 7.5, None]},
+    }
+    tables = {}
+    for table, pool in pools.items():
+        rows = []
+        for row in getattr(log, table):
+            for at in rng.choice(moments, int(rng.integers(0, 6)), replace=False):
+                changed = {name: one(values) for name, values in pool.items()}
+                if table == "rooms":
+                    changed["streamer_id"] = one([row["streamer_id"], None])  # one a room; who it is may be known later
+                rows.append({**row, **changed, "valid_from": int(at)})
+        rows += [row for row in rows if rng.random() < 0.1]  # twice
+        tables[table] = [rows[place] for place in rng.permutation(len(rows))]
+    return replace(log, **tables)
+
+
 # -- the definitions -------------------------------------------------------------------------------------------
 
 
@@ -349,6 +380,7 @@ def credit(log: SmallLog, feeds: list[Feed], gap_ms: int) -> list[Done]:
                 near = [shown for shown in found if 0 < shown.row["shown_at"] - row["at"] <= gap_ms]
                 if earlier:
                     item.answers = max(earlier, key=lambda shown: (shown.row["shown_at"], shown.feed, shown.number))
+                    item.by_request = sum(feeds[place].at <= row["at"] for place in of_request) == 1  # so far
                 elif near:
                     item.answers, item.by_request = min(near, key=lambda shown: shown.row["shown_at"]), True
                     item.at = item.answers.row["shown_at"]
@@ -402,28 +434,34 @@ def counted(times: list[int], now: int, window: int | None = None) -> int:
     return sum(time < now and (window is None or time >= now - window) for time in times)
 
 
-def candidate(item: Shown, feed: Feed, shown: list[Shown], done: dict[str, list[Done]], attribute) -> dict:
+def as_of(rows: list[dict], now: int) -> dict:
+    """Of the rows of one id the one that holds at a moment."""
+    begun = [row for row in rows if row.get("valid_from", now) <= now]
+    return max(begun, key=lambda row: row.get("valid_from", now), default={})
+
+
+def candidate(item: Shown, feed: Feed, shown: list[Shown], done: dict[str, list[Done]], attribute, streamer_of) -> dict:
     now, room = feed.at, item.row["room_id"]
-    streamer = attribute("rooms", room, "streamer_id")
+    streamer = streamer_of(room, now)
     values = {name: item.row[name] for name in ("position", "state.viewers", "state.note", "state.product_id")}
     values |= {
         "streamer_id": streamer,
-        "product.price": attribute("products", item.row["state.product_id"], "price"),
-        "room.category": attribute("rooms", room, "category"),
-        "streamer.fans": attribute("streamers", streamer, "fans"),
+        "product.price": attribute("products", item.row["state.product_id"], "price", now),
+        "room.category": attribute("rooms", room, "category", now),
+        "streamer.fans": attribute("streamers", streamer, "fans", now),
     }
     for owner in ("room", "streamer"):
         unknown = owner == "streamer" and streamer is None
-        same = {room} if owner == "room" else set()
-        if owner == "streamer" and streamer is not None:
-            everywhere = {other.row["room_id"] for others in (shown, *done.values()) for other in others}
-            same = {other for other in everywhere if attribute("rooms", other, "streamer_id") == streamer}
-        seen = [other for other in shown if other.row["room_id"] in same]
+
+        def is_same(other: int, at: int, owner=owner, unknown=unknown) -> bool:
+            return not unknown and (other == room if owner == "room" else streamer_of(other, at) == streamer)
+
+        seen = [other for other in shown if is_same(other.row["room_id"], other.row["shown_at"])]
         times = [other.row["shown_at"] for other in seen]
         mine = [other.row["shown_at"] for other in seen if other.row["user_id"] == feed.user]
         events = {"impressions": (times, mine)}
         for what, others in done.items():
-            there = [other for other in others if other.row["room_id"] in same]
+            there = [other for other in others if is_same(other.row["room_id"], other.at)]
             own = [other.at for other in there if other.row["user_id"] == feed.user]
             events[what] = ([other.at for other in there], own)
         for what, (of_all, of_user) in events.items():
@@ -431,7 +469,7 @@ def candidate(item: Shown, feed: Feed, shown: list[Shown], done: dict[str, list[
                 values[f"{owner}_{what}.{name}"] = None if unknown else counted(of_all, now, window_ms)
             values[f"pair_{owner}_{what}"] = None if unknown else counted(of_user, now)
         began = min((time for time in times if time < now), default=None)
-        start = attribute("rooms", room, "start_at") if owner == "room" else None
+        start = attribute("rooms", room, "start_at", now) if owner == "room" else None
         began = began if start is None else start
         values[f"{owner}_age_hours"] = hours(began, now) if began is not None and began < now else None
         last = max((time for time in events["impressions" if owner == "room" else "entries"][1] if time < now), default=None)
@@ -454,12 +492,16 @@ def naive_features(
     shown = [item for feed in feeds for item in feed.rows]
     of_kind = {what: [item for item in done if item.row["action"] == action] for what, action in actions.items()}
     entries = of_kind["entries"]
-    tables = {
-        table: {row[key]: row for row in getattr(log, table)}
-        for table, key in (("users", "user_id"), ("rooms", "room_id"), ("streamers", "streamer_id"), ("products", "product_id"))
-    }
-    attribute = lambda table, key, name: tables[table].get(key, {}).get(name)
-    streamer_of = lambda room: attribute("rooms", room, "streamer_id")
+    keys = {"users": "user_id", "rooms": "room_id", "streamers": "streamer_id", "products": "product_id"}
+    tables: dict[str, dict[int, list[dict]]] = {table: {} for table in keys}
+    for table, key in keys.items():
+        for row in getattr(log, table):
+            tables[table].setdefault(row[key], []).append(row)
+    attribute = lambda table, key, name, now: as_of(tables[table].get(key, []), now).get(name)
+
+    def streamer_of(room: int, now: int) -> int | None:
+        known = [row for row in tables["rooms"].get(room, []) if row["streamer_id"] is not None]
+        return next((row["streamer_id"] for row in known if row.get("valid_from", now) <= now), None)
 
     rows = []
     for feed in feeds:
@@ -472,7 +514,7 @@ def naive_features(
             "day": (now + day_shift_ms) // DAY,
             "room_id": [item.row["room_id"] for item in feed.rows],
             "context.device": min(feed.rows, key=lambda item: item.number).row["context.device"],
-            "user.age": attribute("users", feed.user, "age"),
+            "user.age": attribute("users", feed.user, "age", now),
             "user_feeds": sum(other.user == feed.user and other.at < now for other in feeds),
             "user_impressions": counted(own_shown, now),
             **{
@@ -497,7 +539,7 @@ def naive_features(
                 row[f"preference.{target.name}{suffix}"] = float(np.float32(sum(amounts) / count)) if count else None
                 if place == 0:
                     row[f"sum.{target.name}"] = sum(map(Fraction, amounts))
-        candidates = [candidate(item, feed, shown, of_kind, attribute) for item in feed.rows]
+        candidates = [candidate(item, feed, shown, of_kind, attribute, streamer_of) for item in feed.rows]
         row.update({name: [values[name] for values in candidates] for name in candidates[0]})
         for history in schema.histories:
             if history.events == "engagements":
@@ -506,10 +548,14 @@ def naive_features(
                 past = sorted(past, key=lambda item: (item.over, item.at))[-history.length :]
                 row[f"{history.name}.at"] = [item.at for item in past]
                 row[f"{history.name}.room_id"] = [item.row["room_id"] for item in past]
-                streamers = [streamer_of(item.row["room_id"]) for item in past]
+                streamers = [streamer_of(item.row["room_id"], item.at) for item in past]
                 row[f"{history.name}.streamer_id"] = streamers
-                row[f"{history.name}.room.category"] = [attribute("rooms", item.row["room_id"], "category") for item in past]
-                row[f"{history.name}.streamer.fans"] = [attribute("streamers", streamer, "fans") for streamer in streamers]
+                row[f"{history.name}.room.category"] = [
+                    attribute("rooms", item.row["room_id"], "category", item.at) for item in past
+                ]
+                row[f"{history.name}.streamer.fans"] = [
+                    attribute("streamers", streamer, "fans", item.at) for streamer, item in zip(streamers, past, strict=True)
+                ]
                 row[f"{history.name}.stay_seconds"] = [item.row["value"] for item in past]
             else:
                 clicks = [
@@ -518,7 +564,9 @@ def naive_features(
                 clicks = sorted(clicks, key=lambda click: click["at"])[-history.length :]
                 row[f"{history.name}.at"] = [click["at"] for click in clicks]
                 row[f"{history.name}.product_id"] = [click["product_id"] for click in clicks]
-                row[f"{history.name}.product.price"] = [attribute("products", click["product_id"], "price") for click in clicks]
+                row[f"{history.name}.product.price"] = [
+                    attribute("products", click["product_id"], "price", click["at"]) for click in clicks
+                ]
         rows.append(row)
     return rows
 

@@ -16,6 +16,7 @@ from pipelines.encode.encode import encode
 from pipelines.encode.fit import finish, fit_partial
 from pipelines.encode.state import EncoderState
 from pipelines.prepared import SPLITS, Prepared
+from pipelines.serve.request import Body, RankRequest, as_json, read_request
 from tests.pipelines.fabricate import write_manifest
 from tests.pipelines.test_encode import random_feeds
 
@@ -122,6 +123,10 @@ def write_bundle(
         metrics={"click": {"auc": 0.75, "auc_head": float("nan")}},
         provenance={"seed": seed},
     )
+
+
+def asked(body: Body) -> RankRequest:
+    return read_request(as_json(body))
 
 
 def prepared_and_bundle(folder: Path, schema: Schema, **how) -> tuple[Prepared, Path]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from models.config import from_dict, to_dict
+from models.config import ConfigError, from_dict, to_dict
 from models.schema import Schema
 from pipelines.check import Calendar, CheckConfig, Checked, check_logs
 from pipelines.encode.clock import DAY_MS, HOUR_MS, Clock
@@ -262,6 +263,20 @@ def _twice(log: Tables) -> Tables:
     return added(log, "engagements", log["engagements"][::20])
 
 
+def _snapshots(log: Tables, column: str) -> Tables:
+    """A row for each user and day; what nobody knew of a user's gender is known from the fourth day on."""
+    gender = pl.col("gender").fill_null("f")
+    days = [
+        log["users"].with_columns(pl.lit(FIRST + day * DAY_MS).alias(column), gender if day > 2 else pl.col("gender"))
+        for day in range(DAYS)
+    ]
+    return {**log, "users": pl.concat(days)}
+
+
+def _another(log: Tables, gender: str) -> Tables:
+    return added(log, "users", log["users"][:1].with_columns(pl.lit(gender).alias("gender")))
+
+
 def _missing_users(log: Tables) -> Tables:
     return changed(log, "impressions", when("user_id", pl.col("request_id") % 100 == 0, None))
 
@@ -319,6 +334,10 @@ PLANTED: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
         {"coverage:streamers:rooms.streamer_id"},
     ),
     "several rows an id": (lambda log: added(log, "users", log["users"][:5]), {"repeated_ids:users"}),
+    "snapshots of every day": (lambda log: _snapshots(log, "day"), {"differing_rows:users"}),
+    "snapshots that say from when they hold": (lambda log: _snapshots(log, "valid_from"), set()),
+    "two rows for one time": (lambda log: _another(_snapshots(log, "valid_from"), "x"), {"differing_rows:users"}),
+    "a row for one time twice": (lambda log: _another(_snapshots(log, "valid_from"), "f"), {"repeated_ids:users"}),
     "infinite": (
         lambda log: changed(log, "streamers", when("fans", pl.col("fans") == 10, float("inf"))),
         {"not_finite:streamers.fans"},
@@ -392,6 +411,43 @@ def test_a_column_of_lists_is_counted_and_not_looked_into(tmp_path):
     facts = checked(log, tmp_path).facts
     tags, box = (next(column for column in facts.columns if column.name == name) for name in ("tags", "box"))
     assert (tags.examined, tags.rows, tags.missing) == (False, 40, 0) and not box.examined
+
+
+def test_times_numbers_and_columns_of_folders_are_read_as_prepare_reads_them(tmp_path):
+    log = clean_log()
+    logs = write(log, tmp_path / "logs", parts=1)
+    plain = check_logs(logs, schema(), calendar(), CheckConfig(), tmp_path / "check", now=NOW).facts
+    shown, done = (log[name].to_arrow() for name in ("impressions", "engagements"))
+    when = lambda table, name, kind: table.set_column(table.schema.get_field_index(name), name, table[name].cast(kind))
+    shown = when(shown, "shown_at", pa.timestamp("ms"))
+    done = when(when(done, "at", pa.timestamp("ms")), "value", pa.decimal128(12, 4))
+    done = when(done, "at", pa.timestamp("us", "Asia/Shanghai"))
+    pq.write_table(done, tmp_path / "logs" / "engagements" / "0.parquet")
+    (tmp_path / "logs" / "impressions" / "0.parquet").unlink()
+    for device in ("ios", "android", "web"):
+        part = shown.filter(pc.equal(shown["context.device"], device)).drop_columns(["context.device"])
+        (tmp_path / "logs" / "impressions" / f"context.device={device}").mkdir()
+        pq.write_table(part, tmp_path / "logs" / "impressions" / f"context.device={device}" / "0.parquet")
+    result = check_logs(logs, schema(), calendar(), CheckConfig(), tmp_path / "check", now=NOW)
+    assert result.findings == () and result.facts.days == plain.days and result.facts.answers == plain.answers
+    columns = {(column.table, column.name): column for column in result.facts.columns}
+    for before in plain.columns:
+        after = columns[before.table, before.name]
+        assert (after.distinct, after.missing, after.low, after.high, after.commonest[0].rows) == (
+            before.distinct,
+            before.missing,
+            before.low,
+            before.high,
+            before.commonest[0].rows,
+        )
+
+
+def test_what_prepare_refuses_is_refused(tmp_path):
+    log = changed(clean_log(), "users", (pl.int_range(pl.len()) + 0.5).alias("gender"))
+    logs = write(log, tmp_path / "logs")
+    pq.write_table(pa.table({"user_id": [1], "gender": ["f"]}), tmp_path / "logs" / "users" / "9.parquet")
+    with pytest.raises(ConfigError, match=r"column `gender` is .*string, but double in .*Write one type in all files"):
+        check_logs(logs, schema(), calendar(), CheckConfig(), tmp_path / "check", now=NOW)
 
 
 def test_json_is_read_back_as_it_was(tmp_path):

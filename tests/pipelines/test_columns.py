@@ -1,6 +1,5 @@
 """The catalogue of columns: what a declaration says, and that it is the only thing a new counter takes."""
 
-import json
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -36,11 +35,10 @@ from pipelines.serve.assemble import assemble
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.parity import check_parity
-from pipelines.serve.request import RankRequest
 from pipelines.serve.store import Store, build_store
 from pipelines.serve.wanted import Wanted
 from tests.pipelines.naive_prepare import naive_features, random_log, wide_schema
-from tests.pipelines.serve_samples import write_bundle
+from tests.pipelines.serve_samples import asked, write_bundle
 
 # what a reader adds to `COLUMNS` to count waves, an action of the log that no target asks for
 WAVES = (
@@ -97,18 +95,19 @@ def test_a_counter_is_declared_once_and_prepared_stored_defaulted_overridden_and
     for position, room in enumerate(rooms):
         shown = {"request_id": 1, "user_id": user, "room_id": room, "shown_at": ending, "position": position}
         after = after.planted("impressions", dict.fromkeys(log.impressions[0]) | shown)
-    asked = [row for row in naive_features(after, schema, actions=ACTIONS) if row["at"] == ending and row["user_id"] == user]
+    features = naive_features(after, schema, actions=ACTIONS)
+    (wished,) = [row for row in features if row["at"] == ending and row["user_id"] == user]
     store, wanted = Store(build_store(prepared, tmp_path / "store")), Wanted.by(schema)
     wanted.check(store)
 
     def assembled(*candidates: dict) -> dict:
-        request = RankRequest.model_validate({"user_id": user, "at": ending, "candidates": list(candidates)})
+        request = asked({"user_id": user, "at": ending, "candidates": list(candidates)})
         (row,) = assemble(request, wanted, store, Clock()).features.to_pylist()
         return row
 
     online = assembled(*({"room_id": room} for room in rooms))
     for name in READ:
-        assert online[name] == asked[0][name], name
+        assert online[name] == wished[name], name
 
     # defaulted and overridden: a room that nobody knows, two that moved to the busiest streamer and to one that nobody knows
     waves = online["streamer_waves.life"]
@@ -126,12 +125,7 @@ def test_a_counter_is_declared_once_and_prepared_stored_defaulted_overridden_and
     # served as scored offline
     endpoint = Endpoint.open(write_bundle(tmp_path / "bundle", schema, prepared.encoder), store, ServeConfig())
     assert load_bundle(tmp_path / "bundle").schema == schema
-    found = check_parity(
-        prepared,
-        endpoint.bundle,
-        lambda body: json.loads(json.dumps(endpoint.rank(RankRequest.model_validate(body)))),
-        feeds=30,
-    )
+    found = check_parity(prepared, endpoint.bundle, endpoint.ask, feeds=30)
     assert found.feeds >= 5 and found.unequal == 0
     store.close()
 

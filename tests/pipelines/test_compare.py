@@ -51,8 +51,8 @@ def planned(config, prepared, output, *, train=TRAIN, evaluate=VALID, **more) ->
 class Canned:
     """Instead of training, writes results from a function of the cell: metrics by path, validation score, or an error."""
 
-    def __init__(self, of, valid=lambda cell: 0.5):
-        self.of, self.valid, self.queue, self.ran = of, valid, [], []
+    def __init__(self, of, valid=lambda cell: 0.5, alarms=lambda cell: ()):
+        self.of, self.valid, self.alarms, self.queue, self.ran = of, valid, alarms, [], []
 
     def submit(self, unit):
         self.queue.append(unit)
@@ -86,6 +86,7 @@ class Canned:
                         epochs=2,
                         best_epoch=1,
                         stopped="all epochs done",
+                        alarms=canned.alarms(unit),
                     ),
                     parameters=unit.parameters,
                 )
@@ -397,6 +398,15 @@ def test_errors_as_monitor_are_best_when_small(prepared, tmp_path):
 # -- failures ------------------------------------------------------------------------------------------------------
 
 
+def test_alarms_of_trainings_stand_among_the_warnings(prepared, tmp_path):
+    """By what they are about, not by its value."""
+    comparison = planned(compare(), prepared, tmp_path)
+    told = lambda cell: (f"the rank is {1 + cell.seed}, below 3.",) if cell.label == "mmoe" else ()
+    carry_out(comparison, Canned(lambda cell: {"click.auc": 0.6}, alarms=told), lambda line: None)
+    expected = "mmoe: the rank is out of bounds in 2 trainings, so its scores say little about the system"
+    assert compared(comparison, "x").warnings == [expected]
+
+
 def test_a_failing_cell_stops_nothing_and_is_tried_again(prepared, tmp_path):
     def value(cell):
         if cell.name == "mmoe seed 0":
@@ -661,7 +671,7 @@ def test_baselines_and_truth_stand_beside(tmp_path):
     evaluate = EvaluateConfig(baseline_iterations=5)
     claims = [{"better": "mmoe", "than": ["bottom"]}]
     comparison = planned(
-        compare(seeds=[0], metrics=["click.auc", "order.auc", "stay.mse_transformed"], claims=claims),
+        compare(seeds=[0], metrics=["click.auc", "order.auc", "stay.mse_transformed", "order.expected_auc"], claims=claims),
         prepared,
         tmp_path / "compare",
         evaluate=evaluate,
@@ -678,6 +688,8 @@ def test_baselines_and_truth_stand_beside(tmp_path):
     first, second = (table.row(label).scores["click.auc"].mean for label in ("mmoe", "bottom"))
     assert table.claims[0].gap == pytest.approx((first - second) / (ceiling - second))
     assert table.claims[2].gap is None
+    expected = {row.label: row.scores["order.expected_auc"].mean for row in table.rows}  # no draw blurs these
+    assert expected["truth"] == max(expected.values()) and table.claims[3].gap is not None
     assert "HistGradientBoosting" in table.words["booster"]
     assert ceiling > max(first, second)
     booster = table.row("booster").scores["click.auc"].mean

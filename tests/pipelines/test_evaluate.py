@@ -24,13 +24,14 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
 from pipelines.encode.fit import finish, fit_partial
 from pipelines.evaluate import EvaluateConfig, evaluate, evaluate_table, score
-from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample, truth
+from pipelines.evaluate.baselines import booster, booster_columns, popularity, training_sample
 from pipelines.evaluate.evaluate import bundle_names
+from pipelines.evaluate.truth import Truth, as_predicted, truth_of
 from pipelines.prepared import SPLITS, Prepared
 from pipelines.report.evaluation.entries import Entry, SearchShown
 from pipelines.report.evaluation.metrics import EvaluationResult
 from pipelines.report.evaluation.tables import Column, grid, number
-from tests.pipelines.fabricate import write_manifest
+from tests.pipelines.fabricate import noted_anew, write_manifest
 from tests.pipelines.report_samples import page_of, result_with
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
@@ -227,19 +228,19 @@ def test_the_booster_beats_popularity_and_the_truth_beats_both(world):
     results = {
         "popularity": popularity(world, "test", rows=10**6, seed=0),
         "booster": booster(world, "test", rows=10**6, iterations=100, seed=0),
-        "truth": truth(world, "test", world.path.parent / "truth"),
+        "truth": as_predicted(truth_of(world, "test", world.path.parent / "truth")),
     }
     metrics = {name: evaluate_table(found.table, world.schema) for name, found in results.items()}
     aucs = {name: found.value("click.auc") for name, found in metrics.items()}
     assert 0.55 < aucs["popularity"] < aucs["booster"] - 0.05 < aucs["truth"] - 0.05
     assert metrics["booster"].value("stay.mse_transformed") < metrics["popularity"].value("stay.mse_transformed")
     assert metrics["booster"].value("click.calibration") == pytest.approx(1, abs=0.15)
-    assert "stay" not in metrics["truth"].targets and "100.0%" in results["truth"].note
+    assert "stay" not in metrics["truth"].targets
     assert "hour, context.device, room_entry_rate.life, pair_room_entries" in results["booster"].note
 
 
 def test_the_truth_is_joined_by_user_room_and_time(world):
-    found = truth(world, "test", world.path.parent / "truth").table
+    found = truth_of(world, "test", world.path.parent / "truth").table
     known = pq.read_table(world.path.parent / "truth" / "impressions.parquet").to_pylist()
     by_key = {(row["user_id"], row["room_id"], row["shown_at"]): row["click"] for row in known}
     rows = found.to_pylist()
@@ -251,7 +252,34 @@ def test_the_truth_is_joined_by_user_room_and_time(world):
 
 def test_a_truth_of_other_impressions_is_left_out(world, tmp_path):
     pq.write_table(world_features(99, 5, 10**6)[1], tmp_path / "impressions.parquet")
-    assert truth(world, "test", tmp_path) == "left out: none of the split's impressions is in the truth"
+    told = "left out: the truth knows 0.0% of the split's candidates, and it must know each of them once"
+    assert truth_of(world, "test", tmp_path) == told
+
+
+def test_a_target_that_is_labelled_otherwise_has_no_truth(world):
+    """The world knows how probable an entry is, not one of at least 30 seconds, whatever the target is called."""
+    targets = (replace(world.schema.targets[0], at_least=30.0), *world.schema.targets[1:])
+    other = replace(world, schema=replace(world.schema, targets=targets))
+    assert list(truth_of(other, "test", world.path.parent / "truth").chances) == ["order"]
+
+
+def test_expected_metrics_are_those_of_many_draws(world):
+    """A ranker's expected AUC, log loss and NDCG are what drawing all labels anew many times gives on average."""
+    known = truth_of(world, "test", world.path.parent / "truth")
+    assert isinstance(known, Truth)
+    scored = random_bundle(world, world.path.parent / "drawn").ranker
+    table = score(scored, world.schema, world.files("test"))
+    found = evaluate_table(table, world.schema, chances=known.chances)
+    rng, chance_N = np.random.default_rng(0), known.chances["click"]
+    drawn = []
+    for _ in range(60):
+        label = pa.array((rng.random(len(chance_N)) < chance_N).astype(np.float32))
+        again = table.set_column(table.column_names.index("label.click"), "label.click", label)
+        drawn.append(evaluate_table(again, world.schema))
+    for metric in ("auc", "log_loss", "ndcg@1", "ndcg@5", "ndcg_user@5", "gauc_feed", "auc_by_level.tail"):
+        values = np.array([each.value(f"click.{metric}") for each in drawn])
+        error = values.std() / np.sqrt(len(values))
+        assert abs(found.value(f"click.expected_{metric}") - values.mean()) < 4 * error + 2e-4, metric
 
 
 def test_columns_of_the_booster(world):
@@ -288,6 +316,7 @@ def test_popularity_without_counters_says_what_is_missing(world, tmp_path):
     prepared = write_world(tmp_path, train=40)
     for file in prepared.features("test"):
         pq.write_table(pq.read_table(file).drop_columns(["room_impressions.life"]), file)
+    prepared = noted_anew(tmp_path / "prepared")
     assert "room_impressions.life to prepare.extra_columns" in popularity(prepared, "test", rows=100, seed=0)
 
 
@@ -330,7 +359,8 @@ def history_of(result):
 
 
 def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_path):
-    result = evaluate_table(truth(world, "test", world.path.parent / "truth").table, world.schema)
+    known = truth_of(world, "test", world.path.parent / "truth")
+    result = evaluate_table(known.table, world.schema, chances=known.chances)
     bundles = [
         random_bundle(world, tmp_path / "first" / "bundle", 0, history_of(result)),
         random_bundle(world, tmp_path / "second" / "bundle", 1),
@@ -342,20 +372,25 @@ def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_p
     results = {entry["name"]: entry["result"] for entry in everything["entries"]}
     assert list(results) == ["first", "second", "popularity", "booster", "truth"]
     scored = score(bundles[1].ranker, world.schema, world.files("test"))
-    assert results["second"]["targets"]["click"]["auc"] == evaluate_table(scored, world.schema).value("click.auc")
+    second = evaluate_table(scored, world.schema, chances=known.chances)
+    for metric in ("auc", "expected_auc", "expected_ndcg@5"):
+        assert results["second"]["targets"]["click"][metric] == second.value(f"click.{metric}")
 
     text = path.read_text()
     page = Tables(text)
     assert page.links and all(link.startswith("data:image/svg+xml;base64,") for link in page.links)  # nothing is fetched
     assert "a &lt;run&gt;" in text and "test, 2020-09-" in text and "world-0" in text
-    overview = {row[0][0]: row[1:] for row in page.tables[0][2:]}
-    assert [cell[0] for cell in page.tables[0][1]] == ["", *3 * ["AUC", "gAUC feed"], "MSE (log)"]
+    heads = ["AUC", "expected AUC", "gAUC feed"]
+    assert [cell[0] for cell in page.tables[0][1]] == ["", *2 * heads]
+    assert [cell[0] for cell in page.tables[1][1]] == ["", *heads, "MSE (log)"]
+    overview = {row[0][0]: row[1:] + other[1:] for row, other in zip(page.tables[0][2:], page.tables[1][2:], strict=True)}
     for name, cells in overview.items():
         found = {**results[name]["targets"], "mean": results[name]["mean"]}
-        expected = [found[of][metric] for of in ("mean", "click", "order") for metric in ("auc", "gauc_feed")]
-        assert [cell[0] for cell in cells[:6]] == [f"{value:.4f}" for value in expected]
+        metrics = ("auc", "expected_auc", "gauc_feed")
+        expected = [found[of][metric] for of in ("mean", "click", "order") for metric in metrics]
+        assert [cell[0] for cell in cells[:9]] == [f"{value:.4f}" for value in expected]
     assert [name for name, cells in overview.items() if "best" in cells[0][1]] == ["booster"]  # the truth does not race
-    assert overview["truth"][6][0] == "–"
+    assert overview["truth"][9][0] == "–"
     # bars and calibration for every target; curves of the bundle that has a history; the graph; gates, and where they differ
     assert len(page.links) == 2 * 3 + 1 + 1 + 2 + text.count('alt="gates by level"')
     assert 'id="inside"' in text and 'id="stages"' not in text and 'id="curriculum"' not in text
@@ -363,7 +398,7 @@ def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_p
 
 
 def test_the_search_before_it_is_shown_with_all_its_trials(world, tmp_path):
-    scored = truth(world, "test", world.path.parent / "truth").table
+    scored = truth_of(world, "test", world.path.parent / "truth").table
     entries = [Entry(name="x", role="model", result=evaluate_table(scored, world.schema))]
     (tmp_path / "search.csv").write_text('trial,click.auc,reason\n2,0.71,\n1,,"a <b>, c"\n')
     (tmp_path / "search.png").write_bytes(b"\x89PNG picture")
@@ -377,7 +412,7 @@ def test_the_search_before_it_is_shown_with_all_its_trials(world, tmp_path):
 
 
 def test_alarms_stand_on_top(world, tmp_path):
-    scored = truth(world, "test", world.path.parent / "truth").table
+    scored = truth_of(world, "test", world.path.parent / "truth").table
     flat = scored.set_column(scored.column_names.index("order"), "order", pa.array(np.full(scored.num_rows, 0.125)))
     entries = [Entry(name="flat", role="model", result=evaluate_table(flat, world.schema))]
     text = page_of(tmp_path, entries, world.schema, left_out={"booster": "left out: no"})
@@ -389,7 +424,7 @@ def test_alarms_stand_on_top(world, tmp_path):
 
 
 def test_what_of_the_data_says_nothing_stands_before_the_numbers(world, tmp_path):
-    scored = truth(world, "test", world.path.parent / "truth").table
+    scored = truth_of(world, "test", world.path.parent / "truth").table
     entries = [Entry(name="x", role="model", result=evaluate_table(scored, world.schema))]
     remarks = ("history `past`: empty in all 40 feeds of training days",)
     text = page_of(tmp_path, entries, world.schema, remarks=remarks)
@@ -427,9 +462,14 @@ def test_bundles_of_other_data_and_empty_splits_are_refused(world, tmp_path):
     bundle = random_bundle(other, tmp_path / "run" / "bundle")
     with pytest.raises(ConfigError, match="was trained on other prepared data"):
         evaluate(world, [bundle], EvaluateConfig(), tmp_path / "report")
-    for split in ("feeds", "features"):
-        for file in (other.path / split / "test").glob("*.parquet"):
+    for kind in ("feeds", "features"):
+        for file in (other.path / kind / "test").glob("*.parquet"):
             file.unlink()
+    none = {"files": 0, "feeds": 0}
+    write_manifest(
+        other.path, other.fingerprint, {"train": {"files": 2, "feeds": 50}, "valid": {"files": 2, "feeds": 200}, "test": none}
+    )
+    other = Prepared.open(other.path)
     with pytest.raises(ConfigError, match=r"evaluate\.split is `test`.* set prepare\.test_days to 1"):
         evaluate(other, [bundle], EvaluateConfig(), tmp_path / "report")
     with pytest.raises(ConfigError, match="nothing to report"):

@@ -15,6 +15,7 @@ from pipelines.evaluate import evaluate_table
 from pipelines.evaluate.exposure import at_top, new_rooms_of, split_exposure
 from pipelines.report.evaluation.comparisons import exposures
 from pipelines.report.evaluation.entries import Entry
+from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.report_samples import page_of
 from tests.pipelines.test_evaluate import Tables, write_world
 from tests.samples import tiny_schema
@@ -149,7 +150,7 @@ def test_rooms_of_a_world(tmp_path):
     features = pq.read_table(file)
     rooms = [[999, *rooms[1:]] for rooms in features["room_id"].to_pylist()]
     pq.write_table(features.set_column(features.column_names.index("room_id"), "room_id", pa.array(rooms)), file)
-    assert new_rooms_of(world, "test").tolist() == [999]
+    assert new_rooms_of(noted_anew(world.path), "test").tolist() == [999]
 
 
 def test_the_logged_and_the_random_order(tmp_path):

@@ -29,7 +29,7 @@ from pipelines.evaluate.insight import (
     sampled_feeds,
 )
 from pipelines.evaluate.life_cycle import agreement, life_cycle_of, shift_of
-from pipelines.logs.world import DAY_MS, EPOCH_MS
+from pipelines.logs.simulator.clock import DAY_MS, EPOCH_MS
 from pipelines.report.evaluation.entries import Entry, Epoch, EvaluationReport
 from pipelines.report.evaluation.insight import CarriedEdge, CoursePoint, Gate, ModelInsight, Preferences
 from pipelines.report.evaluation.life_cycle import StageShift
@@ -39,7 +39,7 @@ from pipelines.report.targets import last_target
 from pipelines.train.order import row_groups
 from pipelines.train.stream import StoredFeeds
 from pipelines.train.validation import validate
-from tests.pipelines.fabricate import fabricate
+from tests.pipelines.fabricate import fabricate, noted_anew
 from tests.pipelines.report_samples import page_of, result_with
 from tests.pipelines.test_evaluate import Tables
 from tests.samples import full_schema, tiny_schema
@@ -65,7 +65,7 @@ def lived_in(prepared):
             for name, values in (("user_id", ids % 40), ("day", day.astype(np.int32)), ("at", day * DAY_MS + ids)):
                 table = table.set_column(table.column_names.index(name), name, pa.array(values))
             pq.write_table(table, file, row_group_size=16)
-    return prepared
+    return noted_anew(prepared.path)
 
 
 def bundle_of(prepared, path, model, history=(), change=lambda ranker: None):

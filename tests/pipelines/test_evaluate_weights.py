@@ -58,6 +58,13 @@ def test_what_candidates_weighed():
     assert len(group.columns) == 2
 
 
+def test_agreement_on_other_users_feeds_is_told():
+    told = ({"progress": 1.0, "weight.order": 0.5, "cosine.order": 0.37, "ahead.order": 0.125},)
+    entry = Entry(name="a", role="model", result=result_with(), history=(Epoch(epoch=0, diagnostics=told),))
+    (group,) = weights([entry], tiny_schema())
+    assert group.columns[0][0].text.endswith("(0.37). With that of other users' feeds agree: order (0.12).")
+
+
 def test_nothing_told_is_nothing_shown():
     silent = Epoch.from_dict({"epoch": 0, "losses": {}, "diagnostics": []})
     assert weights([Entry(name="a", role="model", result=result_with(), history=(silent,))], tiny_schema()) == []

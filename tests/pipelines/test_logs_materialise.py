@@ -5,7 +5,8 @@ import typing
 import pytest
 
 from models.config import ConfigError, config, from_dict, to_dict
-from pipelines.logs import SOURCES, CanonicalConfig, EbnerdConfig, LogsConfig, SimulateConfig, materialise, simulate
+from pipelines.logs import DATA_SETS, SOURCES, CanonicalConfig, EbnerdConfig, LogsConfig, SimulateConfig, materialise
+from pipelines.logs.simulator import life
 from tests.pipelines.logs_samples import ebnerd_tables, write_ebnerd
 
 SMALL = SimulateConfig(users=30, days=1, seed=3)
@@ -29,7 +30,7 @@ def test_sources_are_told_apart_by_kind():
 
 def test_every_source_but_the_canonical_one_has_a_converter():
     kinds = {each.kind for each in typing.get_args(typing.get_args(LogsConfig)[0])}
-    assert kinds == {"canonical", *SOURCES}
+    assert kinds == {"canonical", *SOURCES, *DATA_SETS}
 
 
 def test_finished_work_is_not_done_again(tmp_path, capsys, monkeypatch):
@@ -59,9 +60,9 @@ def test_a_killed_conversion_starts_afresh(tmp_path, monkeypatch):
         original(*args)
         raise Killed
 
-    original = simulate._live
+    original = life._live
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(simulate, "_live", killed)
+        patch.setattr(life, "_live", killed)
         materialise(SMALL, tmp_path / "output")
     assert not (tmp_path / "output").exists()  # nothing that could be mistaken for a log
     assert materialise(SMALL, tmp_path / "output").fingerprint() == whole

@@ -9,12 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipelines.logs import SimulateConfig, behaviour, check, files, materialise
-from pipelines.logs.behaviour import TARGETS, Chances, Familiarity
-from pipelines.logs.simulate import begin
-from pipelines.logs.world import EPOCH_MS, LONGEST_ROOM, make_world, rooms_of_day
+from pipelines.logs import SimulateConfig, check, files, materialise
+from pipelines.logs.simulator import ACTIONS
+from pipelines.logs.simulator.chances import LONGEST_STAY, TARGETS, Chances, chances
+from pipelines.logs.simulator.clock import EPOCH_MS
+from pipelines.logs.simulator.life import begin
+from pipelines.logs.simulator.people import make_world
+from pipelines.logs.simulator.rooms import LONGEST_ROOM, rooms_of_day
+from pipelines.logs.simulator.shows import FAVOURITES, Familiarity, choose, live_rooms
+from pipelines.logs.simulator.visits import feeds_of_day, next_stages
 
-ACTION = {target: "enter" if target == "click" else target for target in TARGETS}
 HOUR = 3_600_000
 
 
@@ -34,7 +38,7 @@ def judged(logs, tables):
     """Every impression with its truth, what happened (`did_*`, stay), position, streamer and level."""
     truth = pl.read_parquet(logs.truth / "impressions.parquet")
     keys = ["request_id", "room_id"]
-    for target, action in ACTION.items():
+    for target, action in ACTIONS.items():
         events = tables["engagements"].filter(pl.col("action") == action).select(*keys, pl.lit(True).alias(f"did_{target}"))
         truth = truth.join(events, on=keys, how="left").with_columns(pl.col(f"did_{target}").fill_null(False))
     stays = tables["engagements"].filter(pl.col("action") == "enter").select(*keys, stay="value")
@@ -83,7 +87,7 @@ def test_size_of_files_changes_no_rows(tmp_path, monkeypatch):
 
 
 def test_the_size_follows_from_the_number_of_users():
-    small, large = make_world(100, seed=0), make_world(8000, seed=0)
+    small, large = make_world(SimulateConfig(users=100)), make_world(SimulateConfig(users=8000))
     assert (len(small.users), len(small.streamers), len(small.products)) == (100, 200, 300)
     assert (len(large.users), len(large.streamers), len(large.products)) == (8000, 1000, 4000)
     assert np.bincount(large.streamers.level_S).tolist() == [800, 160, 40]
@@ -146,7 +150,7 @@ def test_events_come_in_causal_order_and_some_cross_feeds(tables):
     keys = ["request_id", "user_id", "room_id"]
     wide = tables["impressions"].select(*keys, "shown_at")
     assert not tables["engagements"].select(*keys, "action").is_duplicated().any()
-    for action in ACTION.values():
+    for action in ACTIONS.values():
         events = tables["engagements"].filter(pl.col("action") == action)
         assert events.height > 0
         assert events.join(wide, on=keys, how="anti").height == 0
@@ -164,7 +168,7 @@ def test_events_come_in_causal_order_and_some_cross_feeds(tables):
         over = happened["enter"] + happened["enter_value"] * 1000 + 4
         assert (happened[later] <= over).all()
     assert (wide["enter"] - wide["shown_at"]).drop_nulls().max() < 120_000
-    assert wide["enter_value"].drop_nulls().is_between(0, behaviour.LONGEST_STAY).all()
+    assert wide["enter_value"].drop_nulls().is_between(0, LONGEST_STAY).all()
     assert wide.drop_nulls("order")["order_value"].min() > 0
 
     feeds = tables["impressions"].select("user_id", "request_id", "shown_at").unique().sort("user_id", "shown_at")
@@ -295,7 +299,7 @@ def test_what_users_look_at_in_the_shop_tells_what_they_watch(judged, tables):
 
 
 def test_user_attributes_tell_a_part_of_the_interest():
-    users = make_world(5000, seed=0).users
+    users = make_world(SimulateConfig(users=5000)).users
     total = users.shared_UK.var(axis=0).sum()
     within = sum(users.shared_UK[users.age_U == age].var(axis=0).sum() * (users.age_U == age).mean() for age in range(6))
     assert 0.03 < 1 - within / total < 0.4
@@ -316,14 +320,14 @@ def test_users_come_back_to_streamers_they_liked(judged):
 def moment():
     """A world at noon of its first day, and some feeds: (world, rooms, impressions)."""
     rng = np.random.default_rng(0)
-    world = make_world(300, seed=0)
-    life = begin(world, seed=0)
+    world = make_world(SimulateConfig(users=300))
+    life = begin(world)
     today, _ = rooms_of_day(rng, world, 0, life.next_room, life.free_from_S)
     rooms = life.rooms.and_(today)
-    feeds = behaviour.feeds_of_day(rng, world, 0, life.stage_U)
+    feeds = feeds_of_day(rng, world, 0, life.stage_U)
     first, end = np.searchsorted(feeds.at_F, [EPOCH_MS + 12 * HOUR, EPOCH_MS + 15 * HOUR])
-    live_TS = behaviour.live_rooms(rooms, len(world.streamers), 72, 90)
-    shown = behaviour.choose(rng, world, rooms, live_TS, 72, feeds[first:end], life.favourites_UC, life.familiarity)
+    live_TS = live_rooms(rooms, len(world.streamers), 72, 90)
+    shown = choose(rng, world, rooms, live_TS, 72, feeds[first:end], life.favourites_UC, life.familiarity)
     return world, rooms, shown
 
 
@@ -332,53 +336,35 @@ def test_a_lower_position_is_entered_less_by_a_known_factor(moment):
 
     def odds(position):
         at = np.full(len(shown), position, dtype=np.int32)
-        click = behaviour.chances(world, rooms, replace(shown, position_N=at)).given_N["click"].astype(np.float64)
+        click = chances(world, rooms, replace(shown, position_N=at)).given_N["click"].astype(np.float64)
         return click / (1 - click)
 
     np.testing.assert_allclose(odds(0) / odds(6), 7**0.45, rtol=1e-3)
 
 
-def test_a_contrast_stretches_what_levels_weigh_around_its_mean(moment):
-    default = behaviour.by_level(1.0)
-    assert default["affinity"].tolist() == pytest.approx([0.95, 0.8, 0.55])
-    far, alike = behaviour.by_level(4.0), behaviour.by_level(0.0)
-    assert far["affinity"].tolist() == pytest.approx([1.5, 0.9, -0.1], abs=1e-6)  # 23/30 + 4 (11/60, 1/30, -13/60)
-    assert far["heat"].tolist() == pytest.approx([-0.45, 0.35, 1.15], abs=1e-6)
-    assert alike["familiar"].tolist() == pytest.approx([0.55] * 3)
-    assert all(values["order"].tolist() == default["order"].tolist() for values in (far, alike))  # an offset
-
-    world, rooms, shown = moment
-    known = replace(shown, familiar_N=np.full(len(shown), 2.0, dtype=np.float32))
-    level_N = world.streamers.level_S[rooms.streamer_R[shown.room_N]]
-    for contrast, head_gains in ((1.0, True), (4.0, False)):
-        there = replace(world, level_contrast=contrast)
-        stranger, friend = (behaviour.chances(there, rooms, some).given_N["click"] for some in (shown, known))
-        assert (friend > stranger)[level_N == 0].all() and ((friend > stranger) == head_gains)[level_N == 2].all()
-
-
 def test_familiarity_raises_entering_and_lowers_following(moment):
     world, rooms, shown = moment
     known = replace(shown, familiar_N=np.full(len(shown), 2.0, dtype=np.float32))
-    stranger, friend = (behaviour.chances(world, rooms, some).given_N for some in (shown, known))
+    stranger, friend = (chances(world, rooms, some).given_N for some in (shown, known))
     assert (friend["click"] > stranger["click"]).all()
     assert (friend["follow"] < stranger["follow"]).all()
 
 
 def test_favourites_are_shown_when_they_are_live(moment):
     world, rooms, _ = moment
-    live_TS = behaviour.live_rooms(rooms, len(world.streamers), 72, 90)
+    live_TS = live_rooms(rooms, len(world.streamers), 72, 90)
     live = np.flatnonzero(live_TS[0] >= 0)
     rarest = live[np.argmin(world.streamers.weight_S[live])]
-    feeds = behaviour.feeds_of_day(np.random.default_rng(1), world, 0, world.users.first_stage_U)
+    feeds = feeds_of_day(np.random.default_rng(1), world, 0, world.users.first_stage_U)
     feeds = replace(feeds, at_F=np.full(len(feeds), EPOCH_MS + 12 * HOUR))
 
     def share(favourites_UC):
-        shown = behaviour.choose(
+        shown = choose(
             np.random.default_rng(2), world, rooms, live_TS, 72, feeds, favourites_UC, Familiarity(len(world.streamers))
         )
         return (rooms.streamer_R[shown.room_N] == rarest).sum() / len(feeds)
 
-    favourites = np.full((len(world.users), behaviour.FAVOURITES), -1)
+    favourites = np.full((len(world.users), FAVOURITES), -1)
     before = share(favourites)
     favourites[:, 0] = rarest
     assert share(favourites) > before + 0.15
@@ -386,11 +372,11 @@ def test_favourites_are_shown_when_they_are_live(moment):
 
 def test_nothing_is_shown_when_nothing_is_live(moment):
     world, rooms, _ = moment
-    feeds = behaviour.feeds_of_day(np.random.default_rng(1), world, 0, world.users.first_stage_U)[:5]
+    feeds = feeds_of_day(np.random.default_rng(1), world, 0, world.users.first_stage_U)[:5]
     nothing_TS = np.full((18, len(world.streamers)), -1)
-    favourites = np.zeros((len(world.users), behaviour.FAVOURITES), dtype=np.int64)
+    favourites = np.zeros((len(world.users), FAVOURITES), dtype=np.int64)
     early = replace(feeds, at_F=np.full(5, EPOCH_MS + 12 * HOUR))
-    shown = behaviour.choose(
+    shown = choose(
         np.random.default_rng(2), world, rooms, nothing_TS, 72, early, favourites, Familiarity(len(world.streamers))
     )  # fmt: skip
     assert len(shown) == 0
@@ -410,8 +396,8 @@ def test_familiarity_by_hand():
 def test_stages_never_leave_their_range():
     stage = np.repeat(np.arange(4), 1000)
     busy, none = np.full(4000, 6), np.zeros(4000, dtype=np.int64)
-    up = behaviour.next_stages(np.random.default_rng(0), stage, busy, none)
-    down = behaviour.next_stages(np.random.default_rng(0), stage, none, none)
+    up = next_stages(np.random.default_rng(0), stage, busy, none)
+    down = next_stages(np.random.default_rng(0), stage, none, none)
     assert (up.min(), up.max()) == (0, 3)
     assert (up[stage == 0] == 1).mean() == pytest.approx(0.5, abs=0.06)
     assert (down[stage == 3] == 2).mean() == pytest.approx(0.16, abs=0.05)

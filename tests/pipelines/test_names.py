@@ -12,7 +12,6 @@ from pipelines.experiment import Experiment
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.example import as_table, example_request
-from pipelines.serve.request import RankRequest
 from pipelines.serve.store import Store
 from pipelines.steps import bundle_of, evaluate_step, prepare_step, register_step, store_of, train_step
 
@@ -74,7 +73,7 @@ def test_words_that_others_use_are_names_all_the_way(tmp_path):
     try:
         endpoint = Endpoint.open(bundle_of(experiment).path, store, ServeConfig())
         request = example_request(prepare_step(experiment))
-        answer = endpoint.rank(RankRequest.model_validate(request))
+        answer = endpoint.ask(request)
     finally:
         store.close()
     assert [*answer["ranked"][0]["predictions"]] == [*TARGETS]

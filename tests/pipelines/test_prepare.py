@@ -25,6 +25,7 @@ from tests.pipelines.naive_prepare import (
     HOUR,
     START,
     SmallLog,
+    dated,
     day_name,
     delivered,
     naive_features,
@@ -65,9 +66,12 @@ def assert_same(found: list[dict], expected: list[dict]) -> None:
 # -- the right numbers -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("changing", [False, True], ids=["fixed", "changing"])
 @pytest.mark.parametrize("seed", range(6))
-def test_features_equal_the_naive_reference(tmp_path, seed):
+def test_features_equal_the_naive_reference(tmp_path, seed, changing):
+    """With attributes that never change, and with such that hold from a moment on."""
     log = random_log(seed)
+    log = dated(log, seed) if changing else log
     output = tmp_path / "out"
     prepare(log.write(tmp_path / "logs"), SCHEMA, config(), output)
     assert_same(rows_of(output), naive_features(log, SCHEMA))
@@ -124,10 +128,12 @@ def test_days_are_cut_at_the_local_hour(tmp_path):
     assert all((row["at"] - int(8.5 * HOUR)) // DAY == row["day"] for rows in by_split.values() for row in rows)
 
 
+@pytest.mark.parametrize("changing", [False, True], ids=["fixed", "changing"])
 @pytest.mark.parametrize("rows_per_bucket", [25, 4])
-def test_buckets_and_slices_change_nothing(tmp_path, rows_per_bucket):
+def test_buckets_and_slices_change_nothing(tmp_path, rows_per_bucket, changing):
     """4 rows a bucket also cuts every larger bucket of streamers into slices of time."""
-    logs = random_log(12, feeds=20).write(tmp_path / "logs")
+    log = random_log(11, feeds=20)
+    logs = (dated(log, 11) if changing else log).write(tmp_path / "logs")
     prepare(logs, SCHEMA, config(feeds_per_file=1000), tmp_path / "one")
     small = config(rows_per_bucket=rows_per_bucket, rows_per_chunk=5, feeds_per_file=1000)
     assert prepare(logs, SCHEMA, small, tmp_path / "many").manifest.buckets > 4
@@ -145,14 +151,16 @@ def test_buckets_and_slices_change_nothing(tmp_path, rows_per_bucket):
             assert row == other[identity], (what, identity)
 
 
-def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
+@pytest.mark.parametrize("changing", [False, True], ids=["fixed", "changing"])
+def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path, changing):
     log = random_log(5)
+    log = dated(log, 5) if changing else log
     output = tmp_path / "out"
     ending = prepare(log.write(tmp_path / "logs"), SCHEMA, config(), output).manifest.ending
     users = {row["user_id"]: row for row in rows_of(output, "snapshot/users")}
     rooms = {row["room_id"]: row for row in rows_of(output, "snapshot/rooms")}
-    assert users.keys() >= {row["user_id"] for row in log.users}
-    assert rooms.keys() >= {row["room_id"] for row in log.rooms}
+    assert users.keys() >= {row["user_id"] for row in log.users if row.get("valid_from", ending) <= ending}
+    assert rooms.keys() >= {row["room_id"] for row in log.rooms if row.get("valid_from", ending) <= ending}
     compared = set()
     template = dict.fromkeys(log.impressions[0]) | {"request_id": 1, "shown_at": ending}
     for user_id, user in users.items():
@@ -199,9 +207,10 @@ def test_the_snapshot_is_what_a_feed_after_the_end_would_see(tmp_path):
 
 
 @lru_cache
-def features_by_id(seed: int, folder) -> tuple[dict[int, dict], EncoderState]:
-    rows = prepared_features(random_log(seed), folder / f"base-{seed}")
-    return rows, Prepared.open(folder / f"base-{seed}" / "out").encoder
+def features_by_id(seed: int, folder, changing: bool = False) -> tuple[dict[int, dict], EncoderState]:
+    base = folder / f"{'dated' if changing else 'base'}-{seed}"
+    log = random_log(seed)
+    return prepared_features(dated(log, seed) if changing else log, base), Prepared.open(base / "out").encoder
 
 
 def prepared_features(log: SmallLog, folder) -> dict[int, dict]:
@@ -268,6 +277,69 @@ def test_a_planted_event_changes_no_feature_of_this_or_an_earlier_feed(folder, d
             elif kind == "engagements" and request is None and kept != value:
                 assert old["user_id"] == user and room in old["room_id"]
                 assert old["at"] <= at <= old["at"] + windows[name] + 2000  # a feed's rows are shown within 2 s
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_request_id_used_again_changes_nothing_of_an_earlier_feed(folder, data):
+    """Ids that start anew: a later request of the same user with the same id and rooms, and what the user did then."""
+    seed = data.draw(st.integers(0, 3), label="seed")
+    log, (before, _) = random_log(seed), features_by_id(seed, folder)
+    old = data.draw(st.sampled_from([row for row in log.impressions if row["request_id"] is not None]), label="again")
+    last = max(row["shown_at"] for row in log.impressions if row["request_id"] == old["request_id"])
+    at = last + 60_001 + data.draw(st.sampled_from([0, 1, HOUR, DAY]), label="after")
+    planted = log.planted("impressions", {**old, "shown_at": at})
+    for action in data.draw(st.lists(st.sampled_from(["enter", "order"]), max_size=2), label="actions"):
+        lag = data.draw(st.sampled_from([-500, 0, 30_000]), label="lag")
+        done = {"request_id": old["request_id"], "user_id": old["user_id"], "room_id": old["room_id"], "at": at + lag}
+        planted = planted.planted("engagements", {**done, "action": action, "value": 60.0})
+    after = prepared_features(planted, folder / f"planted-{len(list(folder.iterdir()))}")
+    assert len(after) == len(before) + 1
+    own = [row for row in planted.engagements if (row["user_id"], row["request_id"]) == (old["user_id"], old["request_id"])]
+    late = {
+        row["room_id"] for row in own if row["at"] >= at - 500
+    }  # what answered the earlier request may answer the later one
+    for feed_id, row in before.items():
+        if row["at"] < at - 500:
+            kept = [name for name in row if not (name.startswith("label.") and late & set(row["room_id"]))]
+            assert {name: after[feed_id][name] for name in kept} == {name: row[name] for name in kept}, (
+                row["user_id"],
+                row["at"],
+            )
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_planted_attribute_changes_no_feed_before_it_holds(folder, data):
+    seed = data.draw(st.integers(0, 3), label="seed")
+    log, (before, state) = dated(random_log(seed), seed), features_by_id(seed, folder, True)
+    feed = before[data.draw(st.sampled_from(sorted(before)), label="feed")]
+    table = data.draw(st.sampled_from(["users", "rooms", "streamers", "products"]), label="table")
+    known = {
+        "users": [feed["user_id"], log.impressions[0]["user_id"]],
+        "rooms": [*feed["room_id"], log.impressions[0]["room_id"]],
+        "streamers": [11, 22, 33],
+        "products": [5, 6, 7, 8, 99, 98],
+    }
+    key, of = f"{table[:-1]}_id", data.draw(st.sampled_from(known[table]), label="id")
+    begins = feed["at"] + data.draw(st.sampled_from([0, 1, 500, 30_000, HOUR, DAY]), label="after")
+    taken = {row["valid_from"] for row in getattr(log, table) if row[key] == of}
+    begins = next(at for at in range(begins, begins + 99) if at not in taken)
+    row = {key: of, "valid_from": begins, "age": 77, "start_at": START - DAY, "category": "new", "fans": 9.0, "price": 9.5}
+    if table == "rooms":
+        streamers = {other["streamer_id"] for other in log.rooms if other["room_id"] == of} - {None} or {11, 22}
+        row["streamer_id"] = data.draw(st.sampled_from([*sorted(streamers), None]), label="streamer")
+    number = len(list(folder.iterdir()))
+    after = prepared_features(log.planted(table, row), folder / f"planted-{number}")
+    codes, codes_after = encoded(folder / f"dated-{seed}", state), encoded(folder / f"planted-{number}", state)
+    assert after.keys() == before.keys()
+    for feed_id, old in before.items():
+        if old["at"] < begins:
+            assert (after[feed_id], codes_after[feed_id]) == (old, codes[feed_id]), (old["user_id"], old["at"], row)
+        if old["at"] == begins and table == "users" and old["user_id"] == of:
+            assert after[feed_id]["user.age"] == 77
+        if old["at"] == begins and table == "rooms" and of in old["room_id"]:
+            assert after[feed_id]["room.category"][old["room_id"].index(of)] == "new"
 
 
 def test_what_happens_after_the_training_days_teaches_nothing(tmp_path):

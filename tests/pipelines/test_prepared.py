@@ -12,8 +12,18 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
 from pipelines.encode.fit import finish, fit_partial
 from pipelines.prepared import SPLITS, Prepared
-from tests.pipelines.fabricate import write_manifest
+from pipelines.runs.sealed import SealedWriter, read_sealed
+from tests.pipelines.fabricate import note_tables, write_manifest
 from tests.pipelines.test_encode import random_feeds
+
+TABLES = (
+    "schema.json",
+    "encoder/encoder.json",
+    "encoder/encoder.safetensors",
+    "feeds/valid/bucket-00001.parquet",
+    "features/test/bucket-00000.parquet",
+    "snapshot/users/bucket-00000.parquet",
+)
 
 
 @pytest.fixture
@@ -25,7 +35,11 @@ def folder(tiny_schema, tmp_path):
         for kind, table in (("features", features), ("feeds", encode(features, tiny_schema, state))):
             (tmp_path / kind / split).mkdir(parents=True)
             for number in (1, 0):
-                pq.write_table(table.slice(3 * number, 3), tmp_path / kind / split / f"bucket-0000{number}.parquet")
+                with SealedWriter(tmp_path / kind / split / f"bucket-0000{number}.parquet", table.schema) as writer:
+                    writer.write(table.slice(3 * number, 3), 2)
+    for number in (1, 0):
+        (tmp_path / "snapshot" / "users").mkdir(parents=True, exist_ok=True)
+        pq.write_table(features.slice(3 * number, 3), tmp_path / "snapshot" / "users" / f"bucket-0000{number}.parquet")
     state.save(tmp_path / "encoder")
     (tmp_path / "schema.json").write_text(json.dumps(tiny_schema.to_dict()))
     splits = {split: {"files": 2, "feeds": 6} for split in SPLITS}
@@ -47,10 +61,8 @@ def test_a_finished_folder_opens_with_all_its_parts(folder, tiny_schema):
     ("gone", "message"),
     [
         ("manifest.json", r"was not finished; .*manifest.json is missing"),
-        ("schema.json", r"schema.json is missing"),
-        ("encoder/encoder.safetensors", r"holds no encoder: encoder.safetensors is missing"),
-        ("feeds/valid/bucket-00001.parquet", r"feeds/valid` holds 1 Parquet files where the manifest counts 2"),
-        ("features/test/bucket-00000.parquet", r"features/test` holds 1 Parquet files where the manifest counts 2"),
+        ("files.json", r"is damaged; .*files.json is missing"),
+        *((name, rf"{name} is not there. Delete the prepared folder and prepare again.$") for name in TABLES),
     ],
 )
 def test_what_is_missing_is_named(folder, gone, message):
@@ -65,26 +77,55 @@ def test_no_folder(folder):
 
 
 @pytest.mark.parametrize("keep", [0, 7, -3])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "manifest.json",
-        "schema.json",
-        "encoder/encoder.json",
-        "encoder/encoder.safetensors",
-        "feeds/valid/bucket-00001.parquet",
-        "features/test/bucket-00000.parquet",
-        "snapshot/users/bucket-00000.parquet",
-    ],
-)
+@pytest.mark.parametrize("name", ["manifest.json", "files.json", *TABLES])
 def test_what_is_cut_short_is_named(folder, name, keep):
     file = folder / name
-    if name.startswith("snapshot"):
-        file.parent.mkdir(parents=True)
-        shutil.copy(folder / "features" / "test" / file.name, file)
     file.write_bytes(file.read_bytes()[:keep])
-    part = file.parent if "encoder" in name else file
-    with pytest.raises(ConfigError, match=rf"{part}`? is (damaged|cut short).* prepare again\.$"):
+    with pytest.raises(ConfigError, match=rf"{file} (is damaged|has [\d,]+ bytes, not [\d,]+).* prepare again\.$"):
+        Prepared.open(folder)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_holds_another_byte_is_named_by_who_opens_or_reads_it(folder, name):
+    file = folder / name
+    for place in (0, file.stat().st_size // 2, file.stat().st_size - 9):
+        sound = file.read_bytes()
+        file.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+        with pytest.raises(ConfigError, match=rf"{file} .*does not hold what was written to it.* prepare again\.$"):
+            prepared = Prepared.open(folder)
+            read_sealed(prepared.files("valid")[1])
+            prepared.features("test")
+            prepared.snapshot("users")
+        file.write_bytes(sound)
+
+
+def test_features_and_snapshot_may_be_deleted_as_a_whole(folder):
+    for kind in ("features/train", "snapshot/users"):
+        shutil.rmtree(folder / kind)
+    prepared = Prepared.open(folder)
+    assert prepared.features("train") == prepared.snapshot("users") == [] and len(prepared.features("valid")) == 2
+    (folder / "feeds" / "train" / "bucket-00002.parquet").write_text("of no one")
+    assert [file.name for file in Prepared.open(folder).files("train")] == ["bucket-00000.parquet", "bucket-00001.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda lines: [line for line in lines if "feeds/test/bucket-00001" not in line],
+            "names 1 files of test feeds with 3 rows",
+        ),
+        (lambda lines: [line for line in lines if "features/test/bucket-00001" not in line], "names 2 files of test feeds"),
+        (lambda lines: [line for line in lines if "schema" not in line], r"does not name schema.json"),
+        (lambda lines: [line.replace(', "', ', ["', 1) for line in lines], "is damaged"),
+        (lambda lines: [], "it names no files"),
+    ],
+)
+def test_a_list_of_files_that_lacks_one_is_told(folder, change, message):
+    first, *lines, last = (folder / "files.json").read_text().splitlines()
+    lines = [line.rstrip(",") for line in change(lines)]
+    (folder / "files.json").write_text("\n".join([first, ",\n".join(lines), last]) if lines else "{}")
+    with pytest.raises(ConfigError, match=message):
         Prepared.open(folder)
 
 
@@ -100,6 +141,7 @@ def test_what_is_cut_short_is_named(folder, name, keep):
 )
 def test_what_holds_something_else_is_named(folder, name, holds, message):
     (folder / name).write_text(holds)
+    note_tables(folder)  # as if it had been written so
     with pytest.raises(ConfigError, match=message):
         Prepared.open(folder)
 

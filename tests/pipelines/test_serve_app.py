@@ -58,13 +58,13 @@ def replicas() -> set[int]:
 def test_yaml_spells_the_same_application(tmp_path):
     from pipelines.serve.app import application, build
 
-    config = ServeConfig(port=8123, replicas=2, max_queued_requests=7, timeout_seconds=1.5)
+    config = ServeConfig(port=8123, replicas=2, max_ongoing_requests=7, timeout_seconds=1.5)
     spelling = yaml.safe_load(yaml.safe_dump(application(tmp_path / "bundle", None, config)))
     (app,) = spelling["applications"]
     assert app["args"] == to_dict(config) and app["deployments"][0]["user_config"]["bundle"] == str(tmp_path / "bundle")
-    assert spelling["http_options"] == {"host": "127.0.0.1", "port": 8123, "request_timeout_s": 1.5}
+    assert spelling["http_options"] == {"host": "127.0.0.1", "port": 8123, "request_timeout_s": 6.5}
     deployment = build(app["args"])._bound_deployment
-    assert (deployment.num_replicas, deployment.max_queued_requests) == (2, 7)
+    assert (deployment.num_replicas, deployment.max_ongoing_requests, deployment.max_queued_requests) == (2, 7, 7)
     with pytest.raises(ConfigError, match=r"`args.replica` is not a known key"):
         build({"replica": 2})
 
@@ -99,7 +99,7 @@ def test_deploy_exchange_overload_and_end(local_ray, tiny_schema, tmp_path):
         assert httpx.get(f"{url}/healthz").json()["model"] == "second"
         assert httpx.post(f"{url}/rank", json=body).status_code == 200
 
-        narrow = ServeConfig(port=config.port, cpus_per_replica=0.5, max_ongoing_requests=1, max_queued_requests=2)
+        narrow = ServeConfig(port=config.port, cpus_per_replica=0.5, max_queued_requests=2, batch=1)
         deploy(second, store, narrow)
         overload(url)
     finally:
@@ -136,13 +136,15 @@ def exchange_under_load(url: str, body: dict, before: set[int], exchange) -> Non
 
 
 def overload(url: str) -> None:
-    """More than one working and two waiting are answered 503 at once, and told to come back; the others are served."""
+    """More than one in work and two that wait are answered 503 at once, and told to come back; the others are served."""
     many = {"candidates": [{"room_id": place} for place in range(1000)]}
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(lambda _: httpx.post(f"{url}/rank", json=many, timeout=60), range(48)))
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {200, 503} and statuses[200] >= 1, statuses
-    assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 503)
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert all(answer.headers["retry-after"] == "1" for answer in refused)
+    assert all(answer.json()["detail"][0]["type"] == "overloaded" for answer in refused)
     assert httpx.post(f"{url}/rank", json=many, timeout=60).status_code == 200
 
 

@@ -17,11 +17,12 @@ from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepared import Prepared
 from pipelines.serve.assemble import assemble
 from pipelines.serve.parity import request_of
-from pipelines.serve.request import RankRequest, RequestError
+from pipelines.serve.request import RequestError
 from pipelines.serve.store import Store, build_store
 from pipelines.serve.wanted import Wanted
+from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.naive_prepare import random_log, wide_schema
-from tests.pipelines.serve_samples import HOUR, NOW, write_prepared
+from tests.pipelines.serve_samples import HOUR, NOW, asked, write_prepared
 from tests.pipelines.test_encode import random_feeds
 
 MORE = (
@@ -58,7 +59,7 @@ def store(tiny_schema, tmp_path_factory):
 
 
 def row_of(schema: Schema, store: Store | None, *, clock: Clock = Clock(), **body) -> dict:  # noqa: B008
-    request = RankRequest.model_validate({"at": NOW, **body})
+    request = asked({"at": NOW, **body})
     assembled = assemble(request, Wanted.by(schema), store, clock)
     (row,) = assembled.features.to_pylist()
     return {
@@ -132,7 +133,7 @@ def test_a_product_and_a_streamer_may_be_named_of_whom_the_store_keeps_nothing(t
     prepared = Prepared.open(write_prepared(tmp_path / "prepared", tiny_schema))
     file = prepared.snapshot("rooms")[0]
     pq.write_table(pq.read_table(file).drop_columns(["product.price", "streamer.fans", "streamer_impressions.life"]), file)
-    bare = Store(build_store(prepared, tmp_path / "store"))
+    bare = Store(build_store(noted_anew(prepared.path), tmp_path / "store"))
     row = row_of(tiny_schema, bare, candidates=[{"room_id": 11, "state": {"product_id": 8}, "features": {"streamer_id": 5}}])
     assert row["state.product_id"] == [8] and row["streamer_id"] == [5] and row["room_entries.life"] == [4]
     bare.close()
@@ -161,7 +162,7 @@ def test_a_logged_feed_is_assembled_as_it_was_prepared(tmp_path):
             logged = features.slice(row, 1)
             if len(set(logged["room_id"][0].as_py())) < len(logged["room_id"][0]):
                 continue  # shows a room twice
-            request = RankRequest.model_validate(request_of(logged, prepared.schema))
+            request = asked(request_of(logged, prepared.schema))
             assembled = assemble(request, wanted, None, prepared.encoder.clock).features
             for name in {"day", "at", "user_id", "room_id", *numbers}:
                 assert assembled[name].to_pylist() == logged[name].to_pylist(), name
@@ -248,7 +249,7 @@ def test_the_stage_of_a_user_comes_from_the_store_or_inline_and_unknown_ones_are
     assert {"preference.click", "preference.stay", "preference.order"} <= set(wanted.feed)
 
     def stage(**body) -> int:
-        request = RankRequest.model_validate({"at": NOW, "candidates": [{"room_id": 11}], **body})
+        request = asked({"at": NOW, "candidates": [{"room_id": 11}], **body})
         (found,) = encode(assemble(request, wanted, store, Clock()).features, staged, state)["stage"].to_pylist()
         return found
 
@@ -265,7 +266,7 @@ def test_a_store_without_preferences_does_not_serve_a_schema_with_stages(tiny_sc
     prepared = Prepared.open(write_prepared(tmp_path / "prepared", tiny_schema))
     file = prepared.snapshot("users")[0]
     pq.write_table(pq.read_table(file).drop_columns(["preference.stay"]), file)
-    store = Store(build_store(prepared, tmp_path / "store"))
+    store = Store(build_store(noted_anew(prepared.path), tmp_path / "store"))
     with pytest.raises(ConfigError, match=r"lacks preference.stay, which the bundle's schema reads"):
         Wanted.by(replace(tiny_schema, stages=Stages(stay="stay"))).check(store)
     store.close()

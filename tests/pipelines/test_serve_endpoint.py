@@ -38,7 +38,7 @@ def parts(tiny_schema, tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(parts):
     endpoint = Endpoint.open(parts[1], parts[2], ServeConfig(max_candidates=50))
-    return TestClient(http_app(lambda: endpoint))
+    return TestClient(http_app(lambda: endpoint, endpoint.config))
 
 
 def rank(client, **body) -> dict:
@@ -58,7 +58,7 @@ def test_rooms_come_best_first_with_all_predictions_and_flags(client):
         expected = 0.5 * made["click"] + 0.2 * made["goods_bag"] + made["order"] + 0.1 * np.log1p(made["stay"])
         assert item["score"] == pytest.approx(expected, rel=1e-6)
     assert answer["user_known"] and answer["model"] == "bundle" and answer["ignored"] == []
-    assert set(answer["timing"]) == {"assemble_ms", "encode_ms", "model_ms", "total_ms"}
+    assert set(answer["timing"]) == {"assemble_ms", "encode_ms", "model_ms", "total_ms", "batch"}
     assert not rank(client, user_id=5)["user_known"] and not rank(client)["user_known"]
 
 
@@ -95,28 +95,29 @@ def test_texts_name_rooms_and_come_back_as_given(client):
 @pytest.mark.parametrize(
     ("body", "loc", "message"),
     [
-        ({}, ["body", "candidates"], "Field required"),
-        ({"candidates": []}, ["body", "candidates"], "at least 1 item"),
-        ({"candidates": [{"room": 1}]}, ["body", "candidates", 0, "room_id"], "Field required"),
-        ({"candidates": [{"room_id": 1, "stat": {}}]}, ["body", "candidates", 0, "stat"], "Extra inputs are not permitted"),
+        ({}, ["body", "candidates"], "is missing"),
+        ({"candidates": []}, ["body", "candidates"], "length >= 1"),
+        ({"candidates": [{"room": 1}]}, ["body", "candidates", 0, "room_id"], "is missing"),
         (
-            {"candidates": [{"room_id": ""}]},
-            ["body", "candidates", 0, "room_id", "constrained-str"],
-            "at least 1 character",
+            {"candidates": [{"room": 1}]},
+            ["body", "candidates", 0, "room"],
+            "known are: room_id, state, features",
         ),
-        ({"candidates": [{"room_id": 2**63}]}, ["body", "candidates", 0, "room_id", "constrained-int"], "less than"),
-        ({"candidates": [{"room_id": 7}, {"room_id": 7}]}, ["body", "candidates"], "room 7 is among the candidates twice"),
-        (
-            {"candidates": [{"room_id": place} for place in range(51)]},
-            ["body", "candidates"],
-            "at most 50",
-        ),
+        ({"candidates": [{"room_id": ""}]}, ["body", "candidates", 0, "room_id"], "`str` of length >= 1"),
+        ({"candidates": [{"room_id": 1.5}]}, ["body", "candidates", 0, "room_id"], "expected `int | str`, got `float`"),
+        ({"candidates": [{"room_id": True}]}, ["body", "candidates", 0, "room_id"], "got `bool`"),
+        ({"candidates": [{"room_id": 2**63}]}, ["body", "candidates", 0, "room_id"], "`int` <= 9223372036854775807"),
+        ({"candidates": [{"room_id": 7}, {"room_id": 7}]}, ["body", "candidates", 1, "room_id"], "7 is among the rooms twice"),
+        ({"candidates": [{"room_id": place} for place in range(51)]}, ["body", "candidates"], "at most 50"),
         ({"at": 1_700_000_000}, ["body", "at"], "1700000000 is no time in ms"),
-        ({"k": 0}, ["body", "k"], "greater than or equal to 1"),
-        ({"K": 3}, ["body", "K"], "Extra inputs are not permitted"),
+        ({"k": 0}, ["body", "k"], "`int` >= 1"),
+        ({"K": 3}, ["body", "K"], "is no field here"),
+        ({"format": "row"}, ["body", "format"], "invalid enum value 'row'"),
         ({"fusion_weights": {"klick": 1}}, ["body", "fusion_weights"], "klick; predicted are: click, goods_bag, order, stay"),
         ({"fusion_weights": {"click": 0}}, ["body", "fusion_weights"], "all fusion weights of what is predicted"),
+        ({"fusion_weights": {"click": 2**128}}, ["body", "fusion_weights", "click"], "is beyond 3.4e+38"),
         ({"user": {"user_entries": "x"}}, ["body", "user", "user_entries"], "this column holds numbers"),
+        ({"user": {"user_entries": [1]}}, ["body", "user", "user_entries"], "got `array`"),
         ({"histories": {"channels": [{"at": NOW + 1}]}}, ["body", "histories", "channels", 0, "at"], "not before"),
     ],
 )
@@ -128,13 +129,6 @@ def test_bad_input_is_422_and_names_the_field(client, body, loc, message):
     assert any(item["loc"] == loc and message in item["msg"] for item in answer.json()["detail"]), answer.text
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e999"])
-def test_numbers_that_are_none_are_refused(client, number):
-    body = f'{{"candidates": [{{"room_id": 11}}], "user": {{"user_entries": {number}}}}}'
-    answer = client.post("/rank", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == 422 and "user_entries" in answer.text
-
-
 @pytest.mark.parametrize("entries", [-3, -1e300, 1e300, 3.5e38])
 def test_a_number_that_measures_nothing_is_missing_as_offline(client, entries):
     body = {"candidates": [{"room_id": 11}], "at": NOW}
@@ -144,48 +138,14 @@ def test_a_number_that_measures_nothing_is_missing_as_offline(client, entries):
     assert scores[0] == scores[1] and np.isfinite(scores[0][0]["score"])
 
 
-HALF = "\\ud83d"  # of an emoji that was cut, as JSON spells it
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b'{"candidates": [{"room_id": 11}', 422),
-        (b"", 422),
-        (b'{"user_id": "\xff", "candidates": [{"room_id": 11}]}', 400),
-        (f'{{"user_id": "{HALF}", "candidates": [{{"room_id": 11}}]}}'.encode(), 422),
-        (f'{{"candidates": [{{"room_id": "{HALF}"}}]}}'.encode(), 422),
-        (f'{{"candidates": [{{"room_id": 11, "features": {{"room.category": "{HALF}"}}}}]}}'.encode(), 422),
-        (f'{{"context": {{"device": "{HALF}"}}, "candidates": [{{"room_id": 11}}]}}'.encode(), 422),
-        (f'{{"context": {{"{HALF}": 1}}, "candidates": [{{"room_id": 11}}]}}'.encode(), 200),  # a column that is not read
-        (
-            f'{{"histories": {{"channels": [{{"at": 1, "room_id": "{HALF}"}}]}}, "candidates": [{{"room_id": 11}}]}}'.encode(),
-            422,
-        ),
-        (b'{"candidates": [{"room_id": "a\\u0000b"}]}', 200),
-        (b'{"candidates": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
-        (b'{"user_id": ' + b"9" * 5000 + b', "candidates": [{"room_id": 11}]}', 400),
-        (b'{"fusion_weights": {"click": 1e300, "order": 1e300}, "candidates": [{"room_id": 11}]}', 422),
-    ],
-)
-def test_bodies_of_broken_clients_are_their_own_fault(client, body, status):
-    """Never a 5xx, and the endpoint goes on answering."""
-    answer = client.post("/rank", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == status, answer.text
-    assert rank(client)["ranked"]
-
-
-def test_what_is_no_json_is_422(client):
-    assert client.post("/rank", content="{", headers={"content-type": "application/json"}).status_code == 422
-
-
 def test_model_says_what_is_served_without_nan(client, tiny_schema):
     answer = client.get("/model").json()
     assert Schema.from_dict(answer["schema"]) == tiny_schema and answer["name"] == "bundle"
     assert answer["metrics"] == {"click": {"auc": 0.75, "auc_head": None}} and answer["provenance"] == {"seed": 0}
-    assert answer["store"]["prepared"] == "abc"
-    assert client.get("/healthz").json() == {"status": "ok", "model": "bundle", "refused": None}
-    assert "/rank" in client.get("/openapi.json").json()["paths"]
+    assert answer["store"] == {"prepared": "abc", "as_of": NOW}
+    health = client.get("/healthz").json()
+    assert health.pop("age_seconds") > 3600
+    assert health == {"status": "ok", "model": "bundle", "as_of": NOW, "stale": False, "waiting": 0}
 
 
 def test_a_model_that_gives_no_number_does_not_start_serving(parts, tiny_schema):
@@ -199,7 +159,7 @@ def test_a_number_that_is_none_leaves_as_an_error_not_as_nan(parts):
     endpoint = Endpoint.open(parts[1], parts[2], ServeConfig())
     next(endpoint.bundle.ranker.parameters()).data.fill_(float("nan"))
     answer = TestClient(http_app(lambda: endpoint)).post("/rank", json={"candidates": [{"room_id": 11}]})
-    assert answer.status_code == 500 and "is not a finite number" in answer.json()["detail"]
+    assert answer.status_code == 500 and "is not a finite number" in answer.json()["detail"][0]["msg"]
 
 
 def test_a_model_with_list_context_refuses_more_rooms_than_it_was_trained_on(parts, tiny_schema):

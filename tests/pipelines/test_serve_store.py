@@ -17,6 +17,7 @@ from pipelines import steps
 from pipelines.logs.ids import as_ids
 from pipelines.prepared import Prepared
 from pipelines.serve.store import Store, build_store
+from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.serve_samples import NOW, users, write_prepared
 
 
@@ -68,7 +69,7 @@ def test_large_ids_and_negative_ones_are_kept_apart(prepared, tmp_path):
     ids = [2**53, 2**53 + 1, -1, 2**62]
     table = pa.table({"room_id": ids, "state.product_id": [2**53 + 1, 2**53, -5, 2**62 + 1]})
     pq.write_table(table, prepared.snapshot("rooms")[0])
-    store = Store(build_store(prepared, tmp_path / "large"))
+    store = Store(build_store(noted_anew(prepared.path), tmp_path / "large"))
     assert column(store.records("rooms", ids), "state.product_id") == [2**53 + 1, 2**53, -5, 2**62 + 1]
     store.close()
 
@@ -76,7 +77,7 @@ def test_large_ids_and_negative_ones_are_kept_apart(prepared, tmp_path):
 def test_files_may_differ_in_columns_and_types(prepared, tmp_path):
     more = pa.table({"room_id": [21], "state.product_id": pa.array([3], pa.int32()), "streamer.fans": [1.5]})
     pq.write_table(more, prepared.snapshot("rooms")[0].with_name("part-1.parquet"))
-    store = Store(build_store(prepared, tmp_path / "mixed"))
+    store = Store(build_store(noted_anew(prepared.path), tmp_path / "mixed"))
     records = store.records("rooms", [21, 11])
     assert column(records, "streamer.fans") == [1.5, 5000.0]
     assert column(records, "streamer_id") == [None, 101] and column(records, "state.product_id") == [3, 7]

@@ -1,6 +1,7 @@
 """Training in this process: early stopping, going on, bundles, refusals."""
 
 import errno
+import json
 import math
 import os
 import re
@@ -18,15 +19,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from models.batch import joined
 from models.config import ConfigError, from_dict
+from models.interests.disentangled import DisentangledConfig
 from models.learners.adaptive import Adaptive, AdaptiveConfig
+from models.learners.joint import Joint
 from models.learners.workers import SingleWorker
 from models.metrics.evaluation import Evaluation
 from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.schema import Schema
+from models.system import build_ranker
 from models.zoo import resolve
 from pipelines.bundle import load_bundle
-from pipelines.prepared import Prepared
 from pipelines.runs import processes
 from pipelines.runs.files import draft_of
 from pipelines.train import TrainConfig, checkpoint, train
@@ -39,7 +43,7 @@ from pipelines.train.progress import Progress, read_history, read_progress
 from pipelines.train.report import Silent
 from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.worker import train_in_bf16
-from tests.pipelines.fabricate import fabricate
+from tests.pipelines.fabricate import fabricate, noted_anew
 from tests.samples import full_schema
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
@@ -257,7 +261,7 @@ def test_what_a_learner_tells_is_kept_by_tenths_of_an_epoch(prepared, tmp_path, 
     points = [point for record in result.history for point in record.diagnostics]
     assert [len(record.diagnostics) for record in result.history] == [10, 4]
     assert [point["progress"] for point in points] == pytest.approx([end / 24 for end in ends])
-    names = [f"{what}.{target}" for what in ("weight", "cosine") for target in ("goods_bag", "order", "stay")]
+    names = [f"{what}.{target}" for what in ("weight", "cosine", "ahead") for target in ("goods_bag", "order", "stay")]
     for first, last, point in zip([0, *ends], ends, points, strict=False):
         assert point.keys() == {"progress", *names}
         for name in names:
@@ -290,6 +294,81 @@ def test_what_was_told_survives_a_break_bit_for_bit(steps, prepared, tmp_path, m
     result = train(prepared, ADAPTIVE, TELLING, output=tmp_path / "run", say=lambda line: None)
     assert [record.diagnostics for record in result.history] == [record.diagnostics for record in whole.history]
     assert same(weights(result), weights(whole))
+
+
+# -- probes ----------------------------------------------------------------------------------------------------------
+
+
+DISENTANGLED = replace(MODEL, interest=DisentangledConfig(width=8, heads=2))
+
+
+def test_a_ranker_is_probed_before_training_and_after_every_epoch(prepared, tmp_path):
+    """On the same feeds: those of the validation split, here 40."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(prepared, DISENTANGLED, CONFIG, output=tmp_path / "run", say=lambda line: None)
+    points = [point for record in result.history for point in record.diagnostics]
+    assert [point["progress"] for point in points] == [0, 1, 2, 3]
+    torch.manual_seed(CONFIG.seed)
+    ranker = build_ranker(prepared.schema, DISENTANGLED, prepared.encoder.table_sizes)
+    held_out = joined(list(in_order(prepared, "valid").batches()))
+    with torch.no_grad():
+        expected = {name: probe.value for name, probe in ranker.probe(held_out).items()}
+        assert {"progress": 0.0, **expected} == pytest.approx(points[0])
+        ranker.load_state_dict(weights(result))
+        best = {name: probe.value for name, probe in ranker.probe(held_out).items()}
+    assert best == pytest.approx({name: value for name, value in points[result.best.epoch + 1].items() if name != "progress"})
+    assert best != expected
+    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    curves.Reload()
+    drawn = curves.Scalars("diagnostics/disentangled.spread.channels")
+    assert [point.value for point in drawn] == pytest.approx([point["disentangled.spread.channels"] for point in points])
+    assert [point.step for point in drawn] == [1, *(record.total_steps for record in result.history)]
+
+
+def test_a_planted_collapse_raises_an_alarm_in_history_and_lines(prepared, tmp_path, monkeypatch):
+    """From the second epoch on all entries are alike but in one place of the width."""
+    step, lines = Joint.step, []
+
+    def collapsing(self, batch, progress):
+        totals = step(self, batch, progress)
+        if progress >= 1:
+            for intentions in self.distributed.ranker.interest.intentions.values():
+                intentions.encoder.blocks[-1].norms[-1].weight.data[1:] = 0
+        return totals
+
+    monkeypatch.setattr(Joint, "step", collapsing)
+    result = train(prepared, DISENTANGLED, CONFIG, output=tmp_path / "run", say=lines.append)
+    first, second, third = (record.alarms for record in result.history)
+    told = [
+        text for text in second if text.startswith("the effective rank of consistent intentions in channels is 1, below 0.25")
+    ]
+    assert first == [] and len(told) == 1 and len(third) >= 2
+    assert f"  alarm: {told[0]}" in lines
+    found = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [record["alarms"] for record in found] == [list(first), list(second), list(third)]
+
+
+@pytest.mark.parametrize("steps", [3, 9])
+def test_probes_survive_a_break(steps, prepared, tmp_path, monkeypatch):
+    """In the first epoch, where only a checkpoint still has the probes before training, and in the second."""
+    config = replace(CONFIG, checkpoint_every_steps=2)
+    whole = train(prepared, DISENTANGLED, config, output=tmp_path / "whole", say=lambda line: None)
+    step, taken = Joint.step, []
+
+    def breaking(self, batch, progress):
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+        taken.append(batch)
+        return step(self, batch, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Joint, "step", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            train(prepared, DISENTANGLED, config, output=tmp_path / "run", say=lambda line: None)
+    result = train(prepared, DISENTANGLED, config, output=tmp_path / "run", say=lambda line: None)
+    assert [record.diagnostics for record in result.history] == [record.diagnostics for record in whole.history]
+    assert read_progress(result.checkpoint).at_start == read_progress(whole.checkpoint).at_start != {}
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------------
@@ -465,7 +544,7 @@ class Scripted(nn.Module):
         self.patience_from = patience_from
         self.quality = nn.Parameter(torch.zeros(()))
         self.qualities, self.steps, self.taken = qualities, steps, 0
-        self.trained = ("click",)
+        self.trained, self.is_probed = ("click",), False
 
     def predict(self, batch):
         noise_N = torch.rand(batch.candidates, generator=torch.Generator().manual_seed(0))
@@ -609,7 +688,7 @@ def test_a_monitor_that_can_have_no_value_is_refused_before_training(prepared, t
             table["label.order"].combine_chunks().offsets, pa.array(np.zeros(len(pc.list_flatten(table["label.order"])), "f4"))
         )
         pq.write_table(table.set_column(place, table.schema.field(place), none.cast(table.schema.field(place).type)), file)
-    without_orders = Prepared.open(tmp_path / "data")
+    without_orders = noted_anew(tmp_path / "data")
     with pytest.raises(ConfigError, match=r"train\.monitor: order\.auc is not defined on the validation split"):
         train(without_orders, MODEL, replace(CONFIG, monitor="order.auc"), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -28,7 +28,7 @@ from pipelines.tune.config import MOST_CHECKED, check_space, checked, configs
 from pipelines.tune.folder import left_over
 from pipelines.tune.objectives import Objectives, objectives_of
 from pipelines.tune.search import _sorted, _trial, _with_front, _write_tables, axes_of, search, search_preview
-from tests.pipelines.fabricate import epoch_record, fabricate
+from tests.pipelines.fabricate import epoch_record, fabricate, noted_anew
 from tests.samples import TABLE_SIZES, full_schema
 
 MODEL = {"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}}
@@ -412,6 +412,7 @@ def test_a_metric_that_no_trial_could_have_is_told_before_the_first(tmp_path, ch
         place = table.schema.get_field_index("label.order")
         none = pa.array([[0.0] * len(labels) for labels in table["label.order"].to_pylist()], table.schema.field(place).type)
         pq.write_table(table.set_column(place, "label.order", none), file, row_group_size=16)
+    noted_anew(prepared.path)
     spelling = {"model": MODEL, "train": {"epochs": 1}}
     config = tune({RATE: {"type": "loguniform", "low": 1e-4, "high": 1e-2}}, **change)
     with pytest.raises(ConfigError, match=message):

@@ -20,11 +20,10 @@ from pipelines.serve.assemble import assemble
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.http import http_app
 from pipelines.serve.parity import check_parity
-from pipelines.serve.request import RankRequest
 from pipelines.serve.store import Store, build_store
 from pipelines.serve.wanted import Wanted
 from pipelines.train import TrainConfig, train
-from tests.pipelines.serve_samples import NOW, write_bundle, write_prepared
+from tests.pipelines.serve_samples import NOW, asked, write_bundle, write_prepared
 from tests.pipelines.test_encode import random_feeds
 from tests.samples import full_schema
 
@@ -86,7 +85,7 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
     answer = client.post("/rank", json=BODY)
     assert answer.status_code == 200, answer.text
     ranked = {item["room_id"]: item["predictions"] for item in answer.json()["ranked"]}
-    features = assemble(RankRequest.model_validate(BODY), Wanted.by(bundle.schema), store, bundle.encoder.clock).features
+    features = assemble(asked(BODY), Wanted.by(bundle.schema), store, bundle.encoder.clock).features
     with torch.inference_mode():
         expected = bundle.ranker.predict(to_batch(encode(features, bundle.schema, bundle.encoder), bundle.schema))
     for place, room in enumerate((11, 12, 99)):
@@ -124,7 +123,7 @@ def test_one_answer_holds_predictions_of_every_level(prepared, store, tmp_path):
         for room, level in ((11, 2), (12, 1), (99, 2))
     ]
     body = {**BODY, "candidates": rooms}
-    features = assemble(RankRequest.model_validate(body), Wanted.by(bundle.schema), store, bundle.encoder.clock).features
+    features = assemble(asked(body), Wanted.by(bundle.schema), store, bundle.encoder.clock).features
     batch = to_batch(encode(features, bundle.schema, bundle.encoder), bundle.schema)
     assert batch.level_N.tolist() == [2, 1, 2]
     answer = served(bundle_path, store).post("/rank", json=body)

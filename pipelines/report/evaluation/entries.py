@@ -21,7 +21,9 @@ class Epoch:
     Attributes:
         epoch: from 0.
         losses: the mean by target; losses that a part of the model adds are called `part` or `part.target`.
-        diagnostics: what the learner told of itself during the epoch, such as loss weights, each with its `progress` in epochs.
+        diagnostics: what learner and ranker told of themselves during the epoch, such as loss weights, each with its `progress`
+            in epochs.
+        alarms: which of the ranker's parts did nothing at its end, in sentences.
         metrics: on the validation split; None without one.
         more: whatever else the run has noted (steps, seconds), which no page shows.
     """
@@ -29,6 +31,7 @@ class Epoch:
     epoch: int
     losses: dict[str, float] = field(default_factory=dict)
     diagnostics: tuple[dict[str, float | None], ...] = ()
+    alarms: tuple[str, ...] = ()
     metrics: EvaluationResult | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -41,6 +44,7 @@ class Epoch:
             "epoch": self.epoch,
             "losses": self.losses,
             "diagnostics": list(self.diagnostics),
+            "alarms": list(self.alarms),
             "metrics": None if self.metrics is None else self.metrics.to_dict(),
             **self.more,
         }
@@ -53,6 +57,7 @@ class Epoch:
             epoch=more.pop("epoch"),
             losses=more.pop("losses", {}),
             diagnostics=tuple(more.pop("diagnostics", ())),
+            alarms=tuple(more.pop("alarms", ())),
             metrics=None if metrics is None else EvaluationResult.from_dict(metrics),
             more=more,
         )
@@ -81,6 +86,12 @@ class Entry:
     def best_epoch(self) -> int | None:
         """Counted from 1; None where it is not known."""
         return self.settings.get("provenance", {}).get("best_epoch")
+
+    @property
+    def alarms(self) -> list[str]:
+        """What cannot be right of its predictions, and which of its parts do nothing; of a training, as of its best epoch."""
+        best = [epoch for epoch in self.history if self.best_epoch in (None, epoch.epoch + 1)][-1:]
+        return [*(alarm.message for alarm in self.result.alarms), *(text for epoch in best for text in epoch.alarms)]
 
     def to_dict(self) -> dict[str, Any]:
         return {

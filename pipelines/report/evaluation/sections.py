@@ -12,8 +12,15 @@ from pipelines.report.evaluation.entries import Entry
 from pipelines.report.evaluation.insight import Gate, ModelInsight, Preferences
 from pipelines.report.evaluation.life_cycle import LifeCycle, StageDay, StagePairs
 from pipelines.report.evaluation.metrics import EvaluationResult, TargetMetrics
-from pipelines.report.figures.courses import Readings, parts_of_levels, weights_and_cosines, weights_of_candidates
+from pipelines.report.figures.courses import (
+    INTENTIONS,
+    Readings,
+    parts_of_levels,
+    weights_and_cosines,
+    weights_of_candidates,
+)
 from pipelines.report.figures.courses import curriculum as curriculum_figure
+from pipelines.report.figures.courses import intentions as intentions_figures
 from pipelines.report.figures.heat_maps import differences, heat_map
 from pipelines.report.figures.stages import stage_shares, user_points
 from pipelines.report.figures.target_graph import target_graph
@@ -273,7 +280,7 @@ def _adaptive_weights(entry: Entry, targets: Sequence[str]) -> list[Panel]:
     if not readings:
         return []
     last = _values(readings, "weight", targets, lambda values: values[-1])
-    mean = _values(readings, "cosine", targets, lambda values: sum(values) / len(values))
+    mean, ahead = (_values(readings, what, targets, lambda values: sum(values) / len(values)) for what in ("cosine", "ahead"))
     sentences = []
     if last:
         primary = [name for name in targets if name not in last]
@@ -282,6 +289,9 @@ def _adaptive_weights(entry: Entry, targets: Sequence[str]) -> list[Panel]:
     if mean:
         along = _extremes(mean, "agrees most with the primary target's", "that of ")
         sentences.append(f"Over all of training the gradient of {along}.")
+    if ahead:
+        told = ", ".join(f"{name} ({value:.2f})" for name, value in ahead.items())
+        sentences.append(f"With that of other users' feeds agree: {told}.")
     alt = f"loss weights and gradient cosines of {entry.name}"
     return [Panel(figure=weights_and_cosines(readings, targets), alt=alt, text=" ".join(sentences))]
 
@@ -298,6 +308,37 @@ def _weights_of_candidates(entry: Entry, targets: Sequence[str]) -> list[Panel]:
         f"the end: {', '.join(each)}."
     )
     return [Panel(figure=weights_of_candidates(readings, targets), alt=f"weights of candidates of {entry.name}", text=text)]
+
+
+# -- intentions ----------------------------------------------------------------------------------------------------
+
+
+def intentions(models: Sequence[Entry]) -> list[Group]:
+    """Whether disentangled intentions stayed apart and alive while they were trained."""
+    groups = []
+    for entry in models:
+        readings = _readings(entry, INTENTIONS)
+        if not readings:
+            continue
+        first, last = readings[0], readings[-1]
+        before, after = (
+            {name.removeprefix(f"{INTENTIONS}rank."): value for name, value in reading.items() if "rank." in name and value}
+            for reading in (first, last)
+        )
+        sentences = []
+        if kept := {name: value / before[name] for name, value in after.items() if name in before}:
+            least = min(kept, key=kept.__getitem__)
+            called = least.replace(".", " ")
+            sentences.append(f"Of {called} intentions {after[least]:.1f} of {before[least]:.1f} directions are left.")
+        spreads = [value for name, value in last.items() if name.startswith(f"{INTENTIONS}spread.") and value is not None]
+        if spreads:
+            sentences.append(f"At the end p deviates by {min(spreads):.2f} or more.")
+        panels = [
+            Panel(figure=figure, alt=f"{alt} of {entry.name}", text=text)
+            for (figure, alt), text in zip(intentions_figures(readings), (" ".join(sentences), ""), strict=True)
+        ]
+        groups.append(Group(title=entry.name, columns=[panels]))
+    return groups
 
 
 # -- parts of levels -----------------------------------------------------------------------------------------------
@@ -330,9 +371,9 @@ def levels(models: Sequence[Entry], schema: Schema) -> list[Group]:
 
 
 def _readings(entry: Entry, what: str) -> Readings:
-    """The readings of all epochs; nothing where no name in it begins with `what`."""
+    """The readings of all epochs that tell of a name that begins with `what`."""
     readings = [record for epoch in entry.history for record in epoch.diagnostics]
-    return readings if any(name.startswith(what) for record in readings for name in record) else []
+    return [record for record in readings if any(name.startswith(what) for name in record)]
 
 
 def _values(readings: Readings, what: str, names: Sequence[str], of: Callable[[list[float]], float]) -> dict[str, float]:

@@ -35,6 +35,7 @@ EXPLANATIONS = {
     "Gini": "unevenness of the AUCs over the levels (CMLIR's formula); 0 is even",
     "MSE": "mean squared error, after the target's transform and in its own unit",
     "MAE": "mean absolute error in the target's own unit",
+    "expected": "of a simulated world: the same under its true probabilities instead of drawn labels, so without their noise",
     "Funnel": "share of candidates for which a child target is predicted above its parent, which cannot be",
 }
 MARKED = {UNTAUGHT: "a target of weight 0: nothing taught the model this, so it follows from other targets alone; never served"}
@@ -61,12 +62,14 @@ def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Grid]:
     """AUC and gAUC (or the error) of every target; as many tables as a laptop's width asks for."""
     binary = [target.name for target in schema.targets if target.is_binary]
     groups = []
+    has_truth = any(column.of(entry.result) is not None for entry in entries for column in _expected_auc(*binary))
     for name in (["mean"] if len(binary) > 1 else []) + binary:
-        groups.append([Column(name, "AUC", name, "auc"), Column(name, "gAUC feed", name, "gauc_feed")])
+        known = _expected_auc(name) if has_truth else []
+        groups.append([Column(name, "AUC", name, "auc"), *known, Column(name, "gAUC feed", name, "gauc_feed")])
     for target in schema.targets:
         if not target.is_binary:
             groups.append([Column(target.name, f"MSE{unit(target)}", target.name, "mse_transformed")])
-    tables = -(-len(groups) // GROUPS_ABREAST)
+    tables = -(-len(groups) // (GROUPS_ABREAST - has_truth))
     size = -(-len(groups) // tables)
     return [
         grid(entries, [column for group in groups[first : first + size] for column in group])
@@ -74,11 +77,16 @@ def _overviews(entries: Sequence[Entry], schema: Schema) -> list[Grid]:
     ]
 
 
-def _tables(target: Target, levels: Sequence[str], stages: Sequence[str]) -> list[list[Column]]:
-    """Columns of a target's tables; two for a binary target, so that a laptop shows them whole.
+def _expected_auc(*names: str) -> list[Column]:
+    return [Column(name, "expected AUC", name, "expected_auc") for name in names]
+
+
+def _tables(target: Target, levels: Sequence[str], stages: Sequence[str], has_truth: bool) -> list[list[Column]]:
+    """Columns of a target's tables; two for a binary target, so that a laptop shows them whole, and one for the truth.
 
     Args:
         stages: none where users have none.
+        has_truth: whether there are expected metrics.
     """
     scale = unit(target)
     if not target.is_binary:
@@ -90,6 +98,14 @@ def _tables(target: Target, levels: Sequence[str], stages: Sequence[str]) -> lis
     areas = {"auc": "AUC", "gauc_feed": "gAUC feed", "gauc_user": "gAUC user"}
     ranking = {f"ndcg@{k}": f"NDCG@{k}" for k in CUTOFFS} | {f"precision@{k}": f"Prec@{k}" for k in CUTOFFS}
     probability = {"log_loss": "Log loss", "calibration": "Calibration", "ece": "ECE"}
+    expected = {"auc": "AUC", "gauc_feed": "gAUC feed", **{f"ndcg@{k}": f"NDCG@{k}" for k in CUTOFFS}, "log_loss": "Log loss"}
+    of_levels = "expected AUC by level"
+    under_truth = [
+        *(Column("expected, under the truth", head, target.name, f"expected_{metric}") for metric, head in expected.items()),
+        *(Column(of_levels, level, target.name, "expected_auc_by_level", level) for level in levels),
+        Column(of_levels, "Gini", target.name, "expected_gini"),
+        *(Column("expected AUC by stage", stage, target.name, "expected_auc_by_stage", stage) for stage in stages),
+    ]
     return [
         [Column("ranking", head, target.name, metric) for metric, head in areas.items()]
         + [Column("top of the feed", head, target.name, metric) for metric, head in ranking.items()],
@@ -97,6 +113,7 @@ def _tables(target: Target, levels: Sequence[str], stages: Sequence[str]) -> lis
         + [Column("AUC by level", "Gini", target.name, "gini")]
         + [Column("AUC by stage", stage, target.name, "auc_by_stage", stage) for stage in stages]
         + [Column("probability", head, target.name, metric) for metric, head in probability.items()],
+        *([under_truth] if has_truth else []),
     ]
 
 
@@ -120,7 +137,7 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
     return page(
         "report.html.j2",
         about=report.about,
-        alarms=[(entry.name, alarm.message) for entry in racing for alarm in entry.result.alarms],
+        alarms=[(entry.name, message) for entry in racing for message in entry.alarms],
         remarks=report.remarks,
         colour=colour,
         counts=[("candidates", reference.rows), ("feeds", reference.feeds), ("users", reference.users)],
@@ -139,6 +156,7 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
         inside=sections.targets_and_gates(models, schema, reference),
         funnel=_funnel(racing, reference),
         weights=sections.weights(models, schema),
+        intentions=sections.intentions(models),
         levels=sections.levels(models, schema),
         curriculum=sections.curriculum(models, colour),
         search=None if search is None else _search(search),
@@ -218,7 +236,12 @@ def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: M
     return TargetSection(
         target=target,
         facts=[share for share in shares if share],
-        tables=[grid(known, columns) for columns in _tables(target, schema.levels.names, STAGES if "stage" in groups else ())],
+        tables=[
+            grid(known, columns)
+            for columns in _tables(
+                target, schema.levels.names, STAGES if "stage" in groups else (), values.get("expected_auc") is not None
+            )
+        ],
         groups=groups,
         bars=group_bars(
             f"{title} by {' and '.join(groups)}",

@@ -18,6 +18,7 @@ from pipelines.report.figures.style import (
 )
 
 PANEL, HEIGHT = 4.8, 2.9  # inches, with the legend
+INTENTIONS = "disentangled."  # begins the names of what disentangled intentions tell
 
 Readings = Sequence[Mapping[str, float | None]]
 """Numbers that a learner gives beside its losses: by name, and as `progress` the epochs trained. A gap is left where one is
@@ -120,6 +121,37 @@ def _by_target(every: Sequence[Any], panels: Mapping[str, str], readings: Readin
                 axes.plot(x, _with_gaps(values), color=TARGET_COLOURS[i % len(TARGET_COLOURS)], linewidth=1.4, label=name)
         axes.set_xlim(0, x[-1])
         _finish(axes, title, "epochs trained")
+
+
+def intentions(readings: Readings) -> list[tuple[str, str]]:
+    """What disentangled intentions told before training and after every epoch: two figures of two panels, and what they show.
+
+    Args:
+        readings: of `disentangled.<what>.<history>` and `disentangled.<what>.<part>.<history>`.
+    """
+    dependence = "Consistent with specific: cosine, correlation of distances"
+    pairs: dict[str, dict[tuple[str, ...], str]] = {
+        "deviation of p and effective rank": {("spread",): "Deviation of p", ("rank",): "Effective rank of the intentions"},
+        "dependence and entropy": {("cosine", "dcor"): dependence, ("entropy",): "Entropy of what is retrieved, of its most"},
+    }
+    x = [record["progress"] for record in readings]
+    names = list(dict.fromkeys(name for record in readings for name in record if name.startswith(INTENTIONS)))
+    figures = []
+    for shows, panels in pairs.items():
+        with drawing(2, (2 * PANEL, HEIGHT)) as (figure, both):
+            for axes, (kinds, title) in zip(both, panels.items(), strict=True):
+                shown = [name.removeprefix(INTENTIONS) for name in names if name.split(".")[1] in kinds]
+                for i, name in enumerate(shown):
+                    label = name if len(kinds) > 1 else name.split(".", 1)[1]
+                    colour = MODEL_COLOURS[i % len(MODEL_COLOURS)]
+                    values = _with_gaps([record.get(INTENTIONS + name) for record in readings])
+                    label = label.replace(".", " ")
+                    axes.plot(x, values, color=colour, linewidth=1.4, marker="o", markersize=3, label=label)
+                if "dcor" not in kinds:
+                    axes.set_ylim(bottom=0)
+                _finish(axes, title, "epochs trained")
+            figures.append((svg(figure), shows))
+    return figures
 
 
 def parts_of_levels(readings: Readings, levels: Sequence[str]) -> str:

@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
-
 from models.config import ConfigError
 from models.metrics.names import direction
 from models.schema import Schema
@@ -18,6 +16,7 @@ from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.report.search.graphs import Graph
 from pipelines.runs import read_json
+from pipelines.runs.sealed import SealedFile
 from pipelines.train import TrainConfig
 from pipelines.train.defined import check_defined
 from pipelines.train.progress import read_history
@@ -150,7 +149,7 @@ def shares_of(prepared: Prepared, names: Sequence[str]) -> dict[str, float]:
     """Positives among the candidates of the training split, by target."""
     positives, rows = dict.fromkeys(names, 0.0), 0
     for file in prepared.files("train"):
-        for batch in pq.ParquetFile(file).iter_batches(columns=[LABEL_PREFIX + name for name in names]):
+        for batch in SealedFile(file).batches(65_536, [LABEL_PREFIX + name for name in names]):
             labels = {name: batch.column(LABEL_PREFIX + name).flatten().to_numpy() for name in names}
             rows += len(labels[names[0]])
             for name, label_N in labels.items():

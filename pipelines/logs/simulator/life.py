@@ -32,68 +32,24 @@ every binary target and the expected `stay_seconds` (0 if not entered), given al
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from models.config import config
-from pipelines.logs import behaviour
-from pipelines.logs.behaviour import FAVOURITES, SCENES, Familiarity, Impressions, Outcome
 from pipelines.logs.files import GrowingFile, GrowingFolder, write
-from pipelines.logs.world import (
-    DAY_MS,
-    DEVICES,
-    EPOCH_MS,
-    LEVEL_SHARES,
-    LEVELS,
-    SLOT_MS,
-    SLOTS_A_DAY,
-    STAGES,
-    Rooms,
-    World,
-    make_world,
-    rooms_of_day,
-)
+from pipelines.logs.simulator.acts import Outcome, act
+from pipelines.logs.simulator.chances import chances
+from pipelines.logs.simulator.clock import EPOCH_MS, SLOT_MS, SLOTS_A_DAY, date_of
+from pipelines.logs.simulator.config import LEVELS, STAGES, SimulateConfig
+from pipelines.logs.simulator.people import DEVICES, World, make_world
+from pipelines.logs.simulator.rooms import Rooms, rooms_of_day
+from pipelines.logs.simulator.shows import FAVOURITES, Familiarity, Impressions, Shares, choose, live_rooms
+from pipelines.logs.simulator.visits import SCENES, feeds_of_day, next_stages, shop_of_day
 
 _BLOCKS = 8  # parts of a day; what users learn about streamers counts from the next part on
 _FEEDS_AT_ONCE = 20_000
 _FIRST_ROOM = 1_000_001
-
-
-@config
-class SimulateConfig:
-    """A simulated world.
-
-    Attributes:
-        users: the size of the world; about 35 impressions per user and day.
-        days: days in the log, from 2025-06-02 on (UTC).
-        seed: another seed, another world.
-        level_shares: how shows are divided among tail, medium and head streamers, who are 80, 16 and 4 in a hundred; about,
-            for who is live decides too.
-        level_contrast: how differently users choose at each level, times as much as by default. At 0 they choose alike
-            everywhere; from about 2.5 on, what draws them to a small room leaves them cold at a large one, or keeps them away.
-    """
-
-    kind: Literal["simulate"] = "simulate"
-    users: int = 2000
-    days: int = 8
-    seed: int = 0
-    level_shares: tuple[float, float, float] = LEVEL_SHARES
-    level_contrast: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("users", 20), ("days", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; a simulated world needs at least {least}.")
-        if min(self.level_shares) <= 0 or abs(sum(self.level_shares) - 1) > 1e-6:
-            raise ValueError(f"level_shares is {list(self.level_shares)}; it needs positive shares that sum to 1.")
-        if not 0 <= self.level_contrast <= 10:
-            raise ValueError(f"level_contrast is {self.level_contrast}; it must lie between 0 and 10.")
-
-    def inputs(self) -> list[Path]:
-        """No files: a world is made of its config alone."""
-        return []
+KEYS = ["request_id", "user_id", "room_id", "shown_at"]  # of an impression, in the truth
 
 
 @dataclass
@@ -108,13 +64,14 @@ class Life:
     free_from_S: np.ndarray  # the slot from which a streamer can start a room
     next_room: int
     next_request: int
+    shares: Shares | None  # of levels, where they are a premise
 
 
-def begin(world: World, seed: int) -> Life:
+def begin(world: World) -> Life:
     """The world in the midnight before day 0; rooms of the evening before are still live."""
-    users, streamers = world.users, world.streamers
+    users, streamers, levels = world.users, world.streamers, world.config.levels
     free_from_S = np.full(len(streamers), -SLOTS_A_DAY)
-    rooms, free_from_S = rooms_of_day(np.random.default_rng([seed, 1]), world, -1, _FIRST_ROOM, free_from_S)
+    rooms, free_from_S = rooms_of_day(np.random.default_rng([world.config.seed, 1]), world, -1, _FIRST_ROOM, free_from_S)
     return Life(
         world=world,
         familiarity=Familiarity(len(streamers)),
@@ -124,22 +81,23 @@ def begin(world: World, seed: int) -> Life:
         free_from_S=free_from_S,
         next_room=_FIRST_ROOM + len(rooms),
         next_request=1,
+        shares=None if levels is None or levels.shares is None else Shares(levels.shares),
     )
 
 
 def simulate(source: SimulateConfig, output: Path) -> None:
     """Writes the logs of a world into the folder `output/logs` and what is true about them into `output/truth`."""
     logs, truth = output / "logs", output / "truth"
-    world = make_world(source.users, source.seed, source.level_shares, source.level_contrast)
+    world = make_world(source)
     streamers = world.streamers
     write(world.users.table(), logs / "users.parquet")
-    write(streamers.table(), logs / "streamers.parquet")
-    write(world.products.table(), logs / "products.parquet")
+    write(world.streamers_table(), logs / "streamers.parquet")
+    write(world.products_table(), logs / "products.parquet")
     level = pa.array(np.array(LEVELS)[streamers.level_S])
     write(pa.table({"streamer_id": streamers.id_S, "level": level}), truth / "streamers.parquet")
-    life = begin(world, source.seed)
+    life = begin(world)
     write(life.rooms.table(streamers), logs / "rooms" / "day-before.parquet")
-    with GrowingFile(truth / "impressions.parquet") as truth_file:
+    with GrowingFile(truth / "impressions.parquet", repeated=KEYS) as truth_file:
         for day in range(source.days):
             started = time.monotonic()
             rng = np.random.default_rng([source.seed, 2, day])
@@ -151,7 +109,7 @@ def simulate(source: SimulateConfig, output: Path) -> None:
 
 def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Path, truth_file: GrowingFile) -> dict[str, int]:
     """Lives and writes one day; changes `life`. Returns counts of what happened, by name."""
-    world, date = life.world, _date(day)
+    world, date = life.world, date_of(day)
     users = world.users
     today, life.free_from_S = rooms_of_day(rng, world, day, life.next_room, life.free_from_S)
     life.next_room += len(today)
@@ -162,7 +120,7 @@ def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Pat
     stages = pa.table({"user_id": users.id_U[there], "day": np.full(there.sum(), day), "stage": stage})
     write(stages, truth / "stages" / f"{date}.parquet")
 
-    feeds = behaviour.feeds_of_day(rng, world, day, life.stage_U)
+    feeds = feeds_of_day(rng, world, day, life.stage_U)
     entries_U, orders_U = np.zeros(len(users), dtype=np.int64), np.zeros(len(users), dtype=np.int64)
     impressions = 0
     with (
@@ -170,20 +128,20 @@ def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Pat
         GrowingFolder(logs / "engagements", date) as engagements_file,
         GrowingFolder(logs / "product_clicks", date) as clicks_file,
     ):
-        clicks_file.write(_clicks(world, *behaviour.shop_of_day(rng, world, day, life.stage_U)))
+        clicks_file.write(_clicks(world, *shop_of_day(rng, world, day, life.stage_U)))
         slots = SLOTS_A_DAY // _BLOCKS
         for first_slot in range(day * SLOTS_A_DAY, (day + 1) * SLOTS_A_DAY, slots):
-            live_TS = behaviour.live_rooms(life.rooms, len(world.streamers), first_slot, first_slot + slots)
+            live_TS = live_rooms(life.rooms, len(world.streamers), first_slot, first_slot + slots)
             opens = EPOCH_MS + first_slot * SLOT_MS
             first, end = np.searchsorted(feeds.at_F, [opens, opens + slots * SLOT_MS])
             learned = []
             for at in range(first, end, _FEEDS_AT_ONCE):
                 some = feeds[at : min(at + _FEEDS_AT_ONCE, end)]
-                shown = behaviour.choose(
-                    rng, world, life.rooms, live_TS, first_slot, some, life.favourites_UC, life.familiarity
+                shown = choose(
+                    rng, world, life.rooms, live_TS, first_slot, some, life.favourites_UC, life.familiarity, life.shares
                 )
-                chance = behaviour.chances(world, life.rooms, shown)
-                outcome = behaviour.act(rng, world, life.rooms, shown, chance)
+                chance = chances(world, life.rooms, shown)
+                outcome = act(rng, world, life.rooms, shown, chance)
                 request_N = life.next_request + shown.feed_N
                 life.next_request += len(some)
                 impressions += len(shown)
@@ -196,12 +154,12 @@ def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Pat
                 impressions_file.write(shown_table)
                 engagements_file.write(engagements)
                 clicks_file.write(clicks)
-                keys = shown_table.select(["request_id", "user_id", "room_id", "shown_at"])
+                keys = shown_table.select(KEYS)
                 truth_file.write(pa.table({**dict(zip(keys.column_names, keys.columns, strict=True)), **chance.truth()}))
             if learned:
                 user_N, streamer_N, amount_N = (np.concatenate(part) for part in zip(*learned, strict=True))
                 _remember(life, user_N, streamer_N, amount_N)
-    life.stage_U = np.where(there, behaviour.next_stages(rng, life.stage_U, entries_U, orders_U), life.stage_U)
+    life.stage_U = np.where(there, next_stages(rng, life.stage_U, entries_U, orders_U, world.config.pace), life.stage_U)
     return {"feeds": len(feeds), "impressions": impressions, "entries": int(entries_U.sum()), "orders": int(orders_U.sum())}
 
 
@@ -270,7 +228,3 @@ def _happenings(
 
 def _clicks(world: World, user: np.ndarray, product: np.ndarray, at: np.ndarray) -> pa.Table:
     return pa.table({"user_id": world.users.id_U[user], "product_id": world.products.id_P[product], "at": at})
-
-
-def _date(day: int) -> str:
-    return str(np.datetime64(EPOCH_MS + day * DAY_MS, "ms").astype("datetime64[D]"))

@@ -1,0 +1,154 @@
+"""Who may wait, and whose turn it is: a bounded queue in front of one thread, which takes what waits in batches.
+
+Plain asyncio: nothing here knows of ranking, HTTP or Ray. All of it runs on one event loop, except for the work itself.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Full(Exception):
+    """As many wait as may; come back later."""
+
+
+class Late(Exception):
+    """The time for an answer is over.
+
+    Attributes:
+        begun: whether the work had begun; otherwise the turn never came.
+    """
+
+    def __init__(self, *, begun: bool) -> None:
+        super().__init__("the work had begun" if begun else "the turn did not come")
+        self.begun = begun
+
+
+@dataclass(eq=False)
+class _Job(Generic[Item, Result]):
+    """An item on its way; its timer runs from the start to the end of it."""
+
+    item: Item
+    weight: int
+    deadline: float
+    done: asyncio.Future[Result]
+    begun: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+    def expire(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(Late(begun=self.begun))
+
+
+class Admission(Generic[Item, Result]):
+    """Items wait here, oldest first, until the thread is free; it then takes as many of them as fit a batch.
+
+    Nobody waits for company: an item that finds the thread free is worked on at once. What became too old in the queue,
+    or whose asker has gone, is never worked on.
+
+    Args:
+        work: called on the thread with a batch, gives a result or an error for each item; an error that it raises is
+            everybody's.
+        waiting: items that may wait.
+        batch: items that are worked on at once.
+        weight: of all items of a batch together; an item that is heavier is worked on alone.
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[Item]], Sequence[Result | Exception]], *, waiting: int, batch: int, weight: int
+    ) -> None:
+        self._work, self._most_waiting, self._batch, self._weight = work, waiting, batch, weight
+        self._waiting: deque[_Job[Item, Result]] = deque()
+        self._running: asyncio.Future[Sequence[Result | Exception]] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="work")
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._waiting) >= self._most_waiting
+
+    @property
+    def waiting(self) -> int:
+        """Items whose turn has not come."""
+        return len(self._waiting)
+
+    async def result(self, item: Item, *, weight: int, deadline: float) -> Result:
+        """The item's result.
+
+        Args:
+            weight: of the item.
+            deadline: by `time.monotonic`, when nobody wants the result any more.
+
+        Raises:
+            Full: no place to wait.
+            Late: the deadline came first.
+            Exception: what the work gave for this item.
+        """
+        if self.is_full:
+            raise Full
+        loop = asyncio.get_running_loop()
+        job = _Job(item, weight, deadline, loop.create_future())
+        job.timer = loop.call_later(max(0.0, deadline - time.monotonic()), job.expire)
+        self._waiting.append(job)
+        self._start()
+        try:
+            return await job.done
+        finally:
+            job.timer.cancel()
+            if not job.begun:  # late, or its asker has gone: its place is free for another
+                with suppress(ValueError):
+                    self._waiting.remove(job)
+
+    async def settled(self) -> None:
+        """Comes back when no work is going on that had begun before the call: what it used may then be closed."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+    def close(self) -> None:
+        """Ends the thread after what it works on; call it when nobody asks any more."""
+        self._thread.shutdown(wait=False)
+
+    def _start(self) -> None:
+        if self._running is not None:
+            return
+        jobs = self._next()
+        if jobs:
+            loop = asyncio.get_running_loop()
+            self._running = loop.run_in_executor(self._thread, self._work, [job.item for job in jobs])
+            self._running.add_done_callback(lambda work: self._finish(jobs, work))
+
+    def _next(self) -> list[_Job[Item, Result]]:
+        jobs: list[_Job[Item, Result]] = []
+        weight, now = 0, time.monotonic()
+        while self._waiting and len(jobs) < self._batch:
+            job = self._waiting[0]
+            if jobs and weight + job.weight > self._weight:
+                break
+            self._waiting.popleft()
+            if job.deadline <= now:
+                job.expire()
+            if not job.done.done():  # otherwise late, or nobody wants it any more
+                job.begun = True
+                jobs.append(job)
+                weight += job.weight
+        return jobs
+
+    def _finish(self, jobs: Sequence[_Job[Item, Result]], work: asyncio.Future[Sequence[Result | Exception]]) -> None:
+        self._running = None
+        self._start()  # before anything else, so that the thread does not wait for the answers to be sent
+        error = work.exception()
+        results = [error] * len(jobs) if error is not None else work.result()
+        for job, result in zip(jobs, results, strict=True):
+            if job.done.done():
+                continue
+            if isinstance(result, BaseException):
+                job.done.set_exception(result)
+            else:
+                job.done.set_result(result)

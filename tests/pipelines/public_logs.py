@@ -1,0 +1,160 @@
+"""Hand-made files of public data sets, in exactly their formats and small enough to read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from pipelines.logs import KuaiLiveConfig, KuaiLiveM3Config, KuaiRandConfig, TaobaoConfig
+
+MAY_5 = 1_746_374_400_000  # 2025-05-05 00:00 in China, Unix milliseconds
+ENCRYPTED = ",".join(f"onehot_feat{number}" for number in range(7))
+
+KUAILIVE = {
+    "click.csv": """user_id,live_id,streamer_id,timestamp,watch_live_time
+1,900,70,1746374400022,2852
+2,901,71,1746374460000,
+1,901,71,1746378000000,61000
+""",
+    "negative.csv": """user_id,live_id,streamer_id,timestamp
+1,902,72,1746374400022
+2,900,70,1746374460000
+""",
+    "comment.csv": "user_id,live_id,streamer_id,timestamp\n1,900,70,1746374401000\n",
+    "like.csv": "user_id,live_id,streamer_id,timestamp\n1,900,70,1746374402000\n1,900,70,1746374402500\n",
+    "gift.csv": "user_id,live_id,streamer_id,timestamp,gift_price\n1,901,71,1746378030000,52\n",
+    "room.csv": """p_date,live_id,live_type,streamer_id,start_timestamp,end_timestamp,live_content_category,live_name_id
+20250505,900,1,70,1746370800000,1746378000000,shop,0
+20250505,901,1,71,1746374400000,1746460800000,,5
+20250506,901,1,71,1746460800000,1746464400000,,5
+20250505,902,4,72,1746374400000,1746374500000,game,7
+""",
+    "user.csv": "user_id,age,gender,country,device_brand,device_price,reg_timestamp,fans_num,follow_num,"
+    "first_watch_live_timestamp,accu_watch_live_cnt,accu_watch_live_duration,is_live_streamer,is_photo_author,"
+    f"{ENCRYPTED}\n1,18-23,M,China,DESKTOP,0,2023-05-03,0-10,10-100,2023-05-03,0-50000,0-1000000000,0,0,0,1,0,0,0,0,0\n",
+    "streamer.csv": "streamer_id,gender,age,country,device_brand,device_price,live_operation_tag,fans_user_num,"
+    "fans_group_fans_num,follow_user_num,first_live_timestamp,accu_live_cnt,accu_live_duration,accu_play_cnt,"
+    f"accu_play_duration,reg_timestamp,{ENCRYPTED}\n"
+    "70,M,24-30,China,APPLE,5000+,Relationship,10000-100000,0-10,1000-10000,2018-02-04,100-500,500000000-1000000000,"
+    "100000-500000,50000000000-100000000000,2014-07-03,1,0,0,0,0,0,0\n",
+}
+
+KUAILIVE_M3 = {
+    "live_interaction.csv": "user_id,author_id,live_id,live_play_start_timestamp,live_play_end_timestamp,p_date,"
+    "live_source_category,enter_live_action,is_auto_play,is_follow_enter,is_follow_leave,play_duration,like_cnt,comment_cnt,"
+    "send_gift_cnt,send_gift_num,follow_author_cnt,cancel_follow_author_cnt,share_cnt,report_live_cnt\n"
+    "1,70,900,2025-05-05 00:00:01.500,2025-05-05 00:01:01.500,20250505,feed,click,0,0,1,60000,3,0,2,20,1,0,1,0\n"
+    "2,71,901,2025-05-05 00:02:00.000,,20250505,follow,slide,1,1,1,4000,0,1,0,0,0,0,0,0\n",
+    "live_show.parquet": pl.DataFrame(
+        {"live_id": [902, 900], "user_id": [1, 2], "author_id": [72, 70], "show_timestamp": [MAY_5 + 1500, MAY_5 + 120_000]}
+    ).with_columns(pl.from_epoch("show_timestamp", "ms").dt.replace_time_zone("UTC")),
+    "live_room_meta.parquet": pl.DataFrame(
+        {
+            "live_id": [900, 900, 901],
+            "author_id": [70, 70, 71],
+            "live_name": ["songs", "", None],
+            "start_timestamp": [MAY_5 - 3_600_000, MAY_5, MAY_5],
+            "end_timestamp": [MAY_5, MAY_5 + 600_000, None],
+            "live_duration": [3_600_000, 600_000, None],
+        }
+    ),
+    "author_profile.csv": "author_id,is_photo_author,is_live_author,gender,age_segment,fans_user_num\n70,1,1,F,24-30,0-1k\n",
+    "photo_play.parquet": pl.DataFrame(
+        {
+            "user_id": [1, 1, 2],
+            "photo_id": [5000, 5001, 5000],
+            "author_id": [70, 75, 70],
+            "enter_timestamp": [MAY_5, MAY_5 + 10_000, MAY_5 + 50_000],
+            "leave_timestamp": [MAY_5 + 9_000, MAY_5 + 11_000, MAY_5 + 53_000],
+            "enter_play_type": ["click", "slide", "auto"],
+            "is_complete_play": [1, 0, 0],
+            "like_status_type": [0, 0, 0],
+            "is_follow_before_play": [0, 0, 0],
+            "is_follow_after_play": [0, 0, 0],
+        }
+    ),
+    "photo_tag.csv": "photo_id,first_level_category_name,second_level_category_name,third_level_category_name,"
+    "fourth_level_category_name\n5000,music,pop,,\n",
+    "photo_meta.parquet": pl.DataFrame(
+        {
+            "photo_id": [5000, 5001],
+            "author_id": [70, 75],
+            "duration": [9000, 30_000],
+            "display_type": [1, 1],
+            "cover_title": ["a song", None],
+            "video_texts": ["la la", ""],
+        }
+    ),
+    "live_like.csv": "user_id,live_id,like_timestamp\n1,900,2025-05-05 00:00:03.000\n",
+    "live_comment.csv": f'live_stream_id,user_id,author_id,content,comment_ts\n901,2,71,"so, so\n good",{MAY_5 + 121_000}\n',
+}  # live_share.csv is not there
+
+_RAND_LOG = (
+    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,play_time_ms,"
+    "duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab\n"
+)
+KUAIRAND = {
+    "data/log_standard_4_08_to_4_21_1k.csv": _RAND_LOG
+    + "0,500,20220421,400,1650485801301,1,1,0,0,1,0,1,30000,10440,0,0,0,0,1\n"
+    + "0,501,20220421,400,1650485840000,0,0,0,0,0,1,0,800,60000,0,0,0,0,1\n",
+    "data/log_standard_4_22_to_5_08_1k.csv": _RAND_LOG
+    + "17,500,20220422,100,1650560400000,0,0,0,0,0,0,0,0,10440,1500,2500,1,0,4\n",
+    "data/log_random_4_22_to_5_08_1k.csv": _RAND_LOG + "17,502,20220422,100,1650560460000,1,0,1,1,0,0,0,,9000,0,0,0,1,4\n",
+    "data/user_features_1k.csv": "user_id,user_active_degree,is_lowactive_period,is_live_streamer,is_video_author,"
+    "follow_user_num,follow_user_num_range,fans_user_num,fans_user_num_range,friend_user_num,friend_user_num_range,"
+    f"register_days,register_days_range,{','.join(f'onehot_feat{number}' for number in range(18))}\n"
+    '0,full_active,0,0,1,5,"(0,10]",312,"[100,1k)",0,0,3624,730+' + ",1" * 18 + "\n",
+    "data/video_features_basic_1k.csv": "video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration,"
+    "server_width,server_height,music_id,music_type,tag\n"
+    '500,441,NORMAL,2020-07-08,ShortImport,1,10440.0,720,1280,989206467,4,"12,65"\n'
+    "501,442,AD,2022-04-01,ShortCamera,1,,720,1280,,,\n",
+    "data/video_features_statistic_1k.csv": "video_id,counts,show_cnt\n500,66,75.2\n",
+}
+
+TAOBAO = {
+    "UserBehavior.csv": """1,2268318,2520377,pv,1511544070
+1,2333346,2520771,pv,1511561733
+1,2268318,2520377,cart,1511544100
+2,2268318,2520377,fav,1511600000
+2,2333346,149192,buy,1511700000
+"""
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A data set's hand-made files.
+
+    Attributes:
+        config: its source.
+        files: by name, CSV as text and Parquet as a table.
+        log: the CSV file that tests damage.
+        has_header: whether that file has one.
+    """
+
+    config: type
+    files: Mapping[str, str | pl.DataFrame]
+    log: str
+    has_header: bool = True
+
+
+SAMPLES = {
+    "kuailive": Sample(KuaiLiveConfig, KUAILIVE, "click.csv"),
+    "kuailive_m3": Sample(KuaiLiveM3Config, KUAILIVE_M3, "live_interaction.csv"),
+    "kuairand": Sample(KuaiRandConfig, KUAIRAND, "data/log_standard_4_08_to_4_21_1k.csv"),
+    "taobao": Sample(TaobaoConfig, TAOBAO, "UserBehavior.csv", has_header=False),
+}
+
+
+def write_sample(name: str, folder: Path, **changed: str | pl.DataFrame | None) -> Path:
+    """Writes the files of a data set, with some of them (named without their endings) replaced or (None) left out."""
+    for file, content in SAMPLES[name].files.items():
+        path = folder / file
+        content = changed.get(path.name.split(".")[0], content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            path.write_text(content)
+        elif content is not None:
+            content.write_parquet(path)
+    return folder
