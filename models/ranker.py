@@ -103,6 +103,7 @@ class Ranker(nn.Module):
         together: losses that compare the rows of all workers; None without.
         trained: names of the targets that it learns, which are those it predicts.
         curriculum_epochs: until training is shown no more than predicting (`couplings`).
+        contrasted: histories beside which it wants an entry of another user, in training (`batch.Others`).
         is_probed: whether a part has anything to tell to `probe`.
 
     Raises:
@@ -136,6 +137,7 @@ class Ranker(nn.Module):
         self.together: Together | None = self.interest.together
         self.trained: tuple[str, ...] = self.weighting.trained
         self.curriculum_epochs: int = self.coupling.curriculum_epochs
+        self.contrasted: tuple[str, ...] = getattr(self.interest, "contrasted", ())
         self.is_probed = hasattr(self.interest, "probe")
         if config.children == "entered":
             self._check_children()

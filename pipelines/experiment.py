@@ -15,6 +15,7 @@ from pipelines.cluster import RayConfig, output_folder
 from pipelines.compare import CompareConfig
 from pipelines.compare.config import columns_of, systems_of
 from pipelines.compare.curves import varied_of
+from pipelines.compare.paper import PaperConfig
 from pipelines.encode.feeds import feeds_schema
 from pipelines.evaluate import EvaluateConfig
 from pipelines.logs import LogsConfig, SimulateConfig
@@ -42,6 +43,7 @@ class Experiment:
         evaluate: report.
         check: from where on something about the logs is worth a warning.
         compare: systems beside each other; None for none.
+        paper: the comparison made in several simulated worlds (`jobs.paper`); None for none.
         serve: endpoint.
         ray: which Ray is used.
     """
@@ -57,6 +59,7 @@ class Experiment:
     tune: TuneConfig = default(default_factory=TuneConfig)
     evaluate: EvaluateConfig = default(default_factory=EvaluateConfig)
     compare: CompareConfig | None = None
+    paper: PaperConfig | None = None
     serve: ServeConfig = default(default_factory=ServeConfig)
     ray: RayConfig = default(default_factory=RayConfig)
 

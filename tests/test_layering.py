@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 # From top to bottom. A module may import from its own room and from those below; rooms on one line know nothing of each other.
 ROOMS = (
     ("jobs",),
+    ("pipelines.papers",),
     ("pipelines.steps",),
     ("pipelines.experiment",),
     ("pipelines.compare", "pipelines.tune"),

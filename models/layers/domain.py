@@ -22,7 +22,7 @@ class Domain(nn.Module):
 
     def __init__(self, schema: Schema, history: str, inputs: InterestInputs, width: int) -> None:
         super().__init__()
-        self.history = history
+        self.history, self.width = history, width
         matched = [field.name for _, field in schema.matches(history)]
         rest = [field.name for field in schema.fields_of("candidate") if not field.is_number and field.name not in matched]
         self.fields = (*matched, *rest)
@@ -37,8 +37,12 @@ class Domain(nn.Module):
 
     def entries(self, embedded: Embedded) -> Tensor:
         """[R, L, D]; padding holds values that must be masked."""
+        return self.in_space(embedded.histories[self.history].entries_RLE)
+
+    def in_space(self, entries: Tensor) -> Tensor:
+        """Entries of the history, or of others like it: [..., E] -> [..., D]."""
         weight_ED = self.matched_MD if self.entry_ED is None else torch.cat([self.matched_MD, self.entry_ED])
-        return embedded.histories[self.history].entries_RLE @ weight_ED + self.entry_bias_D
+        return entries @ weight_ED + self.entry_bias_D
 
     def candidates(self, embedded: Embedded) -> Tensor:
         """[N, D]."""

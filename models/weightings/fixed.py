@@ -1,4 +1,4 @@
-"""The schema's loss weights, or those of its roots alone."""
+"""The schema's loss weights, or those of its roots alone, for all users or those of one stage."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError, config
 from models.layers.embedding import Embedded
-from models.schema import Schema
+from models.schema import STAGES, Schema
 from models.slots import Training, Weights, Widths
 
 
@@ -17,17 +17,20 @@ class FixedConfig:
     Attributes:
         targets: `roots` trains for the targets without parents alone (single-task models, where the click is the only one);
             the others are not predicted.
+        stage: trains on the candidates of users in this stage of their life cycle alone (Li et al. 2023, STAN, Fig. 5); None
+            trains on all. Needs `schema.stages`.
     """
 
     kind: Literal["fixed"] = "fixed"
     targets: Literal["all", "roots"] = "all"
+    stage: Literal["new", "wander", "stick", "loyal"] | None = None
 
 
 class Fixed(nn.Module):
     """The same weight for every candidate.
 
     Raises:
-        ConfigError: all weights that count are 0.
+        ConfigError: all weights that count are 0; a stage is named, and the schema has none.
     """
 
     penalties: tuple[str, ...] = ()
@@ -44,9 +47,20 @@ class Fixed(nn.Module):
         weights = {target.name: 0.0 for target in schema.targets} | {target.name: target.loss_weight for target in trained}
         self.trained = tuple(name for name, weight in weights.items() if weight)
         self.weights = Weights(targets=weights)
+        if config.stage is not None and schema.stages is None:
+            raise ConfigError(
+                f"weighting.stage is `{config.stage}`, but the schema sorts users into no stages; give it `stages`."
+            )
+        self.stage = None if config.stage is None else STAGES.index(config.stage)
 
     def forward(self, embedded: Embedded, training: Training) -> Weights:
-        return self.weights
+        if self.stage is None:
+            return self.weights
+        batch = training.batch
+        if batch.stage_R is None:
+            raise ValueError("the batch has no stages, by which weighting `fixed` is to choose users; prepare the data again.")
+        counted_N = (batch.stage_R == self.stage)[batch.feed_of_candidate_N].float()
+        return Weights(targets={name: weight * counted_N if weight else 0.0 for name, weight in self.weights.targets.items()})
 
     def preferences(self, embedded: Embedded) -> dict[str, Tensor]:
         return {}

@@ -13,7 +13,9 @@ from pipelines.check.sketches import Commonest, Distinct, Quantiles
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import DAY_MS, HOUR_MS
 from pipelines.encode.sketch import ValueCounts
+from pipelines.logs.canonical import VALID_FROM
 from pipelines.logs.ids import as_ids
+from pipelines.logs.values import says_always
 
 _FLOAT_MAX, _DOUBLE_MAX = float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)
 SENTINELS: dict[str, tuple[float, ...]] = {
@@ -122,7 +124,10 @@ class ColumnTally:
             earliest, latest = self.calendar.plausible
             self._midnights += int(rows[midnight].sum())
             self._whole_hours += int(rows[values % HOUR_MS == 0].sum())
-            self._implausible += int(rows[(values < earliest) | (values >= latest)].sum())
+            implausible = (values < earliest) | (values >= latest)
+            if self.name == VALID_FROM:
+                implausible &= ~says_always(values)
+            self._implausible += int(rows[implausible].sum())
             self._future += int(rows[(values > self.now) & (values < latest)].sum())
         self._finite(values.astype(np.float64), rows)
 

@@ -246,6 +246,7 @@ class CheckFacts:
         heavy: users with the most rows.
         users_short: how far the rows of `heavy` may be too low.
         id_share: share of the users and rooms by which new ones are counted; 1 is all of them.
+        rooms_handed_on: rooms of several streamers, as the table `rooms` has it.
         now: when the log was checked (ms).
     """
 
@@ -261,6 +262,7 @@ class CheckFacts:
     coverage: tuple[Coverage, ...]
     repeats: tuple[Repeats, ...]
     lives: Lives
+    rooms_handed_on: int
     now: int
 
 

@@ -55,6 +55,11 @@ class _Case:
     def events(self) -> list[ColumnFacts]:
         return [column for column in self.facts.columns if column.table in ("impressions", "engagements", "product_clicks")]
 
+    def things(self) -> list[ColumnFacts]:
+        """Of attribute tables the ids, and from when on the rows hold."""
+        named = {(table, f"{table[:-1]}_id") for table in ("users", "rooms", "streamers", "products")}
+        return [each for each in self.facts.columns if (each.table, each.name) in named or each.name == VALID_FROM]
+
     def actions(self) -> dict[str, int]:
         """Engagements by action, on all days."""
         total: dict[str, int] = {}
@@ -93,7 +98,7 @@ def _future(case: _Case) -> Iterator[Finding]:
 
 
 def _implausible(case: _Case) -> Iterator[Finding]:
-    for column in case.events():
+    for column in [*case.events(), *case.things()]:
         bad = column.implausible
         if column.holds == "time" and bad:
             yield Finding(
@@ -403,7 +408,7 @@ def _heavy_users(case: _Case) -> Iterator[Finding]:
 
 
 def _missing_ids(case: _Case) -> Iterator[Finding]:
-    for column in case.events():
+    for column in [*case.events(), *case.things()]:
         if column.missing and ((column.holds in ("id", "time") and column.name != "request_id") or column.name == "action"):
             yield Finding(
                 severity=_louder(column.missing, column.rows),
@@ -461,6 +466,18 @@ def _repeats(case: _Case) -> Iterator[Finding]:
             )
 
 
+def _handed_on(case: _Case) -> Iterator[Finding]:
+    if case.facts.rooms_handed_on and case.column("rooms", VALID_FROM):  # without times they are told as rows that differ
+        yield Finding(
+            severity="high",
+            kind="several_streamers",
+            subject="rooms.streamer_id",
+            told=f"{case.facts.rooms_handed_on:,} rooms are of one streamer first, and of another one later: such a table is "
+            "not prepared",
+            way_out="what happens in a room counts for one streamer: where another one takes over, give the room another id",
+        )
+
+
 def _lives(case: _Case) -> Iterator[Finding]:
     lives = case.facts.lives
     if lives.rows and lives.before / lives.rows >= _NOTABLE:
@@ -486,7 +503,7 @@ def _lives(case: _Case) -> Iterator[Finding]:
 
 def _values(case: _Case) -> list[ColumnFacts]:
     """Columns that say something of a row, beside ids, times and actions."""
-    others = [each for each in case.facts.columns if each.holds not in ("id", "time", "string") and each.name != VALID_FROM]
+    others = [column for column in case.facts.columns if column.holds not in ("id", "time", "string")]
     return [column for column in others if column.rows >= _ENOUGH and column.examined and column.holds]
 
 
@@ -628,6 +645,7 @@ _QUESTIONS: Sequence[Callable[[_Case], Iterator[Finding]]] = (
     _missing_ids,
     _coverage,
     _repeats,
+    _handed_on,
     _lives,
     _constant,
     _presence,

@@ -19,9 +19,9 @@ from pipelines.check.sketches import Commonest, Distinct, Ids
 from pipelines.encode.arrays import integers, present
 from pipelines.encode.clock import HOUR_MS
 from pipelines.encode.columns import base_columns
-from pipelines.logs.canonical import TABLES, VALID_FROM, CanonicalLogs, LogFile, declaration, read_footer
+from pipelines.logs.canonical import TABLES, TIMES, VALID_FROM, CanonicalLogs, LogFile, declaration, read_footer
 from pipelines.logs.ids import as_ids, is_text
-from pipelines.logs.types import ID
+from pipelines.logs.types import ID, TIME
 from pipelines.logs.values import tidied
 
 EVENTS = {"impressions": "shown_at", "engagements": "at", "product_clicks": "at"}  # and their times
@@ -65,15 +65,16 @@ def read(logs: CanonicalLogs, schema: Schema, calendar: Calendar, config: CheckC
     Raises:
         ConfigError: a file is damaged, or a column that is read holds what it may not, as prepare has it.
     """
-    passing = _Pass(schema, calendar, config, now)
+    passing = _Pass(schema, calendar, config, now, has_times=logs.has_times)
     for table in (*ATTRIBUTES, *EVENTS):  # rooms before the impressions that are held beside them
         passing.table(logs, table)
     return passing.facts()
 
 
 class _Pass:
-    def __init__(self, schema: Schema, calendar: Calendar, config: CheckConfig, now: int) -> None:
+    def __init__(self, schema: Schema, calendar: Calendar, config: CheckConfig, now: int, *, has_times: bool) -> None:
         self.schema, self.calendar, self.now = schema, calendar, now
+        self.made_up = {} if has_times else TIMES  # columns that the log does not have, see `SPLIT_AT`
         self.reads = columns_read(schema)
         self.rows: dict[str, int] = {}
         self.columns: dict[tuple[str, str], ColumnTally] = {}
@@ -84,6 +85,7 @@ class _Pass:
         self.ids = {table: Ids(_MOST_IDS) for table in ATTRIBUTES}
         # of ids, or of ids at the time from which a row holds: the least and the largest hash of what is read of them
         self.said = {table: (Ids(_MOST_IDS, np.minimum), Ids(_MOST_IDS, np.maximum)) for table in ATTRIBUTES}
+        self.streamers = (Ids(_MOST_IDS, np.minimum), Ids(_MOST_IDS, np.maximum))  # of rooms, likewise
         self.used = {column: Ids(_MOST_IDS) for column in _USES}
         self.users, self.heavy = Distinct(), Commonest(_USERS_COUNTED)
         self.names: dict[int, str] = {}
@@ -99,6 +101,8 @@ class _Pass:
         rows = 0
         for number, part in enumerate(parts, 1):
             columns, as_written = self._types(part, read)
+            if table in self.made_up:
+                columns = columns.append(pa.field(self.made_up[table], pa.int64()))
             for batch in part.batches(columns, _ROWS_AT_ONCE, as_written=as_written):
                 self._batch(table, {name: batch[name].combine_chunks() for name in batch.column_names}, len(batch))
                 rows += len(batch)
@@ -132,6 +136,7 @@ class _Pass:
         if (table, name) not in self.columns:
             declared = declaration(table, name)
             holds = declared.holds if declared else None
+            holds = TIME if declared and name == VALID_FROM else holds
             is_read = (table, name) in self.reads or (table in EVENTS and name in TABLES[table]) or name in ATTRIBUTES.values()
             self.columns[table, name] = ColumnTally(table, name, holds, is_read, self.calendar, self.now)
         return self.columns[table, name]
@@ -145,6 +150,8 @@ class _Pass:
             day = np.where(sound, self.calendar.day(at), NO_DAY)
             self.days.add(table, day, at)
         for name, values in batch.items():
+            if name == self.made_up.get(table):
+                continue
             tally = self._column(table, name)
             for chunk, part in _chunks(values, day):
                 counts = tally.add(chunk, part)
@@ -192,6 +199,10 @@ class _Pass:
         content = _hashed(said)[sound] if said else np.zeros(len(keys), np.int64)
         for kept in self.said[table]:
             kept.add(keys, content)
+        if table == "rooms" and "streamer_id" in ids:
+            named = present(ids[key]) & present(ids["streamer_id"])
+            for kept in self.streamers:
+                kept.add(integers(ids[key])[named], integers(ids["streamer_id"])[named])
 
     def _events(
         self,
@@ -254,6 +265,7 @@ class _Pass:
             coverage=tuple(self._coverage()),
             repeats=(*compared.repeats, *self._repeated_ids()),
             lives=self._lives(),
+            rooms_handed_on=int((self.streamers[0].known()[1] != self.streamers[1].known()[1]).sum()),
             now=self.now,
         )
 

@@ -121,19 +121,20 @@ class Comparison:
             folder=cell_folder(self.output, system, rate, seed),
         )
 
-    def rates(self) -> tuple[float | None, ...]:
-        return self.config.rates or (None,)
+    def rates(self, system: System) -> tuple[float | None, ...]:
+        """The rates that the system may take; None stands for the optimiser's own."""
+        return (system.rate,) if system.rate is not None else self.config.rates or (None,)
 
     def trials(self, system: System) -> list[Cell]:
         """The cells that choose the system's rate; none where there is no choice."""
-        if len(self.rates()) == 1:
+        if len(self.rates(system)) == 1:
             return []
-        return [self.cell(system, rate, seed) for rate in self.rates() for seed in self.config.seeds_of_rates]
+        return [self.cell(system, rate, seed) for rate in self.rates(system) for seed in self.config.seeds_of_rates]
 
     def scores_of_rates(self, system: System) -> dict[float | None, float | None]:
         """Mean validation score by rate; None where a trial failed, left out where one is still to be run."""
         scores: dict[float | None, float | None] = {}
-        for rate in self.rates():
+        for rate in self.rates(system):
             trials = [cell for cell in self.trials(system) if cell.rate == rate]
             if any(cell.folder in self.failures for cell in trials):
                 scores[rate] = None
@@ -144,15 +145,15 @@ class Comparison:
 
     def has_rate(self, system: System) -> bool:
         """Whether it is known which rate the system takes."""
-        if len(self.rates()) == 1:
+        if len(self.rates(system)) == 1:
             return True
         scores = self.scores_of_rates(system)
-        return len(scores) == len(self.rates()) and any(score is not None for score in scores.values())
+        return len(scores) == len(self.rates(system)) and any(score is not None for score in scores.values())
 
     def rate_of(self, system: System) -> float | None:
         """The rate the system takes: of several the one with the best validation score, the first of equals."""
-        if len(self.rates()) == 1:
-            return self.rates()[0]
+        if len(self.rates(system)) == 1:
+            return self.rates(system)[0]
         monitor = Monitor(system.schema, self.train.monitor)
         best: tuple[float | None, float] | None = None
         for rate, score in self.scores_of_rates(system).items():
@@ -255,7 +256,7 @@ class Comparison:
 
     def _unknown(self, system: System) -> int:
         """Cells of a row whose rate is not known yet, beyond those that choose it; none if all its rates failed."""
-        if self.has_rate(system) or len(self.scores_of_rates(system)) == len(self.rates()):
+        if self.has_rate(system) or len(self.scores_of_rates(system)) == len(self.rates(system)):
             return 0
         return len(set(self.config.seeds) - set(self.config.seeds_of_rates))
 
@@ -264,7 +265,7 @@ class Comparison:
         yield from self.baselines
         for system in self.every:
             seeds: Sequence[int] = list(dict.fromkeys((*self.config.seeds_of_rates, *self.config.seeds)))
-            for rate in self.rates():
+            for rate in self.rates(system):
                 yield from (self.cell(system, rate, seed) for seed in seeds)
 
     def _read(self, unit: Unit) -> None:
@@ -285,10 +286,10 @@ class Comparison:
                 f"evaluate.split is `{split}`, but `{prepared.path}` has no {split} feeds; "
                 f"set prepare.{split}_days to 1 or more."
             )
-        if len(self.rates()) > 1 and not prepared.files("valid"):
+        if len(self.config.rates) > 1 and not prepared.files("valid"):
             raise ConfigError(
-                f"compare.rates has {len(self.rates())} rates to choose among on the validation split, but `{prepared.path}` "
-                "has no valid feeds; set prepare.valid_days to 1 or more, or name one rate."
+                f"compare.rates has {len(self.config.rates)} rates to choose among on the validation split, but "
+                f"`{prepared.path}` has no valid feeds; set prepare.valid_days to 1 or more, or name one rate."
             )
         if self.train.device == "cuda" and not self.config.gpus_per_cell:
             raise ConfigError("train.device is cuda, but compare.gpus_per_cell is 0; give a cell 1 GPU, or a part of one.")

@@ -24,7 +24,8 @@ from pipelines.evaluate.truth import knowable
 from pipelines.report.evaluation.metrics import EvaluationResult
 
 BASELINES = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
-TARGETS, EPOCHS, OPTIMISER = "targets", "epochs", "optimiser"  # what a row may say beside its model
+TARGETS, EPOCHS, RATE, OPTIMISER = "targets", "epochs", "rate", "optimiser"  # what a row may say beside its model
+BESIDE_MODEL = (TARGETS, EPOCHS, RATE, OPTIMISER)
 OF_A_ROW = ("loss_weight", "parents", "transform", "bins")  # what a row may change of a target: nothing that decides a label
 
 
@@ -37,12 +38,14 @@ class Claim:
         than: labels of those that it is claimed to be better than.
         metrics: as in `compare.metrics`; none means all of the table's.
         or_equal: it is enough that no difference to the contrary shows.
+        premise: it is no claim of a paper's but what its claims stand on (`jobs.paper` says it first).
     """
 
     better: str
     than: tuple[str, ...]
     metrics: tuple[str, ...] = ()
     or_equal: bool = False
+    premise: bool = False
 
     def __post_init__(self) -> None:
         if not self.than:
@@ -98,8 +101,9 @@ class CompareConfig:
     Attributes:
         systems: rows of the table by label, spelled as `model:`; `targets` may change, by name, a target's loss_weight,
             parents, transform or bins for this row, `epochs` how long it is trained, for learners that plan their whole
-            training need another length than those that are stopped early, and `optimiser` what is laid over
-            `train.optimiser` for it (L2 or eps, say; `rates` stand above it).
+            training need another length than those that are stopped early, `rate` its learning rate, of dense parameters and
+            tables alike, which is then not searched for, and `optimiser` what else is laid over `train.optimiser` for it (L2 or
+            eps, say).
         common: laid over every system's row of the zoo, so that all are alike in it (widths, say); what a system says
             itself stands.
         seeds: of weights, data order and dropout; one training each.
@@ -110,6 +114,8 @@ class CompareConfig:
         metrics: columns, as `target.metric` (`click.auc`, `order.ndcg@5`, `click.auc_by_level.tail`,
             `click.auc_by_activity.low`, `click.auc_by_history.channels.1-5`, `fused.poor@3`); none means the AUC of every
             binary target and the squared error, after its transform, of every value.
+        fewest_positives: a metric with drawn labels that rests on fewer positives is not shown, and no claim is tested on it;
+            expected metrics are always shown.
         claims: orderings to be tested.
         curves: settings of single systems to be varied.
         max_concurrent: cells at a time; None leaves it to Ray's logical CPUs.
@@ -124,6 +130,7 @@ class CompareConfig:
     rate_seeds: tuple[int, ...] | None = None
     base: str = ""
     metrics: tuple[str, ...] = ()
+    fewest_positives: int = 100
     claims: tuple[Claim, ...] = ()
     curves: tuple[Curve, ...] = ()
     max_concurrent: int | None = None
@@ -141,11 +148,13 @@ class CompareConfig:
             raise ValueError(f"compare.seeds must not be negative, got {list(self.seeds)} and {list(self.seeds_of_rates)}.")
         if not all(rate > 0 for rate in self.rates):
             raise ValueError(f"compare.rates must be above 0, got {list(self.rates)}.")
-        if {"system", TARGETS, EPOCHS, OPTIMISER} & self.common.keys():
+        if {"system", *BESIDE_MODEL} & self.common.keys():
             raise ValueError(
-                "compare.common is what all systems share; `system`, `targets`, `epochs` and `optimiser` belong to a row of "
-                "`systems`."
+                "compare.common is what all systems share; `system`, `targets`, `epochs`, `rate` and `optimiser` belong to a "
+                "row of `systems`."
             )
+        if self.fewest_positives < 0:
+            raise ValueError(f"compare.fewest_positives must not be negative, got {self.fewest_positives}.")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ValueError(f"compare.max_concurrent must be at least 1, got {self.max_concurrent}.")
         if self.cpus_per_cell <= 0 or self.gpus_per_cell < 0:
@@ -178,6 +187,7 @@ class System:
 
     Attributes:
         epochs: how long it is trained at most; None as the experiment says.
+        rate: its learning rate; None as the comparison says.
         optimiser: what is laid over the experiment's.
     """
 
@@ -185,6 +195,7 @@ class System:
     model: SystemConfig
     schema: Schema
     epochs: int | None = None
+    rate: float | None = None
     optimiser: Mapping[str, Any] = default(default_factory=dict)
 
     def optimiser_over(self, shared: OptimiserConfig) -> OptimiserConfig:
@@ -256,9 +267,7 @@ def system_of(compare: CompareConfig, schema: Schema, of: str, varied: Curve | N
         ConfigError: a spelling that does not fit.
     """
     spelling = compare.systems[of]
-    model = overlaid(
-        compare.common, {key: setting for key, setting in spelling.items() if key not in (TARGETS, EPOCHS, OPTIMISER)}
-    )
+    model = overlaid(compare.common, {key: setting for key, setting in spelling.items() if key not in BESIDE_MODEL})
     epochs = spelling.get(EPOCHS)
     if varied is not None and varied.axis == EPOCHS:
         if epochs is None:
@@ -268,12 +277,15 @@ def system_of(compare: CompareConfig, schema: Schema, of: str, varied: Curve | N
         model = replaced(model, varied.axis.removeprefix("model."), value)
     if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
         raise ConfigError(f"epochs must be a whole number of at least 1, got {epochs!r}.")
+    rate = spelling.get(RATE)
+    if rate is not None and (not isinstance(rate, int | float) or rate <= 0):
+        raise ConfigError(f"rate must be a number above 0, got {rate!r}.")
     label = of if varied is None else varied.label(value)
     targets = _with_targets(schema, spelling.get(TARGETS) or {})
     optimiser = spelling.get(OPTIMISER) or {}
     if not isinstance(optimiser, Mapping):
         raise ConfigError(f"`optimiser` is {optimiser!r}; write settings: {{dense: {{l2: 0.00001}}}}.")
-    return System(label=label, model=resolve(model), schema=targets, epochs=epochs, optimiser=optimiser)
+    return System(label=label, model=resolve(model), schema=targets, epochs=epochs, rate=rate, optimiser=optimiser)
 
 
 def columns_of(compare: CompareConfig, schema: Schema, *, has_truth: bool = False) -> tuple[str, ...]:
@@ -348,5 +360,4 @@ def _blank_result(schema: Schema, has_truth: bool) -> EvaluationResult:
     columns |= {ENTRIES_PREFIX + history.name: zeros for history in schema.histories}
     for name in schema.target_names:
         columns |= {name: np.array([0.25, 0.75]), LABEL_PREFIX + name: np.array([0.0, 1.0])}
-    chances = {name: np.array([0.25, 0.75]) for name in knowable(schema)}
-    return evaluate_table(pa.table(columns), schema, chances=chances if has_truth else None)
+    return evaluate_table(pa.table(columns), schema, known=knowable(schema, 2) if has_truth else None)

@@ -71,7 +71,7 @@ def varied_of(compare: CompareConfig, schema: Schema, systems: Sequence[System])
 
 def _is_alike(one: System, other: System) -> bool:
     """Whether they are the same but for their labels."""
-    return (one.model, one.schema, one.epochs) == (other.model, other.schema, other.epochs)
+    return (one.model, one.schema, one.epochs, one.rate) == (other.model, other.schema, other.epochs, other.rate)
 
 
 def _setting(system: System, axis: str) -> Any:

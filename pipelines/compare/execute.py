@@ -115,12 +115,13 @@ def carry_out(comparison: Comparison, executor: Executor, say: Callable[[str], N
 def overview(comparison: Comparison) -> str:
     """How many cells there are, how many are done, where the table will lie."""
     config = comparison.config
-    rows, seeds, tried = len(comparison.systems), len(config.seeds), len(comparison.rates())
+    rows, seeds, tried = len(comparison.systems), len(config.seeds), len(config.rates)
     parts = [f"{rows * seeds} cells ({rows} system{'s' if rows > 1 else ''} x {seeds} seed{'s' if seeds > 1 else ''})"]
     if beside := len(comparison.every) - rows:
         parts.append(f"{beside * seeds} for {beside} more value{'s' if beside > 1 else ''} of curves")
     if tried > 1:
-        trials = len(comparison.every) * tried * len(config.seeds_of_rates)
+        searched = [system for system in comparison.every if system.rate is None]
+        trials = len(searched) * tried * len(config.seeds_of_rates)
         parts.append(f"{trials} to choose among {tried} learning rates (those of the chosen one stay)")
     if comparison.baselines:
         parts.append(", ".join(baseline.name for baseline in comparison.baselines))
@@ -177,7 +178,7 @@ def _tell_rate(comparison: Comparison, unit: Unit, say: Callable[[str], None]) -
     if not isinstance(unit, Cell) or unit.folder not in {cell.folder for cell in comparison.trials(unit.system)}:
         return
     scores = comparison.scores_of_rates(unit.system)
-    if len(scores) == len(comparison.rates()):
+    if len(scores) == len(comparison.rates(unit.system)):
         spelled = ", ".join(f"{rate:g} {'failed' if score is None else shown(score)}" for rate, score in scores.items())
         chosen = f"takes rate {comparison.rate_of(unit.system):g}" if comparison.has_rate(unit.system) else "has no rate"
         say(f"{unit.label} {chosen} (on the validation split: {spelled})")

@@ -54,6 +54,10 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
         words[UNTAUGHT] = "a target of weight 0: nothing taught the system this, so it follows from other targets alone"
     if any(path.split(".")[1].startswith(EXPECTED) for path in comparison.columns):
         words["E"] = "expected under the simulated world's true probabilities: no drawn label blurs it"
+    counts = {path: score.positives for row in rows for path, score in row.scores.items() if score.positives is not None}
+    if few := {path: positives for path, positives in counts.items() if positives < config.fewest_positives}:
+        counted = ", ".join(f"{path} {positives}" for path, positives in few.items())
+        words["Too few"] = f"not shown, for fewer than {config.fewest_positives} positives are behind it: {counted}"
     words["Learning rate"] = _rates(comparison, rows)
     words["Early stopping"] = _stopping(comparison)
     own = [
@@ -92,7 +96,7 @@ def warnings_of(comparison: Comparison, rows: Sequence[Row], beside: Sequence[Ro
             if value is not None and best is not None and merit(value, path) > merit(best, path):
                 found.append(f"{baseline.label} is better than every system on {path}: {shown(value)} against {shown(best)}")
     rates = comparison.config.rates
-    ends = [row.label for row in (*systems, *beside) if len(rates) > 2 and row.rate in (min(rates), max(rates))]
+    ends = [row.label for row in (*systems, *beside) if row.rates and row.rate in (min(rates), max(rates))]
     if ends:
         found.append(f"the chosen learning rate lies at the end of the list for {', '.join(ends)}: a wider list may do better")
     if len(commits := _commits(comparison)) > 1:
@@ -118,12 +122,16 @@ def _alarms(comparison: Comparison, labels: Sequence[str]) -> list[str]:
 
 
 def _rates(comparison: Comparison, rows: Sequence[Row]) -> str:
-    rates = comparison.rates()
+    rates = comparison.config.rates or (None,)
+    own = [f"{system.label} {system.rate:g}" for system in comparison.systems if system.rate is not None]
+    if len(own) == len(comparison.systems):
+        return f"of dense parameters and tables, each row's own: {', '.join(own)}"
+    others = f"; but {', '.join(own)}" if own else ""
     if rates == (None,):
         optimiser = comparison.train.optimiser
-        return f"{optimiser.dense.rate:g} for dense parameters, {optimiser.tables.rate:g} for tables, alike for all"
+        return f"{optimiser.dense.rate:g} for dense parameters, {optimiser.tables.rate:g} for tables, alike for all{others}"
     if len(rates) == 1:
-        return f"{rates[0]:g} for dense parameters and tables, alike for all"
+        return f"{rates[0]:g} for dense parameters and tables, alike for all{others}"
     seeds = comparison.config.seeds_of_rates
     chosen = [f"{row.label} {MISSING if row.rate is None else f'{row.rate:g}'}" for row in rows if row.role == "system"]
     return (

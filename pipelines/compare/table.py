@@ -43,7 +43,7 @@ def compared(comparison: Comparison, name: str) -> Compared:
 
 def _system_row(comparison: Comparison, system: System) -> Row:
     cells = comparison.cells(system)
-    results = comparison.results_of(system)
+    results, fewest = comparison.results_of(system), comparison.config.fewest_positives
     finished = (comparison.results[cell.folder].cell for cell in cells if cell.folder in comparison.results)
     training = [cell.training for cell in finished if cell is not None]
     failures = {
@@ -51,7 +51,7 @@ def _system_row(comparison: Comparison, system: System) -> Row:
         for cell in cells or comparison.trials(system)
         if cell.folder in comparison.failures
     }
-    tried = comparison.scores_of_rates(system) if len(comparison.rates()) > 1 else {}
+    tried = comparison.scores_of_rates(system) if len(comparison.rates(system)) > 1 else {}
     changed = {
         mine.name: {key: value for key, value in to_dict(mine).items() if to_dict(shared)[key] != value}
         for mine, shared in zip(system.schema.targets, comparison.shared.schema.targets, strict=True)
@@ -65,11 +65,11 @@ def _system_row(comparison: Comparison, system: System) -> Row:
         failures=failures,
         rate=comparison.rate_of(system) if cells else None,
         rates={rate: score for rate, score in tried.items() if rate is not None},
-        scores={path: score_of(results, path) for path in comparison.columns},
+        scores={path: score_of(results, path, fewest) for path in comparison.columns},
         cost=_cost(comparison.parameters[system.label], training),
         settings={"model": to_dict(system.model)}
         | ({"targets": changed} if changed else {})
-        | ({"epochs": system.epochs} if system.epochs is not None else {})
+        | {key: value for key, value in (("epochs", system.epochs), ("rate", system.rate)) if value is not None}
         | ({"optimiser": dict(system.optimiser)} if system.optimiser else {}),
     )
 
@@ -93,12 +93,15 @@ def _relative(cost: Cost | None, base: Cost | None) -> Cost | None:
 
 def _baseline_row(comparison: Comparison, baseline: Baseline) -> Row:
     result, metrics = comparison.results.get(baseline.folder), comparison.evaluated(baseline)
-    error = comparison.failures.get(baseline.folder)
+    error, fewest = comparison.failures.get(baseline.folder), comparison.config.fewest_positives
     return Row(
         label=baseline.name,
         role="truth" if baseline.name == "truth" else "baseline",
         failures={} if error is None else {"": error},
-        scores={path: Score(mean=None if metrics is None else metrics.find(path)) for path in comparison.columns},
+        scores={
+            path: Score() if metrics is None else replace(score_of({0: metrics}, path, fewest), std=None, by_seed={})
+            for path in comparison.columns
+        },
         note="not run yet" if result is None else result.note,
     )
 
@@ -106,13 +109,15 @@ def _baseline_row(comparison: Comparison, baseline: Baseline) -> Row:
 def _by_level(comparison: Comparison) -> dict[str, dict[str, dict[str, Score]]]:
     schema = comparison.shared.schema
     results = {system.label: comparison.results_of(system) for system in comparison.systems}
-    found = {}
+    found, fewest = {}, comparison.config.fewest_positives
     for target in schema.targets:
         asks = (f"{target.name}.gini", f"{target.name}.auc_by_level.")
         if target.is_binary and any(path.startswith(asks) for path in comparison.columns):
             paths = {level: f"{asks[1]}{level}" for level in schema.levels.names} | {"gini": asks[0]}
             found[target.name] = {
-                label: {name: score_of(own, path) for name, path in paths.items()} for label, own in results.items()
+                label: {name: score_of(own, path, fewest) for name, path in paths.items()}
+                for label, own in results.items()
+                for label, own in results.items()
             }
     return found
 
@@ -146,7 +151,7 @@ def _placed(rows: list[Row], columns: tuple[str, ...], base: Row) -> list[Row]:
 def _curves(comparison: Comparison) -> list[CurveDrawn]:
     """What the finished cells say of the curves."""
     of_all = [path for path in comparison.columns if path.count(".") == 1] or list(comparison.columns)
-    found = []
+    found, fewest = [], comparison.config.fewest_positives
     for varied in comparison.curves:
         results = [comparison.results_of(system) for system in varied.systems]
         found.append(
@@ -157,7 +162,7 @@ def _curves(comparison: Comparison) -> list[CurveDrawn]:
                 values=[spelled(value) for value in varied.values],
                 labels=[system.label for system in varied.systems],
                 own=varied.own,
-                scores={path: [score_of(each, path) for each in results] for path in varied.curve.metrics or of_all},
+                scores={path: [score_of(each, path, fewest) for each in results] for path in varied.curve.metrics or of_all},
             )
         )
     return found
@@ -170,12 +175,12 @@ def _tested(claim: Claim, comparison: Comparison) -> list[Tested]:
     """A claim taken apart: one test a metric and system."""
     results = {system.label: comparison.results_of(system) for system in comparison.systems}
     truth = next((comparison.evaluated(baseline) for baseline in comparison.baselines if baseline.name == "truth"), None)
-    found = []
+    found, fewest = [], comparison.config.fewest_positives
     for path in claim.metrics or comparison.columns:
-        first = score_of(results[claim.better], path).by_seed
+        first = score_of(results[claim.better], path, fewest).by_seed
         ceiling = None if truth is None else truth.find(path)
         for label in claim.than:
-            second = score_of(results[label], path).by_seed
+            second = score_of(results[label], path, fewest).by_seed
             shared = sorted(first.keys() & second.keys())
             means = [spread([values[seed] for seed in shared])[0] for values in (first, second)] if shared else None
             test = paired(first, second, path)

@@ -1,6 +1,6 @@
 """Predictions of a ranker for feed tables on disk, one row a candidate, and their metrics."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from models.leveled import Leveled
 from models.metrics.evaluation import Evaluation
+from models.metrics.expected import Known
 from models.ranker import Ranker
 from models.schema import Schema
 from pipelines.encode.arrays import flat, is_list, lengths
 from pipelines.encode.batches import to_batch
 from pipelines.encode.feeds import LABEL_PREFIX, STAGE
-from pipelines.evaluate.activity import by_known, known, sources, with_known
+from pipelines.evaluate.activity import by_known, sources, with_known
+from pipelines.evaluate.activity import known as known_columns
 from pipelines.evaluate.exposure import FUSED, at_top
 from pipelines.report.evaluation.metrics import EvaluationResult
 from pipelines.runs.sealed import SealedFile
@@ -56,7 +58,7 @@ def score(
                     predictions = ranker.predict(to_batch(feeds, schema).to(device), untaught=untaught)
                     feeds = with_known(feeds, schema)
                     columns = feeds.column_names
-                    table = candidates(feeds, [*_keys(columns, schema), *known(columns), *_labels(feeds, schema)])
+                    table = candidates(feeds, [*_keys(columns, schema), *known_columns(columns), *_labels(feeds, schema)])
                     for name, prediction_N in predictions.items():
                         table = table.append_column(name, pa.array(prediction_N.float().cpu().numpy()))
                     tables.append(table)
@@ -71,7 +73,7 @@ def evaluate_table(
     table: pa.Table,
     schema: Schema,
     new_rooms: NDArray | None = None,
-    chances: Mapping[str, NDArray] | None = None,
+    known: Known | None = None,
     *,
     taught: Collection[str] | None = None,
 ) -> EvaluationResult:
@@ -79,7 +81,7 @@ def evaluate_table(
 
     Args:
         new_rooms: as `exposure.new_rooms_of` gives them.
-        chances: by binary target, what a simulated world knows of the table's rows (`truth.Truth`); None for real logs.
+        known: what a simulated world knows of the table's rows (`truth.Truth`); None for real logs.
         taught: targets that the ranker is trained for; None for all. Others have metrics of their own that say so, and are in
             no mean, no funnel, no alarm and no fused score.
 
@@ -90,10 +92,10 @@ def evaluate_table(
     """
     targets = [name for name in schema.target_names if name in table.column_names]
     untaught = [] if taught is None else [name for name in targets if name not in taught]
-    result = _measured(table, schema, [name for name in targets if name not in untaught], chances)
+    result = _measured(table, schema, [name for name in targets if name not in untaught], known)
     measured = dict(result.targets)
     if untaught:
-        beside = _measured(table, schema, untaught, chances).targets
+        beside = _measured(table, schema, untaught, known).targets
         measured |= {name: replace(metrics, untaught=True) for name, metrics in beside.items()}
     by_target, activity = by_known(table, schema, targets)
     shares = at_top(table.drop_columns(untaught), schema, new_rooms)
@@ -105,9 +107,7 @@ def evaluate_table(
     )
 
 
-def _measured(
-    table: pa.Table, schema: Schema, targets: Sequence[str], chances: Mapping[str, NDArray] | None
-) -> EvaluationResult:
+def _measured(table: pa.Table, schema: Schema, targets: Sequence[str], known: Known | None) -> EvaluationResult:
     evaluation = Evaluation(schema, targets)
     evaluation.add(
         {name: table[name].to_numpy() for name in targets},
@@ -116,7 +116,7 @@ def _measured(
         table["feed_id"].to_numpy(),
         table["user_id"].to_numpy(),
         table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
-        chances,
+        known,
     )
     return EvaluationResult.from_dict(evaluation.result())
 
@@ -134,7 +134,7 @@ def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
         with SealedFile(file) as source:
             columns = [*_keys(source.names, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
             feeds = with_known(source.read([*columns, *sources(source.names, schema)]), schema)
-        tables.append(candidates(feeds, [*columns, *known(feeds.column_names)]))
+        tables.append(candidates(feeds, [*columns, *known_columns(feeds.column_names)]))
     return pa.concat_tables(tables).combine_chunks()
 
 

@@ -30,10 +30,12 @@ from pipelines.logs.convert import DataSet, Work, convert_files
 from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulator import SimulateConfig
-from pipelines.logs.sources import kuailive, kuailive_m3, kuairand, taobao
+from pipelines.logs.sources import ali_ccp, kuailive, kuailive_m3, kuairand, mapped, taobao
+from pipelines.logs.sources.ali_ccp import AliCcpConfig
 from pipelines.logs.sources.kuailive import KuaiLiveConfig
 from pipelines.logs.sources.kuailive_m3 import KuaiLiveM3Config
 from pipelines.logs.sources.kuairand import KuaiRandConfig
+from pipelines.logs.sources.mapped import CsvConfig
 from pipelines.logs.sources.taobao import TaobaoConfig
 from pipelines.paths import LocalPath
 from pipelines.runs import RUN, RunFolder, discard, read_json, told, write_json, written
@@ -42,8 +44,10 @@ from pipelines.runs.noted import digest_of
 __all__ = [
     "DATA_SETS",
     "SOURCES",
+    "AliCcpConfig",
     "CanonicalConfig",
     "CanonicalLogs",
+    "CsvConfig",
     "EbnerdConfig",
     "KuaiLiveConfig",
     "KuaiLiveM3Config",
@@ -74,7 +78,15 @@ class CanonicalConfig:
 
 
 LogsConfig = Annotated[
-    CanonicalConfig | SimulateConfig | EbnerdConfig | KuaiLiveConfig | KuaiLiveM3Config | KuaiRandConfig | TaobaoConfig,
+    CanonicalConfig
+    | SimulateConfig
+    | EbnerdConfig
+    | KuaiLiveConfig
+    | KuaiLiveM3Config
+    | KuaiRandConfig
+    | TaobaoConfig
+    | AliCcpConfig
+    | CsvConfig,
     Discriminator("kind"),
 ]
 
@@ -84,6 +96,8 @@ DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
     "kuailive_m3": kuailive_m3.data_set,
     "kuairand": kuairand.data_set,
     "taobao": taobao.data_set,
+    "ali_ccp": ali_ccp.data_set,
+    "csv": mapped.data_set,
 }
 
 # Converters of their own, by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is

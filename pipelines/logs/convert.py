@@ -177,13 +177,21 @@ class DataSet:
         name: as people call it.
         kinds: files that are read, in the order in which they count.
         gathers: beside those of attribute tables.
+        finder: finds the files in another way than by the names of their kinds.
     """
 
     name: str
     kinds: tuple[Kind, ...]
     gathers: tuple[Gather, ...] = ()
+    finder: Callable[[Path], Found] | None = None
 
     def find(self, place: Path) -> Found:
+        """
+        Raises:
+            ConfigError: see `pipelines.logs.inputs.find`.
+        """
+        if self.finder is not None:
+            return self.finder(place)
         return find(place, [kind.wanted for kind in self.kinds], name=self.name)
 
     def kind(self, name: str) -> Kind:
@@ -458,7 +466,7 @@ class GatherBucket:
     def _rows(self, notes: Sequence[FileNote], bucket: int) -> pl.DataFrame:
         """All rows of a part, file by file; files of several kinds may have columns of their own."""
         tables = [read_bucket([note], self.output, bucket, self.buckets) for note in notes]
-        return pl.concat((cast(pl.DataFrame, pl.from_arrow(table)) for table in tables), how="diagonal")
+        return pl.concat((cast(pl.DataFrame, pl.from_arrow(table)) for table in tables), how="diagonal_relaxed")
 
 
 def _gather(

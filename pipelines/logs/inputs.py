@@ -16,7 +16,7 @@ from pipelines.logs.layout import is_hidden
 
 _COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 _FORMS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".parq": "parquet", ".pq": "parquet"}
-_PACKED = (".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz")
+_PACKED = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz")
 _LEVELS = 2  # of folders below the one that the user named
 _SHOWN = 12  # names in a message
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -28,10 +28,11 @@ from models.config import ConfigError
 from pipelines.logs.canonical import read_footer
 from pipelines.logs.ids import as_ids, is_number, is_text
 from pipelines.logs.inputs import Input
+from pipelines.logs.types import ATTRIBUTE, EXPECTED, as_plain, plain_type
 
-INTEGER, NUMBER, TEXT, ID, TIME, DAY = "an integer", "a number", "text", "an id", "a time", "a day"
-"""What a column holds: an id is an integer, or any text, of which its hash is taken; a time Unix milliseconds or a date with
-a time; a day a date, with or without hyphens. Both become Unix milliseconds."""
+INTEGER, NUMBER, TEXT, ID, TIME, DAY, ANY = "an integer", "a number", "text", "an id", "a time", "a day", "any value"
+"""What a column holds: an id is an integer, or any text, of which its hash is taken; a time a number since 1970 or a date with
+a time; a day a date too, with or without hyphens. Both become Unix milliseconds. Any value stays as it is: text in CSV."""
 
 MISSING_TEXTS = ("", "NULL", "null", "\\N", "NaN", "nan")
 PIECE_BYTES = 128 << 20
@@ -80,6 +81,7 @@ class Layout:
         passed: those that are known to be there, and of no use.
         names: of all columns, in order, where the file has no header.
         separator: between the values of a CSV file.
+        unit: of times that are written as numbers.
         utc_offset_hours: of dates and times that are written without a zone.
     """
 
@@ -87,6 +89,7 @@ class Layout:
     passed: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     separator: str = ","
+    unit: Literal["s", "ms", "us", "ns"] = "ms"
     utc_offset_hours: float = 0.0
 
 
@@ -336,7 +339,9 @@ _TYPES: dict[str, type[pl.DataType]] = {
     ID: pl.Int64,
     TIME: pl.Int64,
     DAY: pl.Int64,
+    ANY: pl.String,
 }
+_PER_UNIT = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}  # milliseconds
 
 
 def typed(table: pa.Table, row_N: np.ndarray, each: Input, layout: Layout) -> Batch:
@@ -352,7 +357,7 @@ def typed(table: pa.Table, row_N: np.ndarray, each: Input, layout: Layout) -> Ba
         if pa.types.is_binary(column.type) and (wrong := _not_utf8(column)) is not None:
             why[NOT_UTF8] = why.get(NOT_UTF8, np.zeros(len(table), bool)) | wrong
             column = pa.array([None if bad else text for bad, text in zip(wrong, column.to_pylist(), strict=True)], pa.binary())
-        found = _as(column, raw.holds, f"{each}: column `{name}`", layout.utc_offset_hours)
+        found = _as(column, raw.holds, f"{each}: column `{name}`", layout)
         there = column.is_valid().to_numpy(zero_copy_only=False)
         empty = found.is_null().to_numpy()
         if (unfit := empty & there).any():
@@ -395,24 +400,24 @@ def _not_utf8(column: pa.Array) -> np.ndarray | None:
     return found
 
 
-def _as(column: pa.Array, holds: str, where: str, utc_offset_hours: float) -> pl.Series:
+def _as(column: pa.Array, holds: str, where: str, layout: Layout) -> pl.Series:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_null(kind):
         return pl.Series([None] * len(column), dtype=_TYPES[holds])
     if is_text(kind):
-        return _of_texts(column, holds, utc_offset_hours)
+        return _of_texts(column, holds, layout)
     try:
-        return _of_values(column, kind, holds, utc_offset_hours)
+        return _of_values(column, kind, holds, layout)
     except (ValueError, pa.ArrowInvalid) as error:
         raise ConfigError(f"{where}: {str(error).splitlines()[0].rstrip('.')}.") from None
 
 
-def _of_texts(column: pa.Array, holds: str, utc_offset_hours: float) -> pl.Series:
+def _of_texts(column: pa.Array, holds: str, layout: Layout) -> pl.Series:
     if holds == ID:
         return cast(pl.Series, pl.from_arrow(as_ids(column, "integer")))
     texts = cast(pl.Series, pl.from_arrow(column.cast(pa.string())))
     match holds:
-        case "text":
+        case "text" | "any value":
             return texts
         case "an integer":
             return _integers(texts)
@@ -420,14 +425,21 @@ def _of_texts(column: pa.Array, holds: str, utc_offset_hours: float) -> pl.Serie
             return texts.cast(pl.Float64, strict=False)
     if holds == DAY:
         texts = texts.str.replace(r"^(\d{4})(\d{2})(\d{2})$", "$1-$2-$3")
-    numbers = _integers(texts)
+    numbers = _milliseconds(_integers(texts) if layout.unit == "ms" else texts.cast(pl.Float64, strict=False), layout)
     if numbers.null_count() == texts.null_count():
         return numbers
     dates = texts.to_frame("text").select(
         pl.coalesce(pl.col("text").str.to_datetime(format, strict=False, time_unit="ms") for format in _DATES)
     )
-    moments = dates.to_series().dt.epoch("ms") - round(utc_offset_hours * 3_600_000)
+    moments = dates.to_series().dt.epoch("ms") - round(layout.utc_offset_hours * 3_600_000)
     return numbers.zip_with(numbers.is_not_null(), moments)
+
+
+def _milliseconds(numbers: pl.Series, layout: Layout) -> pl.Series:
+    """Numbers since 1970 in Unix milliseconds; what is beyond all time becomes null."""
+    if layout.unit == "ms":
+        return numbers
+    return (numbers.cast(pl.Float64) * _PER_UNIT[layout.unit]).round().cast(pl.Int64, strict=False)
 
 
 def _integers(texts: pl.Series) -> pl.Series:
@@ -440,7 +452,7 @@ def _integers(texts: pl.Series) -> pl.Series:
     return found.zip_with(found.is_not_null() | ~whole.fill_null(False), floats.cast(pl.Int64, strict=False))
 
 
-def _of_values(column: pa.Array, kind: pa.DataType, holds: str, utc_offset_hours: float) -> pl.Series:
+def _of_values(column: pa.Array, kind: pa.DataType, holds: str, layout: Layout) -> pl.Series:
     """Of a Parquet file's own types.
 
     Raises:
@@ -453,7 +465,11 @@ def _of_values(column: pa.Array, kind: pa.DataType, holds: str, utc_offset_hours
         zone = kind.tz if pa.types.is_timestamp(kind) else None
         moments = column.cast(pa.timestamp("ms", zone), safe=False).cast(pa.int64())
         found = cast(pl.Series, pl.from_arrow(moments))
-        return found if zone else found - round(utc_offset_hours * 3_600_000)
+        return found if zone else found - round(layout.utc_offset_hours * 3_600_000)
+    if holds == ANY:
+        if (plain := plain_type(kind, ATTRIBUTE)) is None:
+            raise ValueError(f"is {kind}, expected {EXPECTED[ATTRIBUTE][0]}")
+        return cast(pl.Series, pl.from_arrow(as_plain(column, plain, ATTRIBUTE)))
     if pa.types.is_boolean(kind) and holds in (INTEGER, NUMBER):
         return cast(pl.Series, pl.from_arrow(column)).cast(_TYPES[holds])
     if holds == TEXT and (is_number(kind) or pa.types.is_boolean(kind)):
@@ -463,7 +479,9 @@ def _of_values(column: pa.Array, kind: pa.DataType, holds: str, utc_offset_hours
     if holds == NUMBER:
         return cast(pl.Series, pl.from_arrow(column.cast(pa.float64())))
     found = cast(pl.Series, pl.from_arrow(as_ids(column)))
-    return _of_texts(found.cast(pl.String).to_arrow(), DAY, utc_offset_hours) if holds == DAY else found
+    if holds == TIME:
+        return _milliseconds(found, layout)
+    return _of_texts(found.cast(pl.String).to_arrow(), DAY, layout) if holds == DAY else found
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ What is said of an id must be one thing at a time. A row that says again what an
 counts once and goes to quarantine; two rows for one time that differ are refused, for nobody can tell which of them held.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,9 @@ import pyarrow.compute as pc
 from models.catalogue import ROOM, ROOMS, STREAMER, USER
 from models.config import ConfigError
 from pipelines.encode.arrays import integers, present, whole
-from pipelines.encode.clock import DAY_MS
 from pipelines.logs.canonical import VALID_FROM, CanonicalLogs
 from pipelines.logs.layout import path_values
-from pipelines.logs.types import DAY, of_path
-from pipelines.logs.values import tidied
+from pipelines.logs.values import says_always, tidied
 from pipelines.prepare.clean import IMPLAUSIBLE, MISSING, QUARANTINE, TWICE, check_unit
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.tables import KEYS
@@ -27,6 +26,7 @@ from pipelines.runs.exchange import write_table
 from pipelines.runs.order import run_starts
 
 _AT_ONCE = 500_000  # rows read
+_DAY = re.compile(r"[12]\d{3}(-?)[01]\d\1[0-3]\d")  # 2025-11-29, 20251129
 _REASONS = ("", MISSING, IMPLAUSIBLE, TWICE)
 
 
@@ -111,8 +111,8 @@ class _Source:
             begins, there = integers(self.rows[VALID_FROM]), present(self.rows[VALID_FROM])
             for part, first, end in zip(self.parts, self.first_rows, [*self.first_rows[1:], len(begins)], strict=True):
                 check_unit(begins[first:end][there[first:end]], f"{part.path}: column `{VALID_FROM}`")
-            earliest, latest = config.plausible  # before 1970 and on its first day: that is how "always" is written
-            reason[(begins >= DAY_MS) & (begins < earliest) | (begins >= latest)] = _REASONS.index(IMPLAUSIBLE)
+            earliest, latest = config.plausible
+            reason[((begins < earliest) & ~says_always(begins)) | (begins >= latest)] = _REASONS.index(IMPLAUSIBLE)
             reason[~there] = _REASONS.index(MISSING)
         reason[~present(self.rows[self.key])] = _REASONS.index(MISSING)
         return reason
@@ -205,7 +205,7 @@ class _Source:
         (place,) = self.logs.places(self.table)
         values = [path_values(part.path, place) for part in self.parts]
         for name in dict.fromkeys(name for each in values for name in each):
-            if all(moment.type == pa.int64() for moment in of_path([each.get(name) for each in values], DAY)):
+            if all(_DAY.fullmatch(each.get(name) or "") for each in values):
                 return (
                     f" The folders `{name}=` look like days: where a row holds from its day on (0:00 UTC; the day after, if it "
                     f"was taken at the day's end), name them `{VALID_FROM}=`."

@@ -1,12 +1,15 @@
 """Hand-made files of public data sets, in exactly their formats and small enough to read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from pipelines.logs import KuaiLiveConfig, KuaiLiveM3Config, KuaiRandConfig, TaobaoConfig
+from pipelines.logs import AliCcpConfig, CsvConfig, KuaiLiveConfig, KuaiLiveM3Config, KuaiRandConfig, TaobaoConfig
+from pipelines.logs.sources.mapped import MappedFiles
 
 MAY_5 = 1_746_374_400_000  # 2025-05-05 00:00 in China, Unix milliseconds
 ENCRYPTED = ",".join(f"onehot_feat{number}" for number in range(7))
@@ -122,6 +125,68 @@ TAOBAO = {
 }
 
 
+CSV = {
+    "shows.csv": "user_id,live,time,device\n7,70,1756684800,ios\nu-8,71,1756684801.5,\n7,71,2025-09-01 00:00:02,ios\n",
+    "visits/day-1.csv": "user_id\tlive\ttime\tstay\tliked\tfollowed\n7\t70\t1756684803\t2500\ttrue\t0\n",
+    "visits/day-2.csv": "user_id\tlive\ttime\tstay\tliked\tfollowed\n7\t71\t1756684804\t\t0\t\nu-8\t71\t1756684805\t9\t1\t1\n",
+    "acts.parquet": pl.DataFrame(
+        {"user_id": ["7", "7"], "live": [70, 71], "time": [1756684806, 1756684807], "what": ["buy", "x"]}
+    ),
+    "users.csv": "7,31,Rome\nu-8,,Lima\n",
+}
+_VISIT = {"user_id": "user_id", "room_id": "live", "at": "time"}
+_SECONDS = {"unit": "s", "separator": "\t"}
+_TABLES = {
+    "impressions": (
+        MappedFiles(
+            files=("shows.csv*",),
+            columns={"user_id": "user_id", "room_id": "live", "shown_at": "time", "context.device": "device"},
+            unit="s",
+        ),
+    ),
+    "engagements": (
+        MappedFiles(files=("visits/*.csv*",), columns=_VISIT, flags={"like": "liked", "follow": "followed"}, **_SECONDS),
+        MappedFiles(
+            files=("visits/*.csv*",), columns={**_VISIT, "value": "stay"}, scale={"value": 0.001}, action="enter", **_SECONDS
+        ),
+        MappedFiles(files=("acts.parquet",), columns={**_VISIT, "action": "what"}, unit="s", actions={"order": "buy"}),
+    ),
+    "users": (
+        MappedFiles(
+            files=("users.csv*",),
+            names=("id", "age", "city"),
+            columns={"user_id": "id", "age": "age", "city": "city"},
+            numbers=("age",),
+        ),
+    ),
+}
+
+
+def _listed(*features: tuple[object, int, str]) -> str:
+    return "\x01".join(f"{field}\x02{feature}\x03{weight}" for field, feature, weight in features)
+
+
+def _sample(number: int, click: int, purchase: int, index: str, *features: tuple[object, int, str]) -> str:
+    return f"{number},{click},{purchase},{index},{len(features)},{_listed(*features)}\n"
+
+
+def _page(index: str, *features: tuple[object, int, str]) -> str:
+    return f"{index},{len(features)},{_listed(*features)}\n"
+
+
+ALI_CCP = {
+    "sample_skeleton_train.csv": _sample(
+        1, 0, 0, "bacff91692951881", (205, 4535, "1.0"), (206, 77, "1.0"), (508, 9, "2.3"), (301, 5, "1.0")
+    )
+    + _sample(2, 1, 1, "bacff91692951881", (216, 12, "1.0"), (205, 4536, "1.0"))
+    + _sample(3, 1, 0, "2ba5ff5de4dc0c5b", (205, 4535, "1.0"), (207, 8, "1.0")),
+    "common_features_train.csv": _page("bacff91692951881", (101, 31, "1.0"), (121, 3, "1.0"), ("109_14", 999, "0.7"))
+    + _page("2ba5ff5de4dc0c5b", (101, 32, "1.0"), (129, 4, "1.0")),
+    "sample_skeleton_test.csv": _sample(1, 1, 0, "bacff91692951881", (205, 4535, "1.0"), (853, 6, "0.5")),
+    "common_features_test.csv": _page("bacff91692951881", (101, 31, "1.0"), (121, 3, "1.0")) + _page("00ff", (101, 40, "1.0")),
+}
+
+
 @dataclass(frozen=True)
 class Sample:
     """A data set's hand-made files.
@@ -131,12 +196,18 @@ class Sample:
         files: by name, CSV as text and Parquet as a table.
         log: the CSV file that tests damage.
         has_header: whether that file has one.
+        listed: how the account calls it; as it is called by default.
     """
 
-    config: type
+    config: Callable[..., Any]
     files: Mapping[str, str | pl.DataFrame]
     log: str
     has_header: bool = True
+    listed: str = ""
+
+    @property
+    def in_account(self) -> str:
+        return self.listed or self.log
 
 
 SAMPLES = {
@@ -144,6 +215,8 @@ SAMPLES = {
     "kuailive_m3": Sample(KuaiLiveM3Config, KUAILIVE_M3, "live_interaction.csv"),
     "kuairand": Sample(KuaiRandConfig, KUAIRAND, "data/log_standard_4_08_to_4_21_1k.csv"),
     "taobao": Sample(TaobaoConfig, TAOBAO, "UserBehavior.csv", has_header=False),
+    "ali_ccp": Sample(AliCcpConfig, ALI_CCP, "sample_skeleton_train.csv", has_header=False),
+    "csv": Sample(partial(CsvConfig, tables=_TABLES), CSV, "shows.csv", listed="shows.csv (impressions)"),
 }
 
 

@@ -273,6 +273,18 @@ def _snapshots(log: Tables, column: str) -> Tables:
     return {**log, "users": pl.concat(days)}
 
 
+def _handed_on(log: Tables, rooms: int) -> Tables:
+    """Of rooms that have rows before the log and from its third day on, some are of another streamer then."""
+    first = log["rooms"].with_columns(
+        pl.lit(FIRST - 9 * DAY_MS).alias("valid_from"), when("streamer_id", pl.col("room_id") > 530, None)
+    )
+    later = log["rooms"].with_columns(
+        pl.lit(FIRST + 2 * DAY_MS).alias("valid_from"),
+        when("streamer_id", pl.col("room_id") < 500 + rooms, pl.col("streamer_id") + 1),
+    )
+    return {**log, "rooms": pl.concat([first, later])}
+
+
 def _another(log: Tables, gender: str) -> Tables:
     return added(log, "users", log["users"][:1].with_columns(pl.lit(gender).alias("gender")))
 
@@ -338,6 +350,16 @@ PLANTED: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     "snapshots that say from when they hold": (lambda log: _snapshots(log, "valid_from"), set()),
     "two rows for one time": (lambda log: _another(_snapshots(log, "valid_from"), "x"), {"differing_rows:users"}),
     "a row for one time twice": (lambda log: _another(_snapshots(log, "valid_from"), "f"), {"repeated_ids:users"}),
+    "rooms that change their streamer": (lambda log: _handed_on(log, 3), {"several_streamers:rooms.streamer_id"}),
+    "rooms whose streamer is known later": (lambda log: _handed_on(log, 0), set()),
+    "holding from seconds on": (
+        lambda log: changed(_snapshots(log, "valid_from"), "users", pl.col("valid_from") // 1000),
+        {"implausible:users.valid_from"},
+    ),
+    "holding from nobody knows when": (
+        lambda log: changed(_snapshots(log, "valid_from"), "users", when("valid_from", pl.col("user_id") == 1007, None)),
+        {"missing_id:users.valid_from"},
+    ),
     "infinite": (
         lambda log: changed(log, "streamers", when("fans", pl.col("fans") == 10, float("inf"))),
         {"not_finite:streamers.fans"},

@@ -15,6 +15,7 @@ from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import columns_of, folder_of, parameters_of, systems_of
 from pipelines.compare.execute import InProcess, OnRay, carry_out, overview, state_of_units
 from pipelines.compare.results import TrainedCell, TrainingTook, UnitResult, Validated
+from pipelines.compare.scores import positives_of
 from pipelines.compare.table import compared
 from pipelines.evaluate import EvaluateConfig, evaluate_table, score
 from pipelines.report.comparison.write import html, markdown, parts_of, write_table
@@ -31,7 +32,8 @@ VALID = EvaluateConfig(split="valid", baselines=())
 
 def compare(**spelling) -> CompareConfig:
     systems = {"bottom": {"system": "shared_bottom", **SMALL}, "mmoe": {"system": "mmoe", **SMALL}}
-    spelling = {"systems": systems, "common": {"embedding_width": 4}, "seeds": [0, 1], "metrics": ["click.auc"], **spelling}
+    base = {"systems": systems, "common": {"embedding_width": 4}, "seeds": [0, 1], "metrics": ["click.auc"]}
+    spelling = base | {"fewest_positives": 0} | spelling
     return from_dict(CompareConfig, spelling, where="compare")
 
 
@@ -121,7 +123,7 @@ def ran(comparison, executor) -> list[str]:
         ({"claims": [{"better": "mmoe", "than": ["ple"]}]}, r"compare\.claims: `ple` is not among the systems"),
         ({"claims": [{"better": "mmoe", "than": ["mmoe"]}]}, "`mmoe` is better than itself"),
         ({"claims": [{"better": "mmoe", "than": []}]}, "needs at least one system in `than`"),
-        ({"common": {"system": "mmoe"}}, "`system`, `targets`, `epochs` and `optimiser` belong to a row"),
+        ({"common": {"system": "mmoe"}}, "`system`, `targets`, `epochs`, `rate` and `optimiser` belong to a row"),
         ({"max_concurrent": 0}, r"max_concurrent must be at least 1, got 0"),
         ({"cpus_per_cell": 0}, r"needs cpus_per_cell > 0 and gpus_per_cell >= 0, got 0 and 0"),
         ({"sytems": {}}, r"`compare\.sytems` is not a known key\. Known here: systems, common"),
@@ -276,7 +278,7 @@ def test_a_row_may_be_trained_for_its_own_number_of_epochs(prepared, tmp_path):
             ConfigError, match=rf"compare\.systems\.x: epochs must be a whole number of at least 1, got {wrong!r}"
         ):
             planned(compare(systems={"x": {"system": "mmoe", "epochs": wrong}}), prepared, tmp_path)
-    with pytest.raises(ConfigError, match="`system`, `targets`, `epochs` and `optimiser` belong to a row"):
+    with pytest.raises(ConfigError, match="`system`, `targets`, `epochs`, `rate` and `optimiser` belong to a row"):
         compare(common={"epochs": 3})
 
 
@@ -393,6 +395,41 @@ def test_errors_as_monitor_are_best_when_small(prepared, tmp_path):
     )
     carry_out(comparison, Canned(lambda cell: {"click.auc": 0.6}, lambda cell: cell.rate), lambda line: None)
     assert comparison.rate_of(comparison.systems[0]) == 0.1
+
+
+def test_a_row_with_a_rate_of_its_own_is_not_searched(prepared, tmp_path):
+    systems = {"a": {"system": "shared_bottom", **SMALL, "rate": 0.07}, "b": {"system": "shared_bottom", **SMALL}}
+    comparison = planned(compare(systems=systems, seeds=[0, 1], rates=[0.1, 0.2, 0.3]), prepared, tmp_path)
+    executor = ran(comparison, Canned(lambda cell: {"click.auc": 0.6}, lambda cell: cell.rate if cell.rate < 0.25 else 0.1))
+    assert [name for name in executor if name.startswith("a ")] == ["a rate 0.07 seed 0", "a rate 0.07 seed 1"]
+    table = compared(comparison, "x")
+    assert table.row("a").rate == 0.07 and table.row("a").rates == {} and table.row("b").rate == 0.2
+    assert table.row("a").settings["rate"] == 0.07 and not table.warnings  # .2 lies inside of the list
+    with pytest.raises(ConfigError, match=r"compare\.systems\.a: rate must be a number above 0, got 0"):
+        planned(compare(systems={"a": {"system": "shared_bottom", **SMALL, "rate": 0}}), prepared, tmp_path / "other")
+
+
+def test_what_rests_on_few_positives_is_not_shown(prepared, tmp_path):
+    """Of the validation split's clicks there are enough, of its orders too few; what is expected would need none."""
+    systems = {label: {"system": "shared_bottom", **SMALL} for label in ("a", "b")}
+    metrics = ["click.auc", "order.auc"]
+    counts = {"click.positives": 120, "order.positives": 57}
+    claims = [{"better": "a", "than": ["b"], "metrics": ["click.auc", "order.auc"]}]
+    config = compare(systems=systems, metrics=metrics, claims=claims, fewest_positives=100)
+    comparison = planned(config, prepared, tmp_path)
+    ran(comparison, Canned(lambda cell: dict.fromkeys(metrics, 0.6) | counts))
+    table = compared(comparison, "x")
+    scores = table.row("a").scores
+    assert [scores[path].mean for path in metrics] == [0.6, None]
+    assert [scores[path].positives for path in metrics] == [120, 57]
+    assert [claim.verdict for claim in table.claims] == ["does not show", "not tested"]
+    assert table.words["Too few"] == "not shown, for fewer than 100 positives are behind it: order.auc 57"
+    assert "| positives | 120 | 57 |" in markdown(table, prepared.schema)
+    assert '<th class="first">57</th>' in html(table, prepared.schema)
+    levels = {"click": {"positives": 120, "positives_by_level": {"tail": 7}, "auc_by_level": {"tail": 0.5}}}
+    result = result_with({**levels, "order": {"positives": 57}})
+    paths = ("click.auc_by_level.tail", "mean.auc", "click.expected_auc", "click.expected_auc_by_level.tail")
+    assert [positives_of(result, path) for path in paths] == [7, 57, None, None]
 
 
 # -- failures ------------------------------------------------------------------------------------------------------

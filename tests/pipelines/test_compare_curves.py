@@ -23,7 +23,8 @@ PATHS = ["click.auc", "click.gini", "click.auc_by_level.tail"]
 def compare(*curves, **spelling) -> CompareConfig:
     systems = {"mmoe": {"system": "mmoe", **SMALL}, "cmlir": CMLIR}
     common = {"embedding_width": 4}
-    spelling = {"systems": systems, "common": common, "seeds": [0, 1], "metrics": PATHS, "curves": curves, **spelling}
+    base = {"systems": systems, "common": common, "seeds": [0, 1], "metrics": PATHS, "curves": curves}
+    spelling = base | {"fewest_positives": 0} | spelling
     return from_dict(CompareConfig, spelling, where="compare")
 
 

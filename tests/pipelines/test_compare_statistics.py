@@ -2,9 +2,23 @@
 
 import math
 
+import numpy as np
 import pytest
+from scipy.stats import t, ttest_1samp
 
-from pipelines.compare.statistics import gap_closed, merit, paired, relative_improvement, spread, verdict
+from pipelines.compare.statistics import (
+    Variance,
+    gap_closed,
+    holm,
+    merit,
+    over_worlds,
+    paired,
+    relative_improvement,
+    smallest_effect,
+    spread,
+    variance,
+    verdict,
+)
 from pipelines.report.words import p_shown, percent, shown, spread_shown
 
 
@@ -100,3 +114,47 @@ def test_numbers_as_tables_write_them():
         "p = 1.000",
         "no p value",
     ]
+
+
+# -- worlds --------------------------------------------------------------------------------------------------------
+
+
+def test_worlds_are_the_units_of_the_test():
+    gains = {1: 0.010, 2: 0.014, 3: 0.006, 4: 0.012}
+    found = over_worlds(gains)
+    expected = ttest_1samp(list(gains.values()), 0.0)
+    assert (found.mean, found.p) == (pytest.approx(0.0105), pytest.approx(expected.pvalue))
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    alone = over_worlds({7: 0.01})
+    assert (alone.mean, alone.low, alone.p) == (0.01, None, None)
+    assert over_worlds({}) is None
+    twins = over_worlds({1: 0.0, 2: 0.0})
+    assert (twins.low, twins.high, twins.p) == (0.0, 0.0, 1.0)
+
+
+def test_p_values_are_corrected_for_their_number_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # 3 x .01; 2 x .03; 1 x .04, but not below .06
+    assert holm([0.5, None, 0.9]) == [1.0, None, 1.0]
+    assert holm([]) == []
+
+
+def test_variance_between_worlds_and_between_seeds_by_hand():
+    # seeds: (.001^2 + .001^2) / 2 each way, so 2e-6 within; means .011 and .005 vary by 1.8e-5, of which 1e-6 is the seeds'
+    known = variance({1: {0: 0.010, 1: 0.012}, 2: {0: 0.004, 1: 0.006}})
+    assert (known.seeds, known.worlds) == (pytest.approx(2e-6), pytest.approx(1.7e-5))
+    assert known.of_a_world(4) == pytest.approx(1.75e-5)
+    alike = variance({1: {0: 0.0, 1: 0.1}, 2: {0: 0.1, 1: 0.0}})
+    assert alike.worlds == 0.0  # less between worlds than seeds explain
+    assert variance({1: {0: 0.1, 1: 0.2}}) is None and variance({1: {0: 0.1}, 2: {0: 0.1}}) is None
+
+
+@pytest.mark.parametrize(("worlds", "tests"), [(3, 1), (5, 1), (5, 6)])
+def test_the_smallest_effect_is_found_four_times_in_five(worlds, tests):
+    known = Variance(worlds=1.7e-5, seeds=2e-6)
+    effect = smallest_effect(known, worlds, 3, tests=tests)
+    drawn = np.random.default_rng(0).normal(effect, known.of_a_world(3) ** 0.5, (40_000, worlds))
+    reached = np.abs(drawn.mean(axis=1)) / (drawn.std(axis=1, ddof=1) / worlds**0.5)
+    assert (reached > t.isf(0.05 / tests / 2, worlds - 1)).mean() == pytest.approx(0.8, abs=0.01)
+    assert smallest_effect(known, worlds + 2, 3, tests=tests) < effect
+    assert smallest_effect(known, 1, 3) is None and smallest_effect(Variance(worlds=0.0, seeds=0.0), 3, 3) == 0.0

@@ -53,20 +53,22 @@ def test_every_row_is_accounted_for(tmp_path, name):
     logs = converted(name, write_sample(name, tmp_path / "in"), tmp_path / "out")
     found = account(logs)
     for counts in found["files"].values():
-        assert counts["rows"] == counts["used"] + sum(counts["quarantined"].values()) + sum(counts["left_out"].values())
-        assert counts["rows"] > 0 and not counts["quarantined"]
+        assert counts["rows"] == counts["used"] + sum(counts["left_out"].values()) > 0 and not counts["quarantined"]
     made: dict[str, int] = {}
     for counts in [*found["files"].values(), *found["gathered"].values()]:
         for table, rows in counts["made"].items():
             made[table] = made.get(table, 0) + rows
-    for part, counts in found["gathered"].items():
-        made[part] = counts["made"][part]
+    for counts in found["gathered"].values():
+        for part, rows in counts["rows"].items():
+            made[part] -= rows  # what files have made of these tables was gathered
     assert {table: len(rows) for table, rows in tables(logs).items()} == {table: made[table] for table in tables(logs)}
 
 
 @each_data_set
 @pytest.mark.parametrize("way", ["gzip", "zip", "pieces"])
 def test_packed_files_and_small_pieces_give_the_same_tables(tmp_path, name, way, monkeypatch):
+    if (name, way) == ("csv", "zip"):
+        pytest.skip("a mapping names the files themselves")
     plain = tables(converted(name, write_sample(name, tmp_path / "plain"), tmp_path / "a"))
     folder = write_sample(name, tmp_path / "in")
     if way == "zip":
@@ -91,10 +93,10 @@ def test_a_cut_file(tmp_path, name, capsys):
     text = sample.files[sample.log]
     rows = len(text.splitlines()) - sample.has_header
     (folder / sample.log).write_text(text[: text.rstrip("\n").rindex(",") - 1])
-    counts = account(converted(name, folder, tmp_path / "a"))["files"][sample.log]
+    counts = account(converted(name, folder, tmp_path / "a"))["files"][sample.in_account]
     assert counts["rows"] == rows and counts["used"] == rows - 1 and counts["is_cut"]
     assert [reason for reason in counts["quarantined"] if "columns instead of" in reason]
-    assert f"{sample.log} does not end with a line break" in capsys.readouterr().out
+    assert f"{sample.in_account} does not end with a line break" in capsys.readouterr().out
     (folder / sample.log).unlink()
     (folder / f"{sample.log}.gz").write_bytes(gzip.compress(text.encode())[:-9])
     with pytest.raises(ConfigError, match=r"\.csv\.gz is cut short or damaged \(.*\)\. Fetch or write it again\."):
@@ -110,7 +112,7 @@ def test_a_further_column_is_named_and_changes_nothing(tmp_path, name, capsys):
     head, *rows = columns_of(sample.files[sample.log])
     (folder / sample.log).write_text(joined([["newer", *head], *(["x", *row] for row in rows)]))
     assert tables(converted(name, folder, tmp_path / "b")) == plain
-    assert f"{sample.log}: columns that are not read: newer." in capsys.readouterr().out
+    assert f"{sample.in_account}: columns that are not read: newer." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", WITH_HEADER)
@@ -144,7 +146,7 @@ def test_without_a_header_columns_are_counted_and_looked_at(tmp_path, name):
         converted(name, folder, tmp_path / "out")
 
 
-@each_data_set
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "csv"])
 def test_a_wrong_folder_says_what_was_looked_for(tmp_path, name):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "archive.tar.gz").write_text("")

@@ -14,13 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.config import ConfigError
+from models.schema import Field, Levels, Number, Vocabulary
 from pipelines.encode.clock import NEVER
+from pipelines.encode.encode import encode
 from pipelines.logs import CanonicalLogs, check
 from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepare.attributes import sort_table
 from pipelines.prepare.tables import Attributes
 from pipelines.runs.exchange import read_table
-from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, as_of, random_log, wide_schema
+from pipelines.serve.assemble import assemble
+from pipelines.serve.request import as_json, read_request
+from pipelines.serve.store import Store, build_store
+from pipelines.serve.wanted import Wanted
+from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, as_of, dated, random_log, wide_schema
 
 SCHEMA = wide_schema()
 Files = Mapping[str, Mapping[str, Any]]
@@ -187,13 +193,17 @@ def test_two_rows_for_one_moment_that_differ_are_refused(tmp_path):
 
 
 def test_a_room_has_one_streamer(tmp_path):
-    rows = {"room_id": ["r", "r", "r", "r"], "valid_from": [3, 1, 2, 4], "streamer_id": ["bo", "al", None, "al"]}
+    rows = {
+        "room_id": ["r", "r", "r", "r"],
+        "valid_from": [START + at for at in (3, 1, 2, 4)],
+        "streamer_id": ["bo", "al", None, "al"],
+    }
     message = refused(tmp_path, "rooms", {"a": rows}, ["streamer_id"])
     assert "`room_id` 'r' changes its streamer: `streamer_id` is 'al' in" in message and "(row 1), but 'bo' in" in message
     assert "give the room another id" in message
     sort(tmp_path / "one", "rooms", {"a": {**rows, "streamer_id": ["al", "al", None, "al"]}}, ["streamer_id"])
     _, found, _ = sort(tmp_path / "unread", "rooms", {"a": rows}, [])
-    assert [row["valid_from"] for row in found] == [1, 2, 3, 4]
+    assert [row["valid_from"] - START for row in found] == [1, 2, 3, 4]
 
 
 moment = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -239,10 +249,13 @@ def test_all_files_say_from_when_their_rows_hold_or_none(tmp_path):
 def test_moments_in_another_unit_are_refused_and_single_ones_quarantined(tmp_path):
     seconds = {"a": {"user_id": [1, 2], "valid_from": [START // 1000, START // 1000 + 9]}}
     assert "a.parquet: column `valid_from` holds times that look like seconds" in refused(tmp_path, "users", seconds, [])
-    begins = [0, -62_135_596_800_000, START // 1000, START, START, START, 253_370_764_800_000]
-    counts, rows, _ = sort(tmp_path / "b", "users", {"a": {"user_id": list(range(7)), "valid_from": begins}}, [])
-    assert counts["quarantined"] == {"time outside of the plausible years": 2}  # that in seconds, and the year 9999
-    assert [row["user_id"] for row in rows] == [0, 1, 3, 4, 5]
+    # of eight hours before 1970 and of year 1; unknown, a date, days, seconds, the year 9999, and what int64 does not hold
+    begins = [0, -28_800_000, -62_135_596_800_000, START, START, START, START, START]
+    begins += [-1, 20_250_601, 20_240, START // 1000, 253_370_764_800_000, 2.0**63, float("inf"), -float("inf")]
+    files = {"a": {"user_id": list(range(16)), "valid_from": pa.array(map(float, begins))}}
+    counts, rows, _ = sort(tmp_path / "b", "users", files, [])
+    assert counts["quarantined"] == {"time outside of the plausible years": 8}
+    assert [row["user_id"] for row in rows] == list(range(8))
 
 
 # -- the whole job ---------------------------------------------------------------------------------------------
@@ -300,3 +313,56 @@ def test_the_store_holds_what_holds_at_the_end_of_the_log(tmp_path, more):
     assert of["rooms"][room]["room.category"] == ("shop" if changed else "game")
     assert of["rooms"][room]["room_first_at"] == (START + HOUR if changed else START)
     assert (99 in of["users"], 99 in of["rooms"]) == (changed, changed)
+
+
+MORE = {
+    "feed": ("user.age", "user_entries"),
+    "candidate": (
+        "room.category",
+        "streamer.fans",
+        "product.price",
+        "state.note",
+        "room_age_hours",
+        "streamer_age_hours",
+        "streamer_impressions.life",
+        "pair_streamer_entries",
+        "pair_streamer_impressions",
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_request_at_the_end_of_the_log_is_what_a_feed_there_would_have_been(tmp_path, seed):
+    """Assembled from the store, and prepared from a log with that feed: encoded they are the same, in every column."""
+    how = lambda name: Vocabulary(min_count=1) if name in ("room.category", "state.note") else Number()
+    more = [Field(name=name.replace(".", "_"), of=of, column=name, encoding=how(name)) for of in MORE for name in MORE[of]]
+    schema = replace(SCHEMA, fields=(*SCHEMA.fields, *more), levels=Levels(column="streamer.fans"))
+    log = dated(random_log(seed), seed)
+    prepared = prepare(log.write(tmp_path / "logs"), schema, config(extra_columns=()), tmp_path / "out")
+    for split in ("train", "valid", "test"):
+        for raw, feeds in zip(prepared.features(split), prepared.files(split), strict=True):
+            fans = pa.array([fan or 0 for row in pq.read_table(raw)["streamer.fans"].to_pylist() for fan in row], pa.float64())
+            levels = pa.array([level for row in pq.read_table(feeds)["level"].to_pylist() for level in row])
+            assert levels.to_pylist() == np.searchsorted(prepared.encoder.level.cuts, fans.to_numpy(), side="right").tolist()
+    ending, clock = prepared.manifest.ending, prepared.encoder.clock
+    rooms = [row for file in prepared.snapshot("rooms") for row in pq.read_table(file).to_pylist()]
+    users = [row["user_id"] for file in prepared.snapshot("users") for row in pq.read_table(file).to_pylist()]
+    longer = log
+    for user in users:
+        for room in rooms:
+            state = {name: room.get(name) for name in log.impressions[0]}
+            shown = {**state, "request_id": 7777, "user_id": user, "room_id": room["room_id"], "shown_at": ending}
+            longer = longer.planted("impressions", shown)
+    after = prepare(longer.write(tmp_path / "longer"), schema, config(extra_columns=()), tmp_path / "after")
+    feeds = pa.concat_tables([pq.read_table(file) for split in ("train", "valid", "test") for file in after.features(split)])
+    expected = {row["user_id"]: row for row in encode(feeds, schema, prepared.encoder).to_pylist() if row["at"] == ending}
+    assert expected.keys() == set(users)
+    store = Store(build_store(prepared, tmp_path / "store"))
+    for user in users:
+        body = {"user_id": user, "at": ending, "candidates": [{"room_id": room["room_id"]} for room in rooms]}
+        features = assemble(read_request(as_json(body)), Wanted.by(schema), store, clock).features
+        (found,) = encode(features, schema, prepared.encoder).to_pylist()
+        for name in found.keys() - {"feed_id"}:
+            if not name.startswith("label."):
+                assert found[name] == expected[user][name], (name, user)
+    store.close()

@@ -43,6 +43,7 @@ class Score:
         test: of the row against it.
         place: 1 for the best system, 2 for the second; else None.
         untaught: the row gives the target no weight in training, so what it says of it follows from other targets.
+        positives: that a metric with drawn labels rests on; too few of them, and there is no value.
     """
 
     mean: float | None = None
@@ -53,6 +54,7 @@ class Score:
     test: Paired | None = None
     place: int | None = None
     untaught: bool = False
+    positives: int | None = None
 
     @property
     def is_significant(self) -> bool:

@@ -65,7 +65,10 @@ def markdown(compared: Compared, schema: Schema) -> str:
     lines += [""] if compared.warnings else []
     for part in parts_of(compared.columns):
         heads = [" ".join(head(path, schema)) + arrow(path) for path in part]
-        lines += _grid(["", *heads], [[row.label, *(_cell(row.scores[path]) for path in part)] for row in compared.rows])
+        counts = [positives_shown(compared, path) for path in part]
+        counted = [["positives", *counts]] if any(counts) else []
+        rows = [[row.label, *(_cell(row.scores[path]) for path in part)] for row in compared.rows]
+        lines += _grid(["", *heads], counted + rows)
     if compared.claims:
         lines += ["**Claims**", "", *(f"- {_escaped(str(claim))}" for claim in compared.claims), ""]
     for curve in compared.curves:
@@ -84,6 +87,12 @@ def markdown(compared: Compared, schema: Schema) -> str:
 def _grid(heads: list[str], rows: list[list[str]]) -> list[str]:
     line = lambda cells: "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     return [line(heads), line(["---"] + ["---:"] * (len(heads) - 1)), *map(line, rows), ""]
+
+
+def positives_shown(compared: Compared, path: str) -> str:
+    """How many positives a column rests on; nothing for what rests on none."""
+    known = (row.scores[path].positives for row in compared.rows)
+    return next((f"{positives:,}" for positives in known if positives is not None), "")
 
 
 def _cell(score: Score) -> str:
@@ -139,6 +148,7 @@ class PageTable:
 
     groups: list[tuple[str, int]]
     heads: list[str]
+    positives: list[str]
     rows: list[tuple[Row, list[View]]]
 
 
@@ -173,6 +183,7 @@ def html(compared: Compared, schema: Schema) -> str:
         PageTable(
             groups=_groups([head(path, schema)[0] for path in part]),
             heads=[head(path, schema)[1] + arrow(path) for path in part],
+            positives=[positives_shown(compared, path) for path in part],
             rows=[(row, [_view(row.scores[path], path) for path in part]) for row in compared.rows],
         )
         for part in parts_of(compared.columns)

@@ -1,0 +1,63 @@
+"""Makes a paper's tables: a pilot, then every row in several simulated worlds, and a page with the paper's own figures beside.
+
+    python -m jobs.paper pimm                            # all of it; goes on where it was
+    python -m jobs.paper pimm --pilot                    # learning rates, and how small an effect can be seen
+    python -m jobs.paper pimm --set logs.users=40000     # another size
+    python -m jobs.paper pimm --again main/1/pimm/0      # one cell anew from nothing, held against the page
+
+Papers are the files of jobs/configs/papers/. Pages go to docs/results/: NAME.md, NAME.json and pictures. Cells run side by side
+on Ray; finished ones are never run again. Exit code 1 says that a cell failed, or is not the same again.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from jobs import screen
+from models.config import ConfigError
+from pipelines.cluster import connected
+from pipelines.experiment import load_experiment
+from pipelines.papers import Study, again, carry_out, overview, table_of
+from pipelines.paths import local
+
+PAPERS = Path(__file__).parent / "configs" / "papers"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    known = ", ".join(sorted(file.stem for file in PAPERS.glob("*.yaml")))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help=f"of the paper ({known}), or a file of your own")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value; may be repeated")
+    parser.add_argument("--to", default="docs/results", metavar="FOLDER", help="of the page (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="say what there is to do")
+    parser.add_argument("--pilot", action="store_true", help="run the pilot alone")
+    parser.add_argument("--table", action="store_true", help="write the page of what is done; run nothing")
+    parser.add_argument("--again", metavar="VARIANT/WORLD/ROW/SEED", help="make one cell anew and hold it against the page")
+    parser.add_argument("--replace", action="store_true", help="throw away results that were made with other settings")
+    parser.add_argument("--debug", action="store_true", help="show where an error was raised")
+    args = parser.parse_args(argv)
+    file = Path(args.name) if args.name.endswith((".yaml", ".yml")) else PAPERS / f"{args.name}.yaml"
+    if not file.is_file():
+        raise ConfigError(f"no paper `{args.name}`. There are: {known}.")
+    study, folder = Study(load_experiment(file, args.set), tuple(args.set)), local(args.to)
+    print(overview(study))
+    if args.dry_run:
+        return
+    if args.table:
+        print(f"Page: {table_of(study, folder)}")
+        return
+    with connected(study.experiment.ray) if not args.again or study.experiment.prepare.parallel == "ray" else nullcontext():
+        if args.again:
+            output = study.folder / "again"
+            if not again(study, args.again, folder, output, lambda line: print(line, flush=True)):
+                sys.exit(1)
+            return
+        failed = carry_out(study, folder, lambda line: print(line, flush=True), pilot_alone=args.pilot, replace=args.replace)
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    screen.run(main)
