@@ -43,9 +43,9 @@ def lookalike(kind: str, share: float, folder: Path) -> dict[str, int]:
         folder.mkdir(parents=True)
         started = time.monotonic()
         rows = LOOKALIKES[kind](folder, share)
-        told.write_text(json.dumps(rows))
+        told.write_text(json.dumps(rows), encoding="utf-8")
         print(f"{kind}, share {share:g}: {sum(rows.values()):,} rows made up in {time.monotonic() - started:.0f} s", flush=True)
-    return json.loads(told.read_text())
+    return json.loads(told.read_text(encoding="utf-8"))
 
 
 def one_side(side: str, experiment: Experiment, warm: Experiment, cpus: int) -> float:

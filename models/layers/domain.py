@@ -18,9 +18,13 @@ from models.schema import Schema
 
 
 class Domain(nn.Module):
-    """Entries [R, L, D] and candidates [N, D] of one history. Float fields of candidates are not read."""
+    """Entries [R, L, D] and candidates [N, D] of one history. Float fields of candidates are not read.
 
-    def __init__(self, schema: Schema, history: str, inputs: InterestInputs, width: int) -> None:
+    Args:
+        asks: whether candidates come in at all.
+    """
+
+    def __init__(self, schema: Schema, history: str, inputs: InterestInputs, width: int, *, asks: bool = True) -> None:
         super().__init__()
         self.history, self.width = history, width
         matched = [field.name for _, field in schema.matches(history)]
@@ -31,9 +35,9 @@ class Domain(nn.Module):
         self.matched_MD = plain_uniform(widths.matched, width, inputs=widths.entry)
         only_entry = widths.entry - widths.matched
         self.entry_ED = plain_uniform(only_entry, width, inputs=widths.entry) if only_entry else None
-        self.candidate_CD = plain_uniform(other, width, inputs=widths.matched + other) if other else None
+        self.candidate_CD = plain_uniform(other, width, inputs=widths.matched + other) if other and asks else None
         self.entry_bias_D = nn.Parameter(torch.zeros(width))
-        self.candidate_bias_D = nn.Parameter(torch.zeros(width))
+        self.candidate_bias_D = nn.Parameter(torch.zeros(width)) if asks else None
 
     def entries(self, embedded: Embedded) -> Tensor:
         """[R, L, D]; padding holds values that must be masked."""
@@ -46,6 +50,7 @@ class Domain(nn.Module):
 
     def candidates(self, embedded: Embedded) -> Tensor:
         """[N, D]."""
+        assert self.candidate_bias_D is not None
         fields_NC = torch.cat([embedded.candidate[name] for name in self.fields], dim=1)
         weight_CD = self.matched_MD if self.candidate_CD is None else torch.cat([self.matched_MD, self.candidate_CD])
         return torch.addmm(self.candidate_bias_D, fields_NC, weight_CD)

