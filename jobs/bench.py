@@ -6,6 +6,7 @@
     python -m jobs.bench systems   training steps of every system of the zoo against shared_bottom
     python -m jobs.bench levels    learners with weights of each level against joint training: time and memory
     python -m jobs.bench serve     parts of an answer of the endpoint
+    python -m jobs.bench sources   conversion and preparation of look-alikes of public data sets, at several sizes
 
 Each has options of its own: python -m jobs.bench NAME --help
 """
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from jobs import screen
 from models.config import ConfigError
 
-BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "levels", "serve")}
+BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "levels", "serve", "sources")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

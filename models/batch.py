@@ -11,16 +11,37 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
+class Others:
+    """An entry of another user beside the history of every feed (`learners.others`).
+
+    Attributes:
+        rows: its table row by history field, int64 [R].
+        is_asked_R: whether the feed has an entry of its own, and this one is another's and is not the same, bool.
+    """
+
+    rows: dict[str, Tensor]
+    is_asked_R: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class HistoryBatch:
     """One domain's histories of R feeds.
 
     Attributes:
         rows: table row of every entry by history field, int64 [R, L]; 0 where padded.
         is_real_RL: False where padded, bool. Padding stands behind the entries; L may be 0.
+        others: only where a loss wants them, in training.
     """
 
     rows: dict[str, Tensor]
     is_real_RL: Tensor
+    others: Others | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "HistoryBatch":
+        """The same histories with `change`, which keeps their number or chooses among them, applied to every tensor."""
+        each = lambda tensors: {name: change(tensor) for name, tensor in tensors.items()}
+        others = self.others and Others(rows=each(self.others.rows), is_asked_R=change(self.others.is_asked_R))
+        return HistoryBatch(rows=each(self.rows), is_real_RL=change(self.is_real_RL), others=others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +88,7 @@ class FeedBatch:
         return FeedBatch(
             feed=each(self.feed),
             candidate=each(self.candidate),
-            histories={
-                name: HistoryBatch(rows=each(history.rows), is_real_RL=change(history.is_real_RL))
-                for name, history in self.histories.items()
-            },
+            histories={name: history.map(change) for name, history in self.histories.items()},
             feed_of_candidate_N=change(self.feed_of_candidate_N),
             level_N=change(self.level_N),
             user_R=change(self.user_R),
@@ -100,10 +118,7 @@ class FeedBatch:
         return FeedBatch(
             feed=feeds(self.feed),
             candidate=candidates(self.candidate),
-            histories={
-                name: HistoryBatch(rows=feeds(history.rows), is_real_RL=history.is_real_RL[keep_R])
-                for name, history in self.histories.items()
-            },
+            histories={name: history.map(lambda tensor: tensor[keep_R]) for name, history in self.histories.items()},
             feed_of_candidate_N=(keep_R.cumsum(0) - 1)[self.feed_of_candidate_N[keep_N]],
             level_N=self.level_N[keep_N],
             user_R=self.user_R[keep_R],
@@ -115,7 +130,8 @@ class FeedBatch:
 
 
 def joined(batches: Sequence[FeedBatch]) -> FeedBatch:
-    """The feeds of several batches of one kind as one, one batch after the other; histories are padded to the longest.
+    """The feeds of several batches of one kind as one, one batch after the other; histories are padded to the longest. Entries
+    of others are left behind: they are drawn for one batch.
 
     Raises:
         ValueError: no batch.

@@ -222,6 +222,12 @@ class Column:
         return self.how.in_requests if isinstance(self.how, Logged) else True
 
     @property
+    def needs_times(self) -> bool:
+        """Does it speak of when things happened, or of what had happened before? What it derives from may too."""
+        by_clock = isinstance(self.how, Derived) and self.how.by in ("hour", "weekday", "hours_ago")
+        return by_clock or isinstance(self.how, Count | Hours | Preference)
+
+    @property
     def compares(self) -> bool:
         """Does it compare a candidate with the rest of its feed?"""
         return isinstance(self.how, Derived) and self.how.by in ("rank", "feed_size")

@@ -102,6 +102,7 @@ class Ranker(nn.Module):
         penalties: names of all losses that its parts may add in training, as sums over workers.
         together: losses that compare the rows of all workers; None without.
         trained: names of the targets that it learns, which are those it predicts.
+        contrasted: histories beside which it wants an entry of another user, in training (`batch.Others`).
         is_probed: whether a part has anything to tell to `probe`.
 
     Raises:
@@ -134,6 +135,7 @@ class Ranker(nn.Module):
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
         self.together: Together | None = self.interest.together
         self.trained: tuple[str, ...] = self.weighting.trained
+        self.contrasted: tuple[str, ...] = getattr(self.interest, "contrasted", ())
         self.is_probed = hasattr(self.interest, "probe")
         if config.children == "entered":
             self._check_children()

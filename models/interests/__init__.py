@@ -7,7 +7,9 @@ names of its `penalties` and its `together` (`slots.Together` or None), and is c
 
 with `training` None when predicting. One that can stop doing what it is there for without a loss that shows it has besides
 
-    filling.probe(embedded, batch) -> {name: slots.Probe}.
+    filling.probe(embedded, batch) -> {name: slots.Probe},
+
+and one with a loss of the domain of products (`layers.source`) names that history in `contrasted`.
 
 `gathered` is for table sets of its own, as in `TableSet.forward`; None reads the
 tables themselves.

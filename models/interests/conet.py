@@ -2,6 +2,7 @@
 recommendation", Sec. 4), with the user's sequences as further input (CoNet+ of the eLiveRec paper).
 
     # R feeds, N candidates, F summed width of feed fields, D width, I inputs of a network at a layer, O its outputs, P = 2 O
+    # Q products that are asked (`layers.source`)
 
 Two networks of equal shape, t over rooms and s over products, pass each layer's inputs to each other through one matrix H
 for both directions (cross connection unit, Sec. 4.2):
@@ -18,8 +19,10 @@ Where we differ:
 - Both networks read the same user's fields, where W_t + H and W_s + H are one weight each: the same functions with fewer
   parameters, and the same penalty at its lowest. These fields are multiplied once per feed.
 - The published code leaves out H at the last layer; here every layer has one.
-- Networks end with their last hidden layer, `interest.<history>`, and the fusion reads both. A log has no impressions of
-  products, hence there is no loss of the source domain: the network over products learns through H and the fusion.
+- Networks end with their last hidden layer, `interest.<history>`, and the fusion reads both.
+- The loss of the source domain, weight `source` (1, as the paper adds both up), asks for the product that was clicked next
+  (`layers.source`); its network then reads that product, and the network over rooms the user's fields alone. The paper has
+  pairs of an item of either domain.
 """
 
 from collections.abc import Mapping
@@ -37,6 +40,7 @@ from models.layers.grid import grid
 from models.layers.mlp import check_layers, he_uniform
 from models.layers.named import Named
 from models.layers.penalties import of_parameters
+from models.layers.source import Head, asked, check_source
 from models.layers.tables import Gathered
 from models.layers.user_side import Content
 from models.schema import Schema
@@ -52,6 +56,7 @@ class ConetConfig:
         heads: of the attention over a history.
         hidden: layers of each network.
         sparse: weight of the lasso on the cross connections; 0 for none.
+        source: weight of the loss of the products' domain; 0 for none.
     """
 
     kind: Literal["conet"] = "conet"
@@ -59,8 +64,10 @@ class ConetConfig:
     heads: int = 8
     hidden: tuple[int, ...] = (128, 64)
     sparse: float = 0.0
+    source: float = 1.0
 
     def __post_init__(self) -> None:
+        check_source("conet", self.source)
         check_heads("conet", self.width, self.heads)
         check_layers("conet", hidden=self.hidden)
         if not self.sparse >= 0:
@@ -103,14 +110,17 @@ class Conet(nn.Module):
 
     def __init__(self, config: ConetConfig, schema: Schema, inputs: InterestInputs) -> None:
         super().__init__()
-        self.sparse = config.sparse
+        self.sparse, self.source = config.sparse, config.source
         self.histories = histories.domains(schema, "conet")
         self.contents = Named({name: Content(schema, name, inputs, config.width, config.heads) for name in self.histories})
         below = (2 * config.width, *config.hidden)
         fields = (sum(inputs.fields.feed.values()), *[0] * len(config.hidden))
         self.units = nn.ModuleList([CrossUnit(*each) for each in zip(below, config.hidden, fields, strict=False)])
         self.widths = Widths(candidate={f"interest.{name}": config.hidden[-1] for name in self.histories})
-        self.penalties: tuple[str, ...] = ("conet.sparse",) if config.sparse else ()
+        self.contrasted = (self.histories[1],) if config.source else ()
+        self.source_head = Head(config.hidden[-1]) if config.source else None
+        weights = {"conet.sparse": config.sparse, "conet.source": config.source}
+        self.penalties: tuple[str, ...] = tuple(name for name, weight in weights.items() if weight)
 
     def forward(
         self,
@@ -122,12 +132,24 @@ class Conet(nn.Module):
         places = grid(batch.feed_of_candidate_N, batch.feeds)
         parts = [part_ND for content in self.contents.values() for part_ND in content(embedded, places)]
         fields_RF = torch.cat(list(embedded.feed.values()), dim=1) if embedded.feed else None
-        both = torch.cat(parts, dim=1)
-        for unit in self.units:
-            both = unit(both, fields_RF, batch.feed_of_candidate_N)
+        both = self._through(torch.cat(parts, dim=1), fields_RF, batch.feed_of_candidate_N)
         penalties = {}
+        products = self.histories[1]
+        question = None if training is None else asked(embedded.histories[products], batch, products)
+        if question is not None and self.source_head is not None:
+            content_QD, item_QD = self.contents[products].of_items(embedded, question)
+            no_room_QD = torch.zeros_like(item_QD)
+            parts = [no_room_QD, no_room_QD, content_QD, item_QD]
+            hidden_QO = self._through(torch.cat(parts, dim=1), fields_RF, question.feed_of_item_Q).chunk(2, dim=1)[1]
+            penalties["conet.source"] = question.loss(self.source_head(hidden_QO), self.source)
         if training is not None and self.sparse:
             lasso = torch.stack([unit.lasso() for unit in self.units if isinstance(unit, CrossUnit)]).sum()
             penalties["conet.sparse"] = of_parameters(self.sparse * lasso, batch.feeds)
         found = zip(self.histories, both.chunk(2, dim=1), strict=True)
         return Interests(candidate={f"interest.{name}": vector_NO for name, vector_NO in found}, penalties=penalties)
+
+    def _through(self, both: Tensor, fields_RF: Tensor | None, feed_of_N: Tensor) -> Tensor:
+        """Both networks' last layers side by side."""
+        for unit in self.units:
+            both = unit(both, fields_RF, feed_of_N)
+        return both

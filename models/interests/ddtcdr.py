@@ -2,6 +2,7 @@
 recommendation", Sec. 3), with the user's sequences as content (DDTCDR+ of the eLiveRec paper).
 
     # R feeds, N candidates, D width, I = 2 D inputs of a network, H units of its first layer, O of its last
+    # Q products that are asked (`layers.source`)
 
 Each domain has a network f over [user, item]. A matrix X brings a user's embedding from domain A to domain B, and its
 transpose brings it back, so that each network also judges the other domain's items for the other domain's user (Sec. 3.2, 3.3):
@@ -14,9 +15,9 @@ published code has the sum of absolute values). Networks' first layers are linea
 once per batch, rather than with every user.
 
 Where we differ:
-- The paper trains the two domains in turns on their own ratings. A log has no impressions of products, hence one joint step
-  on the losses of rooms; f_B learns through r_B, which the fusion reads, and through its part in r_A. (The published code
-  cuts the gradient of the second terms; Sec. 3.3 does not.)
+- The paper trains the two domains in turns on their own ratings; here it is one joint step. The loss of the products' domain,
+  weight `source`, asks r_B for the product that was clicked next (`layers.source`). (The published code cuts the gradient of
+  the second terms; Sec. 3.3 does not.)
 - r are the networks' last hidden layers, `interest.<history>`, mixed before the fusion's layers, where the paper mixes ratings.
 - Embeddings come from the fields and sequences (`layers.user_side`) and learn with the rest, not from autoencoders made
   beforehand. The item of the products' domain is the candidate in the products' space.
@@ -37,6 +38,7 @@ from models.layers.grid import grid
 from models.layers.mlp import LinearBank, MlpBank, check_layers
 from models.layers.named import Named
 from models.layers.penalties import of_parameters
+from models.layers.source import Head, asked, check_source
 from models.layers.tables import Gathered
 from models.layers.user_side import UserSide
 from models.schema import Schema
@@ -53,6 +55,7 @@ class DdtcdrConfig:
         hidden: layers of each domain's network.
         alpha: share of the other domain's network (.03 in the published code).
         orthogonal: weight of the penalty on the mapping; 0 for none.
+        source: weight of the loss of the products' domain; 0 for none.
     """
 
     kind: Literal["ddtcdr"] = "ddtcdr"
@@ -61,8 +64,10 @@ class DdtcdrConfig:
     hidden: tuple[int, ...] = (128, 64)
     alpha: float = 0.03
     orthogonal: float = 0.01
+    source: float = 1.0
 
     def __post_init__(self) -> None:
+        check_source("ddtcdr", self.source)
         check_heads("ddtcdr", self.width, self.heads)
         check_layers("ddtcdr", hidden=self.hidden)
         if not 0 < self.alpha < 1:
@@ -78,14 +83,17 @@ class Ddtcdr(nn.Module):
 
     def __init__(self, config: DdtcdrConfig, schema: Schema, inputs: InterestInputs) -> None:
         super().__init__()
-        self.width, self.alpha, self.orthogonal = config.width, config.alpha, config.orthogonal
+        self.width, self.alpha, self.orthogonal, self.source = config.width, config.alpha, config.orthogonal, config.source
         self.histories = histories.domains(schema, "ddtcdr")
         self.sides = Named({name: UserSide(schema, name, inputs, config.width, config.heads) for name in self.histories})
         self.mapping_DD = nn.Parameter(nn.init.orthogonal_(torch.empty(config.width, config.width)))
         self.first = LinearBank(2, 2 * config.width, config.hidden[0], before_relu=True)
         self.rest = MlpBank(2, config.hidden[0], config.hidden[1:], 0.0)
         self.widths = Widths(candidate={f"interest.{name}": config.hidden[-1] for name in self.histories})
-        self.penalties: tuple[str, ...] = ("ddtcdr.orthogonal",) if config.orthogonal else ()
+        self.contrasted = (self.histories[1],) if config.source else ()
+        self.source_head = Head(config.hidden[-1]) if config.source else None
+        weights = {"ddtcdr.orthogonal": config.orthogonal, "ddtcdr.source": config.source}
+        self.penalties: tuple[str, ...] = tuple(name for name, weight in weights.items() if weight)
 
     def forward(
         self,
@@ -97,13 +105,23 @@ class Ddtcdr(nn.Module):
         places = grid(batch.feed_of_candidate_N, batch.feeds)
         sides = [self.sides[name](embedded, places, batch.feed_of_candidate_N) for name in self.histories]
         own_2NI = torch.stack([torch.cat(side, dim=1) for side in sides])
+        mapped_2IH = self._weight_after_mapping()
         within_2NH = self.first(own_2NI)
-        across_2NH = torch.baddbmm(self.first.bias_B1H, own_2NI.flip(0), self._weight_after_mapping())
+        across_2NH = torch.baddbmm(self.first.bias_B1H, own_2NI.flip(0), mapped_2IH)
         # both uses of a network side by side: its own domain's rows, then the other's
         found_2MO = self.rest(torch.cat([within_2NH, across_2NH], dim=1).relu_())
         own_2NO, others_2NO = found_2MO.chunk(2, dim=1)
         mixed_2NO = (1 - self.alpha) * own_2NO + self.alpha * others_2NO.flip(0)
         penalties = {}
+        products = self.histories[1]
+        question = None if training is None else asked(embedded.histories[products], batch, products)
+        if question is not None and self.source_head is not None:
+            read_QI = torch.cat(self.sides[products].of_items(embedded, question), dim=1)
+            weights_2IH = torch.stack([mapped_2IH[0], self.first.weight_BIH[1].to(mapped_2IH.dtype)])  # of f_A and of f_B
+            hidden_2QH = torch.baddbmm(self.first.bias_B1H, read_QI.expand(2, -1, -1), weights_2IH)
+            others_QO, own_QO = self.rest(hidden_2QH.relu_()).unbind(0)
+            score_Q = self.source_head((1 - self.alpha) * own_QO + self.alpha * others_QO)
+            penalties["ddtcdr.source"] = question.loss(score_Q, self.source)
         if training is not None and self.orthogonal:
             penalties["ddtcdr.orthogonal"] = of_parameters(self.orthogonal * self._distance(), batch.feeds)
         found = zip(self.histories, mixed_2NO.unbind(0), strict=True)

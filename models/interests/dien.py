@@ -23,6 +23,10 @@ Auxiliary loss, in training: h_t has to tell the next entry x_{t+1} from a negat
 f being the published code's MLP over both, with sigmoids between its layers; the paper's formula reads as an inner product,
 for which state and entry would need one width.
 
+Beside the interest the published code hands on the candidate's product with the sum of the history, place by place, and so
+does this where `products` is true, over the attributes that entry and candidate share; with the mean, since histories are of
+any length.
+
 Where we differ: the negative is another candidate of the same feed, where the paper draws from all items. Items of other
 feeds would make the loss depend on how a batch is divided among workers. So x and y are the attributes that entry and
 candidate share (`schema.matches`), and a step whose drawn candidate is the next entry itself is left out. The auxiliary sum
@@ -45,7 +49,7 @@ from models.layers import histories
 from models.layers.draws import uniform_RL
 from models.layers.embedding import Embedded, HistoryWidths, InterestInputs
 from models.layers.grid import Grid, grid
-from models.layers.masked import masked_softmax
+from models.layers.masked import masked_mean, masked_softmax
 from models.layers.mlp import check_layers, plain_uniform
 from models.layers.named import Named
 from models.layers.tables import Gathered
@@ -62,6 +66,7 @@ class DienConfig:
         width: of a state. The loop over entries is what a step of training waits for, and it costs the square of this.
         auxiliary: weight of the auxiliary loss; 0 does without.
         hidden: hidden layers of the auxiliary loss's MLP.
+        products: also hand on the candidate's products with the mean entry, as the published code does; so do `din` and `hgn`.
     """
 
     kind: Literal["dien"] = "dien"
@@ -69,6 +74,7 @@ class DienConfig:
     width: int = 64
     auxiliary: float = 1.0
     hidden: tuple[int, ...] = (100, 50)
+    products: bool = True
 
     def __post_init__(self) -> None:
         check_layers("dien", hidden=self.hidden)
@@ -167,19 +173,23 @@ class Evolution(nn.Module):
 
 
 class Dien(nn.Module):
-    """Gives `interest.<history>` [N, D] per candidate and, with the auxiliary loss, penalties `dien.<history>`."""
+    """Gives `interest.<history>` [N, D] per candidate, with `products` also `product.<history>` [N, M] and, with the auxiliary
+    loss, penalties `dien.<history>`."""
 
     together: Together | None = None
 
     def __init__(self, config: DienConfig, schema: Schema, inputs: InterestInputs) -> None:
         super().__init__()
         self.histories = histories.chosen(schema, config.histories)
-        self.weight = config.auxiliary
+        self.weight, self.products = config.auxiliary, config.products
         self.fields = [field.name for field in schema.fields_of("candidate") if not field.is_number]
         self.matches = {name: schema.matches(name) for name in self.histories}
         width = sum(inputs.fields.candidate[name] for name in self.fields)
         self.evolution = Named({name: Evolution(config, inputs.histories[name], width) for name in self.histories})
-        self.widths = Widths(candidate={f"interest.{name}": config.width for name in self.histories})
+        self.widths = Widths(
+            candidate={f"interest.{name}": config.width for name in self.histories}
+            | {f"product.{name}": inputs.histories[name].matched for name in self.histories if config.products}
+        )
         self.penalties = tuple(f"dien.{name}" for name in self.histories) if config.auxiliary else ()
 
     def forward(
@@ -198,9 +208,12 @@ class Dien(nn.Module):
             evolution, history = self.evolution[name], embedded.histories[name]
             states_RLD = evolution.states(history.entries_RLE)
             candidate[f"interest.{name}"] = evolution(states_RLD, history.is_real_RL, candidate_NC, places)
+            matched_NM = torch.cat([embedded.candidate[field.name] for _, field in self.matches[name]], dim=1)
+            if self.products:
+                mean_RM = masked_mean(history.entries_RLE[:, :, : matched_NM.shape[1]], history.is_real_RL)
+                candidate[f"product.{name}"] = matched_NM * mean_RM.index_select(0, batch.feed_of_candidate_N)
             if self.weight and training is not None:
                 negative_RL = negatives(batch, history.is_real_RL[:, 1:].shape[1], training.progress, salt=-1 - index)
-                matched_NM = torch.cat([embedded.candidate[field.name] for _, field in self.matches[name]], dim=1)
                 total, count = evolution.auxiliary(
                     states_RLD, history.entries_RLE, negative_RL, matched_NM, self._steps(batch, name, negative_RL)
                 )

@@ -6,7 +6,8 @@ click-through rate prediction", Sec. 4.3).
 
 An entry's weight is an MLP over [q, k, q - k, q * k], q the candidate's and k the entry's attributes; no softmax, as
 published. `layers.pair_scores` has the MLP, how it is computed without a copy of a history per candidate, and where it
-differs.
+differs. Beside the weighted sum the published code hands on its product with the candidate, place by place, and so does
+this where `products` is true; of an entry the attributes that it shares with the candidate take part.
 """
 
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ class DinConfig:
         hidden: hidden layers of the attention MLP.
         activation: of the attention MLP.
         softmax: let a history's weights sum to 1.
+        products: also hand on the interest's products with the candidate, as the published code does; so do `dien` and `hgn`.
         matches: also count, per candidate, the entries that share its attributes (`layers.histories.matches`).
     """
 
@@ -46,6 +48,7 @@ class DinConfig:
     hidden: tuple[int, ...] = (80, 40)
     activation: Activation = "dice"
     softmax: bool = False
+    products: bool = True
     matches: bool = False
 
     def __post_init__(self) -> None:
@@ -70,7 +73,8 @@ class TargetAttention(nn.Module):
 
 
 class Din(nn.Module):
-    """Gives `interest.<history>` [N, E] per candidate, and with `matches` also `matches.<history>`."""
+    """Gives `interest.<history>` [N, E] per candidate, with `products` also `product.<history>` [N, M], and with `matches` also
+    `matches.<history>`."""
 
     penalties: tuple[str, ...] = ()
     together: Together | None = None
@@ -79,10 +83,11 @@ class Din(nn.Module):
         super().__init__()
         self.schema = schema
         self.histories = histories.chosen(schema, config.histories)
-        self.matches = config.matches
+        self.products, self.matches = config.products, config.matches
         self.attention = Named({name: TargetAttention(config, inputs.histories[name]) for name in self.histories})
         self.widths = Widths(
             candidate={f"interest.{name}": inputs.histories[name].entry for name in self.histories}
+            | {f"product.{name}": inputs.histories[name].matched for name in self.histories if config.products}
             | {f"matches.{name}": histories.width(schema, name) for name in self.histories if config.matches}
         )
 
@@ -97,7 +102,10 @@ class Din(nn.Module):
         candidate = {}
         for name in self.histories:
             query_NM = torch.cat([embedded.candidate[field.name] for _, field in self.schema.matches(name)], dim=1)
-            candidate[f"interest.{name}"] = self.attention[name](embedded.histories[name], query_NM, places)
+            interest_NE = self.attention[name](embedded.histories[name], query_NM, places)
+            candidate[f"interest.{name}"] = interest_NE
+            if self.products:
+                candidate[f"product.{name}"] = interest_NE[:, : query_NM.shape[1]] * query_NM
             if self.matches:
                 candidate[f"matches.{name}"] = histories.matches(batch, self.schema, name, query_NM.dtype)
         return Interests(candidate=candidate)

@@ -43,18 +43,20 @@ class HgnConfig:
     Attributes:
         histories: which histories are read (`layers.histories.chosen`); None reads all. Each has gates of its own.
         width: of entries, candidates and the user in the space where they meet.
+        products: hand on the three products, which are the paper's score; `din` and `dien` have those of their published code.
     """
 
     kind: Literal["hgn"] = "hgn"
     histories: tuple[str, ...] | None = None
     width: int = 128
+    products: bool = True
 
     def __post_init__(self) -> None:
         check_layers("hgn", hidden=(self.width,))
 
 
 class Hgn(nn.Module):
-    """Gives `interest.<history>` [R, D] per feed and `match.<history>` [N, P] per candidate.
+    """Gives `interest.<history>` [R, D] per feed and, with `products`, `match.<history>` [N, P] per candidate.
 
     A match is the candidate's products with the interest, with the mean entry, and with the user where the schema has
     feed-level fields.
@@ -68,14 +70,17 @@ class Hgn(nn.Module):
         self.histories = histories.chosen(schema, config.histories)
         fields = sum(inputs.fields.feed.values()) if self.histories else 0
         user = config.width if fields else 0
-        self.domains = Named({name: Domain(schema, name, inputs, config.width) for name in self.histories})
+        self.products = config.products
+        self.domains = Named(
+            {name: Domain(schema, name, inputs, config.width, asks=config.products) for name in self.histories}
+        )
         self.user_FD = plain_uniform(fields, config.width, inputs=fields) if fields else None
         self.gates = Named(
             {name: HierarchicalGating(config.width, user, schema.history(name).length) for name in self.histories}
         )
         self.widths = Widths(
             feed={f"interest.{name}": config.width for name in self.histories},
-            candidate={f"match.{name}": 3 if user else 2 for name in self.histories},
+            candidate={f"match.{name}": 3 if user else 2 for name in self.histories if config.products},
         )
 
     def forward(
@@ -95,7 +100,10 @@ class Hgn(nn.Module):
             entries_RLD = domain.entries(embedded)
             user_RU = entries_RLD.new_zeros(batch.feeds, 0) if user_RD is None else user_RD
             interest_RD = masked_mean(self.gates[name](entries_RLD, user_RU, is_real_RL), is_real_RL)
+            feed[f"interest.{name}"] = interest_RD
+            if not self.products:
+                continue
             compared = [interest_RD, masked_mean(entries_RLD, is_real_RL), *([] if user_RD is None else [user_RD])]
             match_GSP = places.lay(domain.candidates(embedded)) @ places.of_feed(torch.stack(compared, dim=2))
-            feed[f"interest.{name}"], candidate[f"match.{name}"] = interest_RD, places.pick(match_GSP)
+            candidate[f"match.{name}"] = places.pick(match_GSP)
         return Interests(feed=feed, candidate=candidate)

@@ -3,6 +3,7 @@
 code). Target domain: the channels that were watched and are ranked. Source domain: the products that were clicked.
 
     # R feeds, N candidates, G x S grid of candidates (rows of one feed), L history length
+    # Q products that are asked (`layers.source`)
     # D width, K rank of the transfer, A units of the item-level attention, X = K or D, B = S A
 
 With u the user's vector, q the candidate's, c_i a watched channel's and s_j a clicked product's:
@@ -21,10 +22,13 @@ candidate once per candidate, and the rest is one matrix product a feed, of its 
 Neither a history nor a product of an entry with a candidate is written down per candidate, and of the source domain only K
 numbers an entry take part.
 
-Where we differ: the paper trains a second network beside this one to predict clicks in the source domain; logs here have no
-impressions of products outside a room, so there is nothing to train it on, and it is left out. Entries, candidates and the
-user's fields are projected to one width, the target domain's two through `layers.domain`; the paper takes embeddings side by
-side. Softmax leaves padding out. The relu of the interest level has a bias. The paper hands on q as well; a fusion here reads
+Source domain: a network of its own reads [s, u], s a product, and learns which product was clicked next (`layers.source`); s is
+embedded as the history's entries are, so that these and u learn from it. The two losses are added with weights 1 and `source`,
+1 in the published code.
+
+Where we differ: the paper's source domain has impressions with and without clicks. Entries, candidates and the user's fields
+are projected to one width, the target domain's two through `layers.domain`; the paper takes embeddings side by side. Softmax
+leaves padding out. The relu of the interest level has a bias. The paper hands on q as well; a fusion here reads
 the candidate's own fields anyway. Without fields of the feed there is no u.
 """
 
@@ -42,10 +46,11 @@ from models.layers.embedding import Embedded, InterestInputs
 from models.layers.grid import Grid, grid
 from models.layers.masked import masked_softmax
 from models.layers.mixed import MixedBank
-from models.layers.mlp import LinearBank, he_uniform, plain_uniform
+from models.layers.mlp import LinearBank, MlpBank, check_layers, he_uniform, plain_uniform
+from models.layers.source import Asked, Head, asked, check_source
 from models.layers.tables import Gathered
 from models.schema import Schema
-from models.slots import Interests, Together, Training, Vectors, Widths
+from models.slots import Interests, SumCount, Together, Training, Vectors, Widths
 
 
 @config
@@ -56,6 +61,8 @@ class MinetConfig:
         width: of the user's, the candidate's and the entries' vectors.
         item_hidden, interest_hidden: units of the two levels of attention.
         rank: of the matrix that carries products over to where channels are compared.
+        source: weight of the loss of the source domain; 0 for none.
+        source_hidden: layers of its network.
     """
 
     kind: Literal["minet"] = "minet"
@@ -63,8 +70,12 @@ class MinetConfig:
     item_hidden: int = 64
     interest_hidden: int = 64
     rank: int = 10
+    source: float = 1.0
+    source_hidden: tuple[int, ...] = (256, 128)
 
     def __post_init__(self) -> None:
+        check_layers("minet's source", hidden=self.source_hidden)
+        check_source("minet", self.source)
         for name in ("width", "item_hidden", "interest_hidden", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"minet needs {name} >= 1, got {getattr(self, name)}.")
@@ -153,7 +164,6 @@ class Minet(nn.Module):
         ConfigError: the schema does not have one history of rooms and one of products.
     """
 
-    penalties: tuple[str, ...] = ()
     together: Together | None = None
 
     def __init__(self, config: MinetConfig, schema: Schema, inputs: InterestInputs) -> None:
@@ -169,6 +179,11 @@ class Minet(nn.Module):
         self.of_channels = ItemAttention(width, config.item_hidden, user=user, rank=None)
         self.of_products = ItemAttention(width, config.item_hidden, user=user, rank=config.rank)
         self.of_interests = InterestAttention(width, config.interest_hidden, user=user)
+        self.source = config.source
+        self.contrasted = (self.products,) if config.source else ()
+        self.penalties: tuple[str, ...] = ("minet.source",) if config.source else ()
+        self.of_source = MlpBank(1, (2 if user else 1) * width, config.source_hidden, 0.0) if config.source else None
+        self.source_head = Head(config.source_hidden[-1]) if config.source else None
         self.names = (*(["interest.user"] if user else []), f"interest.{self.channels}", f"interest.{self.products}")
         self.widths = Widths(candidate=dict.fromkeys(self.names, width))
 
@@ -191,4 +206,16 @@ class Minet(nn.Module):
         weight_BN1 = self.of_interests(target_ND, user_RD, recent_ND, batch)
         long_ND = [] if user_RD is None else [user_RD.index_select(0, batch.feed_of_candidate_N)]
         interests = zip(self.names, weight_BN1.unbind(0), [*long_ND, *recent_ND], strict=True)
-        return Interests(candidate={name: weight_N1 * interest_ND for name, weight_N1, interest_ND in interests})
+        question = None if training is None else asked(products, batch, self.products)
+        return Interests(
+            candidate={name: weight_N1 * interest_ND for name, weight_N1, interest_ND in interests},
+            penalties={} if question is None else self._source_loss(question, user_RD),
+        )
+
+    def _source_loss(self, question: Asked, user_RD: Tensor | None) -> dict[str, SumCount]:
+        if self.of_source is None or self.source_head is None:
+            return {}
+        item_QD = question.items_QE @ self.source_ED + self.source_bias_D
+        user_QD = [] if user_RD is None else [user_RD.index_select(0, question.feed_of_item_Q)]
+        (hidden_QH,) = self.of_source(torch.cat([item_QD, *user_QD], dim=1).unsqueeze(0))
+        return {"minet.source": question.loss(self.source_head(hidden_QH), self.source)}

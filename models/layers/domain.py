@@ -18,11 +18,15 @@ from models.schema import Schema
 
 
 class Domain(nn.Module):
-    """Entries [R, L, D] and candidates [N, D] of one history. Float fields of candidates are not read."""
+    """Entries [R, L, D] and candidates [N, D] of one history. Float fields of candidates are not read.
 
-    def __init__(self, schema: Schema, history: str, inputs: InterestInputs, width: int) -> None:
+    Args:
+        asks: whether candidates come in at all.
+    """
+
+    def __init__(self, schema: Schema, history: str, inputs: InterestInputs, width: int, *, asks: bool = True) -> None:
         super().__init__()
-        self.history = history
+        self.history, self.width = history, width
         matched = [field.name for _, field in schema.matches(history)]
         rest = [field.name for field in schema.fields_of("candidate") if not field.is_number and field.name not in matched]
         self.fields = (*matched, *rest)
@@ -31,17 +35,22 @@ class Domain(nn.Module):
         self.matched_MD = plain_uniform(widths.matched, width, inputs=widths.entry)
         only_entry = widths.entry - widths.matched
         self.entry_ED = plain_uniform(only_entry, width, inputs=widths.entry) if only_entry else None
-        self.candidate_CD = plain_uniform(other, width, inputs=widths.matched + other) if other else None
+        self.candidate_CD = plain_uniform(other, width, inputs=widths.matched + other) if other and asks else None
         self.entry_bias_D = nn.Parameter(torch.zeros(width))
-        self.candidate_bias_D = nn.Parameter(torch.zeros(width))
+        self.candidate_bias_D = nn.Parameter(torch.zeros(width)) if asks else None
 
     def entries(self, embedded: Embedded) -> Tensor:
         """[R, L, D]; padding holds values that must be masked."""
+        return self.in_space(embedded.histories[self.history].entries_RLE)
+
+    def in_space(self, entries: Tensor) -> Tensor:
+        """Entries of the history, or of others like it: [..., E] -> [..., D]."""
         weight_ED = self.matched_MD if self.entry_ED is None else torch.cat([self.matched_MD, self.entry_ED])
-        return embedded.histories[self.history].entries_RLE @ weight_ED + self.entry_bias_D
+        return entries @ weight_ED + self.entry_bias_D
 
     def candidates(self, embedded: Embedded) -> Tensor:
         """[N, D]."""
+        assert self.candidate_bias_D is not None
         fields_NC = torch.cat([embedded.candidate[name] for name in self.fields], dim=1)
         weight_CD = self.matched_MD if self.candidate_CD is None else torch.cat([self.matched_MD, self.candidate_CD])
         return torch.addmm(self.candidate_bias_D, fields_NC, weight_CD)

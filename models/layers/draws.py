@@ -5,7 +5,7 @@ would, and a resumed training draws what the undisturbed one would.
 
 Whoever draws at the same time takes another salt: couplings and weightings that of the target's place (0, 1, ...), `dien` and
 the slots of `stage` those below 0, `disentangled` 4, `learners.rebatching` 1000, `layers.unknown` 2000 and on, and
-`layers.dropout` 3000, `learners.adaptive` 4000.
+`layers.dropout` 3000, `learners.adaptive` 4000, `learners.others` 5000 and 5001.
 
     # R feeds, N candidates, L places of a history
 """
@@ -25,7 +25,7 @@ def uniform_R(batch: FeedBatch, progress: float, salt: int) -> Tensor:
         progress: of training; another one draws anew.
         salt: tells apart what is drawn at the same time.
     """
-    return _uniform(_hash_R(batch, progress, salt))
+    return _uniform(hash_R(batch.user_R, progress, salt))
 
 
 def uniform_N(batch: FeedBatch, progress: float, salt: int) -> Tensor:
@@ -42,13 +42,13 @@ def hash_N(batch: FeedBatch, progress: float, salt: int) -> Tensor:
     """What `uniform_N` is made of: 64 well mixed bits for every candidate, int64."""
     feed_N = batch.feed_of_candidate_N
     place_N = torch.arange(len(feed_N), device=feed_N.device) - torch.searchsorted(feed_N, feed_N)
-    return mixed_in_place(_hash_R(batch, progress, salt)[feed_N] + place_N)
+    return mixed_in_place(hash_R(batch.user_R, progress, salt)[feed_N] + place_N)
 
 
 def hash_RL(batch: FeedBatch, places: int, progress: float, salt: int) -> Tensor:
     """What `uniform_RL` is made of: 64 well mixed bits for every place of a feed's history, int64."""
     place_L = torch.arange(places, device=batch.user_R.device)
-    return mixed_in_place(_hash_R(batch, progress, salt).unsqueeze(1) + place_L)
+    return mixed_in_place(hash_R(batch.user_R, progress, salt).unsqueeze(1) + place_L)
 
 
 def mixed_in_place(x: Tensor) -> Tensor:
@@ -62,8 +62,9 @@ def mixed_in_place(x: Tensor) -> Tensor:
     return x
 
 
-def _hash_R(batch: FeedBatch, progress: float, salt: int) -> Tensor:
-    return mixed_in_place(batch.user_R + _seed(progress, salt))
+def hash_R(user_R: Tensor, progress: float, salt: int) -> Tensor:
+    """What `uniform_R` is made of: 64 well mixed bits for every user, int64."""
+    return mixed_in_place(user_R + _seed(progress, salt))
 
 
 def _seed(progress: float, salt: int) -> int:

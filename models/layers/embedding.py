@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.batch import FeedBatch
+from models.batch import FeedBatch, HistoryBatch
 from models.layers.numbers import NUMBERS, NumbersConfig
 from models.layers.tables import Gathered, Reads, TableSet
 from models.schema import Schema
@@ -24,10 +24,12 @@ class EmbeddedHistory:
         entries_RLE: all attributes of an entry side by side; those that match a candidate field come first, in the
             order of `schema.matches`. Padded entries hold row 0's values and must be masked.
         is_real_RL: False where padded.
+        other_RE: an entry of another user; None where a batch has none (`batch.Others`).
     """
 
     entries_RLE: Tensor
     is_real_RL: Tensor
+    other_RE: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,13 @@ class InterestInputs:
     fields: Widths
     histories: Mapping[str, HistoryWidths]
     table_sizes: Mapping[str, int]
+
+
+def _embedded(entries_RLE: Tensor, history: HistoryBatch) -> EmbeddedHistory:
+    """Args: `entries_RLE` as `tables.Looked` has them."""
+    if history.others is None:
+        return EmbeddedHistory(entries_RLE=entries_RLE, is_real_RL=history.is_real_RL)
+    return EmbeddedHistory(entries_RLE=entries_RLE[:, :-1], is_real_RL=history.is_real_RL, other_RE=entries_RLE[:, -1])
 
 
 class Embedding(nn.Module):
@@ -142,9 +151,9 @@ class Embedding(nn.Module):
             feed={name: feed[name] for name in self._order["feed"]},
             candidate={name: candidate[name] for name in self._order["candidate"]},
             histories={
-                name: EmbeddedHistory(
-                    entries_RLE=whole[name] if name in whole else torch.cat([entries[name][item] for item in order], dim=2),
-                    is_real_RL=batch.histories[name].is_real_RL,
+                name: _embedded(
+                    whole[name] if name in whole else torch.cat([entries[name][item] for item in order], dim=2),
+                    batch.histories[name],
                 )
                 for name, order in self._entry_order.items()
             },

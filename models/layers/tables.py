@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.batch import FeedBatch
+from models.batch import FeedBatch, HistoryBatch
 
 TABLE_STD = 0.01
 
@@ -57,7 +57,8 @@ class Looked:
     feed_RFD: Tensor | None
     candidate_NFD: Tensor | None
     histories: Mapping[str, Tensor]
-    """[R, L, F, D] by history; histories without a field of this width are absent."""
+    """[R, L, F, D] by history; histories without a field of this width are absent. With an entry of another user beside it
+    (`batch.Others`), that is the last of L + 1."""
 
 
 class TableSet(nn.Module):
@@ -126,7 +127,7 @@ class TableSet(nn.Module):
         return [
             ("feed", batch.feed, (batch.feeds,)),
             ("candidate", batch.candidate, (batch.candidates,)),
-            *((name, batch.histories[name].rows, batch.histories[name].is_real_RL.shape) for name in self.reads.histories),
+            *((name, *_with_others(batch.histories[name])) for name in self.reads.histories),
         ]
 
     def _shapes(self, batch: FeedBatch) -> list[tuple[int, ...]]:
@@ -153,6 +154,18 @@ class TableSet(nn.Module):
                     f"{group} field `{field}` holds rows from {low} to {high}, but table `{table}` has rows 0 to "
                     f"{self.sizes[table] - 1}. Were these feeds encoded by another encoder than the model's?"
                 )
+
+
+def _with_others(history: HistoryBatch) -> tuple[Mapping[str, Tensor], tuple[int, ...]]:
+    """Rows by field and their shape; an entry of another user stands behind the padding."""
+    feeds, length = history.is_real_RL.shape
+    if history.others is None:
+        return history.rows, (feeds, length)
+    others = history.others.rows
+    return {name: torch.cat([rows, others[name].unsqueeze(1)], dim=1) for name, rows in history.rows.items()}, (
+        feeds,
+        length + 1,
+    )
 
 
 def _ints(values: Sequence[int]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.batch import FeedBatch
 from models.config import ConfigError
 from models.layers.tables import Gathered, TableSet
+from models.learners.others import with_others
 from models.learners.workers import WorkerGroup
 from models.losses import sum_count
 from models.optim import merged
@@ -67,6 +68,8 @@ class DistributedRanker:
         self.tables: dict[str, TableSet] = ranker.table_sets()
         of_tables = {id(tables.weight) for tables in self.tables.values()}
         self.dense = [parameter for parameter in ranker.parameters() if id(parameter) not in of_tables]
+        self.schema = schema
+        self.contrasted: tuple[str, ...] = getattr(ranker, "contrasted", ())
         self.names = (*schema.target_names, *ranker.penalties)
         self.dtype = torch.promote_types(self.dense[0].dtype, torch.float32)  # of compared rows, as under autocast
 
@@ -75,11 +78,13 @@ class DistributedRanker:
         return {name: tables.weight.detach() for name, tables in self.tables.items()}
 
     def forward(self, batch: FeedBatch | None, progress: float) -> Shard:
-        """The forward pass over this worker's shard.
+        """The forward pass over this worker's shard; every worker takes part.
 
         Raises:
             ValueError: the batch lacks labels of a target.
         """
+        if self.contrasted:
+            batch = with_others(batch, self.contrasted, self.schema, progress, self.group, self.dense[0].device)
         if batch is None:
             return Shard()
         batch = self.ranker.for_training(batch, progress)

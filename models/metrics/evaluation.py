@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from models.hashing import splitmix64
 from models.metrics.binary import BinarySummary, Groups
-from models.metrics.expected import ExpectedSummary, undefined
+from models.metrics.expected import ExpectedErrors, ExpectedSummary, Known, undefined
 from models.metrics.names import DIRECTIONS
 from models.metrics.ordering import codes
 from models.metrics.sums import Mean
@@ -83,7 +83,7 @@ class Evaluation:
         feed_N: NDArray,
         user_N: NDArray,
         stage_N: NDArray | None = None,
-        chances: Mapping[str, NDArray] | None = None,
+        known: Known | None = None,
     ) -> None:
         """Takes in candidates of whole feeds: no feed is divided among calls.
 
@@ -94,12 +94,11 @@ class Evaluation:
             feed_N: any number that candidates of one feed share; it need not be unique beyond this call.
             user_N: user ids, the same in all calls.
             stage_N: the user's index into `schema.STAGES`; in all calls or in none.
-            chances: by binary target, the true probability of a positive where a simulator tells it, in [0, 1]; of the same
-                targets in all calls.
+            known: what a simulator knows of the candidates; of the same targets in all calls.
 
         Raises:
             ValueError: a target is missing, an array has another length, a label is not finite, a chance is no probability, or
-                only some calls have stages or chances.
+                something is known of targets in only some calls, or stages are given in only some.
         """
         n = len(user_N)
         part: dict[str, NDArray] = {
@@ -116,11 +115,7 @@ class Evaluation:
                 column = np.asarray(columns[name])
                 part[f"{kind}.{name}"] = column if column.dtype in (np.float32, np.float64) else column.astype(np.float64)
         for name in self.targets:
-            if chances is not None and name in chances:
-                chance_N = np.asarray(chances[name])
-                if not ((chance_N >= 0) & (chance_N <= 1)).all():
-                    raise ValueError(f"chances of `{name}` must lie in [0, 1].")
-                part[f"chance.{name}"] = chance_N
+            part |= {} if known is None else known.column(name)
         for name, column in part.items():
             if column.shape != (n,):
                 raise ValueError(f"`{name}` has shape {column.shape}, but there are {n} user ids.")
@@ -212,7 +207,7 @@ class Evaluation:
         if "stage" in columns:
             groups = {**groups, "stage": (columns["stage"], STAGES)}
         found: dict[str, BinarySummary | ValueSummary] = {}
-        expected: dict[str, ExpectedSummary | None] = {}
+        expected: dict[str, ExpectedSummary | ExpectedErrors | None] = {}
         lists = {"feed_N": columns["feed"], "user_N": columns["user"]}
         for name in self.targets:
             target = self.schema.target(name)
@@ -223,6 +218,9 @@ class Evaluation:
                     expected[name] = ExpectedSummary.of(prediction_N, columns[f"chance.{name}"], groups=groups, **lists)
             else:
                 found[name] = ValueSummary.of(prediction_N, label_N, groups=groups, target=target)
+                if f"mean.{name}" in columns:
+                    moments = columns[f"mean.{name}"], columns[f"square.{name}"]
+                    expected[name] = ExpectedErrors.of(prediction_N, moments, groups=groups, target=target)
         identical = {
             (first, second)
             for first, second in combinations(self.targets, 2)
@@ -255,7 +253,8 @@ class Evaluation:
 
     def _take(self, part: dict[str, NDArray]) -> None:
         """Takes in rows whose feeds are numbered anyhow, from 0 on."""
-        for what, given in (("stage", "stage_N"), *((f"chance.{name}", "chances") for name in self.targets)):
+        known = [(f"{what}.{name}", "known") for name in self.targets for what in ("chance", "mean")]
+        for what, given in (("stage", "stage_N"), *known):
             if self._parts and (what in part) != (what in self._parts[0]):
                 raise ValueError(f"some candidates have a {what} and some have none; give `{given}` in all calls or in none.")
         feed_N = part["feed"] + self._feeds
@@ -289,7 +288,7 @@ class Summary:
         rows, feeds, users: how many.
         halvings: as `Evaluation.halvings`.
         targets: by name.
-        expected: of targets whose true probabilities are known; None where a prediction is not finite.
+        expected: of targets that a simulator knows the truth about; None where a prediction is not finite.
         funnel, funnel_labels: by `child<=parent`, the share of candidates whose predictions, or labels, break it.
         identical: pairs of targets whose predictions are the same for all candidates.
     """
@@ -299,7 +298,7 @@ class Summary:
     users: int
     halvings: int
     targets: Mapping[str, BinarySummary | ValueSummary]
-    expected: Mapping[str, ExpectedSummary | None]
+    expected: Mapping[str, ExpectedSummary | ExpectedErrors | None]
     funnel: Mapping[str, Mean]
     funnel_labels: Mapping[str, Mean]
     identical: frozenset[tuple[str, str]]
@@ -332,7 +331,12 @@ class Summary:
                 name: type(target).together([part.targets[name] for part in parts])  # type: ignore[misc]  # of one kind
                 for name, target in first.targets.items()
             },
-            expected={name: ExpectedSummary.together([part.expected[name] for part in parts]) for name in first.expected},
+            expected={
+                name: (ExpectedSummary if isinstance(first.targets[name], BinarySummary) else ExpectedErrors).together(
+                    [part.expected[name] for part in parts]  # type: ignore[misc]  # of one kind
+                )
+                for name in first.expected
+            },
             funnel=added(lambda part: part.funnel),
             funnel_labels=added(lambda part: part.funnel_labels),
             identical=frozenset.intersection(*(part.identical for part in parts)),
@@ -343,14 +347,16 @@ class Summary:
 
         Returns:
             `rows`, `feeds`, `users`, `user_share`; `targets` by name (see `BinarySummary.result`, `ValueSummary.result`, and
-            `ExpectedSummary.result` where true probabilities are known); `mean` over the binary targets; `funnel`: by
-            `child<=parent`, the share of candidates whose predictions break it, and `funnel_labels`, the share whose labels do;
+            where the truth is known `ExpectedSummary.result`, `ExpectedErrors.result`); `mean` over the binary ones; `funnel`:
+            by `child<=parent`, the share of candidates whose predictions break it, and `funnel_labels`, that of the labels;
             `alarms`: dicts of `kind`, `targets`, `message`.
         """
         targets = {name: target.result() for name, target in self.targets.items()}
         for name, expected in self.expected.items():
-            groups = self.targets[name].group_names  # type: ignore[union-attr]  # of binary targets alone
-            targets[name] |= undefined(groups) if expected is None else expected.result()
+            of = self.targets[name]
+            is_binary = isinstance(of, BinarySummary)
+            groups = of.group_names if isinstance(of, BinarySummary) else of.squared_by
+            targets[name] |= undefined(groups, is_binary=is_binary) if expected is None else expected.result()
         return {
             "rows": self.rows,
             "feeds": self.feeds,

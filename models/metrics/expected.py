@@ -1,5 +1,5 @@
-"""Metrics of a prediction against the true probability of a positive, as a simulated world knows it: no label is drawn, so
-none of their noise is in the result.
+"""Metrics of a prediction against what a simulated world knows of a label: the true probability of a positive, the moments of a
+value. No label is drawn, so none of their noise is in the result.
 
 With labels that are independent given the probabilities p, the AUC is
 
@@ -8,13 +8,14 @@ With labels that are independent given the probabilities p, the AUC is
 (ties half): the expected number of pairs of a positive and a negative that are placed right, over the expected number of such
 pairs. The log loss is its expectation. Metrics of a list are expectations over what its labels may be, and lists count by how
 probable it is that they have a metric at all (a positive for NDCG, both classes for AUC); means over lists are again a ratio of
-two expectations. As the number of candidates grows, each is what the metric with drawn labels tends to.
+two expectations. The squared error of a value is its expectation, (f - E[y])^2 + Var[y]. As the number of candidates grows,
+each is what the metric with drawn labels tends to.
 
     # N rows, G lists, K ties (equal predictions), M number of positives
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,37 @@ from models.metrics.binary import SMALLEST, Groups, gini
 from models.metrics.names import CUTOFFS
 from models.metrics.ordering import SortedRows, codes_in_order, runs
 from models.metrics.sums import Mean, exact_sum
+from models.metrics.value import mean_by, transformed
+from models.schema import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a simulated world knows of candidates.
+
+    Attributes:
+        chances: by binary target, the true probability of a positive, in [0, 1], float [N].
+        moments: by value, the expectation of the label after the target's transform, and of its square, float [N] each.
+    """
+
+    chances: Mapping[str, NDArray] = field(default_factory=dict)
+    moments: Mapping[str, tuple[NDArray, NDArray]] = field(default_factory=dict)
+
+    def column(self, name: str) -> dict[str, NDArray]:
+        """What is known of a target, by what it is; nothing where nothing is.
+
+        Raises:
+            ValueError: a chance that is no probability.
+        """
+        if name in self.chances:
+            chance_N = np.asarray(self.chances[name])
+            if not ((chance_N >= 0) & (chance_N <= 1)).all():
+                raise ValueError(f"chances of `{name}` must lie in [0, 1].")
+            return {f"chance.{name}": chance_N}
+        if name in self.moments:
+            return dict(zip((f"mean.{name}", f"square.{name}"), map(np.asarray, self.moments[name]), strict=True))
+        return {}
+
 
 _BITS = 36  # a probability is a whole number of 2 ** -36, so that sums over 130 million rows are exact in 64 bits
 _ONE = 1 << _BITS
@@ -111,11 +143,59 @@ class ExpectedSummary:
         return {f"expected_{name}": value for name, value in found.items()}
 
 
-def undefined(group_names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def undefined(group_names: Mapping[str, Iterable[str]], *, is_binary: bool) -> dict[str, Any]:
     """The result where a prediction is not finite."""
+    if not is_binary:
+        by = {f"expected_mse_by_{by}": dict.fromkeys(names) for by, names in group_names.items()}
+        return {"expected_mse_transformed": None, **by}
     overall = ["auc", "gini", "gauc_feed", "log_loss", *(f"{name}@{k}" for name in ("ndcg", "ndcg_user") for k in CUTOFFS)]
     by_group = {f"expected_auc_by_{by}": dict.fromkeys(names) for by, names in group_names.items()}
     return {**{f"expected_{name}": None for name in overall}, **by_group}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedErrors:
+    """The expected squared error of a value after its transform; summaries of different rows can be put together.
+
+    Attributes:
+        overall: of all rows.
+        by: by what rows are divided, by group.
+    """
+
+    overall: Mean
+    by: Mapping[str, Mapping[str, Mean]]
+
+    @classmethod
+    def of(
+        cls, prediction_N: NDArray, moments: tuple[NDArray, NDArray], *, groups: Groups, target: Target
+    ) -> "ExpectedErrors | None":
+        """None where a prediction is not finite."""
+        if not np.isfinite(prediction_N).all():
+            return None
+        mean_N, square_N = (moment_N.astype(np.float64) for moment_N in moments)
+        error_N = np.square(transformed(prediction_N.astype(np.float64), target) - mean_N) + square_N - np.square(mean_N)
+        return cls(
+            overall=Mean.of(error_N), by={by: mean_by(error_N, group_N, names) for by, (group_N, names) in groups.items()}
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence["ExpectedErrors | None"]) -> "ExpectedErrors | None":
+        """Of all rows; None where one of the parts has none."""
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return cls(
+            overall=sum((part.overall for part in known), Mean()),
+            by={
+                by: {name: sum((part.by[by][name] for part in known), Mean()) for name in groups}
+                for by, groups in known[0].by.items()
+            },
+        )
+
+    def result(self) -> dict[str, Any]:
+        """`expected_mse_transformed` and `expected_mse_by_` every division."""
+        by = {f"expected_mse_by_{by}": {name: mean.value for name, mean in own.items()} for by, own in self.by.items()}
+        return {"expected_mse_transformed": self.overall.value, **by}
 
 
 class Listed:

@@ -37,6 +37,9 @@ DIRECTIONS: dict[str, Literal["max", "min", "one"]] = {
     **{f"expected_ndcg_user@{k}": "max" for k in CUTOFFS},
     "expected_log_loss": "min",
     "expected_gini": "min",
+    "expected_mse_transformed": "min",
+    "expected_mse_by_level": "min",
+    "expected_mse_by_stage": "min",
 }
 """Which way every metric is better: larger, smaller, or nearer to one. Some are added where more is known of a feed, and the
 `expected_` ones, which no drawn label blurs, where a simulator knows the truth (`models.metrics.expected`)."""

@@ -17,11 +17,14 @@ from models.metrics.sums import Mean, exact_sums
 from models.schema import Target
 
 
+def transformed(values_N: NDArray, target: Target) -> NDArray:
+    """After the target's transform (negative values as 0 before a logarithm)."""
+    return np.log1p(np.maximum(values_N, 0)) if target.transform == "log1p" else values_N
+
+
 def squared_errors(prediction_N: NDArray, label_N: NDArray, target: Target) -> NDArray:
     """[N], after the target's transform (negative values as 0)."""
-    if target.transform == "log1p":
-        return np.square(np.log1p(np.maximum(prediction_N, 0)) - np.log1p(np.maximum(label_N, 0)))
-    return np.square(prediction_N - label_N)
+    return np.square(transformed(prediction_N, target) - transformed(label_N, target))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class ValueSummary:
                 "mae": Mean.of(np.abs(exact_N - exact_label_N)),
                 "predicted": Mean.of(exact_N),
             }
-            squared_by = {by: _mean_by(squared_N, group_N, names) for by, (group_N, names) in groups.items()}
+            squared_by = {by: mean_by(squared_N, group_N, names) for by, (group_N, names) in groups.items()}
         return cls(
             rows=len(label_N),
             non_finite=non_finite,
@@ -110,6 +113,7 @@ class ValueSummary:
         }
 
 
-def _mean_by(values_N: NDArray, group_N: NDArray, names: Sequence[str]) -> dict[str, Mean]:
+def mean_by(values_N: NDArray, group_N: NDArray, names: Sequence[str]) -> dict[str, Mean]:
+    """The mean of every group, by its name."""
     rows_G = np.bincount(group_N, minlength=len(names)).tolist()
     return dict(zip(names, map(Mean, exact_sums(values_N, group_N, len(names)), rows_G), strict=True))

@@ -19,7 +19,7 @@ from pipelines.check.sketches import Commonest, Distinct, Ids
 from pipelines.encode.arrays import integers, present
 from pipelines.encode.clock import HOUR_MS
 from pipelines.encode.columns import base_columns
-from pipelines.logs.canonical import TABLES, VALID_FROM, CanonicalLogs, LogFile, declaration, read_footer
+from pipelines.logs.canonical import TABLES, TIMES, VALID_FROM, CanonicalLogs, LogFile, declaration, read_footer
 from pipelines.logs.ids import as_ids, is_text
 from pipelines.logs.types import ID, TIME
 from pipelines.logs.values import tidied
@@ -65,15 +65,16 @@ def read(logs: CanonicalLogs, schema: Schema, calendar: Calendar, config: CheckC
     Raises:
         ConfigError: a file is damaged, or a column that is read holds what it may not, as prepare has it.
     """
-    passing = _Pass(schema, calendar, config, now)
+    passing = _Pass(schema, calendar, config, now, has_times=logs.has_times)
     for table in (*ATTRIBUTES, *EVENTS):  # rooms before the impressions that are held beside them
         passing.table(logs, table)
     return passing.facts()
 
 
 class _Pass:
-    def __init__(self, schema: Schema, calendar: Calendar, config: CheckConfig, now: int) -> None:
+    def __init__(self, schema: Schema, calendar: Calendar, config: CheckConfig, now: int, *, has_times: bool) -> None:
         self.schema, self.calendar, self.now = schema, calendar, now
+        self.made_up = {} if has_times else TIMES  # columns that the log does not have, see `SPLIT_AT`
         self.reads = columns_read(schema)
         self.rows: dict[str, int] = {}
         self.columns: dict[tuple[str, str], ColumnTally] = {}
@@ -100,6 +101,8 @@ class _Pass:
         rows = 0
         for number, part in enumerate(parts, 1):
             columns, as_written = self._types(part, read)
+            if table in self.made_up:
+                columns = columns.append(pa.field(self.made_up[table], pa.int64()))
             for batch in part.batches(columns, _ROWS_AT_ONCE, as_written=as_written):
                 self._batch(table, {name: batch[name].combine_chunks() for name in batch.column_names}, len(batch))
                 rows += len(batch)
@@ -147,6 +150,8 @@ class _Pass:
             day = np.where(sound, self.calendar.day(at), NO_DAY)
             self.days.add(table, day, at)
         for name, values in batch.items():
+            if name == self.made_up.get(table):
+                continue
             tally = self._column(table, name)
             for chunk, part in _chunks(values, day):
                 counts = tally.add(chunk, part)

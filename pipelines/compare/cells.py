@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from numpy.typing import NDArray
 
 from models.config import ConfigError, from_dict, to_dict
+from models.metrics.expected import Known
 from models.schema import Schema
 from models.system import SystemConfig
 from pipelines.bundle import load_bundle, provenance
@@ -73,16 +73,16 @@ class SharedByUnits:
     evaluate: EvaluateConfig
     truth: Path | None
 
-    def known(self) -> Truth | str:
+    def found(self) -> Truth | str:
         """The truth about the evaluated split, or why there is none."""
         if self.truth is None:
             return "left out: these logs are real"
         return truth_of(replace(Prepared.open(self.data), schema=self.schema), self.evaluate.split, self.truth)
 
-    def chances(self) -> Mapping[str, NDArray] | None:
-        """By target, the true probabilities of the split's candidates; None where nobody knows them."""
-        known = self.known()
-        return known.chances if isinstance(known, Truth) else None
+    def known(self) -> Known | None:
+        """What a simulated world knows of the split's candidates; None where nobody does."""
+        found = self.found()
+        return found.known if isinstance(found, Truth) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class Cell:
         return UnitResult(
             label=self.label,
             made=provenance(),
-            metrics=evaluate_table(scored, self.shared.schema, chances=self.shared.chances()).to_dict(),
+            metrics=evaluate_table(scored, self.shared.schema, known=self.shared.known()).to_dict(),
             cell=TrainedCell(
                 rate=self.rate,
                 seed=self.seed,
@@ -190,7 +190,7 @@ class Baseline:
         found = self._predicted()
         if isinstance(found, str):
             return UnitResult(label=self.name, made=provenance(), note=found)
-        metrics = evaluate_table(found.table, self.shared.schema, chances=self.shared.chances()).to_dict()
+        metrics = evaluate_table(found.table, self.shared.schema, known=self.shared.known()).to_dict()
         return UnitResult(label=self.name, made=provenance(), metrics=metrics, note=found.note)
 
     def _predicted(self) -> Predicted | str:
@@ -204,8 +204,8 @@ class Baseline:
                 columns, iterations = config.baseline_columns, config.baseline_iterations
                 return booster(prepared, config.split, columns=columns, rows=rows, iterations=iterations, seed=seed)
             case _:
-                known = self.shared.known()
-                return as_predicted(known) if isinstance(known, Truth) else known
+                truth = self.shared.found()
+                return as_predicted(truth) if isinstance(truth, Truth) else truth
 
 
 def cell_folder(output: Path, system: System, rate: float | None, seed: int) -> Path:

@@ -343,5 +343,4 @@ def _blank_result(schema: Schema, has_truth: bool) -> EvaluationResult:
     columns |= {ENTRIES_PREFIX + history.name: zeros for history in schema.histories}
     for name in schema.target_names:
         columns |= {name: np.array([0.25, 0.75]), LABEL_PREFIX + name: np.array([0.0, 1.0])}
-    chances = {name: np.array([0.25, 0.75]) for name in knowable(schema)}
-    return evaluate_table(pa.table(columns), schema, chances=chances if has_truth else None)
+    return evaluate_table(pa.table(columns), schema, known=knowable(schema, 2) if has_truth else None)

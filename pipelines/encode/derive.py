@@ -44,49 +44,64 @@ def derive_arrays(
 ) -> dict[str, pa.Array]:
     """As `derive_columns`, on arrays by column name."""
     arrays = dict(given)
-    context = _Context(
-        given=arrays, lengths=lengths(_of(arrays, "room_id", "every feed table")), entry_rate=entry_rate, clock=clock
-    )
-    for name in names:
-        arrays[name] = _compute(name, context)
-    return arrays
 
-
-@dataclass(frozen=True)
-class _Context:
-    """What the columns of one table are derived from.
-
-    Attributes:
-        lengths: candidates of every feed, int64 [R].
-    """
-
-    given: Mapping[str, pa.Array]
-    lengths: np.ndarray
-    entry_rate: float
-    clock: Clock
-
-    def array(self, name: str, user: str) -> pa.Array:
-        return _of(self.given, name, user)
-
-    def floats(self, name: str, user: str) -> np.ndarray:
-        array = flat(_of(self.given, name, user))
+    def floats_of(name: str, user: str) -> np.ndarray:
         try:
-            return floats(array)
+            return floats(flat(_of(arrays, name, user)))
         except ValueError as error:
             raise ConfigError(f"column `{name}`, needed for `{user}`, {error}") from None
 
+    known = Inputs(
+        at_R=lambda user: _of(arrays, "at", user).to_numpy(),
+        lengths_R=lengths(_of(arrays, "room_id", "every feed table")),
+        floats=floats_of,
+        entry_rate=entry_rate,
+        clock=clock,
+    )
+    for name in names:
+        arrays[name] = _array(name, arrays, known)
+    return arrays
 
-def _compute(name: str, context: _Context) -> pa.Array:
-    known = catalogue.find(name)
-    if known is not None and isinstance(known.how, Derived):
-        return _COMPUTE[known.how.by](known, context)
+
+def _array(name: str, arrays: Mapping[str, pa.Array], known: "Inputs") -> pa.Array:
+    column = catalogue.find(name)
+    if column is not None and column.is_derived:
+        values = derived(column, known)
+        return in_lists(values, known.lengths_R) if column.level == "candidate" else nullable(values)
     history, _, entry = name.rpartition(".")
     if entry != HOURS_AGO.name:
         raise ConfigError(f"`{name}` is not a derived column. {nearest(name, _derived_names())}")
-    entries = context.array(f"{history}.at", name)
+    entries = _of(arrays, f"{history}.at", name)
     count = lengths(entries)
-    now = np.repeat(context.array("at", name).to_numpy(), count)
-    return in_lists((now - flat(entries).to_numpy()) / HOUR_MS, count)
+    return in_lists(hours_ago(flat(entries).to_numpy(), known.at_R(name), count), count)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What columns of some feeds are derived from.
+
+    Attributes:
+        at_R: moments of the feeds, for the column that is named; int64.
+        lengths_R: candidates of every feed, int64.
+        floats: values of the first column, as float64 with NaN where missing, for the second, which is named if they are none.
+    """
+
+    at_R: Callable[[str], np.ndarray]
+    lengths_R: np.ndarray
+    floats: Callable[[str, str], np.ndarray]
+    entry_rate: float
+    clock: Clock
+
+
+def derived(column: Column, known: Inputs) -> np.ndarray:
+    """A derived column of feeds [R] or of their candidates [N]; float64 with NaN where missing, or int64."""
+    assert isinstance(column.how, Derived)
+    return _COMPUTE[column.how.by](column, known)
+
+
+def hours_ago(at_E: np.ndarray, at_R: np.ndarray, lengths_R: np.ndarray) -> np.ndarray:
+    """Hours from every entry of every feed's history to the feed, float64 [E]."""
+    return (np.repeat(at_R, lengths_R) - at_E) / HOUR_MS
 
 
 def feed_rank(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -120,30 +135,29 @@ def _runs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(first, size), np.repeat(size, size)
 
 
-def _hour(column: Column, context: _Context) -> pa.Array:
-    return pa.array(context.clock.hour(context.array("at", column.name).to_numpy()))
+def _hour(column: Column, known: Inputs) -> np.ndarray:
+    return known.clock.hour(known.at_R(column.name))
 
 
-def _weekday(column: Column, context: _Context) -> pa.Array:
-    return pa.array(context.clock.weekday(context.array("at", column.name).to_numpy()))
+def _weekday(column: Column, known: Inputs) -> np.ndarray:
+    return known.clock.weekday(known.at_R(column.name))
 
 
-def _feed_size(column: Column, context: _Context) -> pa.Array:
-    return pa.array(context.lengths.astype(np.int64))
+def _feed_size(column: Column, known: Inputs) -> np.ndarray:
+    return known.lengths_R.astype(np.int64)
 
 
-def _rate(column: Column, context: _Context) -> pa.Array:
-    entries, impressions = (context.floats(name, column.name) for name in column.inputs)
-    values = (entries + PRIOR_IMPRESSIONS * context.entry_rate) / (impressions + PRIOR_IMPRESSIONS)
-    return nullable(values) if column.level == "feed" else in_lists(values, context.lengths)
+def _rate(column: Column, known: Inputs) -> np.ndarray:
+    entries, impressions = (known.floats(name, column.name) for name in column.inputs)
+    return (entries + PRIOR_IMPRESSIONS * known.entry_rate) / (impressions + PRIOR_IMPRESSIONS)
 
 
-def _rank(column: Column, context: _Context) -> pa.Array:
+def _rank(column: Column, known: Inputs) -> np.ndarray:
     (ranked,) = column.inputs
-    return in_lists(feed_rank(context.floats(ranked, column.name), context.lengths), context.lengths)
+    return feed_rank(known.floats(ranked, column.name), known.lengths_R)
 
 
-_COMPUTE: Mapping[str, Callable[[Column, _Context], pa.Array]] = {
+_COMPUTE: Mapping[str, Callable[[Column, Inputs], np.ndarray]] = {
     "hour": _hour,
     "weekday": _weekday,
     "feed_size": _feed_size,

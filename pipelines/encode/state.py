@@ -38,6 +38,11 @@ class Scale:
     deviation: float
     limit: float | None = None
 
+    @property
+    def wild_from(self) -> float:
+        """`limit`, infinite where nothing is wild."""
+        return np.inf if self.limit is None else self.limit
+
 
 @dataclass(frozen=True)
 class LevelState:

@@ -9,12 +9,11 @@ import pyarrow as pa
 from models.config import ConfigError
 from models.schema import Number
 from pipelines.encode.arrays import floats, is_list, lengths
+from pipelines.encode.numbers import logarithm, measured, standard
 from pipelines.encode.rows import BinRows, TableRows
 from pipelines.encode.state import Scale
 from pipelines.logs.ids import as_ids
-from pipelines.logs.values import LARGEST
 
-FARTHEST = 2.0**16  # deviations from the mean; among n training values none is farther than the square root of n
 SHARES = np.linspace(0, 1, 257)  # at which labels' quantiles are kept
 
 
@@ -79,31 +78,20 @@ def rows_of(values: pa.Array, column: str, table: TableRows) -> np.ndarray:
 def transformed(values: pa.Array, column: str, how: Number) -> np.ndarray:
     """float64 after the transform, NaN where missing: under log1p, what is below zero as well."""
     numbers = floats_of(values, column)
-    if how.transform == "log1p":
-        if (numbers < 0).any():
-            numbers = np.where(numbers < 0, np.nan, numbers)
-        numbers = np.log1p(numbers)
-    return numbers
+    return logarithm(numbers) if how.transform == "log1p" else numbers
 
 
 def standardised(values: pa.Array, column: str, how: Number, scale: Scale) -> np.ndarray:
-    """float32, 0 where missing. Wild numbers are missing: beyond `scale.limit`, or `FARTHEST` deviations from the mean."""
-    numbers = transformed(values, column, how)
-    places = (numbers - scale.mean) / scale.deviation
-    known = np.abs(places) < FARTHEST  # not where NaN
-    if scale.limit is not None:
-        known &= np.abs(numbers) < scale.limit
-    return np.where(known, places, 0.0).astype(np.float32)
+    """float32, 0 where missing, wild numbers included."""
+    return standard(transformed(values, column, how), scale.mean, scale.deviation, scale.wild_from)
 
 
 def floats_of(values: pa.Array, column: str) -> np.ndarray:
     """float64, NaN where missing; infinite numbers and those that float32 does not hold measure nothing, and are missing."""
     try:
-        numbers = floats(values)
+        return measured(floats(values))
     except ValueError as error:
         raise ConfigError(f"column `{column}` {error} Encode it as a vocabulary or a hash.") from None
-    large = np.abs(numbers) > LARGEST
-    return np.where(large, np.nan, numbers) if large.any() else numbers
 
 
 def ids_of(values: pa.Array, column: str) -> pa.Array:

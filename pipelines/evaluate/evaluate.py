@@ -69,8 +69,8 @@ def evaluate(
     new_rooms = new_rooms_of(prepared, split)
     at: pa.ChunkedArray | None = None
     sample = sampled_feeds(prepared.files(split)) if bundles else None
-    known = None if truth is None else truth_of(prepared, split, truth)
-    chances = known.chances if isinstance(known, Truth) else None
+    found = None if truth is None else truth_of(prepared, split, truth)
+    known = found.known if isinstance(found, Truth) else None
     for name, bundle in zip(names or bundle_names(bundles), bundles, strict=True):
         began = time.monotonic()
         table = score(bundle.ranker, bundle.schema, prepared.files(split), config.batch_feeds)
@@ -81,7 +81,7 @@ def evaluate(
             Entry(
                 name=name,
                 role="model",
-                result=evaluate_table(table, bundle.schema, new_rooms, chances),
+                result=evaluate_table(table, bundle.schema, new_rooms, known),
                 note=_origin(bundle),
                 history=history,
                 insight=_insight(bundle, sample, history, config),
@@ -90,13 +90,13 @@ def evaluate(
         )
         say(f"{name}: {table.num_rows:,} candidates, {table.num_rows / seconds:,.0f}/s · {_headline(entries[-1])}")
     left_out: dict[str, str] = {}
-    for name, predicted in _baselines(prepared, config, known):
+    for name, predicted in _baselines(prepared, config, found):
         if isinstance(predicted, str):
             left_out[name] = predicted
             say(f"{name} {predicted}")
             continue
         at = predicted.table["at"] if at is None else at
-        result = evaluate_table(predicted.table, prepared.schema, new_rooms, chances)
+        result = evaluate_table(predicted.table, prepared.schema, new_rooms, known)
         entries.append(Entry(name=name, role="truth" if name == "truth" else "baseline", result=result, note=predicted.note))
         say(f"{name}: {_headline(entries[-1])}")
     if at is None:

@@ -1,6 +1,6 @@
 """Predictions of a ranker for feed tables on disk, one row a candidate, and their metrics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from models.leveled import Leveled
 from models.metrics.evaluation import Evaluation
+from models.metrics.expected import Known
 from models.ranker import Ranker
 from models.schema import Schema
 from pipelines.encode.arrays import flat, is_list, lengths
 from pipelines.encode.batches import to_batch
 from pipelines.encode.feeds import LABEL_PREFIX, STAGE
-from pipelines.evaluate.activity import by_known, known, sources, with_known
+from pipelines.evaluate.activity import by_known, sources, with_known
+from pipelines.evaluate.activity import known as known_columns
 from pipelines.evaluate.exposure import FUSED, at_top
 from pipelines.report.evaluation.metrics import EvaluationResult
 from pipelines.runs.sealed import SealedFile
@@ -51,7 +53,7 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
                     predictions = ranker.predict(to_batch(feeds, schema).to(device))
                     feeds = with_known(feeds, schema)
                     columns = feeds.column_names
-                    table = candidates(feeds, [*_keys(columns, schema), *known(columns), *_labels(feeds, schema)])
+                    table = candidates(feeds, [*_keys(columns, schema), *known_columns(columns), *_labels(feeds, schema)])
                     for name, prediction_N in predictions.items():
                         table = table.append_column(name, pa.array(prediction_N.float().cpu().numpy()))
                     tables.append(table)
@@ -63,13 +65,13 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
 
 
 def evaluate_table(
-    table: pa.Table, schema: Schema, new_rooms: NDArray | None = None, chances: Mapping[str, NDArray] | None = None
+    table: pa.Table, schema: Schema, new_rooms: NDArray | None = None, known: Known | None = None
 ) -> EvaluationResult:
     """Metrics of a table as `score` gives it, for the targets that it has predictions of.
 
     Args:
         new_rooms: as `exposure.new_rooms_of` gives them.
-        chances: by binary target, what a simulated world knows of the table's rows (`truth.Truth`); None for real logs.
+        known: what a simulated world knows of the table's rows (`truth.Truth`); None for real logs.
 
     Returns:
         what `models.metrics.evaluation` gives; besides, of every target its metrics by what was known of the user
@@ -85,7 +87,7 @@ def evaluate_table(
         table["feed_id"].to_numpy(),
         table["user_id"].to_numpy(),
         table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
-        chances,
+        known,
     )
     result = EvaluationResult.from_dict(evaluation.result())
     by_target, activity = by_known(table, schema, targets)
@@ -111,7 +113,7 @@ def labelled_candidates(files: Iterable[Path], schema: Schema) -> pa.Table:
         with SealedFile(file) as source:
             columns = [*_keys(source.names, schema), *(LABEL_PREFIX + name for name in schema.target_names)]
             feeds = with_known(source.read([*columns, *sources(source.names, schema)]), schema)
-        tables.append(candidates(feeds, [*columns, *known(feeds.column_names)]))
+        tables.append(candidates(feeds, [*columns, *known_columns(feeds.column_names)]))
     return pa.concat_tables(tables).combine_chunks()
 
 

@@ -23,14 +23,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator
 
 from models.config import ConfigError, config, to_dict
-from pipelines.logs import ebnerd, simulator
+from pipelines.logs import simulator
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
 from pipelines.logs.convert import DataSet, Work, convert_files
-from pipelines.logs.ebnerd import EbnerdConfig
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulator import SimulateConfig
-from pipelines.logs.sources import kuailive, kuailive_m3, kuairand, mapped, taobao
+from pipelines.logs.sources import ali_ccp, ebnerd, kuailive, kuailive_m3, kuairand, mapped, taobao
+from pipelines.logs.sources.ali_ccp import AliCcpConfig
+from pipelines.logs.sources.ebnerd import EbnerdConfig
 from pipelines.logs.sources.kuailive import KuaiLiveConfig
 from pipelines.logs.sources.kuailive_m3 import KuaiLiveM3Config
 from pipelines.logs.sources.kuairand import KuaiRandConfig
@@ -43,6 +44,7 @@ from pipelines.runs.noted import digest_of
 __all__ = [
     "DATA_SETS",
     "SOURCES",
+    "AliCcpConfig",
     "CanonicalConfig",
     "CanonicalLogs",
     "CsvConfig",
@@ -83,23 +85,26 @@ LogsConfig = Annotated[
     | KuaiLiveM3Config
     | KuaiRandConfig
     | TaobaoConfig
+    | AliCcpConfig
     | CsvConfig,
     Discriminator("kind"),
 ]
 
 # Data sets in files, by kind: from a source's config to what its files are, and what becomes of their rows.
 DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
+    "ebnerd": ebnerd.data_set,
     "kuailive": kuailive.data_set,
     "kuailive_m3": kuailive_m3.data_set,
     "kuairand": kuairand.data_set,
     "taobao": taobao.data_set,
+    "ali_ccp": ali_ccp.data_set,
     "csv": mapped.data_set,
 }
 
 # Converters of their own, by kind. `convert(source, output)` writes the canonical tables into `output/logs` and, where it is
 # known, what is true about them into `output/truth`. `source.inputs()` names the files that it reads, so that changed ones
 # are noticed.
-SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate, "ebnerd": ebnerd.convert}
+SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate}
 
 
 def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> CanonicalLogs:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
@@ -54,6 +55,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "user_id": Column(holds=ID),
         "room_id": Column(holds=ID),
         "shown_at": Column(holds=TIME),
+        "split": _may(WORD),  # of a log without times, see `SPLIT_AT`
         "position": _may(COUNT),
         "context.*": _may(ATTRIBUTE),  # of the feed: device, scene, ...
         "state.*": _may(ATTRIBUTE),  # of the room at the moment shown: viewers, product on screen, ...
@@ -66,6 +68,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "action": Column(holds=WORD),  # enter, goods_bag, product_click, follow, comment, like, order, ...
         "value": _may(REAL),  # seconds of stay for `enter`, price for `order`
         "request_id": _may(ID),
+        "split": _may(WORD),  # as for impressions
     },
     "product_clicks": {
         "event_id": _may(ID),
@@ -86,6 +89,12 @@ TABLES: dict[str, dict[str, Column]] = {
     "products": {"product_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
 }
 REQUIRED_TABLES = ("impressions", "engagements")
+
+DAY_MS = 86_400_000
+SPLIT_AT = {"train": 978_350_400_000, "valid": 978_350_400_000 + DAY_MS, "test": 978_350_400_000 + 2 * DAY_MS}
+"""A log without times says of every impression and engagement which split it is of. All of a split is then of one moment, at
+noon (UTC) of 1, 2 and 3 January 2001, and nothing that asks for a time can be read from the log."""
+TIMES = {"impressions": "shown_at", "engagements": "at"}  # which such a log does not have
 
 
 @dataclass(frozen=True)
@@ -119,14 +128,20 @@ class LogFile:
         """
         try:
             with pq.ParquetFile(self.path) as file:
-                there = [name for name in columns.names if name in file.schema_arrow.names]
+                wanted = [*columns.names, "split"] if self._is_timeless(file.schema_arrow) else columns.names
+                there = [name for name in wanted if name in file.schema_arrow.names]
                 for batch in file.iter_batches(rows, row_groups=row_groups, columns=there, use_threads=False):
                     yield pa.table({field.name: self._column(batch, field, as_written) for field in columns})
         except (pa.ArrowException, OSError) as error:
             raise ConfigError(f"{self.path} is damaged ({str(error).splitlines()[0]}). Fetch or write it again.") from None
 
+    def _is_timeless(self, schema: pa.Schema) -> bool:
+        return self.table in TIMES and TIMES[self.table] not in (*schema.names, *self.named)
+
     def _column(self, batch: pa.RecordBatch, field: pa.Field, as_written: Collection[str]) -> pa.Array:
         place = batch.schema.get_field_index(field.name)
+        if field.name == TIMES.get(self.table) and self._is_timeless(batch.schema):
+            return _moments_of_splits(batch)
         if place < 0:
             value = self.named.get(field.name)
             written = pa.nulls(batch.num_rows) if value is None else pa.repeat(value, batch.num_rows)
@@ -142,11 +157,24 @@ class LogFile:
             raise ConfigError(f"{self.path}: column `{field.name}`: {error}") from None
 
 
+def _moments_of_splits(batch: pa.RecordBatch) -> pa.Array:
+    """What stands for the splits of rows, null for what names none."""
+    if "split" not in batch.schema.names:
+        return pa.nulls(batch.num_rows, pa.int64())
+    place = pc.index_in(as_plain(batch["split"], pa.string(), WORD), pa.array(list(SPLIT_AT)))
+    return pa.array(list(SPLIT_AT.values()), pa.int64()).take(place)
+
+
 @dataclass(frozen=True)
 class CanonicalLogs:
     """A folder of canonical log tables."""
 
     path: Path
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the log knows when things happened; otherwise which split they are of (see `SPLIT_AT`)."""
+        return not self.types("impressions", ["split"]).names
 
     def has(self, table: str) -> bool:
         return bool(self.files(table))

@@ -15,6 +15,7 @@ from models.config import ConfigError
 from pipelines.logs.canonical import (
     REQUIRED_TABLES,
     TABLES,
+    TIMES,
     VALID_FROM,
     CanonicalLogs,
     LogFile,
@@ -41,6 +42,7 @@ def check(logs: CanonicalLogs) -> list[str]:
     if not logs.path.is_dir():
         raise ConfigError(f"there are no logs at {logs.path}: not a folder. Expected one with {_needed()}.")
     remarks = _strays(logs)
+    has_times = logs.has_times
     id_kinds: dict[str, tuple[str, str, Path]] = {}  # ids are compared across tables: all integers or all texts
     for table in TABLES:
         parts = logs.parts(table)
@@ -58,7 +60,7 @@ def check(logs: CanonicalLogs) -> list[str]:
             rows += footer.num_rows
             schema = part.schema_of(footer)
             schemas.append((schema, part.path))
-            _check_columns(part, schema)
+            _check_columns(part, schema, has_times=has_times)
             for field in schema:
                 remarks += _check_field(part, field, footer, id_kinds)
         if rows == 0 and table in REQUIRED_TABLES:
@@ -71,9 +73,17 @@ def check(logs: CanonicalLogs) -> list[str]:
     return list(dict.fromkeys(remarks))
 
 
-def _check_columns(part: LogFile, schema: pa.Schema) -> None:
+def _check_columns(part: LogFile, schema: pa.Schema, *, has_times: bool) -> None:
+    needed = {name for name, column in TABLES[part.table].items() if column.required and "*" not in name}
+    if not has_times and part.table in TIMES:
+        needed = needed - {TIMES[part.table]} | {"request_id", "split"}
+        if TIMES[part.table] in schema.names:
+            raise ConfigError(
+                f"{part.path} has a column `{TIMES[part.table]}`, but impressions say their `split`, which only a log without "
+                "times may. Take out `split` and let days divide the log, or take out the times."
+            )
     for name, column in TABLES[part.table].items():
-        if "*" not in name and column.required and name not in schema.names:
+        if name in needed and name not in schema.names:
             raise ConfigError(
                 f"{part.path}: column `{name}` ({EXPECTED[column.holds][0]}) is missing. It has: {', '.join(schema.names)}."
             )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -87,6 +87,7 @@ class Kind:
         stems: names of such files without their endings, `*` for anything; the name itself by default.
         needed: whether the data set can do without.
         gives: what is missing where it is not there, for the line that says so.
+        form: `csv` or `parquet`, as its owner ships it; both are read.
     """
 
     name: str
@@ -95,10 +96,11 @@ class Kind:
     stems: tuple[str, ...] = ()
     needed: bool = True
     gives: str = ""
+    form: Literal["csv", "parquet"] = "csv"
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.name, self.stems or (self.name,), self.needed, self.gives)
+        return Wanted(self.name, self.stems or (self.name,), self.needed, self.gives, self.form)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """Writing Parquet so that memory does not grow with the log."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from models.config import ConfigError
 
 ROWS_A_GROUP, ROWS_A_FILE = 125_000, 500_000
 
@@ -15,20 +13,6 @@ def write(table: pa.Table, file: Path) -> None:
     """Writes a small table as one file."""
     with GrowingFile(file) as growing:
         growing.write(table)
-
-
-def batches(file: Path, columns: list[str], rows: int) -> Iterator[pa.Table]:
-    """Some columns of a file, at most `rows` rows at a time.
-
-    Raises:
-        ConfigError: the file is damaged.
-    """
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=rows, columns=columns):
-                yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{file} is damaged ({str(error).splitlines()[0]}). Fetch or write it again.") from None
 
 
 class GrowingFile:

@@ -106,11 +106,24 @@ def _whole(floats: pa.Array) -> pa.Array:
     return pa.array(np.where(missing, 0, numbers).astype(np.int64), mask=missing)
 
 
+def id_of(text: str, kind: IdKind | None = None) -> int | None:
+    """One text as `as_ids` turns it into an id.
+
+    Args:
+        kind: as in `as_ids`.
+    """
+    return _of_text(text.encode(), digits=kind == "integer")
+
+
 def _of_texts(texts: pa.Array, *, digits: bool) -> pa.Int64Array:
     spelled = texts.cast(pa.large_binary()).to_pylist()
-    if digits:
-        return pa.array([_of_digits(utf8) if utf8 else None for utf8 in spelled], pa.int64())
-    return pa.array([xxhash.xxh64_intdigest(utf8) & _LOW_63_BITS if utf8 else None for utf8 in spelled], pa.int64())
+    return pa.array([None if utf8 is None else _of_text(utf8, digits=digits) for utf8 in spelled], pa.int64())
+
+
+def _of_text(utf8: bytes, *, digits: bool) -> int | None:
+    if not utf8:
+        return None
+    return _of_digits(utf8) if digits else xxhash.xxh64_intdigest(utf8) & _LOW_63_BITS
 
 
 def _of_digits(utf8: bytes) -> int:

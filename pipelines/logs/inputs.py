@@ -30,15 +30,17 @@ class Wanted:
         stems: names of files without their endings; `*` stands for anything.
         needed: whether the source can do without.
         gives: what is missing without it, for the line that says so.
+        form: `csv` or `parquet`, as its owner ships it; both are read.
     """
 
     kind: str
     stems: tuple[str, ...]
     needed: bool = True
     gives: str = ""
+    form: str = "csv"
 
     def __str__(self) -> str:
-        return " or ".join(f"{stem}.csv" for stem in self.stems)
+        return " or ".join(f"{stem}.{self.form}" for stem in self.stems)
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _refuse_twice(chosen: Sequence[Input], key: str) -> None:
 
 def _looked_for(wanted: Sequence[Wanted], name: str) -> str:
     listed = ", ".join(str(each) for each in wanted if each.needed)
-    return f"{name} is looked for there: {listed} (or as .csv.gz, .csv.zst, .parquet, or in a zip)."
+    return f"{name} is looked for there: {listed} (plain, as .csv.gz, .csv.zst or .parquet, or in a zip)."
 
 
 def _nothing(place: Path, absent: Wanted, wanted: Sequence[Wanted], candidates: Sequence[Input], name: str, key: str) -> str:

@@ -33,11 +33,11 @@ from pipelines.logs.types import ATTRIBUTE, EXPECTED, as_plain, plain_type
 INTEGER, NUMBER, TEXT, ID, TIME, DAY, ANY = "an integer", "a number", "text", "an id", "a time", "a day", "any value"
 """What a column holds: an id is an integer, or any text, of which its hash is taken; a time a number since 1970 or a date with
 a time; a day a date too, with or without hyphens. Both become Unix milliseconds. Any value stays as it is: text in CSV."""
+IDS, NUMBERS, TIMES = "a list of ids", "a list of numbers", "a list of times"  # of Parquet files; ids that are integers
 
 MISSING_TEXTS = ("", "NULL", "null", "\\N", "NaN", "nan")
 PIECE_BYTES = 128 << 20
 _BLOCK = 8 << 20  # bytes of a CSV file in a batch; no row is longer
-_PARQUET_ROWS = 200_000  # rows of a Parquet file in a batch
 _TEXT_SHOWN = 500  # characters of a bad row that are kept
 _DATES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%d", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d")
 NOT_UTF8 = "bytes that are not UTF-8"
@@ -83,6 +83,7 @@ class Layout:
         separator: between the values of a CSV file.
         unit: of times that are written as numbers.
         utc_offset_hours: of dates and times that are written without a zone.
+        rows_at_once: of a Parquet file; fewer where a row is long.
     """
 
     columns: Mapping[str, Raw]
@@ -91,6 +92,7 @@ class Layout:
     separator: str = ","
     unit: Literal["s", "ms", "us", "ns"] = "ms"
     utc_offset_hours: float = 0.0
+    rows_at_once: int = 200_000
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,7 @@ def _batches_of_parquet(piece: Piece, layout: Layout) -> Iterator[Batch]:
     columns = [name for name in layout.columns if name in piece.names]
     row = 0
     with damage_told(piece.input), pq.ParquetFile(piece.input.path) as file:
-        for batch in file.iter_batches(_PARQUET_ROWS, row_groups=list(piece.groups), columns=columns, use_threads=False):
+        for batch in file.iter_batches(layout.rows_at_once, row_groups=list(piece.groups), columns=columns, use_threads=False):
             table = pa.Table.from_batches([batch]).select(columns)
             yield typed(table, np.arange(row, row + len(table)), piece.input, layout)
             row += len(table)
@@ -332,7 +334,7 @@ def _among(torn: Sequence[Bad], sound_N: np.ndarray) -> np.ndarray:
 
 # -- types -------------------------------------------------------------------------------------------------------------
 
-_TYPES: dict[str, type[pl.DataType]] = {
+_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     INTEGER: pl.Int64,
     NUMBER: pl.Float64,
     TEXT: pl.String,
@@ -340,6 +342,9 @@ _TYPES: dict[str, type[pl.DataType]] = {
     TIME: pl.Int64,
     DAY: pl.Int64,
     ANY: pl.String,
+    IDS: pl.List(pl.Int64),
+    NUMBERS: pl.List(pl.Float64),
+    TIMES: pl.List(pl.Int64),
 }
 _PER_UNIT = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}  # milliseconds
 
@@ -460,6 +465,8 @@ def _of_values(column: pa.Array, kind: pa.DataType, holds: str, layout: Layout) 
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if holds in (IDS, NUMBERS, TIMES):
+        return _lists(column, holds)
     of_time = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
     if holds in (TIME, DAY) and of_time:
         zone = kind.tz if pa.types.is_timestamp(kind) else None
@@ -484,6 +491,21 @@ def _of_values(column: pa.Array, kind: pa.DataType, holds: str, layout: Layout) 
     return _of_texts(found.cast(pl.String).to_arrow(), DAY, layout) if holds == DAY else found
 
 
+def _lists(column: pa.Array, holds: str) -> pl.Series:
+    """
+    Raises:
+        ValueError: the column holds something else.
+    """
+    of = column.type.value_type if pa.types.is_list(column.type) or pa.types.is_large_list(column.type) else None
+    fits = of is not None and (pa.types.is_timestamp(of) or pa.types.is_integer(of) if holds == TIMES else is_number(of))
+    if not fits and not (of is not None and pa.types.is_null(of)):
+        raise ValueError(f"is {column.type}, expected {holds}")
+    found = cast(pl.Series, pl.from_arrow(column))
+    if holds == TIMES and of is not None and pa.types.is_timestamp(of):
+        return found.list.eval(pl.element().dt.epoch("ms"))
+    return found.cast(_TYPES[holds])
+
+
 # -- bytes -------------------------------------------------------------------------------------------------------------
 
 
@@ -496,15 +518,13 @@ def damage_told(each: Input) -> Iterator[None]:
     """
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, pa.ArrowException, pl.exceptions.PolarsError) as error:
+    except (EOFError, zlib.error, OSError, zipfile.BadZipFile, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         if "straddl" in reason or "block_size" in reason:
             raise ConfigError(f"{each}: a row is longer than {_BLOCK >> 20} MiB. Is a quote not closed?") from None
         raise ConfigError(f"{each} is cut short or damaged ({reason}). Fetch or write it again.") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ConfigError(f"{each} is cut short or damaged ({error}). Fetch or write it again.") from None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pipelines.runs import read_json
 from pipelines.train.monitor import Monitor
 
 HISTORY = "history.json"
+PLACES = ("name", "output", "ray")  # of an experiment: where it runs, which says nothing of what it is
 
 ByWorld = Mapping[int, Comparison]
 """Comparisons of finished worlds, by the world's seed."""
@@ -173,7 +174,7 @@ def _variant(study: Study, name: str, worlds: ByWorld, pilots: ByWorld, rates: R
         candidates=first.prepared.manifest.splits["train"].candidates,
         rows=rows,
         gains=gains_of(study, worlds, pilots),
-        config=to_dict(study.world(name, seed, rates)),
+        config={key: value for key, value in to_dict(study.world(name, seed, rates)).items() if key not in PLACES},
     )
 
 
@@ -299,6 +300,13 @@ def _warnings(study: Study, tables: list[Variant], pilots: ByWorld) -> list[str]
             found.append(f"{table.name}: worlds {', '.join(missing)} are still to be run")
         for row in table.rows:
             found += [f"{table.name}: {row.label} {cell} failed: {error}" for cell, error in row.failures.items()]
+    if tables:
+        found += [
+            f"{gain.better} {'≥' if gain.or_equal else '>'} {gain.worse} on {gain.path} {gain.verdict}: a premise, without "
+            "which the claims cannot be expected to hold here"
+            for gain in tables[0].gains
+            if gain.is_premise and gain.verdict in ("reversed", *(() if gain.or_equal else ("does not show",)))
+        ]
     if tables and tables[0].rows:
         rates = study.compare.rates
         systems = [row for row in tables[0].rows if row.role == "system"]

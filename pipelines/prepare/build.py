@@ -15,23 +15,24 @@ Every task is handed the notes of the files it reads (`pipelines.runs.runner`), 
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import xxhash
 
 from models.catalogue import CANDIDATE, CONTEXT, ROOM, logged
 from models.config import ConfigError, to_dict
 from models.schema import Schema
-from pipelines.encode.columns import base_columns, preference_columns
+from pipelines.encode.columns import base_columns, column, preference_columns
 from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.remarks import Seen, silent_parts
-from pipelines.logs.canonical import CanonicalLogs, read_footer
+from pipelines.logs.canonical import SPLIT_AT, CanonicalLogs, read_footer
 from pipelines.logs.check import check
 from pipelines.prepare.account import rows_agree
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
@@ -116,6 +117,8 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
         there = logs.types(table, names).names
         for name in sorted(set(names) - set(there)):
             _missing(FAMILIES[table].column(name).name, name, table, logs)
+    if not logs.has_times:
+        _refuse_times(schema, config, served)
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
         readers = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
         raise ConfigError(f"history `{readers}` reads product clicks, but the log has no table `product_clicks`.")
@@ -123,6 +126,41 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
     has_events = frozenset(table for table in EVENTS[1:] if logs.types(table, ["event_id"]).names)
     return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, has_events, rows, buckets)
+
+
+def _refuse_times(schema: Schema, config: PrepareConfig, served: Collection[str]) -> None:
+    """A log without times keeps its own split, and has nothing to say of what came before.
+
+    Raises:
+        ConfigError: something asks for it.
+    """
+    why = "the log has no times: its impressions say which split they are of (`split`)"
+    way_out = "Take it out of the schema."
+    if schema.histories:
+        raise ConfigError(f"history `{schema.histories[0].name}` asks what a user did before, but {why}. {way_out}")
+    if schema.stages is not None:
+        raise ConfigError(f"`schema.stages` sorts users by what they did before, but {why}. {way_out}")
+    for field in schema.fields:
+        if asked := [name for name in _sources(field.column, schema) if (known := column(name, schema)) and known.needs_times]:
+            raise ConfigError(f"field `{field.name}` reads `{asked[0]}`, but {why}. {way_out}")
+    for name in sorted(served):
+        if (known := column(name, schema)) is not None and known.needs_times:
+            raise ConfigError(f"`{name}` is asked for, but {why}. Take it out of `schema.levels` and `prepare.extra_columns`.")
+    if config.valid_days != 1 or config.test_days > 1:
+        raise ConfigError(f"{why}, so prepare.valid_days is 1, and prepare.test_days 1 (0 without a test split).")
+
+
+def _of_times(plan: Plan) -> list[str]:
+    if plan.logs.has_times:
+        return []
+    stand = ", ".join(f"{_date(int(plan.config.clock.day(np.array(at))))} for {split}" for split, at in SPLIT_AT.items())
+    return [f"the log has no times: its own split is kept ({stand}), and nothing that asks for a time can be read from it"]
+
+
+def _sources(name: str, schema: Schema) -> list[str]:
+    """The column and all that it derives from."""
+    known = column(name, schema)
+    return [name, *(source for each in (known.inputs if known else ()) for source in _sources(each, schema))]
 
 
 def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
@@ -269,7 +307,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         empty_days=tuple(_date(day) for day in empty),
         ending=ending,
         entry_rate=entry_rate,
-        remarks=tuple(silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
+        remarks=(*_of_times(plan), *silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
             rows=rows,
             kept=_summed(counts["kept"] for counts in cuts)

@@ -22,15 +22,17 @@ class PrepareConfig:
         valid_days, test_days: the log's last days are for testing, those before them for validation, all others for training.
         feed_gap_seconds: impressions of a request, or without request id, are of one feed while each follows within this gap.
         feed_most: a feed without request id has at most this many candidates; further ones open the next feed.
-        quarantine_limit: the job stops where more than this share of a table's rows is malformed. What was delivered twice
-            goes to quarantine too, and is not counted here.
+        quarantine_limit: the job stops where more than this share of a table's rows is malformed, and before that where more of
+            the rows of a file of a public data set, or of one's own CSV files, make no sense. What was delivered twice goes to
+            quarantine too, and is not counted here.
         earliest, latest: rows with a time outside of these dates (UTC) are malformed.
         extra_columns: base columns to write beside those that the schema needs.
         rows_per_chunk: rows of a log file that one cleaning task reads at a time.
         rows_per_bucket: log rows (of all kinds) that one task after cleaning works on; with it grows a task's memory.
         feeds_per_file: most feeds in one file of the result; with it grows a task's memory as well.
         row_group_feeds: feeds in one Parquet row group of the encoded tables.
-        parallel: `ray` spreads tasks over the cluster, `none` runs them one after the other in this process.
+        parallel: `ray` spreads tasks over the cluster, `none` runs them one after the other in this process; for conversions of
+            logs too.
         cpus_per_task: what a task reserves on the cluster.
     """
 

@@ -34,8 +34,9 @@ HEADS = {
 def head(path: str, schema: Schema) -> tuple[str, str]:
     """Target and metric as a table's head writes them: `stay.mse_transformed` is (stay, MSE (log))."""
     target, metric, *part = path.split(".")
-    text = f"E {HEADS[metric.removeprefix(EXPECTED)]}" if metric.startswith(EXPECTED) else HEADS[metric]
-    if metric == "mse_transformed" or metric.startswith("mse_by_"):
+    plain = metric.removeprefix(EXPECTED)
+    text = HEADS[metric] if metric == plain else f"E {HEADS[plain]}"
+    if plain == "mse_transformed" or plain.startswith("mse_by_"):
         text += " (log)" if schema.target(target).transform == "log1p" else ""
     return target, " ".join([text, *part])
 

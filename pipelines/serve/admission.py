@@ -34,11 +34,12 @@ class Late(Exception):
 
 @dataclass(eq=False)
 class _Job(Generic[Item, Result]):
-    """An item on its way; its timer runs from the start to the end of it."""
+    """An item on its way; a timer runs until its turn, and another until its end."""
 
     item: Item
     weight: int
-    deadline: float
+    begin_by: float
+    end_by: float
     done: asyncio.Future[Result]
     begun: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -46,6 +47,15 @@ class _Job(Generic[Item, Result]):
     def expire(self) -> None:
         if not self.done.done():
             self.done.set_exception(Late(begun=self.begun))
+
+    def set_timer(self) -> None:
+        self.drop_timer()
+        until = self.end_by if self.begun else self.begin_by
+        self.timer = self.done.get_loop().call_later(max(0.0, until - time.monotonic()), self.expire)
+
+    def drop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class Admission(Generic[Item, Result]):
@@ -79,29 +89,30 @@ class Admission(Generic[Item, Result]):
         """Items whose turn has not come."""
         return len(self._waiting)
 
-    async def result(self, item: Item, *, weight: int, deadline: float) -> Result:
+    async def result(self, item: Item, *, weight: int, begin_by: float, end_by: float) -> Result:
         """The item's result.
 
         Args:
             weight: of the item.
-            deadline: by `time.monotonic`, when nobody wants the result any more.
+            begin_by: when its turn must have come, by `time.monotonic`.
+            end_by: when nobody wants the result any more.
 
         Raises:
             Full: no place to wait.
-            Late: the deadline came first.
+            Late: one of the two moments came first.
             Exception: what the work gave for this item.
         """
         if self.is_full:
             raise Full
         loop = asyncio.get_running_loop()
-        job = _Job(item, weight, deadline, loop.create_future())
-        job.timer = loop.call_later(max(0.0, deadline - time.monotonic()), job.expire)
+        job = _Job(item, weight, min(begin_by, end_by), end_by, loop.create_future())
+        job.set_timer()
         self._waiting.append(job)
         self._start()
         try:
             return await job.done
         finally:
-            job.timer.cancel()
+            job.drop_timer()
             if not job.begun:  # late, or its asker has gone: its place is free for another
                 with suppress(ValueError):
                     self._waiting.remove(job)
@@ -132,10 +143,11 @@ class Admission(Generic[Item, Result]):
             if jobs and weight + job.weight > self._weight:
                 break
             self._waiting.popleft()
-            if job.deadline <= now:
+            if job.begin_by <= now:
                 job.expire()
             if not job.done.done():  # otherwise late, or nobody wants it any more
                 job.begun = True
+                job.set_timer()
                 jobs.append(job)
                 weight += job.weight
         return jobs

@@ -1,109 +1,96 @@
 """What each candidate of a request has of its own: columns of its room, streamer and product, and of the user's pairs.
 
-# N candidates, P pairs of this user
+# N candidates of all requests, P pairs of one user
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
-from models.catalogue import PAIRS, ROOM, STATE_FAMILY, STREAMER, Column, Hours, stored_ids
-from pipelines.encode.arrays import flat
-from pipelines.encode.columns import column as column_of
-from pipelines.serve.given import TYPES, array_of, hours_before, one_list, plain
-from pipelines.serve.request import CandidateRequest, Place, RequestError, Value
-from pipelines.serve.store import PARTS, Records, Store
+from models.catalogue import PAIRS, ROOM, STREAMER, Column, Hours, stored_ids
+from pipelines.encode.plan import Flat
+from pipelines.serve.given import DTYPES, hours_before
+from pipelines.serve.records import Block, Records, User
+from pipelines.serve.store import PARTS, Store
+from pipelines.serve.told import Cells, Told
 from pipelines.serve.wanted import Wanted
 
 
-@dataclass(frozen=True)
-class Given:
-    """A column that the request gives for some of its candidates: their rows, the values (0 where missing), which are known."""
+class CandidatePart:
+    """How columns of candidates come about: what is told, else what the store holds, else the default."""
 
-    rows: np.ndarray
-    values: np.ndarray
-    known: np.ndarray
+    def __init__(self, wanted: Wanted, store: Store | None) -> None:
+        self._wanted, self._store = wanted, store
+        self._asked = {part: wanted.of(subject) for part, subject in PARTS.items()}
 
+    def columns(
+        self, requests: Sequence[Told], users: Sequence[User | None], at_N: np.ndarray, starts: Sequence[int]
+    ) -> tuple[dict[str, Flat], np.ndarray]:
+        """[N] by column, and which of the rooms the store knows, bool [N].
 
-def candidate_columns(
-    candidates: Sequence[CandidateRequest],
-    wanted: Wanted,
-    store: Store | None,
-    user: pa.RecordBatch | None,
-    room_N: np.ndarray,
-    at: int,
-    ignored: dict[str, None],
-) -> tuple[dict[str, pa.Array], np.ndarray]:
-    """Columns of the candidates, one list each, and which of their rooms the store knows, bool [N].
-
-    Args:
-        user: the stored row of the request's user.
-        room_N: their ids.
-        ignored: takes the names of what is given but not read.
-
-    Raises:
-        RequestError: a value of the wrong type, or a column that does not exist.
-    """
-    count = len(candidates)
-    columns = _Columns(wanted, count, at)
-    given = _given(candidates, wanted, ignored)
-    found_N = np.zeros(count, np.bool_)
-    streamer_N, has_streamer_N = np.zeros(count, np.int64), np.zeros(count, np.bool_)
-    if store is not None:
-        rooms = store.records("rooms", room_N)
-        found_N = rooms.found_N
-        for each in wanted.of_rooms:
-            if rooms.has(each.stored):
-                columns.take(rooms, each)
-        if rooms.has(STREAMER.key):
-            streamer_N, has_streamer_N = (array.copy() for array in rooms.column(STREAMER.key))
-    for part, subject in PARTS.items():
-        asked = wanted.of(subject)
-        if asked and subject.key in given:
-            ids = given[subject.key]
-            records = None if store is None else store.records(part, np.where(ids.known, ids.values, -1))
-            columns.take_others(records, asked, ids.rows)
-    if STREAMER.key in given:
-        ids = given[STREAMER.key]
-        streamer_N[ids.rows], has_streamer_N[ids.rows] = ids.values, ids.known
-    owners = {ROOM.key: (room_N, np.ones(count, np.bool_)), STREAMER.key: (streamer_N, has_streamer_N)}
-    for each in wanted.counts:  # what nobody knows is 0; but of a streamer that nobody knows there is no count, as offline
-        columns.known[each.name] |= owners[each.of.key][1]
-    if user is not None:
-        for other, of_pair in wanted.of_pairs.items():
-            _pairs(columns, of_pair, user, other, *owners[PAIRS[other].key])
-    for name, cells in given.items():
-        if name in columns.values:
-            columns.put(name, cells.values, cells.known, cells.rows)
-    return columns.lists(), found_N
+        Args:
+            users: as the store knows them.
+            at_N: the moment of each candidate's request.
+            starts: the first candidate of each request, and one more.
+        """
+        room_N = _joined([request.room_N for request in requests])
+        all_N = np.ones(len(room_N), np.bool_)
+        columns = _Columns(self._wanted, at_N)
+        told = _told(requests, starts)
+        found_N = np.zeros(len(room_N), np.bool_)
+        streamer_N, has_streamer_N = np.zeros(len(room_N), np.int64), np.zeros(len(room_N), np.bool_)
+        if self._store is not None:
+            rooms = self._store.records("rooms", room_N.tolist())
+            found_N = rooms.found_N
+            for each in self._wanted.of_rooms:
+                if rooms.has(each.stored):
+                    columns.take(rooms, each)
+            if rooms.has(STREAMER.key):
+                streamer_N, has_streamer_N = (array.copy() for array in rooms.column(STREAMER.key))
+        for part, asked in self._asked.items():
+            if asked and (cells := told.get(PARTS[part].key)) is not None:
+                others = None if self._store is None else self._store.records(part, _ids(cells).tolist())
+                columns.take_others(others, asked, cells.rows)
+        if (cells := told.get(STREAMER.key)) is not None:
+            streamer_N[cells.rows], has_streamer_N[cells.rows] = cells.values.values, cells.values.known
+        owners = {ROOM.key: (room_N, all_N), STREAMER.key: (streamer_N, has_streamer_N)}
+        for (
+            each
+        ) in self._wanted.counts:  # what nobody knows is 0; but of a streamer that nobody knows there is no count, as offline
+            columns.known[each.name] |= owners[each.of.key][1]
+        for other, asked in self._wanted.of_pairs.items():
+            id_N, known_N = owners[PAIRS[other].key]
+            for user, start, end in zip(users, starts, starts[1:], strict=False):
+                if user is not None:
+                    columns.take_pairs(user, asked, other, id_N[start:end], known_N[start:end], start)
+        for name, cells in told.items():
+            if name in columns.values:
+                columns.put(name, cells.values.values, cells.values.known, cells.rows)
+        flats = {name: Flat(values, columns.known[name]) for name, values in columns.values.items()}
+        return {**flats, ROOM.key: Flat(room_N, all_N)}, found_N
 
 
 class _Columns:
     """Candidate columns under construction: values [N] and whether each is known [N]."""
 
-    def __init__(self, wanted: Wanted, candidates: int, at: int) -> None:
-        self.kinds, self.at = wanted.kinds, at
+    def __init__(self, wanted: Wanted, at_N: np.ndarray) -> None:
+        self.at_N = at_N
         self.values: dict[str, np.ndarray] = {
-            name: np.zeros(candidates, np.int64 if wanted.kinds[name] == "id" else np.float64) for name in wanted.candidate
+            name: np.zeros(len(at_N), DTYPES[wanted.kinds[name]]) for name in wanted.candidate
         }
-        self.known = {name: np.zeros(candidates, np.bool_) for name in wanted.candidate}
+        self.known = {name: np.zeros(len(at_N), np.bool_) for name in wanted.candidate}
 
-    def put(self, name: str, values: np.ndarray, known: np.ndarray, rows: np.ndarray | None = None) -> None:
+    def put(self, name: str, values: np.ndarray, known: np.ndarray, rows: np.ndarray | slice = slice(None)) -> None:
         """Takes over values, missing ones too, in all rows or some."""
-        where = slice(None) if rows is None else rows
-        self.values[name][where] = np.where(known, values, 0)
-        self.known[name][where] = known
+        self.values[name][rows] = np.where(known, values, 0)
+        self.known[name][rows] = known
 
-    def put_stored(self, column: Column, values: np.ndarray, known: np.ndarray, rows: np.ndarray | None = None) -> None:
+    def take(self, records: Records | Block, column: Column, rows: np.ndarray | slice = slice(None)) -> None:
         """As `put`, from what the store keeps: a moment becomes hours."""
+        values, known = records.column(column.stored)
         if isinstance(column.how, Hours):
-            values, known = hours_before(values, known, self.at)
+            values, known = hours_before(values, known, self.at_N[rows])
         self.put(column.name, values, known, rows)
-
-    def take(self, records: Records, column: Column, rows: np.ndarray | None = None) -> None:
-        self.put_stored(column, *records.column(column.stored), rows)
 
     def take_others(self, records: Records | None, asked: Iterable[Column], rows: np.ndarray) -> None:
         """Rooms of which the request says who streams, or what is on screen, have the columns of those, not the stored ones."""
@@ -113,59 +100,42 @@ class _Columns:
             else:
                 self.put(column.name, np.zeros(len(rows)), np.zeros(len(rows), np.bool_), rows)
 
-    def lists(self) -> dict[str, pa.Array]:
-        return {
-            name: one_list(pa.array(values, TYPES[self.kinds[name]], mask=~self.known[name]))
-            for name, values in self.values.items()
-        }
+    def take_pairs(
+        self, user: User, asked: Sequence[Column], other: str, id_N: np.ndarray, known_N: np.ndarray, start: int
+    ) -> None:
+        """What there was between the user and each room of one request, or its streamer; `start` is its first candidate."""
+        pairs = user.lists.get(f"pair.{other}")
+        if pairs is None or not pairs.values_CN.shape[1]:
+            return
+        id_P = pairs.column(stored_ids(other))[0]
+        order = np.argsort(id_P, kind="stable")
+        place_N = order[np.minimum(np.searchsorted(id_P, id_N, sorter=order), len(order) - 1)]
+        rows = np.flatnonzero(known_N & (id_P[place_N] == id_N))
+        if len(rows):
+            found = Block(pairs.layout, pairs.values_CN[:, place_N[rows]], pairs.known_CN[:, place_N[rows]])
+            for column in asked:
+                self.take(found, column, start + rows)
 
 
-def _pairs(
-    columns: _Columns, asked: Sequence[Column], user: pa.RecordBatch, other: str, id_N: np.ndarray, known_N: np.ndarray
-) -> None:
-    """What there was between the user and each candidate's room, or its streamer."""
-    if stored_ids(other) not in user.schema.names:
-        return
-    id_P = flat(user[stored_ids(other)]).to_numpy()
-    if not len(id_P):
-        return
-    order = np.argsort(id_P, kind="stable")
-    place_N = order[np.minimum(np.searchsorted(id_P, id_N, sorter=order), len(order) - 1)]
-    rows = np.flatnonzero(known_N & (id_P[place_N] == id_N))
-    places = pa.array(place_N[rows])
-    for column in asked:
-        columns.put_stored(column, *plain(flat(user[column.stored]).take(places)), rows)
+def _told(requests: Sequence[Told], starts: Sequence[int]) -> Mapping[str, Cells]:
+    """What all requests say of their candidates, by column."""
+    names = dict.fromkeys(name for request in requests for name in request.candidate)
+    found = {}
+    for name in names:
+        cells = [
+            (each.rows + start, each.values)
+            for request, start in zip(requests, starts, strict=False)
+            if (each := request.candidate.get(name)) is not None
+        ]
+        values = Flat(_joined([flat.values for _, flat in cells]), _joined([flat.known for _, flat in cells]))
+        found[name] = Cells(_joined([rows for rows, _ in cells]), values)
+    return found
 
 
-def _given(candidates: Sequence[CandidateRequest], wanted: Wanted, ignored: dict[str, None]) -> Mapping[str, Given]:
-    """What the request says of its candidates, by column."""
-    cells: dict[str, tuple[list[int], list[Value], list[Place]]] = {}
+def _ids(cells: Cells) -> np.ndarray:
+    """-1, which is nobody's, where missing."""
+    return np.where(cells.values.known, cells.values.values, -1)
 
-    def add(name: str, row: int, value: Value, place: Place) -> None:
-        rows, values, places = cells.setdefault(name, ([], [], []))
-        rows.append(row)
-        values.append(value)
-        places.append(place)
 
-    for row, item in enumerate(candidates):
-        for key, value in item.state.items():
-            name = f"{STATE_FAMILY}.{key}"
-            if name in wanted.candidate:
-                add(name, row, value, ("candidates", row, "state", key))
-            else:
-                ignored[name] = None
-        for name, value in item.features.items():
-            if name in wanted.candidate or name == STREAMER.key:
-                add(name, row, value, ("candidates", row, "features", name))
-                continue
-            known = column_of(name, wanted.schema)
-            if known is None or known.level != "candidate" or known.is_derived or name == ROOM.key:
-                raise RequestError(
-                    ("candidates", row, "features", name),
-                    f"`{name}` is no raw column of a candidate. This model reads: {', '.join(wanted.candidate)}.",
-                )
-            ignored[name] = None
-    return {
-        name: Given(np.array(rows), *plain(array_of(values, wanted.kinds.get(name, "id"), places, wanted.ids_of(name))))
-        for name, (rows, values, places) in cells.items()
-    }
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

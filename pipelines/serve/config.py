@@ -19,8 +19,9 @@ class ServeConfig:
         max_ongoing_requests: requests that a replica holds at once, those included whose bodies are still on their way, which
             cost it a socket each.
         max_queued_requests: requests that wait for their turn in a replica, whose bodies are there; any more are answered 503.
+        max_wait_seconds: a request whose turn does not come within this time is answered 503.
         timeout_seconds: a request has its answer within this time, counted from its arrival: 408 if its body was not there,
-            503 if its turn did not come, 504 if scoring took longer.
+            504 if scoring took longer.
         max_candidates: most candidates of one request.
         max_body_bytes: largest body of a request; a larger one is answered 413.
         max_age_hours: a store is stale when a request comes this long after the end of its log; None never is.
@@ -34,6 +35,7 @@ class ServeConfig:
     batch: int = 8
     max_ongoing_requests: int = 1000
     max_queued_requests: int = 64
+    max_wait_seconds: float = 1.0
     timeout_seconds: float = 5.0
     max_candidates: int = 1000
     max_body_bytes: int = 2_000_000
@@ -45,7 +47,7 @@ class ServeConfig:
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise ValueError(f"serve needs {name} >= 1, got {getattr(self, name)}.")
-        for name in ("cpus_per_replica", "timeout_seconds", "max_age_hours"):
+        for name in ("cpus_per_replica", "max_wait_seconds", "timeout_seconds", "max_age_hours"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"serve needs {name} > 0, got {value}.")
         if self.stale == "refuse" and self.max_age_hours is None:

@@ -1,12 +1,13 @@
 """From requests to answers in one process; nothing here knows HTTP or Ray (`pipelines.serve.http` and `.app` do).
 
-# N candidates
+# N candidates of a request, or of all requests of a batch, K best ones, T targets that are predicted
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from torch import Tensor
 from models.config import ConfigError, to_dict
 from models.score import fused_score
 from pipelines.bundle import Bundle, load_bundle
-from pipelines.encode.batches import to_batch
-from pipelines.encode.encode import encode
+from pipelines.encode.plan import EncodePlan
 from pipelines.logs.values import LARGEST
-from pipelines.serve.assemble import Assembled, assemble
+from pipelines.serve.assemble import Assembler
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.request import (
     UNSET,
@@ -37,6 +37,7 @@ from pipelines.serve.request import (
     read_request,
 )
 from pipelines.serve.store import Store
+from pipelines.serve.told import Told, told
 from pipelines.serve.wanted import Wanted
 
 
@@ -99,13 +100,22 @@ class Endpoint:
         Errors are a `RequestError` for what cannot be done, `Stale` for a store that is too old, and a `FloatingPointError` for
         a prediction that is not a finite number.
         """
-        answers: list[Answer | Exception] = []
-        for request in requests:
+        began, now = time.perf_counter(), time.time_ns() // 1_000_000
+        answers: dict[int, Answer | Exception] = {}
+        heard: dict[int, Told] = {}
+        for number, request in enumerate(requests):
             try:
-                answers.append(self._rank(request))
+                heard[number] = self.hear(request, now)
             except Exception as error:
-                answers.append(error)
-        return answers
+                answers[number] = error
+        try:
+            answers |= self._scored(requests, heard, began)
+        except Exception as error:
+            # whose fault it is, shows when each is asked alone
+            answers |= dict.fromkeys(heard, error) if len(heard) == 1 else {}
+            for number in heard.keys() - answers.keys():
+                (answers[number],) = self.rank([requests[number]])
+        return [answers[number] for number in range(len(requests))]
 
     def ask(self, body: Body) -> Body:
         """One request as over HTTP, in this process.
@@ -126,69 +136,6 @@ class Endpoint:
         most = self.config.max_age_hours
         return {"as_of": as_of, "age_seconds": age, "stale": age is not None and most is not None and age > 3600 * most}
 
-    def _rank(self, request: RankRequest) -> Answer:
-        began = time.perf_counter()
-        self._check(request)
-        assembled = assemble(request, self.wanted, self.store, self.bundle.encoder.clock)
-        fresh = self.freshness(assembled.at)
-        if fresh["stale"] and self.config.stale == "refuse":
-            hours = fresh["age_seconds"] / 3600
-            raise Stale(
-                f"what is known of users and rooms is {hours:.0f} hours old, more than {self.config.max_age_hours:g}; "
-                "deploy a newer store."
-            )
-        ready = time.perf_counter()
-        schema = self.bundle.schema
-        batch = to_batch(encode(assembled.features, schema, self.bundle.encoder), schema)
-        encoded = time.perf_counter()
-        with torch.inference_mode():
-            predictions = self.bundle.ranker.predict(batch)
-            score_N = self._score(predictions, request)
-        scored = time.perf_counter()
-        timing = Timing(
-            assemble_ms=_ms(ready - began),
-            encode_ms=_ms(encoded - ready),
-            model_ms=_ms(scored - encoded),
-            total_ms=_ms(scored - began),
-            batch=1,
-        )
-        return self._answer(request, assembled, predictions, score_N, fresh, timing)
-
-    def _check(self, request: RankRequest) -> None:
-        count, largest = len(request.candidates), self.bundle.encoder.largest_feed
-        if self.bundle.schema.list_context and count > largest:
-            raise RequestError(
-                ("candidates",),
-                f"holds {count} rooms, but this model compares the rooms of a request with each other and has seen at most "
-                f"{largest} at once in training. Send fewer, or serve a model whose schema has no list context.",
-            )
-        for name, weight in (request.fusion_weights or {}).items():
-            if abs(weight) > LARGEST:
-                raise RequestError(("fusion_weights", name), f"is beyond {LARGEST:.1e}, the largest number of float32.")
-
-    def _score(self, predictions: Mapping[str, Tensor], request: RankRequest) -> Tensor:
-        """[N], finite.
-
-        Raises:
-            FloatingPointError: a prediction is not finite.
-            RequestError: the weights cannot be used, or are so large that scores are not finite.
-        """
-        for name, values_N in predictions.items():
-            if not bool(values_N.isfinite().all()):
-                raise FloatingPointError(f"bundle {self.bundle.name} gave a {name} that is not a finite number.")
-        weights = (
-            None if request.fusion_weights is None else {name: float(each) for name, each in request.fusion_weights.items()}
-        )
-        try:
-            score_N = fused_score(predictions, self.bundle.schema, weights)
-        except ValueError as error:
-            raise RequestError(("fusion_weights",), str(error)) from None
-        if not bool(score_N.isfinite().all()):
-            if weights is None:
-                raise FloatingPointError(f"bundle {self.bundle.name} gave a score that is not a finite number.")
-            raise RequestError(("fusion_weights",), "are so large that scores are no finite numbers.")
-        return score_N
-
     def describe(self) -> dict[str, Any]:
         """What is being served, for everybody to see: for `GET /model`."""
         bundle = self.bundle
@@ -202,37 +149,154 @@ class Endpoint:
         }
         return _public(whole)
 
-    def _answer(
-        self,
-        request: RankRequest,
-        assembled: Assembled,
-        predictions: Mapping[str, Tensor],
-        score_N: Tensor,
-        fresh: Mapping[str, Any],
-        timing: Timing,
-    ) -> Answer:
-        columns = {name: values_N.numpy() for name, values_N in predictions.items()}
-        scores = score_N.numpy()
-        best = np.argsort(-scores, kind="stable")[: request.k]
-        rooms = [request.candidates[place].room_id for place in best.tolist()]
-        score, known = scores[best].tolist(), assembled.room_known_N[best].tolist()
-        predicted = {name: values[best].tolist() for name, values in columns.items()}
+    @cached_property
+    def assemble(self) -> Assembler:
+        """From what was heard to raw feeds."""
+        return Assembler(self.wanted, self.store)
+
+    @cached_property
+    def plan(self) -> EncodePlan:
+        """From raw feeds to a batch."""
+        return EncodePlan(self.bundle.schema, self.bundle.encoder)
+
+    @property
+    def _targets(self) -> tuple[str, ...]:
+        return self.bundle.ranker.trained
+
+    def hear(self, request: RankRequest, now: int) -> Told:
+        """The request in the columns that the schema reads.
+
+        Args:
+            now: ms.
+
+        Raises:
+            RequestError: it cannot be answered.
+            Stale: the store is too old for it.
+        """
+        self._check(request)
+        heard = told(request, self.wanted, now)
+        fresh = self.freshness(heard.at)
+        if fresh["stale"] and self.config.stale == "refuse":
+            raise Stale(
+                f"what is known of users and rooms is {fresh['age_seconds'] / 3600:.0f} hours old, more than "
+                f"{self.config.max_age_hours:g}; deploy a newer store."
+            )
+        return heard
+
+    def _scored(
+        self, requests: Sequence[RankRequest], heard: Mapping[int, Told], began: float
+    ) -> dict[int, Answer | Exception]:
+        """All that can be answered, in one batch."""
+        if not heard:
+            return {}
+        assembled = self.assemble(list(heard.values()))
+        ready = time.perf_counter()
+        batch = self.plan.batch(assembled.feeds)
+        encoded = time.perf_counter()
+        with torch.inference_mode():
+            predicted_TN = torch.stack([*self.bundle.ranker.predict(batch).values()])
+            is_finite = bool(predicted_TN.isfinite().all())
+        scored = time.perf_counter()
+        answers: dict[int, Answer | Exception] = {}
+        end = 0
+        for feed, (number, request) in enumerate(heard.items()):
+            start, end = end, end + len(request.room_N)
+            ranked = _Ranked(
+                requests[number],
+                request,
+                user_known=assembled.user_known_R[feed],
+                room_known_N=assembled.room_known_N[start:end],
+                predicted_TN=predicted_TN[:, start:end],
+                is_finite=is_finite,
+            )
+            timing = Timing(
+                assemble_ms=_ms(ready - began),
+                encode_ms=_ms(encoded - ready),
+                model_ms=_ms(scored - encoded),
+                total_ms=_ms(time.perf_counter() - began),
+                batch=len(heard),
+            )
+            try:
+                answers[number] = self._answer(ranked, timing)
+            except Exception as error:
+                answers[number] = error
+        return answers
+
+    def _check(self, request: RankRequest) -> None:
+        count, largest = len(request.candidates), self.bundle.encoder.largest_feed
+        if self.bundle.schema.list_context and count > largest:
+            raise RequestError(
+                ("candidates",),
+                f"holds {count} rooms, but this model compares the rooms of a request with each other and has seen at most "
+                f"{largest} at once in training. Send fewer, or serve a model whose schema has no list context.",
+            )
+        for name, weight in (request.fusion_weights or {}).items():
+            if abs(weight) > LARGEST:
+                raise RequestError(("fusion_weights", name), f"is beyond {LARGEST:.1e}, the largest number of float32.")
+
+    def _score(self, ranked: "_Ranked") -> Tensor:
+        """[N], finite.
+
+        Raises:
+            FloatingPointError: a prediction is not finite.
+            RequestError: the weights cannot be used, or are so large that scores are not finite.
+        """
+        predictions = dict(zip(self._targets, ranked.predicted_TN, strict=True))
+        if not ranked.is_finite:  # for one of the batch
+            for name, values_N in predictions.items():
+                if not bool(values_N.isfinite().all()):
+                    raise FloatingPointError(f"bundle {self.bundle.name} gave a {name} that is not a finite number.")
+        given = ranked.request.fusion_weights
+        weights = None if given is None else {name: float(weight) for name, weight in given.items()}
+        try:
+            score_N = fused_score(predictions, self.bundle.schema, weights)
+        except ValueError as error:
+            raise RequestError(("fusion_weights",), str(error)) from None
+        if not bool(score_N.isfinite().all()):
+            if weights is None:
+                raise FloatingPointError(f"bundle {self.bundle.name} gave a score that is not a finite number.")
+            raise RequestError(("fusion_weights",), "are so large that scores are no finite numbers.")
+        return score_N
+
+    def _answer(self, ranked: "_Ranked", timing: Timing) -> Answer:
+        request = ranked.request
+        with torch.inference_mode():
+            score_N = self._score(ranked).numpy()
+        predicted_TN = ranked.predicted_TN.numpy()
+        best_K = np.argsort(-score_N, kind="stable")[: request.k]
+        rooms = [request.candidates[place].room_id for place in best_K.tolist()]
+        scores, known, best_TK = score_N[best_K].tolist(), ranked.room_known_N[best_K].tolist(), predicted_TN[:, best_K]
         in_rows = request.format == "rows"
         response = RankResponse(
             ranked=[
-                RankedRoom(room, each, dict(zip(predicted, row, strict=True)), is_known)
-                for room, each, is_known, row in zip(rooms, score, known, zip(*predicted.values(), strict=True), strict=True)
+                RankedRoom(room, score, dict(zip(self._targets, row, strict=True)), is_known)
+                for room, score, row, is_known in zip(rooms, scores, best_TK.T.tolist(), known, strict=True)
             ]
             if in_rows
             else UNSET,
-            columns=UNSET if in_rows else RankedColumns(rooms, score, predicted, known),
-            user_known=assembled.user_known,
-            ignored=list(assembled.ignored),
+            columns=UNSET
+            if in_rows
+            else RankedColumns(rooms, scores, dict(zip(self._targets, best_TK.tolist(), strict=True)), known),
+            user_known=ranked.user_known,
+            ignored=list(ranked.told.ignored),
             model=self.bundle.name,
             timing=timing,
-            **fresh,
+            **self.freshness(ranked.told.at),
         )
-        return Answer(response, columns, scores, int(len(scores) - assembled.room_known_N.sum()))
+        predictions = dict(zip(self._targets, predicted_TN, strict=True))
+        return Answer(response, predictions, score_N, len(score_N) - int(ranked.room_known_N.sum()))
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """One request of a batch."""
+
+    request: RankRequest
+    told: Told
+    user_known: bool
+    room_known_N: np.ndarray
+    predicted_TN: Tensor
+    is_finite: bool  # of the whole batch
 
 
 def _ms(seconds: float) -> float:

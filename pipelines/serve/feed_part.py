@@ -1,95 +1,99 @@
-"""What all candidates of a request share: columns of the user and of the context, and the user's histories."""
+"""What all candidates of a request share: columns of the user and of the context, and the user's histories.
 
-from collections.abc import Mapping
+# R feeds, C columns, E entries
+"""
 
-import pyarrow as pa
+from collections.abc import Mapping, Sequence
 
-from models.catalogue import CONTEXT, CONTEXT_FAMILY, ENTRIES, USER, Hours, Id
-from pipelines.encode.arrays import flat
-from pipelines.encode.columns import column
-from pipelines.serve.given import TYPES, array_of, hours_before, one_list, plain
-from pipelines.serve.request import Place, RankRequest, RequestError, Value
+import numpy as np
+
+from models.catalogue import CONTEXT, Hours
+from pipelines.encode.plan import Flat, RawHistory
+from pipelines.serve.given import DTYPES, hours_before
+from pipelines.serve.records import Block, User
+from pipelines.serve.store import Store
+from pipelines.serve.told import Told
 from pipelines.serve.wanted import Wanted
 
 
-def feed_columns(
-    request: RankRequest, wanted: Wanted, stored: pa.RecordBatch | None, at: int, ignored: dict[str, None]
-) -> dict[str, pa.Array]:
-    """Columns of the user and of the context, one value each.
+class FeedPart:
+    """How columns of feeds come about: what is told, else what the store holds, else the default."""
 
-    Args:
-        stored: the user's row; None for a user that the store does not know.
-        ignored: takes the names of what is given but not read.
+    def __init__(self, wanted: Wanted, store: Store | None) -> None:
+        self._wanted = wanted
+        self._layout = None if store is None else store.users.plain
+        places = () if self._layout is None else self._layout.place
+        self._columns = [
+            (known, DTYPES[wanted.kinds[name]], known.of != CONTEXT and known.stored in places)
+            for name, known in wanted.feed.items()
+        ]
 
-    Raises:
-        RequestError: a value of the wrong type, or a column that does not exist.
-    """
-    given: dict[str, tuple[Place, Value]] = {}
-    for name, value in request.user.items():
-        known = column(name, wanted.schema)
-        if known is None or known.of != USER or known.is_derived or isinstance(known.how, Id):
-            raise RequestError(("user", name), f"`{name}` is no column of a user. This model reads: {wanted.of_users}.")
-        given[name] = (("user", name), value)
-    for name, value in request.context.items():
-        given[f"{CONTEXT_FAMILY}.{name}"] = (("context", name), value)
-    found: dict[str, pa.Array] = {}
-    for name, known in wanted.feed.items():
-        if name in given:
-            place, value = given.pop(name)
-            found[name] = array_of([value], wanted.kinds[name], [place])
-        elif stored is None or known.of == CONTEXT or known.stored not in stored.schema.names:
-            found[name] = pa.array([0 if known.is_count else None], TYPES[wanted.kinds[name]])
-        elif isinstance(known.how, Hours):
-            hours, is_known = hours_before(*plain(stored[known.stored]), at)
-            found[name] = pa.array(hours, mask=~is_known)
-        else:
-            found[name] = stored[known.stored]
-    ignored.update(dict.fromkeys(given))
-    return found
+    def columns(self, requests: Sequence[Told], users: Sequence[User | None], at_R: np.ndarray) -> dict[str, Flat]:
+        """[R] by column.
 
+        Args:
+            users: as the store knows them.
+        """
+        feeds = len(requests)
+        stored = self._stacked(users)
+        is_unknown_R = np.array([user is None for user in users], np.bool_)
+        found: dict[str, Flat] = {
+            "user_id": Flat(
+                np.array([request.user_id or 0 for request in requests], np.int64),
+                np.array([request.user_id is not None for request in requests], np.bool_),
+            )
+        }
+        for column, dtype, is_stored in self._columns:
+            if is_stored and stored is not None:
+                values_R, known_R = stored.column(column.stored)
+                if isinstance(column.how, Hours):
+                    values_R, known_R = hours_before(values_R, known_R, at_R)
+                values_R = values_R.astype(dtype)
+                known_R = known_R | is_unknown_R if column.is_count else known_R.copy()
+            else:
+                values_R, known_R = np.zeros(feeds, dtype), np.full(feeds, column.is_count)
+            for feed, request in enumerate(requests):
+                if (value := request.feed.get(column.name)) is not None:
+                    values_R[feed], known_R[feed] = value.values[0], value.known[0]
+            found[column.name] = Flat(values_R, known_R)
+        return found
 
-def history_columns(
-    request: RankRequest, wanted: Wanted, name: str, stored: pa.RecordBatch | None, at: int, ignored: dict[str, None]
-) -> dict[str, pa.Array]:
-    """A history's columns, one list each: the last entries that were known before the request.
+    def history(self, name: str, requests: Sequence[Told], users: Sequence[User | None]) -> RawHistory:
+        """The last entries that were known before each request."""
+        parts = [self._entries(name, request, user) for request, user in zip(requests, users, strict=True)]
+        lengths_R = np.array([len(part["at"].values) for part in parts])
+        if len(parts) == 1:
+            return RawHistory(lengths_R, parts[0])
+        together = lambda each: Flat(np.concatenate([one.values for one in each]), np.concatenate([one.known for one in each]))
+        return RawHistory(lengths_R, {key: together([part[key] for part in parts]) for key in self._wanted.histories[name]})
 
-    Raises:
-        RequestError: as `feed_columns`, or an entry that is not in the past.
-    """
-    history = wanted.schema.history(name)
-    inner = wanted.histories[name]
-    if name in request.histories:
-        entries = request.histories[name]
-        kept = range(max(0, len(entries) - history.length), len(entries))
-        for place, entry in enumerate(entries):
-            _check_moment(entry, at, ("histories", name, place))
-            for key in entry:
-                if key not in inner:
-                    known = ENTRIES[history.events].find(key)
-                    if known is None or known.is_derived:
-                        raise RequestError(
-                            ("histories", name, place, key),
-                            f"entries of {history.events} have no `{key}`; {name} reads {', '.join(inner)}.",
-                        )
-                    ignored[f"{name}.{key}"] = None
-        columns = {}
-        for item in inner:
-            values = [entries[place].get(item) for place in kept]
-            places: list[Place] = [("histories", name, place, item) for place in kept]
-            full = f"{name}.{item}"
-            columns[full] = one_list(array_of(values, wanted.kinds[full], places, wanted.ids_of(full)))
-        return columns
-    if stored is None:
-        return {f"{name}.{item}": one_list(pa.array([], TYPES[wanted.kinds[f"{name}.{item}"]])) for item in inner}
-    past = flat(stored[f"{name}.at"]).to_numpy() < at
-    if past.all():
-        return {f"{name}.{item}": stored[f"{name}.{item}"] for item in inner}
-    return {f"{name}.{item}": one_list(flat(stored[f"{name}.{item}"]).filter(pa.array(past))) for item in inner}
+    def _entries(self, name: str, request: Told, user: User | None) -> Mapping[str, Flat]:
+        if name in request.histories:
+            return request.histories[name]
+        inner = self._wanted.histories[name]
+        dtypes = {key: DTYPES[self._wanted.kinds[f"{name}.{key}"]] for key in inner}
+        if user is None:
+            return {key: Flat(np.zeros(0, dtypes[key]), np.zeros(0, np.bool_)) for key in inner}
+        block = user.lists[name]
+        past = block.column(f"{name}.at")[0] < request.at
+        which = slice(None) if past.all() else past
+        last = slice(-self._wanted.schema.history(name).length, None)
+        found = {}
+        for key in inner:
+            values, known = block.column(f"{name}.{key}")
+            found[key] = Flat(values[which][last].astype(dtypes[key], copy=False), known[which][last])
+        return found
 
-
-def _check_moment(entry: Mapping[str, Value], at: int, place: Place) -> None:
-    moment = entry.get("at")
-    if isinstance(moment, bool) or not isinstance(moment, int):
-        raise RequestError((*place, "at"), "every entry needs `at`, ms since 1970 as an integer.")
-    if moment >= at:
-        raise RequestError((*place, "at"), f"is {moment}, not before the request's own time {at}.")
+    def _stacked(self, users: Sequence[User | None]) -> Block | None:
+        """Columns of all users, missing of those that the store does not know; None without a store."""
+        if self._layout is None:
+            return None
+        nobody = self._layout.block([], 1)
+        blocks = [nobody if user is None else user.plain for user in users]
+        if len(blocks) == 1:
+            return blocks[0]
+        return Block(
+            self._layout,
+            np.concatenate([block.values_CN for block in blocks], axis=1),
+            np.concatenate([block.known_CN for block in blocks], axis=1),
+        )

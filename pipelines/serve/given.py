@@ -1,24 +1,23 @@
-"""Values that a request gives, and what the store holds, as arrays."""
+"""Values that a request gives as arrays."""
 
 import re
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
-from pipelines.encode.arrays import whole
 from pipelines.encode.clock import NEVER, hours_since
-from pipelines.logs.ids import IdKind, as_ids
+from pipelines.encode.plan import Flat
+from pipelines.logs.ids import IdKind, id_of
 from pipelines.serve.request import Place, RequestError, Value
 
 Kind = Literal["id", "number"]
 HASHED = "xxh64:"  # before the number that stands for a text id in prepared tables
 _SPELLED = re.compile(HASHED + r"([0-9]{1,19})")
-TYPES: dict[Kind, pa.DataType] = {"id": pa.int64(), "number": pa.float64()}
+DTYPES: dict[Kind, type] = {"id": np.int64, "number": np.float64}
 
 
-def array_of(values: Sequence[Value], kind: Kind, places: Sequence[Place], ids: IdKind | None = None) -> pa.Array:
+def flat_of(values: Sequence[Value], kind: Kind, places: Sequence[Place], ids: IdKind | None = None) -> Flat:
     """Values of a request as int64 or float64.
 
     Args:
@@ -27,34 +26,31 @@ def array_of(values: Sequence[Value], kind: Kind, places: Sequence[Place], ids: 
     Raises:
         RequestError: text where a number is needed, or a number with a fraction where something is named.
     """
-    if kind == "number":
-        for value, place in zip(values, places, strict=True):
-            if isinstance(value, str):
-                raise RequestError(place, f"is {value!r}, but this column holds numbers.")
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    numbers: list[int | float | None] = []
     for value, place in zip(values, places, strict=True):
-        if isinstance(value, float):
+        if kind == "number" and isinstance(value, str):
+            raise RequestError(place, f"is {_shown(value)}, but this column holds numbers.")
+        if kind == "id" and isinstance(value, float):
             raise RequestError(place, f"is {value!r}, but this column holds ids or names: integers or text.")
-    return pa.array(integers_of(values, ids), pa.int64())
+        numbers.append(value if kind == "number" and not isinstance(value, str) else integer_of(value, ids))
+    known = [number is not None for number in numbers]
+    return Flat(np.array([number or 0 for number in numbers], DTYPES[kind]), np.array(known, np.bool_))
 
 
-def integers_of(values: Sequence[Value], ids: IdKind | None = None) -> list[int | None]:
-    """Values that name something as the integers that stand for them, as in logs; both spellings of an id are the same id.
+def integer_of(value: Value, ids: IdKind | None = None) -> int | None:
+    """The integer that stands for what names something, as in logs; both spellings of an id are the same id.
 
     Args:
         ids: what the log's were: of integers, a text of digits is its number; of texts, a number is the text of its digits.
             None where the log had none, or for words: a text stands for itself, and so does a number.
     """
+    if value is None:
+        return None
     if ids == "text":
-        values = [str(value) if type(value) is int else value for value in values]
-    texts = sorted({value for value in values if isinstance(value, str)})
-    if not texts:
-        return [None if value is None else int(value) for value in values]
-    known = dict(zip(texts, as_ids(pa.array(texts), ids).to_pylist(), strict=True))
-    if ids == "text":
-        found = {text: int(match[1]) for text in texts if (match := _SPELLED.fullmatch(text))}
-        known |= {text: id for text, id in found.items() if id < 2**63}
-    return [known[value] if isinstance(value, str) else None if value is None else int(value) for value in values]
+        value = str(value) if type(value) is int else value
+        if isinstance(value, str) and (spelled := _SPELLED.fullmatch(value)) and (number := int(spelled[1])) < 2**63:
+            return number
+    return id_of(value, ids) if isinstance(value, str) else int(value)
 
 
 def spelled(id: int, ids: IdKind | None) -> int | str:
@@ -62,19 +58,11 @@ def spelled(id: int, ids: IdKind | None) -> int | str:
     return f"{HASHED}{id}" if ids == "text" else id
 
 
-def plain(array: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Values with 0 where missing, and whether each is known."""
-    array = whole(array)
-    known = array.is_valid().to_numpy(zero_copy_only=False)
-    return array.fill_null(0).to_numpy(), known
-
-
-def one_list(values: pa.Array) -> pa.ListArray:
-    """The values as the one list of one feed."""
-    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
-
-
-def hours_before(moments: np.ndarray, known: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
+def hours_before(moments: np.ndarray, known: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hours up to the request, as offline: float32, and missing where nothing happened before."""
-    hours = hours_since(np.where(known & (moments < at), moments, NEVER), np.full(len(moments), at))
+    hours = hours_since(np.where(known & (moments < at), moments, NEVER), at)
     return hours, ~np.isnan(hours)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 50 else f"{text[:50]}...")

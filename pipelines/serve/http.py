@@ -146,9 +146,8 @@ class RankingApp(Starlette):
             wrong = Problem("encoding", ("header", "content-encoding"), f"is `{coding}`; send the body as it is.")
             raise _Refused(415, wrong, headers={**CLOSE, "accept-encoding": "identity"})
         held, largest = 0, self._config.max_body_bytes
-        too_large = _Refused(413, Problem("too_large", ("body",), f"has more than {largest:,} bytes."), headers=CLOSE)
         if _declared(headers) > largest:
-            raise too_large
+            raise _too_large(largest)
         try:
             pieces = []
             try:
@@ -157,7 +156,7 @@ class RankingApp(Starlette):
                         held += len(piece)
                         self._held += len(piece)
                         if held > largest:
-                            raise too_large
+                            raise _too_large(largest)
                         if self._held > LARGE_BODIES * largest:
                             raise Full
                         pieces.append(piece)
@@ -165,12 +164,12 @@ class RankingApp(Starlette):
                 message = f"did not arrive within {self._config.timeout_seconds:g} s."
                 raise _Refused(408, Problem("timeout", ("body",), message), headers=CLOSE) from None
             request = read_request(b"".join(pieces), most_candidates=self._config.max_candidates)
-            return await self.admission.result(request, weight=len(request.candidates), deadline=deadline)
+            begin_by = time.monotonic() + self._config.max_wait_seconds
+            return await self.admission.result(request, weight=len(request.candidates), begin_by=begin_by, end_by=deadline)
         finally:
             self._held -= held
 
     def _refusal(self, error: Exception) -> Reply:
-        seconds = f"{self._config.timeout_seconds:g} s"
         match error:
             case _Refused():
                 return error.reply
@@ -181,9 +180,9 @@ class RankingApp(Starlette):
             case Full():
                 return _reply(503, "overloaded", "as many requests wait as may; try again.", headers=RETRY_AFTER)
             case Late(begun=False):
-                return _reply(503, "overloaded", f"its turn did not come within {seconds}; try again.", headers=RETRY_AFTER)
+                return _reply(503, "overloaded", "its turn did not come in time; try again.", headers=RETRY_AFTER)
             case Late():
-                return _reply(504, "timeout", f"it was not scored within {seconds}.")
+                return _reply(504, "timeout", f"it was not scored within {self._config.timeout_seconds:g} s.")
             case NotReady():
                 return _reply(503, "starting", "no model is loaded yet; try again.", headers=RETRY_AFTER)
             case Stale():
@@ -216,6 +215,10 @@ def http_app(
 
 def _reply(status: int, kind: str, message: str, *where: str, headers: Mapping[str, str] | None = None) -> Reply:
     return Reply(status, as_json(Refusal((Problem(kind, where, message),))), headers or {})
+
+
+def _too_large(largest: int) -> _Refused:
+    return _Refused(413, Problem("too_large", ("body",), f"has more than {largest:,} bytes."), headers=CLOSE)
 
 
 def _declared(headers: Mapping[bytes, bytes]) -> int:

@@ -1,9 +1,7 @@
 """What is known of users, rooms and streamers, on disk, for readers in many processes.
 
-LMDB holds it: one file, memory-mapped, so that replicas of a machine share its pages and start at once. A user is one
-Arrow record batch without its schema (measured at 25 kB a user: read in 11 us; with schema 33, MessagePack 89). A room
-is a record of fixed width, so that hundreds of them become columns in one step (200 rooms of 30 columns: 59 us;
-MessagePack 790, Arrow 4,300).
+LMDB holds it: one file, memory-mapped, so that replicas of a machine share its pages and start at once. What is written
+are the arrays themselves (`pipelines.serve.records`), so that reading is no parsing.
 
 A store is a snapshot: whole or not there, and never written again. `store.json` holds the size and the xxh64 of its data,
 which are checked before a page is mapped: reading past the end of a mapped file kills a process, and a damaged page may.
@@ -15,13 +13,11 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -32,62 +28,17 @@ from pipelines.encode.arrays import whole
 from pipelines.logs.ids import as_ids
 from pipelines.prepared import SNAPSHOTS, Prepared
 from pipelines.runs import read_json, written
+from pipelines.serve.records import Layout, Records, User, UserLayout
 
 META = "store.json"
 DATA = "data.mdb"
 FILES = (META, DATA, "lock.mdb")
-LAYOUT = 3  # of the files below; a store of another layout is built anew
+LAYOUT = 4  # of the files below; a store of another layout is built anew
 # whose columns, among those of a room, are also kept by an id of their own: that of who streams, or of what is on screen
 PARTS: Mapping[str, Subject] = {"streamers": STREAMER, "products": PRODUCT}
 _MAP_BYTES = 1 << 40  # address space, not disk
 _CHUNK = 8192  # rows in one transaction
 _PIECE = 1 << 20  # bytes read at once for a hash
-
-
-@dataclass(frozen=True)
-class RecordLayout:
-    """Columns of a record: `names` in order, int64 or (where `is_float`) float64."""
-
-    names: tuple[str, ...]
-    is_float: tuple[bool, ...]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype([("known", np.bool_, (len(self.names),)), ("value", np.int64, (len(self.names),))])
-
-    def pack(self, table: pa.RecordBatch) -> list[bytes]:
-        """One record a row; texts become ids, as the encoder makes them."""
-        records = np.zeros(table.num_rows, self.dtype)
-        for number, (name, is_float) in enumerate(zip(self.names, self.is_float, strict=True)):
-            column = table[name]
-            if pa.types.is_boolean(column.type):
-                column = column.cast(pa.int8())
-            numbers = column.cast(pa.float64()).fill_null(0.0) if is_float else as_ids(column).fill_null(0)
-            records["value"][:, number] = numbers.to_numpy().view(np.int64)
-            records["known"][:, number] = column.is_valid().to_numpy(zero_copy_only=False)
-        return [record.tobytes() for record in records]
-
-
-@dataclass(frozen=True)
-class Records:
-    """Some rooms or streamers as columns.
-
-    Attributes:
-        found_N: False where the store does not know the id; all its values are missing then.
-    """
-
-    layout: RecordLayout
-    found_N: np.ndarray
-    _records_N: np.ndarray
-
-    def has(self, name: str) -> bool:
-        return name in self.layout.names
-
-    def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Values [N], int64 or float64 (0 where missing), and whether each is known [N]."""
-        number = self.layout.names.index(name)
-        values = np.ascontiguousarray(self._records_N["value"][:, number])
-        return values.view(np.float64) if self.layout.is_float[number] else values, self._records_N["known"][:, number]
 
 
 class Store:
@@ -96,7 +47,8 @@ class Store:
     Attributes:
         fingerprint: of the prepared folder it was built from.
         as_of: the first moment that it knows nothing of, ms: the end of the log.
-        user_schema: columns of a user.
+        users: columns of a user.
+        rooms: columns of a room, a streamer, a product, by table.
     """
 
     def __init__(self, path: Path, *, verify: bool = True) -> None:
@@ -120,30 +72,24 @@ class Store:
         _check_data(self.path, meta, verify=verify)
         self.fingerprint: str = meta["fingerprint"]
         self.as_of: int = meta["as_of"]
-        self.layouts = {name: RecordLayout(tuple(names), tuple(floats)) for name, (names, floats) in meta["records"].items()}
+        plain, lists = meta["users"]
+        self.users = UserLayout(Layout.spelled(plain), {name: Layout.spelled(each) for name, each in lists.items()})
+        self.rooms = {table: Layout.spelled(each) for table, each in meta["rooms"].items()}
         self._identity = _identity(self.path)
         # nobody writes to a finished store, so readers need no locks and may come from a read-only disk
         self._environment = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=8, readahead=False)
-        self._tables = {
-            name: self._environment.open_db(name.encode(), create=False) for name in ("schemas", "users", "rooms", *PARTS)
-        }
-        with self._environment.begin(self._tables["schemas"]) as read:
-            self.user_schema = pa.ipc.read_schema(pa.py_buffer(bytes(read.get(b"users", b""))))
+        self._tables = {name: self._environment.open_db(name.encode(), create=False) for name in ("users", "rooms", *PARTS)}
 
-    def user(self, user_id: int) -> pa.RecordBatch | None:
-        """One row, or None for a user the store does not know."""
+    def user(self, user_id: int) -> User | None:
+        """None for a user the store does not know."""
         with self._environment.begin(self._tables["users"]) as read:
             value = read.get(_key(user_id))
-        return None if value is None else pa.ipc.read_record_batch(pa.py_buffer(value), self.user_schema)
+        return None if value is None else self.users.read(value)
 
     def records(self, table: str, ids: Iterable[int]) -> Records:
         """Columns of `rooms`, `streamers` or `products`, a row for each id."""
-        layout = self.layouts[table]
-        blank = bytes(layout.dtype.itemsize)
         with self._environment.begin(self._tables[table]) as read:
-            found = [read.get(_key(each)) for each in ids]
-        packed = np.frombuffer(b"".join([blank if value is None else value for value in found]), layout.dtype)
-        return Records(layout, np.array([value is not None for value in found], np.bool_), packed)
+            return Records.of(self.rooms[table], [read.get(_key(each)) for each in ids])
 
     def first(self, table: str, count: int) -> list[int]:
         """The smallest ids of `users`, `rooms`, `streamers` or `products`."""
@@ -185,23 +131,22 @@ def build_store(prepared: Prepared, path: Path) -> Path:
         try:
             users = environment.open_db(b"users")
             user_schema = _common_schema(prepared.snapshot("users"))
+            user_layout = UserLayout.of(user_schema)
             for batch in _batches(prepared.snapshot("users"), user_schema):
-                _write(environment, users, batch["user_id"], _messages(batch))
+                _write(environment, users, batch["user_id"], user_layout.pack(batch))
             room_schema = _common_schema(prepared.snapshot("rooms"))
             names = {"rooms": [name for name in room_schema.names if name != ROOM.key]}
             for part, subject in PARTS.items():
                 names[part] = [name for name in names["rooms"] if (known := find_stored(name)) and known.of == subject]
-            layouts = {table: _layout(room_schema, columns) for table, columns in names.items()}
+            layouts = {table: Layout.of(map(room_schema.field, columns)) for table, columns in names.items()}
             tables = {table: environment.open_db(table.encode()) for table in layouts}
             for batch in _batches(prepared.snapshot("rooms"), room_schema):
-                _write(environment, tables["rooms"], batch["room_id"], layouts["rooms"].pack(batch))
+                _write(environment, tables["rooms"], batch["room_id"], _rows(layouts["rooms"], batch))
                 for part, subject in PARTS.items():
                     if subject.key in batch.schema.names:
                         # rooms of one streamer carry the same columns of it, as of the same moment; one of them is kept
                         named = batch.filter(batch[subject.key].is_valid())
-                        _write(environment, tables[part], named[subject.key], layouts[part].pack(named))
-            with environment.begin(environment.open_db(b"schemas"), write=True) as write:
-                write.put(b"users", user_schema.serialize().to_pybytes())
+                        _write(environment, tables[part], named[subject.key], _rows(layouts[part], named))
             environment.sync(True)
         except lmdb.Error as error:
             if os.strerror(errno.EIO) not in str(error):
@@ -216,7 +161,8 @@ def build_store(prepared: Prepared, path: Path) -> Path:
             "layout": LAYOUT,
             "fingerprint": prepared.fingerprint,
             "as_of": prepared.manifest.ending,
-            "records": {table: (layout.names, layout.is_float) for table, layout in layouts.items()},
+            "users": [user_layout.plain.spelling(), {name: each.spelling() for name, each in user_layout.lists.items()}],
+            "rooms": {table: layout.spelling() for table, layout in layouts.items()},
             "data": {"bytes": (draft / DATA).stat().st_size, "xxh64": _digest(draft / DATA)},
         }
         (draft / META).write_text(json.dumps(meta), encoding="utf-8")
@@ -268,12 +214,8 @@ def _write(environment: lmdb.Environment, table: Any, ids: pa.Array, values: Seq
         cursor.putmulti(items)
 
 
-def _messages(batch: pa.RecordBatch) -> list[bytes]:
-    return [batch.slice(row, 1).serialize().to_pybytes() for row in range(batch.num_rows)]
-
-
-def _layout(schema: pa.Schema, names: Sequence[str]) -> RecordLayout:
-    return RecordLayout(tuple(names), tuple(pa.types.is_floating(schema.field(name).type) for name in names))
+def _rows(layout: Layout, batch: pa.RecordBatch) -> list[bytes]:
+    return layout.block([batch[name] for name in layout.names], batch.num_rows).rows()
 
 
 def _common_schema(files: Sequence[Path]) -> pa.Schema:

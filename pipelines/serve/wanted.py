@@ -92,8 +92,8 @@ class Wanted:
         of_user = [(known.name, known.stored) for known in self.feed.values() if known.of != CONTEXT]
         of_user += [(f"{history}.{name}",) * 2 for history, names in self.histories.items() for name in names]
         of_user += [(known.name, known.stored) for found in self.of_pairs.values() for known in found]
-        missing = [name for name, stored in of_user if stored not in store.user_schema.names]
-        missing += [known.name for known in self.of_rooms if known.stored not in store.layouts["rooms"].names]
+        missing = [name for name, stored in of_user if stored not in store.users.names]
+        missing += [known.name for known in self.of_rooms if known.stored not in store.rooms["rooms"].place]
         if missing:
             raise ConfigError(
                 f"the store at `{store.path}` lacks {', '.join(missing)}, which the bundle's schema reads. "

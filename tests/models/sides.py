@@ -36,16 +36,22 @@ def content_and_item(content: nn.Module, schema, vectors, batch, candidate: int)
     others = [field.name for field in schema.fields_of("candidate") if not field.is_number and field.name not in matched]
     item = domain.candidate_bias_D + torch.cat([vectors.candidate[name][candidate] for name in matched]) @ domain.matched_MD
     item = item + torch.cat([vectors.candidate[name][candidate] for name in others]) @ domain.candidate_CD
+    real = history.entries_RLE[feed, : int(history.is_real_RL[feed].sum())]
+    return attended(attention, item, [in_space(domain, entry) for entry in real]), item
+
+
+def in_space(domain: nn.Module, entry: Tensor) -> Tensor:
+    """An entry where it meets the candidates."""
+    split = len(domain.matched_MD)
+    found = entry[:split] @ domain.matched_MD + domain.entry_bias_D
+    return found if domain.entry_ED is None else found + entry[split:] @ domain.entry_ED
+
+
+def attended(attention: nn.Module, item: Tensor, entries: list[Tensor]) -> Tensor:
+    """What an item finds among entries, head by head."""
     query = item @ attention.query_DD + attention.query_bias_D
     width = len(query)
     size = width // attention.heads
-    entries = []
-    for entry in history.entries_RLE[feed, : int(history.is_real_RL[feed].sum())]:
-        split = len(domain.matched_MD)
-        in_space = entry[:split] @ domain.matched_MD + domain.entry_bias_D
-        if domain.entry_ED is not None:
-            in_space = in_space + entry[split:] @ domain.entry_ED
-        entries.append(in_space)
     found = []
     for head in range(attention.heads):
         places = slice(head * size, (head + 1) * size)
@@ -55,7 +61,7 @@ def content_and_item(content: nn.Module, schema, vectors, batch, candidate: int)
         for weight, entry in zip(weights, entries, strict=True):
             total = total + weight / sum(weights) * (entry @ value_DK)
         found.append(total)
-    return torch.cat(found) @ attention.out_DD + attention.out_bias_D, item
+    return torch.cat(found) @ attention.out_DD + attention.out_bias_D
 
 
 def user_and_item(side: nn.Module, schema, vectors, batch, candidate: int) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ def test_conet_is_two_networks_with_cross_connections(most_candidates):
 def test_the_lasso_is_the_weighted_sum_of_cross_connections_in_training():
     schema, embedding, batch, vectors = embedded(feeds=3)
     training = Training(progress=0.0, batch=batch, beliefs={})
-    interest = Conet(ConetConfig(width=4, heads=2, hidden=(3, 2), sparse=0.5), schema, embedding.inputs).double()
+    interest = Conet(ConetConfig(width=4, heads=2, hidden=(3, 2), sparse=0.5, source=0.0), schema, embedding.inputs).double()
     with torch.no_grad():
         for unit in interest.units:
             unit.cross_IO.fill_(-0.25)
@@ -65,7 +65,7 @@ def test_the_lasso_is_the_weighted_sum_of_cross_connections_in_training():
     (total / count).backward()
     assert_close(interest.units[1].cross_IO.grad, torch.full((3, 2), -0.5, dtype=torch.float64))
     assert interest.units[1].target_IO.grad is None
-    without = Conet(ConetConfig(width=4, heads=2, hidden=(3, 2)), schema, embedding.inputs).double()
+    without = Conet(ConetConfig(width=4, heads=2, hidden=(3, 2), source=0.0), schema, embedding.inputs).double()
     assert without.penalties == () and without(vectors, batch, training).penalties == {}
 
 

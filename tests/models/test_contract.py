@@ -14,6 +14,7 @@ from models.interests.din import DinConfig
 from models.interests.eta import EtaConfig
 from models.interests.pooling import PoolingConfig
 from models.layers.numbers import PeriodicConfig
+from models.learners.others import with_others
 from models.learners.workers import SingleWorker
 from models.optim import AdagradConfig, AdamConfig, LazyAdamConfig, OptimiserConfig, RowwiseAdagradConfig
 from models.ranker import Ranker
@@ -81,7 +82,9 @@ def assert_same(first, second, **tolerance) -> None:
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_every_parameter_gets_a_gradient(config, schema):
     ranker = build(config, schema)
-    outcome = ranker.outcome(random_batch(schema, TABLE_SIZES, feeds=30, seed=1))
+    batch = random_batch(schema, TABLE_SIZES, feeds=30, seed=1)
+    batch = with_others(batch, ranker.contrasted, schema, 0.0, SingleWorker(), torch.device("cpu"))
+    outcome = ranker.outcome(batch)
     penalties = [total for total, _ in outcome.penalties.values()]
     sum([*(output.square().sum() for output in outcome.outputs.values()), *penalties]).backward()
     silent = [name for name, parameter in ranker.named_parameters() if parameter.grad is None or not parameter.grad.any()]

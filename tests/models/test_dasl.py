@@ -13,7 +13,7 @@ from tests.samples import tiny_schema
 
 
 def interest_of(schema, embedding, **settings):
-    interest = Dasl(DaslConfig(**{"width": 4, "attention": 3, **settings}), schema, embedding.inputs).double()
+    interest = Dasl(DaslConfig(**{"width": 4, "attention": 3, "source": 0.0, **settings}), schema, embedding.inputs).double()
     scattered(interest)
     return interest
 

@@ -44,7 +44,9 @@ def test_rooms_alone_teach_both_networks_and_the_mapping():
 def test_the_mapping_starts_orthogonal_and_its_distance_from_that_is_a_penalty():
     schema, embedding, batch, vectors = embedded(feeds=3)
     training = Training(progress=0.0, batch=batch, beliefs={})
-    interest = Ddtcdr(DdtcdrConfig(width=2, heads=1, hidden=(3,), orthogonal=0.5), schema, embedding.inputs).double()
+    interest = Ddtcdr(
+        DdtcdrConfig(width=2, heads=1, hidden=(3,), orthogonal=0.5, source=0.0), schema, embedding.inputs
+    ).double()
     assert interest.penalties == ("ddtcdr.orthogonal",)
     total, count = interest(vectors, batch, training).penalties["ddtcdr.orthogonal"]
     assert total.item() == pytest.approx(0, abs=1e-10) and count == 3
@@ -57,7 +59,7 @@ def test_the_mapping_starts_orthogonal_and_its_distance_from_that_is_a_penalty()
     # 4 (X X' - 1) X, times the weight
     assert_close(interest.mapping_DD.grad, 0.5 * 4 * torch.tensor([[4.0, 10.0], [2.0, 4.0]], dtype=torch.float64))
     assert interest(vectors, batch).penalties == {}
-    without = Ddtcdr(DdtcdrConfig(width=2, heads=1, hidden=(3,), orthogonal=0.0), schema, embedding.inputs).double()
+    without = Ddtcdr(DdtcdrConfig(width=2, heads=1, hidden=(3,), orthogonal=0.0, source=0.0), schema, embedding.inputs).double()
     assert without.penalties == () and without(vectors, batch, training).penalties == {}
 
 

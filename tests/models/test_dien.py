@@ -81,6 +81,7 @@ def test_dien_is_the_papers_candidate_by_candidate(most_candidates):
     found = interest(vectors, batch)
     assert found.feed == {} and found.penalties == {}
     fields = ("room", "streamer", "category", "product", "rate_bin")
+    matched = {"channels": ("room", "streamer", "category"), "products": ("product",)}
     lengths = set()
     for name, history in vectors.histories.items():
         evolution = interest.evolution[name]
@@ -94,8 +95,14 @@ def test_dien_is_the_papers_candidate_by_candidate(most_candidates):
             weights = torch.stack(scores).softmax(0) if scores else torch.zeros(0)
             expected = evolved(evolution.augru, states, weights)
             assert_close(found.candidate[f"interest.{name}"][candidate], expected)
+            shared = torch.cat([vectors.candidate[field][candidate] for field in matched[name]])
+            mean = history.entries_RLE[feed, :length, : len(shared)].sum(0) / max(length, 1)
+            assert_close(found.candidate[f"product.{name}"][candidate], shared * mean)
     assert 0 in lengths and max(lengths) > 5
-    assert interest.widths.candidate == {"interest.channels": WIDTH, "interest.products": WIDTH}
+    widths = {"interest.channels": WIDTH, "interest.products": WIDTH}
+    assert interest.widths.candidate == {**widths, "product.channels": 12, "product.products": 4}
+    _, without, _, _ = some(DienConfig(width=WIDTH, products=False), most_candidates=most_candidates)
+    assert list(without(vectors, batch).candidate) == list(without.widths.candidate) == list(widths)
 
 
 def test_auxiliary_loss_tells_the_next_entry_from_a_candidate():

@@ -72,6 +72,21 @@ def test_hgn_gates_features_and_instances_and_multiplies_with_the_candidate(sche
             assert_close(found.candidate[f"match.{name}"][candidate], products)
 
 
+def test_without_products_a_candidate_is_compared_with_nothing():
+    interest, batch, embedding = built(tiny_schema(), feeds=6)
+    embedded = embedding(batch)
+    torch.manual_seed(0)
+    without = Hgn(HgnConfig(width=WIDTH, products=False), tiny_schema(), embedding.inputs).double()
+    assert set(interest.state_dict()) - set(without.state_dict()) == {
+        f"domains.of_{name}.{part}" for name in ("channels", "products") for part in ("candidate_CD", "candidate_bias_D")
+    }
+    without.load_state_dict(interest.state_dict(), strict=False)
+    found = without(embedded, batch)
+    assert found.candidate == {} and without.widths.candidate == {}
+    for name, values in interest(embedded, batch).feed.items():
+        assert_close(found.feed[name], values)
+
+
 def test_one_entry_by_hand():
     """Gates without weights are one half each: a quarter of the entry; q = (1, 2, 0, 0, 0)."""
     interest, batch, embedding = built(tiny_schema(), feeds=2, most_candidates=1)

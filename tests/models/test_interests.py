@@ -63,7 +63,12 @@ def test_din_is_an_mlp_over_query_key_difference_and_product(kind, softmax, most
                 scores.append(attention.rest(hidden))
             weight = torch.stack(scores) if scores else torch.zeros(0, 1)
             weight = weight.softmax(0) if softmax else weight
-            assert_close(found.candidate[f"interest.{name}"][candidate], (weight * entries).sum(0), rtol=1e-4, atol=1e-4)
+            expected = (weight * entries).sum(0)
+            assert_close(found.candidate[f"interest.{name}"][candidate], expected, rtol=1e-4, atol=1e-4)
+            assert_close(found.candidate[f"product.{name}"][candidate], expected[:width] * q, rtol=1e-4, atol=1e-4)
+    without = Din(DinConfig(products=False), schema, embedding.inputs)
+    names = ["interest.channels", "interest.products"]
+    assert list(without(vectors, batch).candidate) == list(without.widths.candidate) == names
 
 
 def test_matches_count_entries_with_the_candidates_rows():
@@ -88,7 +93,7 @@ def test_matches_count_entries_with_the_candidates_rows():
 def test_an_interest_reads_the_named_histories_only():
     schema, embedding, batch, vectors = embedded(feeds=3)
     interest = Din(DinConfig(histories=("products",)), schema, embedding.inputs)
-    assert list(interest(vectors, batch).candidate) == ["interest.products"]
+    assert list(interest(vectors, batch).candidate) == ["interest.products", "product.products"]
     by_events = Pooling(PoolingConfig(histories=("engagements",)), schema, embedding.inputs)
     assert list(by_events(vectors, batch).feed) == ["interest.channels"]
     known = (

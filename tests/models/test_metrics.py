@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 from models.metrics.binary import BinarySummary, auc, gini
 from models.metrics.calibration import calibration_curve
 from models.metrics.evaluation import Evaluation, Summary
-from models.metrics.expected import ExpectedSummary, expected_auc
+from models.metrics.expected import ExpectedSummary, Known, expected_auc
 from models.metrics.names import DIRECTIONS, direction, value_of
 from models.metrics.ordering import codes
 from models.metrics.ranking import Lists
@@ -468,7 +468,7 @@ def test_expected_metrics_of_workers_have_the_bits_of_one(tiny_schema):
     rows = some_rows(tiny_schema, seed=5)
     chances = {"click": some_chances(len(rows[4])), "order": some_chances(len(rows[4]), seed=4)}
     alone = Evaluation(tiny_schema)
-    alone.add(*rows, chances=chances)
+    alone.add(*rows, known=Known(chances=chances))
     expected = alone.result()
     summaries = []
     for worker in range(3):
@@ -476,7 +476,7 @@ def test_expected_metrics_of_workers_have_the_bits_of_one(tiny_schema):
         for part in (1, 0):
             wanted_N = (rows[4] % 3 == worker) & (rows[3] % 2 == part)
             picked = {name: chance_N[wanted_N] for name, chance_N in chances.items()}
-            own.add(*part_of(rows, wanted_N), chances=picked)
+            own.add(*part_of(rows, wanted_N), known=Known(chances=picked))
         summaries.append(Evaluation.from_state(tiny_schema, own.state()).summary())
     found = Summary.together(summaries).result()
     names = [name for name in expected["targets"]["click"] if name.startswith("expected_")]
@@ -489,5 +489,32 @@ def test_expected_metrics_of_workers_have_the_bits_of_one(tiny_schema):
     assert found["mean"]["expected_auc"] == pytest.approx(
         np.mean([expected["targets"][target]["expected_auc"] for target in ("click", "order")])
     )
-    with pytest.raises(ValueError, match=r"have a chance\.click and some have none; give `chances` in all calls or in none"):
+    with pytest.raises(ValueError, match=r"have a chance\.click and some have none; give `known` in all calls or in none"):
         alone.add(*part_of(rows, rows[3] == 0))
+
+
+def test_expected_errors_are_means_over_what_a_value_may_be(tiny_schema):
+    """Labels of 0 or 10, each with a probability: the squared error after the logarithm, by hand and as the metrics have it."""
+    rows = some_rows(tiny_schema, seed=6)
+    chance_N = some_chances(len(rows[4])).astype(np.float64)
+    log_N = np.log1p(10.0)
+    known = Known(moments={"stay": (chance_N * log_N, chance_N * log_N**2)})
+    alone = Evaluation(tiny_schema)
+    alone.add(*rows, known=known)
+    found = alone.result()["targets"]["stay"]
+    prediction_N = np.log1p(rows[0]["stay"].astype(np.float64))
+    error_N = chance_N * (prediction_N - log_N) ** 2 + (1 - chance_N) * prediction_N**2
+    assert found["expected_mse_transformed"] == pytest.approx(error_N.mean(), rel=1e-12)
+    for level, name in enumerate(LEVELS):
+        assert found["expected_mse_by_level"][name] == pytest.approx(error_N[rows[2] == level].mean(), rel=1e-12)
+    summaries = []
+    for worker in range(2):
+        own, wanted_N = Evaluation(tiny_schema), rows[4] % 2 == worker
+        first_N, second_N = known.moments["stay"]
+        own.add(*part_of(rows, wanted_N), known=Known(moments={"stay": (first_N[wanted_N], second_N[wanted_N])}))
+        summaries.append(own.summary())
+    assert Summary.together(summaries).result()["targets"]["stay"] == found
+    infinite = rows[0] | {"stay": np.full(len(chance_N), np.inf)}
+    broken = Evaluation(tiny_schema)
+    broken.add(infinite, *rows[1:], known=known)
+    assert broken.result()["targets"]["stay"]["expected_mse_transformed"] is None

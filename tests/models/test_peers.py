@@ -10,6 +10,7 @@ otherwise than the papers, and how the copy accounts for it:
 * DIN compares all history features as one vector (one attention), as here within one history; its Dice normalises by
   batch statistics, which in prediction are constants: `Dice` here has the shift, its neighbours the slope. Its first
   attention layer has a weight each for q, k, q - k and q * k; here the first two have taken in the third.
+* DIN hands on no products of interest and candidate, as its published code does.
 * Gates have hidden layers by default and never a bias; here they are linear, and the bias is copied as 0.
 """
 
@@ -258,7 +259,7 @@ def test_din():
     schema = Schema(fields=FIELDS, histories=(ROOMS,), targets=(CLICK,))
     config = SystemConfig(
         embedding_width=WIDTH,
-        interest=DinConfig(hidden=(7, 5)),
+        interest=DinConfig(hidden=(7, 5), products=False),
         fusion=SingleConfig(hidden=(8, 6)),
         coupling=IndependentConfig(),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.logs import CsvConfig, KuaiLiveConfig, KuaiLiveM3Config, KuaiRandConfig, TaobaoConfig
+from pipelines.logs import AliCcpConfig, CsvConfig, KuaiLiveConfig, KuaiLiveM3Config, KuaiRandConfig, TaobaoConfig
 from pipelines.logs.sources.mapped import MappedFiles
 
 MAY_5 = 1_746_374_400_000  # 2025-05-05 00:00 in China, Unix milliseconds
@@ -162,6 +162,31 @@ _TABLES = {
 }
 
 
+def _listed(*features: tuple[object, int, str]) -> str:
+    return "\x01".join(f"{field}\x02{feature}\x03{weight}" for field, feature, weight in features)
+
+
+def _sample(number: int, click: int, purchase: int, index: str, *features: tuple[object, int, str]) -> str:
+    return f"{number},{click},{purchase},{index},{len(features)},{_listed(*features)}\n"
+
+
+def _page(index: str, *features: tuple[object, int, str]) -> str:
+    return f"{index},{len(features)},{_listed(*features)}\n"
+
+
+ALI_CCP = {
+    "sample_skeleton_train.csv": _sample(
+        1, 0, 0, "bacff91692951881", (205, 4535, "1.0"), (206, 77, "1.0"), (508, 9, "2.3"), (301, 5, "1.0")
+    )
+    + _sample(2, 1, 1, "bacff91692951881", (216, 12, "1.0"), (205, 4536, "1.0"))
+    + _sample(3, 1, 0, "2ba5ff5de4dc0c5b", (205, 4535, "1.0"), (207, 8, "1.0")),
+    "common_features_train.csv": _page("bacff91692951881", (101, 31, "1.0"), (121, 3, "1.0"), ("109_14", 999, "0.7"))
+    + _page("2ba5ff5de4dc0c5b", (101, 32, "1.0"), (129, 4, "1.0")),
+    "sample_skeleton_test.csv": _sample(1, 1, 0, "bacff91692951881", (205, 4535, "1.0"), (853, 6, "0.5")),
+    "common_features_test.csv": _page("bacff91692951881", (101, 31, "1.0"), (121, 3, "1.0")) + _page("00ff", (101, 40, "1.0")),
+}
+
+
 @dataclass(frozen=True)
 class Sample:
     """A data set's hand-made files.
@@ -190,6 +215,7 @@ SAMPLES = {
     "kuailive_m3": Sample(KuaiLiveM3Config, KUAILIVE_M3, "live_interaction.csv"),
     "kuairand": Sample(KuaiRandConfig, KUAIRAND, "data/log_standard_4_08_to_4_21_1k.csv"),
     "taobao": Sample(TaobaoConfig, TAOBAO, "UserBehavior.csv", has_header=False),
+    "ali_ccp": Sample(AliCcpConfig, ALI_CCP, "sample_skeleton_train.csv", has_header=False),
     "csv": Sample(partial(CsvConfig, tables=_TABLES), CSV, "shows.csv", listed="shows.csv (impressions)"),
 }
 

@@ -14,9 +14,14 @@ from pipelines.bundle import save_bundle
 from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
 from pipelines.encode.fit import finish, fit_partial
+from pipelines.encode.plan import Flat, RawFeeds
 from pipelines.encode.state import EncoderState
 from pipelines.prepared import SPLITS, Prepared
+from pipelines.serve.assemble import Assembled, Assembler
 from pipelines.serve.request import Body, RankRequest, as_json, read_request
+from pipelines.serve.store import Store
+from pipelines.serve.told import told
+from pipelines.serve.wanted import Wanted
 from tests.pipelines.fabricate import write_manifest
 from tests.pipelines.test_encode import random_feeds
 
@@ -127,6 +132,30 @@ def write_bundle(
 
 def asked(body: Body) -> RankRequest:
     return read_request(as_json(body))
+
+
+def assembled(schema: Schema, store: Store | None, *bodies: Body) -> Assembled:
+    """Requests as raw feeds."""
+    wanted = Wanted.by(schema)
+    return Assembler(wanted, store)([told(asked(body), wanted, NOW) for body in bodies])
+
+
+def as_table(feeds: RawFeeds, clock: Clock = Clock()) -> pa.Table:  # noqa: B008
+    """Raw feeds as the table that preparation would write."""
+
+    def array(values: Flat) -> pa.Array:
+        return pa.array(values.values, mask=~values.known)
+
+    def lists(values: Flat, lengths: np.ndarray) -> pa.Array:
+        return pa.ListArray.from_arrays(pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32)), array(values))
+
+    count = len(feeds.at_R)
+    columns = {"feed_id": pa.array(range(count)), "at": pa.array(feeds.at_R), "day": pa.array(clock.day(feeds.at_R))}
+    columns |= {name: array(values) for name, values in feeds.feed.items()}
+    columns |= {name: lists(values, feeds.lengths_R) for name, values in feeds.candidate.items()}
+    for history, raw in feeds.histories.items():
+        columns |= {f"{history}.{name}": lists(values, raw.lengths_R) for name, values in raw.columns.items()}
+    return pa.table(columns)
 
 
 def prepared_and_bundle(folder: Path, schema: Schema, **how) -> tuple[Prepared, Path]:

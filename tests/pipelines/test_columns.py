@@ -28,17 +28,15 @@ from models.catalogue import (
 from models.config import ConfigError
 from models.schema import Field, History, HistoryField, Number, Schema, Target, Vocabulary
 from pipelines.bundle import load_bundle
-from pipelines.encode.clock import Clock
 from pipelines.encode.columns import base_columns
 from pipelines.prepare import PrepareConfig, prepare
-from pipelines.serve.assemble import assemble
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.parity import check_parity
 from pipelines.serve.store import Store, build_store
 from pipelines.serve.wanted import Wanted
 from tests.pipelines.naive_prepare import naive_features, random_log, wide_schema
-from tests.pipelines.serve_samples import asked, write_bundle
+from tests.pipelines.serve_samples import as_table, assembled, write_bundle
 
 # what a reader adds to `COLUMNS` to count waves, an action of the log that no target asks for
 WAVES = (
@@ -100,12 +98,13 @@ def test_a_counter_is_declared_once_and_prepared_stored_defaulted_overridden_and
     store, wanted = Store(build_store(prepared, tmp_path / "store")), Wanted.by(schema)
     wanted.check(store)
 
-    def assembled(*candidates: dict) -> dict:
-        request = asked({"user_id": user, "at": ending, "candidates": list(candidates)})
-        (row,) = assemble(request, wanted, store, Clock()).features.to_pylist()
+    def row_of(*candidates: dict) -> dict:
+        (row,) = as_table(
+            assembled(schema, store, {"user_id": user, "at": ending, "candidates": list(candidates)}).feeds
+        ).to_pylist()
         return row
 
-    online = assembled(*({"room_id": room} for room in rooms))
+    online = row_of(*({"room_id": room} for room in rooms))
     for name in READ:
         assert online[name] == wished[name], name
 
@@ -113,7 +112,7 @@ def test_a_counter_is_declared_once_and_prepared_stored_defaulted_overridden_and
     waves = online["streamer_waves.life"]
     busiest = max(range(len(rooms)), key=lambda place: waves[place] or 0)
     moved, lost, *_ = (place for place in range(len(rooms)) if waves[place] not in (None, waves[busiest]))
-    row = assembled(
+    row = row_of(
         {"room_id": 1},
         {"room_id": rooms[moved], "features": {"streamer_id": online["streamer_id"][busiest]}},
         {"room_id": rooms[lost], "features": {"streamer_id": 999}},

@@ -232,7 +232,7 @@ def test_a_target_that_is_labelled_otherwise_has_no_truth(world):
     """The world knows how probable an entry is, not one of at least 30 seconds, whatever the target is called."""
     targets = (replace(world.schema.targets[0], at_least=30.0), *world.schema.targets[1:])
     other = replace(world, schema=replace(world.schema, targets=targets))
-    assert list(truth_of(other, "test", world.path.parent / "truth").chances) == ["order"]
+    assert list(truth_of(other, "test", world.path.parent / "truth").known.chances) == ["order"]
 
 
 def test_expected_metrics_are_those_of_many_draws(world):
@@ -241,8 +241,8 @@ def test_expected_metrics_are_those_of_many_draws(world):
     assert isinstance(known, Truth)
     scored = random_bundle(world, world.path.parent / "drawn").ranker
     table = score(scored, world.schema, world.files("test"))
-    found = evaluate_table(table, world.schema, chances=known.chances)
-    rng, chance_N = np.random.default_rng(0), known.chances["click"]
+    found = evaluate_table(table, world.schema, known=known.known)
+    rng, chance_N = np.random.default_rng(0), known.known.chances["click"]
     drawn = []
     for _ in range(60):
         label = pa.array((rng.random(len(chance_N)) < chance_N).astype(np.float32))
@@ -332,7 +332,7 @@ def history_of(result):
 
 def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_path):
     known = truth_of(world, "test", world.path.parent / "truth")
-    result = evaluate_table(known.table, world.schema, chances=known.chances)
+    result = evaluate_table(known.table, world.schema, known=known.known)
     bundles = [
         random_bundle(world, tmp_path / "first" / "bundle", 0, history_of(result)),
         random_bundle(world, tmp_path / "second" / "bundle", 1),
@@ -344,7 +344,7 @@ def test_the_report_holds_the_numbers_of_models_baselines_and_truth(world, tmp_p
     results = {entry["name"]: entry["result"] for entry in everything["entries"]}
     assert list(results) == ["first", "second", "popularity", "booster", "truth"]
     scored = score(bundles[1].ranker, world.schema, world.files("test"))
-    second = evaluate_table(scored, world.schema, chances=known.chances)
+    second = evaluate_table(scored, world.schema, known=known.known)
     for metric in ("auc", "expected_auc", "expected_ndcg@5"):
         assert results["second"]["targets"]["click"][metric] == second.value(f"click.{metric}")
 

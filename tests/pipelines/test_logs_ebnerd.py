@@ -1,6 +1,8 @@
 """EB-NeRD as canonical logs: hand-made files in its format, and the real ones where they are at hand."""
 
+import json
 import os
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from models.config import ConfigError
 from pipelines.logs import EbnerdConfig, check, materialise
+from pipelines.logs.sources import ebnerd
 from tests.pipelines.logs_samples import NOON, ebnerd_articles, ebnerd_tables, write_ebnerd
 
 MINUTE = 60_000
@@ -18,6 +21,10 @@ REAL = Path(os.environ.get("LIVERANK_DATA", Path(__file__).parents[3] / "shared"
 
 def converted(tmp_path, **changed):
     return materialise(EbnerdConfig(path=write_ebnerd(tmp_path / "ebnerd", **changed)), tmp_path / "output")
+
+
+def account(tmp_path):
+    return json.loads((tmp_path / "output" / "rows.json").read_text())["files"]
 
 
 def test_a_slate_is_a_feed_and_an_article_a_room(tmp_path):
@@ -69,8 +76,8 @@ def test_of_a_user_the_first_known_attributes_count(tmp_path):
 
 def test_batches_change_nothing(tmp_path, monkeypatch):
     whole = converted(tmp_path / "whole")
-    monkeypatch.setattr("pipelines.logs.ebnerd._SLATES_AT_ONCE", 1)
-    monkeypatch.setattr("pipelines.logs.ebnerd._USERS_AT_ONCE", 1)
+    small = [replace(kind, layout=replace(kind.layout, rows_at_once=1)) for kind in ebnerd.DATA.kinds]
+    monkeypatch.setattr(ebnerd, "DATA", replace(ebnerd.DATA, kinds=tuple(small)))
     parts = converted(tmp_path / "parts")
     for table in ("impressions", "engagements", "users"):
         expected, found = (pl.read_parquet(logs.files(table)).rows() for logs in (whole, parts))
@@ -100,7 +107,7 @@ def test_articles_are_optional_and_become_rooms(tmp_path):
 
 @pytest.mark.parametrize("file", ["behaviors", "history"])
 def test_a_missing_file(tmp_path, file):
-    with pytest.raises(ConfigError, match=rf"logs\.path: .*{file}\.parquet does not exist\. EB-NeRD's"):
+    with pytest.raises(ConfigError, match=rf"logs\.path: .* has no {file}\.parquet\. EB-NeRD is looked for there: behav"):
         converted(tmp_path, **{file: None})
     assert not (tmp_path / "output").exists()
 
@@ -115,8 +122,8 @@ def test_a_missing_column(tmp_path, file, column):
 @pytest.mark.parametrize(
     ("column", "changed", "message"),
     [
-        ("impression_time", pl.lit(5), r"behaviors\.parquet: column `impression_time` is Int32, expected a timestamp"),
-        ("article_ids_inview", pl.lit("100 101"), r"column `article_ids_inview` is String, expected a list"),
+        ("impression_time", pl.lit(True), r"behaviors\.parquet: column `impression_time`: is bool, expected a time"),
+        ("article_ids_inview", pl.lit(5), r"column `article_ids_inview`: is int32, expected a list of ids"),
     ],
 )
 def test_another_type(tmp_path, column, changed, message):
@@ -126,8 +133,27 @@ def test_another_type(tmp_path, column, changed, message):
 
 def test_lists_that_are_not_parallel(tmp_path):
     short = ebnerd_tables()["history"].with_columns(pl.col("read_time_fixed").list.head(1))
-    with pytest.raises(ConfigError, match=r"history\.parquet: the lists of user 1 differ in length"):
+    with pytest.raises(ConfigError, match=r"1 of 2 rows of history\.parquet make no sense .*: its lists differ in length: 1"):
         converted(tmp_path, history=short)
+
+
+def test_every_row_is_accounted_for(tmp_path):
+    converted(tmp_path, articles=ebnerd_articles())
+    counts = account(tmp_path)
+    assert {name: (of["rows"], of["used"], of["left_out"]) for name, of in counts.items()} == {
+        "behaviors.parquet": (4, 4, {}),
+        "history.parquet": (2, 1, {"nothing was read": 1}),
+        "articles.parquet": (2, 2, {}),
+    }
+    assert counts["behaviors.parquet"]["made"] == {"impressions": 9, "engagements": 6, "people": 4}
+
+
+def test_columns_in_another_order_and_a_further_one_change_nothing(tmp_path, capsys):
+    plain = converted(tmp_path / "a")
+    behaviors = ebnerd_tables()["behaviors"]
+    changed = behaviors.select(behaviors.columns[::-1]).with_columns(newer=pl.lit(1))
+    assert converted(tmp_path / "b", behaviors=changed).fingerprint() == plain.fingerprint()
+    assert "behaviors.parquet: columns that are not read: newer." in capsys.readouterr().out
 
 
 def test_damage_inside_of_a_file(tmp_path):
@@ -136,7 +162,7 @@ def test_damage_inside_of_a_file(tmp_path):
     content = bytearray(file.read_bytes())
     content[4:400] = bytes(396)  # the footer stays as it was
     file.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"behaviors\.parquet is damaged \("):
+    with pytest.raises(ConfigError, match=r"behaviors\.parquet is cut short or damaged \("):
         materialise(EbnerdConfig(path=folder), tmp_path / "output")
     file.write_bytes(content[:-9])
     with pytest.raises(ConfigError, match=r"behaviors\.parquet is not a whole Parquet file"):

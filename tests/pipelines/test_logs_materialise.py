@@ -71,7 +71,7 @@ def test_a_killed_conversion_starts_afresh(tmp_path, monkeypatch):
 def test_a_failed_conversion_keeps_what_was_there(tmp_path, monkeypatch):
     kept = materialise(SMALL, tmp_path / "output")
     fingerprint = kept.fingerprint()
-    with pytest.raises(ConfigError, match=r"behaviors\.parquet does not exist"):
+    with pytest.raises(ConfigError, match=r"has no behaviors\.parquet"):
         materialise(EbnerdConfig(path=tmp_path), tmp_path / "output")
     with pytest.raises(ConfigError, match=r"column `user_id` is missing"):
         broken = write_ebnerd(tmp_path / "in", history=ebnerd_tables()["history"].drop("user_id"))

@@ -11,7 +11,15 @@ from sklearn.metrics import roc_auc_score
 
 from pipelines.logs import SimulateConfig, check, files, materialise
 from pipelines.logs.simulator import ACTIONS
-from pipelines.logs.simulator.chances import LONGEST_STAY, TARGETS, Chances, chances
+from pipelines.logs.simulator.chances import (
+    LONGEST_STAY,
+    STAY_CAP,
+    STAY_MEAN,
+    TARGETS,
+    Chances,
+    chances,
+    moments_of_log_stay,
+)
 from pipelines.logs.simulator.clock import EPOCH_MS
 from pipelines.logs.simulator.life import begin
 from pipelines.logs.simulator.people import make_world
@@ -196,7 +204,8 @@ def test_clicks_on_products_happen_in_rooms_and_in_the_shop(tables):
 def test_there_is_a_truth_for_every_impression(logs, tables):
     truth = pl.read_parquet(logs.truth / "impressions.parquet")
     keys = ["request_id", "user_id", "room_id", "shown_at"]
-    assert truth.columns == [*keys, "click", "goods_bag", "product_click", "order", "follow", "comment", "like", "stay_seconds"]
+    binary = ["click", "goods_bag", "product_click", "order", "follow", "comment", "like"]
+    assert truth.columns == [*keys, *binary, "stay_seconds", STAY_MEAN, STAY_CAP]
     assert truth.select(keys).equals(tables["impressions"].select(keys))
     chances = truth.select(TARGETS).to_numpy()
     assert ((chances > 0) & (chances < 1)).all()
@@ -231,6 +240,27 @@ def test_stays_last_as_long_as_the_truth_says(judged):
     for value in range(10):
         error = (stay - expected)[tenth == value]
         assert abs(error.mean()) < 4.5 * error.std() / np.sqrt(len(error))
+
+
+def test_logarithms_of_stays_have_the_moments_that_the_truth_says(judged):
+    """Mean and mean square in each tenth of the expectation, those who do not enter included, within 4.5 standard errors."""
+    of = {name: judged[name].to_numpy().astype(np.float64) for name in ("click", STAY_MEAN, STAY_CAP)}
+    moments = moments_of_log_stay(of[STAY_MEAN], of[STAY_CAP])
+    log_stay = np.log1p(judged["stay"].to_numpy())
+    tenth = np.digitize(moments[0] * of["click"], np.quantile(moments[0] * of["click"], np.linspace(0.1, 0.9, 9)))
+    for power, moment in zip((1, 2), moments, strict=True):
+        for value in range(10):
+            error = (log_stay**power - of["click"] * moment)[tenth == value]
+            assert abs(error.mean()) < 4.5 * error.std() / np.sqrt(len(error))
+
+
+def test_moments_of_a_stay_that_is_mostly_capped():
+    """One that is all cap has those of the cap; one that is hardly capped those of draws."""
+    first, second = moments_of_log_stay(np.array([12.0, 3.0]), np.array([60.0, 7200.0]))
+    assert (first[0], second[0]) == (pytest.approx(np.log(61), rel=1e-6), pytest.approx(np.log(61) ** 2, rel=1e-6))
+    drawn = np.log1p(np.minimum(np.exp(3 + 1.15 * np.random.default_rng(0).standard_normal(400_000)), 7200))
+    assert first[1] == pytest.approx(drawn.mean(), abs=4 * drawn.std() / 632)
+    assert second[1] == pytest.approx(np.square(drawn).mean(), rel=0.01)
 
 
 def test_expected_stay_of_a_hand_made_case():

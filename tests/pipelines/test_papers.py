@@ -22,8 +22,9 @@ TINY = [
     "compare.seeds=[0, 1]",
     "compare.rates=[0.001, 0.002, 0.004]",
     "compare.systems={towers: {system: single, fusion: {hidden: [8]}}, aitm: {system: aitm, fusion: {hidden: [8]}}}",
-    "compare.claims=[{better: aitm, than: [towers], metrics: [click.expected_auc, click.auc, order.auc]}]",
-    "compare.metrics=[click.expected_auc, click.auc, order.auc]",
+    "compare.claims=[{better: towers, than: [aitm], metrics: [product_click.expected_auc], premise: true},"
+    " {better: aitm, than: [towers], metrics: [click.expected_auc, click.auc, order.auc]}]",
+    "compare.metrics=[click.expected_auc, product_click.expected_auc, click.auc, order.auc]",
     "paper.worlds=[1, 2]",
     "paper.variants={}",
     "paper.curve=[]",
@@ -113,6 +114,7 @@ def test_a_page_holds_the_gains_over_worlds_of_its_cells(made):
     kept = json.loads((pages / "pimm.json").read_text())
     (main,) = kept["variants"]
     assert main["worlds"] == [1, 2] and main["config"]["logs"]["seed"] == 1
+    assert str(pages.parent) not in json.dumps(main)  # nothing of this machine goes into a page
     scores = {row["label"]: row["scores"]["click.expected_auc"]["by_world"] for row in main["rows"]}
     gain = next(gain for gain in main["gains"] if gain["path"] == "click.expected_auc")
     for world in ("1", "2"):
@@ -124,6 +126,9 @@ def test_a_page_holds_the_gains_over_worlds_of_its_cells(made):
     assert few["verdict"] == "too few positives" and few["over"] is None
 
     text = (pages / "pimm.md").read_text()
+    premise = next(gain for gain in main["gains"] if gain["is_premise"])
+    assert "## What the claims stand on, in main" in text
+    assert (premise["verdict"] == "holds") != any("a premise, without which" in line for line in kept["warnings"])
     assert "## Claims, in main" in text and "(.6068)" in text and "| positives |" in text
     assert "--set logs.users=50" in text and "--again main/1/towers/0" in text
     assert (pages / "pimm-gains.svg").read_text().startswith("<?xml") and "pimm-gains.svg" in text

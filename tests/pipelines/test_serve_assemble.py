@@ -12,17 +12,19 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.columns import base_columns
 from pipelines.encode.encode import encode
 from pipelines.encode.fit import finish, fit_partial
+from pipelines.encode.plan import EncodePlan
 from pipelines.logs.ids import as_ids
 from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepared import Prepared
-from pipelines.serve.assemble import assemble
+from pipelines.serve.assemble import Assembler
 from pipelines.serve.parity import request_of
 from pipelines.serve.request import RequestError
 from pipelines.serve.store import Store, build_store
+from pipelines.serve.told import told
 from pipelines.serve.wanted import Wanted
 from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.naive_prepare import random_log, wide_schema
-from tests.pipelines.serve_samples import HOUR, NOW, asked, write_prepared
+from tests.pipelines.serve_samples import HOUR, NOW, as_table, asked, assembled, write_prepared
 from tests.pipelines.test_encode import random_feeds
 
 MORE = (
@@ -58,16 +60,13 @@ def store(tiny_schema, tmp_path_factory):
     opened.close()
 
 
-def row_of(schema: Schema, store: Store | None, *, clock: Clock = Clock(), **body) -> dict:  # noqa: B008
-    request = asked({"at": NOW, **body})
-    assembled = assemble(request, Wanted.by(schema), store, clock)
-    (row,) = assembled.features.to_pylist()
-    return {
-        **row,
-        "room_known": assembled.room_known_N.tolist(),
-        "user_known": assembled.user_known,
-        "ignored": assembled.ignored,
-    }
+def row_of(schema: Schema, store: Store | None, **body) -> dict:
+    wanted = Wanted.by(schema)
+    request = told(asked({"at": NOW, **body}), wanted, NOW)
+    found = Assembler(wanted, store)([request])
+    (row,) = as_table(found.feeds).to_pylist()
+    (user_known,) = found.user_known_R
+    return {**row, "room_known": found.room_known_N.tolist(), "user_known": user_known, "ignored": request.ignored}
 
 
 def test_a_known_user_and_known_rooms_come_from_the_store(schema, store):
@@ -76,7 +75,10 @@ def test_a_known_user_and_known_rooms_come_from_the_store(schema, store):
     assert row["user_known"] and row["room_known"] == [True, True, True]
     assert (row["user_id"], row["at"], row["room_id"]) == (1, NOW, [12, 11, 13])
     assert row["user_entries"] == 9 and row["user_last_seen_hours"] == 2.0
-    assert row["channels.room_id"] == [11, 12] and row["channels.room.category"] == ["c1", None]
+    assert row["channels.room_id"] == [11, 12] and row["channels.room.category"] == [
+        *as_ids(pa.array(["c1"])).to_pylist(),
+        None,
+    ]
     assert row["room_entries.life"] == [5, 4, 6] and row["streamer_id"] == [102, 101, None]
     assert row["room_age_hours"] == [None, 8.0, None]  # room 13 begins in an hour
     assert row["pair_streamer_impressions"] == [6, 5, None]  # of a streamer nobody knows there is no count
@@ -139,35 +141,25 @@ def test_a_product_and_a_streamer_may_be_named_of_whom_the_store_keeps_nothing(t
     bare.close()
 
 
-def test_days_begin_at_the_hour_of_the_clock(schema, store):
-    """15 Nov 2023 in UTC from 00:00 on; at an offset of 9 hours and days from 7 on, from the 14th's 22:00 on."""
-    day, ten_in_the_evening = 19_676, 19_676 * 24 * HOUR - 2 * HOUR
-    clock = Clock(utc_offset_hours=9.0, day_starts_hour=7.0)
-    at = lambda moment, clock: row_of(schema, store, clock=clock, at=moment, candidates=[{"room_id": 11}])["day"]
-    assert [at(ten_in_the_evening + ms, clock) for ms in (-1, 0)] == [day - 1, day]
-    assert [at(ten_in_the_evening + ms, Clock()) for ms in (0, 2 * HOUR)] == [day - 1, day]
-
-
 def test_a_logged_feed_is_assembled_as_it_was_prepared(tmp_path):
     """Its day, too, where days begin at 07:00 of a clock that is ten hours behind: at 17:00 UTC."""
     config = PrepareConfig(
         clock=Clock(utc_offset_hours=-10.0, day_starts_hour=7.0), parallel="none", quarantine_limit=0.5, extra_columns=()
     )
     prepared = prepare(random_log(3).write(tmp_path / "logs"), wide_schema(), config, tmp_path / "prepared")
-    wanted, days = Wanted.by(prepared.schema), set()
-    numbers = {name for name, kind in wanted.kinds.items() if kind == "number"}
+    numbers = {name for name, kind in Wanted.by(prepared.schema).kinds.items() if kind == "number"}
+    seen = 0
     for file in [*prepared.features("train"), *prepared.features("test")]:
         features = pq.read_table(file)
         for row in range(len(features)):
             logged = features.slice(row, 1)
             if len(set(logged["room_id"][0].as_py())) < len(logged["room_id"][0]):
                 continue  # shows a room twice
-            request = asked(request_of(logged, prepared.schema))
-            assembled = assemble(request, wanted, None, prepared.encoder.clock).features
+            feeds = as_table(assembled(prepared.schema, None, request_of(logged, prepared.schema)).feeds, config.clock)
             for name in {"day", "at", "user_id", "room_id", *numbers}:
-                assert assembled[name].to_pylist() == logged[name].to_pylist(), name
-            days.add(assembled["day"][0].as_py() - logged["at"][0].as_py() // (24 * HOUR))
-    assert days == {-1, 0}  # of moments before and after that hour
+                assert feeds[name].to_pylist() == logged[name].to_pylist(), name
+            seen += 1
+    assert seen > 20
 
 
 def test_inline_histories_keep_their_order_and_their_last_entries(schema, store):
@@ -249,8 +241,9 @@ def test_the_stage_of_a_user_comes_from_the_store_or_inline_and_unknown_ones_are
     assert {"preference.click", "preference.stay", "preference.order"} <= set(wanted.feed)
 
     def stage(**body) -> int:
-        request = asked({"at": NOW, "candidates": [{"room_id": 11}], **body})
-        (found,) = encode(assemble(request, wanted, store, Clock()).features, staged, state)["stage"].to_pylist()
+        feeds = assembled(staged, store, {"at": NOW, "candidates": [{"room_id": 11}], **body}).feeds
+        (found,) = encode(as_table(feeds), staged, state)["stage"].to_pylist()
+        assert EncodePlan(staged, state).batch(feeds).stage_R.tolist() == [found]
         return found
 
     # stored: 0.7 clicks an impression, 63.3 / 0.7 = 90.4 seconds and 1 / 7 orders a click

@@ -18,7 +18,7 @@ from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.http import http_app
 from pipelines.serve.parity import check_parity
 from pipelines.serve.store import Store, build_store
-from tests.pipelines.serve_samples import NOW, prepared_and_bundle, write_bundle, write_prepared
+from tests.pipelines.serve_samples import NOW, asked, prepared_and_bundle, write_bundle, write_prepared
 from tests.pipelines.test_encode import random_feeds
 
 with warnings.catch_warnings():
@@ -176,6 +176,46 @@ def test_a_model_with_list_context_refuses_more_rooms_than_it_was_trained_on(par
     assert len(rank(client, candidates=rooms[:4])["ranked"]) == 4
     answer = client.post("/rank", json={"candidates": rooms})
     assert answer.status_code == 422 and "has seen at most 4 at once in training" in answer.json()["detail"][0]["msg"]
+    # of a batch, each is compared with its own rooms alone
+    requests = [asked({"at": NOW, "candidates": rooms[:count]}) for count in (4, 1, 3)]
+    for together, request in zip(endpoint.rank(requests), requests, strict=True):
+        (alone,) = endpoint.rank([request])
+        assert together.score_N == pytest.approx(alone.score_N, rel=2e-6)
+
+
+def test_of_a_batch_an_error_is_that_of_one_request_alone(parts, monkeypatch):
+    endpoint = Endpoint.open(parts[1], parts[2], ServeConfig())
+    rooms = [{"room_id": 11}, {"room_id": 12}]
+    wrong = [
+        {"candidates": rooms, "fusion_weights": {"klick": 1}},
+        {"candidates": [{"room_id": 11}, {"room_id": 11}]},
+        {"candidates": rooms, "user": {"user_entries": "x"}},
+        {"candidates": rooms, "fusion_weights": {"click": 3e38, "order": 3e38, "stay": 3e38, "goods_bag": 3e38}},
+    ]
+    requests = [asked({"at": NOW, "candidates": rooms, "user_id": 1}), *map(asked, wrong), asked({"candidates": rooms})]
+    first, *refused, last = endpoint.rank(requests)
+    (alone,) = endpoint.rank(requests[:1])
+    assert first.score_N == pytest.approx(alone.score_N, rel=2e-6) and first.response.timing.batch == 4
+    assert [error.where[1] for error in refused] == ["fusion_weights", "candidates", "user", "fusion_weights"]
+    assert last.response.ranked[0].room_id in (11, 12) and endpoint.rank([]) == []
+
+    predict = endpoint.bundle.ranker.predict
+
+    def broken(batch):
+        """Nobody can be answered together with user 5, and user 5 not at all; of user 6 a number is none."""
+        if 5 in batch.user_R:
+            raise RuntimeError("no")
+        made = predict(batch)
+        made["click"][(batch.user_R == 6)[batch.feed_of_candidate_N]] = float("nan")
+        return made
+
+    monkeypatch.setattr(endpoint.bundle.ranker, "predict", broken)
+    users = [asked({"at": NOW, "candidates": rooms, "user_id": user}) for user in (1, 5, 6, 1)]
+    one, five, six, again = endpoint.rank(users)
+    assert one.score_N.tolist() == again.score_N.tolist() == alone.score_N.tolist()  # each was asked alone
+    assert isinstance(five, RuntimeError) and isinstance(six, FloatingPointError)
+    one, six, again = endpoint.rank([users[0], *users[2:]])
+    assert isinstance(six, FloatingPointError) and one.response.timing.batch == again.response.timing.batch == 3
 
 
 def test_a_store_of_another_schema_and_a_folder_without_bundle_are_refused(parts, tiny_schema):

@@ -127,7 +127,7 @@ def test_who_comes_when_the_queue_is_full_is_turned_away_before_the_body_is_read
 
 def test_a_request_has_its_answer_in_time_whatever_the_endpoint_does(endpoint):
     slow = Slow(endpoint)
-    app = http_app(lambda: slow, ServeConfig(timeout_seconds=0.3, batch=1))
+    app = http_app(lambda: slow, ServeConfig(max_wait_seconds=0.2, timeout_seconds=0.6, batch=1))
 
     async def test() -> None:
         first = Client(app, headers=[(b"x-request-timeout-seconds", b"1000")]).send(GOOD)

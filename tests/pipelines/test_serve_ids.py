@@ -10,7 +10,7 @@ from pipelines.logs.ids import as_ids
 from pipelines.serve import ServeConfig
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.example import example_request
-from pipelines.serve.given import integers_of, spelled
+from pipelines.serve.given import integer_of, spelled
 from pipelines.serve.http import http_app
 from pipelines.serve.parity import check_parity
 from pipelines.serve.store import Store, build_store
@@ -37,6 +37,10 @@ def clients(tiny_schema, tmp_path_factory):
         made[kind] = (replace(prepared, encoder=encoder), endpoint, TestClient(http_app(lambda endpoint=endpoint: endpoint)))
     yield made
     store.close()
+
+
+def integers_of(values: list, ids: str | None = None) -> list[int | None]:
+    return [integer_of(value, ids) for value in values]
 
 
 def hashes(texts: list[str]) -> list[int]:

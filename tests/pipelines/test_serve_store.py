@@ -16,6 +16,7 @@ from models.config import ConfigError
 from pipelines import steps
 from pipelines.logs.ids import as_ids
 from pipelines.prepared import Prepared
+from pipelines.serve.records import UserLayout
 from pipelines.serve.store import Store, build_store
 from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.serve_samples import NOW, users, write_prepared
@@ -38,11 +39,29 @@ def column(records, name: str) -> list:
     return [value if is_known else None for value, is_known in zip(values.tolist(), known.tolist(), strict=True)]
 
 
-def test_users_come_back_row_by_row(store):
-    expected = users()
-    for row, user_id in enumerate([1, 2]):
-        assert store.user(user_id).to_pylist() == expected.slice(row, 1).to_pylist()
+def test_users_come_back_row_by_row_with_texts_as_ids(store):
+    (c1,) = as_ids(pa.array(["c1"])).to_pylist()
+    for user_id, expected in zip([1, 2], users().to_pylist(), strict=True):
+        user = store.user(user_id)
+        found = {name: column(user.plain, name)[0] for name in user.plain.layout.names}
+        found |= {name: column(block, name) for block in user.lists.values() for name in block.layout.names}
+        expected["channels.room.category"] = [c1 if each else None for each in expected["channels.room.category"]]
+        assert found == expected and list(user.lists) == ["channels", "products", "pair.streamer", "pair.room"]
     assert store.user(3) is None and store.user(-1) is None
+
+
+def test_lists_of_a_user_may_be_missing_but_not_of_different_length():
+    lists = lambda *rows: pa.array(rows, pa.list_(pa.int64()))
+    batch = lambda **more: pa.RecordBatch.from_pydict({"user_id": [1, 2], "h.at": lists([5, 6], []), **more})
+    good = batch(**{"h.room_id": lists(None, None), "is_new": pa.array([True, None])})
+    layout = UserLayout.of(good.schema)
+    first, second = map(layout.read, layout.pack(good))
+    assert column(first.lists["h"], "h.at") == [5, 6] and column(first.lists["h"], "h.room_id") == [None, None]
+    assert column(first.plain, "is_new") == [1] and column(second.plain, "is_new") == [None]
+    assert column(second.lists["h"], "h.at") == []
+    bad = batch(**{"h.room_id": lists([7], [])})
+    with pytest.raises(ValueError, match=r"lists of `h.room_id` differ in length from others of h.at, h.room_id"):
+        UserLayout.of(bad.schema).pack(bad)
 
 
 def test_rooms_come_back_as_columns_in_the_order_asked_with_texts_as_ids(store):
@@ -172,7 +191,7 @@ def test_a_store_that_is_not_whole_is_one_line(prepared, tmp_path):
 
 
 def test_a_build_that_failed_leaves_no_store(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.serve.store._layout", lambda *_: 1 / 0)
+    monkeypatch.setattr("pipelines.serve.store._rows", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build_store(prepared, tmp_path / "store")
     assert not list(tmp_path.glob("*store*"))
@@ -182,9 +201,9 @@ def test_a_build_that_failed_leaves_no_store(prepared, tmp_path, monkeypatch):
 
 def test_another_process_reads_the_same_store_at_the_same_time(store):
     code = "import sys, pathlib; from pipelines.serve.store import Store; "
-    code += "print(Store(pathlib.Path(sys.argv[1])).user(1)['user_entries'][0])"
+    code += "print(Store(pathlib.Path(sys.argv[1])).user(1).plain.column('user_entries')[0][0])"
     answer = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "9" and store.user(1)["user_entries"][0].as_py() == 9
+    assert answer.stdout.strip() == "9" and column(store.user(1).plain, "user_entries") == [9]
 
 
 def test_no_snapshot_is_told(prepared, tmp_path):

@@ -136,7 +136,8 @@ def test_the_levels_of_the_shipped_world_are_those_of_its_schema(tmp_path):
             checked += len(level_N)
     assert checked == pl.scan_parquet(logs.files("impressions")).select(pl.len()).collect().item()
     known = truth_of(prepared, "test", logs.truth)
-    assert isinstance(known, Truth) and list(known.chances) == ["click", "goods_bag", "product_click", "order", "follow"]
+    assert isinstance(known, Truth) and list(known.known.moments) == ["stay_seconds"]
+    assert list(known.known.chances) == ["click", "goods_bag", "product_click", "order", "follow"]
 
 
 # -- intentions ----------------------------------------------------------------------------------------------------

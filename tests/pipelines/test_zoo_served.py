@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,14 +17,12 @@ from pipelines.encode.encode import encode
 from pipelines.encode.feeds import LABEL_PREFIX
 from pipelines.prepared import Prepared
 from pipelines.serve import ServeConfig
-from pipelines.serve.assemble import assemble
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.http import http_app
-from pipelines.serve.parity import check_parity
+from pipelines.serve.parity import check_parity, request_of
 from pipelines.serve.store import Store, build_store
-from pipelines.serve.wanted import Wanted
 from pipelines.train import TrainConfig, train
-from tests.pipelines.serve_samples import NOW, asked, write_bundle, write_prepared
+from tests.pipelines.serve_samples import NOW, as_table, asked, assembled, write_bundle, write_prepared
 from tests.pipelines.test_encode import random_feeds
 from tests.samples import full_schema
 
@@ -85,7 +84,7 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
     answer = client.post("/rank", json=BODY)
     assert answer.status_code == 200, answer.text
     ranked = {item["room_id"]: item["predictions"] for item in answer.json()["ranked"]}
-    features = assemble(asked(BODY), Wanted.by(bundle.schema), store, bundle.encoder.clock).features
+    features = as_table(assembled(bundle.schema, store, BODY).feeds)
     with torch.inference_mode():
         expected = bundle.ranker.predict(to_batch(encode(features, bundle.schema, bundle.encoder), bundle.schema))
     for place, room in enumerate((11, 12, 99)):
@@ -97,6 +96,23 @@ def test_every_system_is_trained_by_name_and_served(prepared, store, tmp_path, n
 
     found = check_parity(prepared, bundle, lambda body: client.post("/rank", json=body).json(), feeds=8)
     assert found.feeds >= 3 and found.unequal == 0 and found.largest_difference < 1e-5
+    check_company(Endpoint.open(trained.bundle_path, store, ServeConfig()), prepared)
+
+
+def check_company(endpoint: Endpoint, prepared: Prepared) -> None:
+    """An answer does not depend on who else is in the batch: known and unknown users, none at all, empty histories."""
+    feeds = pq.read_table(prepared.features("test")[0])
+    bodies = [request_of(feeds.slice(row, 1), prepared.schema) for row in range(6)]
+    bodies = [{**body, "candidates": [*{item["room_id"]: item for item in body["candidates"]}.values()]} for body in bodies]
+    bodies += [BODY, {**BODY, "user_id": 77}, {"at": NOW, "candidates": [{"room_id": room} for room in range(100, 140)]}]
+    bodies.append({**BODY, "histories": {"channels": [], "products": []}})
+    requests = [asked(body) for body in bodies]
+    for answer, request in zip(endpoint.rank(requests), requests, strict=True):
+        (alone,) = endpoint.rank([request])
+        for name, values_N in {**answer.predictions, "score": answer.score_N}.items():
+            expected_N = alone.score_N if name == "score" else alone.predictions[name]
+            small = 1e-3 if name in (*PROBABILITIES, "score") else 1.0
+            assert (np.abs(values_N - expected_N) <= 2e-6 * np.maximum(np.abs(expected_N), small)).all(), name
 
 
 def test_the_stage_of_a_stored_user_matters_to_a_system_that_reads_it(prepared, store, tmp_path):
@@ -123,7 +139,7 @@ def test_one_answer_holds_predictions_of_every_level(prepared, store, tmp_path):
         for room, level in ((11, 2), (12, 1), (99, 2))
     ]
     body = {**BODY, "candidates": rooms}
-    features = assemble(asked(body), Wanted.by(bundle.schema), store, bundle.encoder.clock).features
+    features = as_table(assembled(bundle.schema, store, body).feeds)
     batch = to_batch(encode(features, bundle.schema, bundle.encoder), bundle.schema)
     assert batch.level_N.tolist() == [2, 1, 2]
     answer = served(bundle_path, store).post("/rank", json=body)

@@ -6,6 +6,7 @@ liked more by some. It is enough to measure conversions on, and for a training t
 
 from collections.abc import Callable
 
+from jobs.benches.lookalikes.ali_ccp import ali_ccp
 from jobs.benches.lookalikes.csv import csv
 from jobs.benches.lookalikes.kuailive import kuailive
 from jobs.benches.lookalikes.kuailive_m3 import kuailive_m3
@@ -18,5 +19,6 @@ LOOKALIKES: dict[str, Callable[..., dict[str, int]]] = {
     "kuailive_m3": kuailive_m3,
     "kuairand": kuairand,
     "taobao": taobao,
+    "ali_ccp": ali_ccp,
     "csv": csv,
 }

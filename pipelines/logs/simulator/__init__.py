@@ -8,8 +8,19 @@ Legend of all of them: U users, S streamers, P products, R rooms, T ten-minute s
 N impressions, K width of a taste.
 """
 
-from pipelines.logs.simulator.chances import ACTIONS
+from pipelines.logs.simulator.chances import ACTIONS, STAY_CAP, STAY_MEAN, moments_of_log_stay
 from pipelines.logs.simulator.config import Chain, Intentions, Levels, SimulateConfig, Stages
 from pipelines.logs.simulator.life import simulate
 
-__all__ = ["ACTIONS", "Chain", "Intentions", "Levels", "SimulateConfig", "Stages", "simulate"]
+__all__ = [
+    "ACTIONS",
+    "STAY_CAP",
+    "STAY_MEAN",
+    "Chain",
+    "Intentions",
+    "Levels",
+    "SimulateConfig",
+    "Stages",
+    "moments_of_log_stay",
+    "simulate",
+]

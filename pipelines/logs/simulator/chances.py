@@ -21,6 +21,7 @@ from pipelines.logs.simulator.shows import Impressions
 TARGETS = ("click", "goods_bag", "product_click", "order", "follow", "comment", "like")  # binary ones, by the truth's names
 ACTIONS = {name: "enter" if name == "click" else name for name in TARGETS}  # what the log calls them
 LONGEST_STAY = 7200.0  # seconds
+STAY_MEAN, STAY_CAP = "stay_log_mean", "stay_cap_seconds"  # of a log-normal stay, before and by the cap; names in the truth
 
 # Offsets and weights by level (tail, medium, head).
 _LEVEL = {
@@ -65,6 +66,7 @@ PARENTS = {
     "follow": "click", "comment": "click", "like": "click",
 }  # fmt: skip
 CARRIED = 0.5  # of a parent's log-odds, by what was shown, that a child's get where a chain is at full strength
+_REACH = 8.0  # deviations of a normal beyond which nothing is
 STAY_DEVIATION = 1.15  # of the logarithm of the stay
 
 
@@ -77,7 +79,8 @@ class Chances:
     stay_cap_N: np.ndarray  # seconds
 
     def truth(self) -> dict[str, np.ndarray]:
-        """Probability of every target and expected seconds of stay (0 for those who do not enter), float32 [N]."""
+        """Probability of every target and expected seconds of stay (0 for those who do not enter), and what decides how long
+        those who enter stay (`moments_of_log_stay`), float32 [N]."""
         given = {name: values.astype(np.float64) for name, values in self.given_N.items()}
         click = given["click"]
         bag = click * given["goods_bag"]
@@ -85,6 +88,7 @@ class Chances:
         marginal = {"click": click, "goods_bag": bag, "product_click": product, "order": product * given["order"]}
         marginal |= {name: click * given[name] for name in ("follow", "comment", "like")}
         marginal["stay_seconds"] = click * self._expected_stay()
+        marginal[STAY_MEAN], marginal[STAY_CAP] = self.stay_mean_N, self.stay_cap_N
         return {name: values.astype(np.float32) for name, values in marginal.items()}
 
     def _expected_stay(self) -> np.ndarray:
@@ -197,3 +201,21 @@ def chances(world: World, rooms: Rooms, shown: Impressions) -> Chances:
         stay_mean_N=stay,
         stay_cap_N=np.minimum(left, LONGEST_STAY),
     )
+
+
+def moments_of_log_stay(mean_N: np.ndarray, cap_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """E[log(1 + X)] and E[log(1 + X)^2] of X = min(log-normal, cap) seconds, for those who enter; float64 [N].
+
+    By Gauss-Legendre quadrature up to the cap, where the rest of the probability lies.
+    """
+    point_Q, weight_Q = np.polynomial.legendre.leggauss(48)
+    mean_N, cap_N = mean_N.astype(np.float64), cap_N.astype(np.float64)
+    top_N = np.clip((np.log(cap_N) - mean_N) / STAY_DEVIATION, -_REACH, _REACH)  # in deviations
+    moments = []
+    z_NQ = -_REACH + (top_N[:, None] + _REACH) / 2 * (point_Q + 1)
+    density_NQ = np.exp(-np.square(z_NQ) / 2) / np.sqrt(2 * np.pi) * weight_Q * (top_N[:, None] + _REACH) / 2
+    value_NQ = np.log1p(np.exp(mean_N[:, None] + STAY_DEVIATION * z_NQ))
+    for power in (1, 2):
+        beyond_N = np.log1p(cap_N) ** power * ndtr(-(np.log(cap_N) - mean_N) / STAY_DEVIATION)
+        moments.append((value_NQ**power * density_NQ).sum(axis=1) + beyond_N)
+    return moments[0], moments[1]

@@ -25,7 +25,8 @@ the first days of a longer run are those of a shorter one.
 | stay_seconds (a value) | enter | seconds of stay | |
 
 Beside the logs lies the truth: `impressions.parquet` with request_id, user_id, room_id, shown_at, the probability of
-every binary target and the expected `stay_seconds` (0 if not entered), given all that was drawn before the impression;
+every binary target and the expected `stay_seconds` (0 if not entered), given all that was drawn before the impression, and
+the mean and the cap of the log-normal stay of those who enter (`stay_log_mean`, `stay_cap_seconds`);
 `stages/` with user_id, day and life-cycle stage; `streamers.parquet` with streamer_id and level.
 """
 

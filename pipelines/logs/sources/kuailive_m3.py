@@ -165,7 +165,7 @@ DATA = DataSet(
     "KuaiLive-M3",
     (
         Kind("live_interaction", Layout(_INTERACTION, ("author_id", *_ENTERED)), partial(_interactions, counted=())),
-        Kind("live_show", Layout(_SHOW, ("author_id",)), _shows),
+        Kind("live_show", Layout(_SHOW, ("author_id",)), _shows, form="parquet"),
         *(
             Kind(
                 f"live_{action}",
@@ -176,9 +176,9 @@ DATA = DataSet(
             )
             for action, (room, at, passed) in _EVENTS.items()
         ),
-        Kind("live_room_meta", Layout(_META, ("live_duration",)), _rooms),
+        Kind("live_room_meta", Layout(_META, ("live_duration",)), _rooms, form="parquet"),
         Kind("author_profile", Layout(_AUTHOR), _streamers, needed=False, gives="attributes of streamers"),
-        Kind("photo_play", Layout(_PLAY, _TYPES_OF_PLAY), _plays, needed=False, gives="second domain"),
+        Kind("photo_play", Layout(_PLAY, _TYPES_OF_PLAY), _plays, needed=False, gives="second domain", form="parquet"),
         Kind(
             "photo_tag",
             Layout({"photo_id": key(INTEGER), **{level: maybe(TEXT) for level in _LEVELS}}),

@@ -89,6 +89,7 @@ def _tables(target: Target, levels: Sequence[str], stages: Sequence[str], has_tr
     scale = unit(target)
     if not target.is_binary:
         heads = {"mse_transformed": f"MSE{scale}", "mse": "MSE", "mae": "MAE", "calibration": "Calibration"}
+        heads |= {"expected_mse_transformed": f"expected MSE{scale}"} if has_truth else {}
         overall = [Column("overall", head, target.name, metric) for metric, head in heads.items()]
         by_level = [Column(f"MSE{scale} by level", level, target.name, "mse_by_level", level) for level in levels]
         by_stage = [Column(f"MSE{scale} by stage", stage, target.name, "mse_by_stage", stage) for stage in stages]
@@ -204,6 +205,7 @@ def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: M
     has_truth = len(known) > len(racing)
     values = first.values
     shares = []
+    has_expected = values.get("expected_auc" if target.is_binary else "expected_mse_transformed") is not None
     if target.is_binary:
         shares = [
             f"{first.positives:,} positives of {first.rows:,} ({first.mean_label:.2%})",
@@ -231,9 +233,7 @@ def _section(target: Target, entries: Sequence[Entry], schema: Schema, colour: M
         facts=[share for share in shares if share],
         tables=[
             grid(known, columns)
-            for columns in _tables(
-                target, schema.levels.names, STAGES if "stage" in groups else (), values.get("expected_auc") is not None
-            )
+            for columns in _tables(target, schema.levels.names, STAGES if "stage" in groups else (), has_expected)
         ],
         groups=groups,
         bars=group_bars(
