@@ -22,11 +22,9 @@ from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepare.attributes import sort_table
 from pipelines.prepare.tables import Attributes
 from pipelines.runs.exchange import read_table
-from pipelines.serve.assemble import assemble
-from pipelines.serve.request import as_json, read_request
 from pipelines.serve.store import Store, build_store
-from pipelines.serve.wanted import Wanted
 from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, as_of, dated, random_log, wide_schema
+from tests.pipelines.serve_samples import as_table, assembled
 
 SCHEMA = wide_schema()
 Files = Mapping[str, Mapping[str, Any]]
@@ -360,7 +358,7 @@ def test_a_request_at_the_end_of_the_log_is_what_a_feed_there_would_have_been(tm
     store = Store(build_store(prepared, tmp_path / "store"))
     for user in users:
         body = {"user_id": user, "at": ending, "candidates": [{"room_id": room["room_id"]} for room in rooms]}
-        features = assemble(read_request(as_json(body)), Wanted.by(schema), store, clock).features
+        features = as_table(assembled(schema, store, body).feeds, clock)
         (found,) = encode(features, schema, prepared.encoder).to_pylist()
         for name in found.keys() - {"feed_id"}:
             if not name.startswith("label."):
