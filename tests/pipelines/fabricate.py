@@ -14,7 +14,7 @@ from models.batch import FeedBatch
 from models.config import to_dict
 from models.schema import Bins, Hash, Schema
 from pipelines.encode.clock import Clock
-from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
+from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PER_CLICK_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
 from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split, write_notes
@@ -144,7 +144,8 @@ def feed_table(batch: FeedBatch, schema: Schema, first_id: int) -> pa.Table:
     for name in schema.target_names:
         columns[LABEL_PREFIX + name] = cut(batch.labels[name].numpy())
         mean_RW = batch.preferences[name].numpy()
-        columns[PREFERENCE_PREFIX + name] = [[None if np.isnan(mean) else mean for mean in mean_W] for mean_W in mean_RW]
+        for prefix, rate_RW in ((PREFERENCE_PREFIX, mean_RW), (PER_CLICK_PREFIX, np.minimum(2 * mean_RW, 1))):
+            columns[prefix + name] = [[None if np.isnan(rate) else rate for rate in rate_W] for rate_W in rate_RW]
     assert batch.earlier_RW is not None
     columns[EARLIER] = batch.earlier_RW.tolist()
     if batch.stage_R is not None:
