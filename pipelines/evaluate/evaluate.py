@@ -120,6 +120,7 @@ def evaluate(
         exposure=split_exposure(prepared, split, new_rooms),
         search=None if search is None else search.summary,
         remarks=prepared.manifest.remarks,
+        account=tuple(prepared.manifest.counts.account_lines()),
     )
     path = write_report(output, report, schema, search)
     say(f"Report: {path}")

@@ -17,6 +17,7 @@ from pipelines.encode.clock import Clock
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PER_CLICK_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
+from pipelines.logs.rows import SourceRows
 from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split, write_notes
 from pipelines.runs.noted import noted
 from pipelines.runs.sealed import SealedWriter, footer_digest
@@ -73,10 +74,8 @@ def epoch_record(epoch: int, **known: Any) -> EpochRecord:
 def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     """The manifest of a folder that no log was prepared for: its splits count at least `files` and `feeds`."""
     nothing = LogCounts(
-        rows={},
-        kept={},
-        quarantined={},
-        unused_engagements=0,
+        account={},
+        converted=SourceRows(),
         unattributed_engagements=0,
         feeds=0,
         candidates=0,

@@ -268,9 +268,10 @@ def test_the_job_says_what_became_of_the_rows(tmp_path, capsys):
     prepared = prepare(logs, SCHEMA, config(), tmp_path / "out")
     counts, printed = prepared.manifest.counts, capsys.readouterr().out
     rows = 2 * len(ids) + 2
-    assert counts.rows["users"] == rows and counts.kept["users"] == len(ids) + 1 and counts.attributes["users"] == len(ids)
-    assert counts.quarantined["users"] == {"missing id, time or action": 1, "delivered twice": len(ids)}
-    assert f"quarantined: {len(ids) + 1} of {rows} rows of `users` (missing id, time or action: 1, delivered" in printed
+    account = counts.account["users"]
+    assert account.read == rows and account.kept == len(ids) + 1 and counts.attributes["users"] == len(ids)
+    assert account.quarantined == {"missing id, time or action": 1, "delivered twice": len(ids)} and account.is_whole
+    assert f"quarantined, users: 1 missing id, time or action, {len(ids)} delivered twice" in printed
     feeds = [
         row
         for split in ("train", "valid", "test")

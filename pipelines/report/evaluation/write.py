@@ -140,6 +140,7 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
         about=report.about,
         alarms=[(entry.name, message) for entry in racing for message in entry.alarms],
         remarks=report.remarks,
+        account=report.account,
         colour=colour,
         counts=[("candidates", reference.rows), ("feeds", reference.feeds), ("users", reference.users)],
         user_share=reference.user_share,
