@@ -133,8 +133,8 @@ def test_columns_in_another_order_change_nothing(tmp_path, name):
 def test_a_missing_column_is_named(tmp_path, name):
     sample = SAMPLES[name]
     folder = write_sample(name, tmp_path / "in")
-    (folder / sample.log).write_text(sample.files[sample.log].replace("user_id", "uid"))
-    with pytest.raises(ConfigError, match=r"\.csv: column `user_id` is missing\. Needed: user_id, .*\. It has: uid,"):
+    (folder / sample.log).write_text(sample.files[sample.log].replace(sample.user, "uid"))
+    with pytest.raises(ConfigError, match=rf"\.csv: column `{sample.user}` is missing\. Needed: .*\. It has: uid,"):
         converted(name, folder, tmp_path / "out")
 
 
