@@ -63,6 +63,10 @@ class Leveled(nn.Module):
         return self.first.penalties
 
     @property
+    def curriculum_epochs(self) -> int:
+        return self.first.curriculum_epochs
+
+    @property
     def is_probed(self) -> bool:
         return self.first.is_probed
 
@@ -89,7 +93,7 @@ class Leveled(nn.Module):
         """Of the first level; those of the others are built alike."""
         return self.first.weighting
 
-    def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
+    def predict(self, batch: FeedBatch, *, untaught: bool = False) -> dict[str, Tensor]:
         """As `Ranker.predict`: [N] by target that is trained for.
 
         A feed is embedded once for every level among its candidates.
@@ -97,9 +101,10 @@ class Leveled(nn.Module):
         parts = self._each(batch)
         if len(parts) == 1:
             ((ranker, _, whole),) = parts
-            return ranker.predict(whole)
-        answers = [(of_level_N, ranker.predict(part)) for ranker, of_level_N, part in parts]
-        return {name: _assembled([(of_level_N, answer[name]) for of_level_N, answer in answers]) for name in self.trained}
+            return ranker.predict(whole, untaught=untaught)
+        answers = [(of_level_N, ranker.predict(part, untaught=untaught)) for ranker, of_level_N, part in parts]
+        names = answers[0][1]
+        return {name: _assembled([(of_level_N, answer[name]) for of_level_N, answer in answers]) for name in names}
 
     def insight(self, batch: FeedBatch) -> Insight:
         """As `Ranker.insight`; preferences of a feed's user are means over the levels of its candidates."""

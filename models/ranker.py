@@ -102,6 +102,7 @@ class Ranker(nn.Module):
         penalties: names of all losses that its parts may add in training, as sums over workers.
         together: losses that compare the rows of all workers; None without.
         trained: names of the targets that it learns, which are those it predicts.
+        curriculum_epochs: until training is shown no more than predicting (`couplings`).
         contrasted: histories beside which it wants an entry of another user, in training (`batch.Others`).
         is_probed: whether a part has anything to tell to `probe`.
 
@@ -135,6 +136,7 @@ class Ranker(nn.Module):
         self.penalties: tuple[str, ...] = (*self.interest.penalties, *self.coupling.penalties, *self.weighting.penalties)
         self.together: Together | None = self.interest.together
         self.trained: tuple[str, ...] = self.weighting.trained
+        self.curriculum_epochs: int = self.coupling.curriculum_epochs
         self.contrasted: tuple[str, ...] = getattr(self.interest, "contrasted", ())
         self.is_probed = hasattr(self.interest, "probe")
         if config.children == "entered":
@@ -187,24 +189,32 @@ class Ranker(nn.Module):
         _, vectors, _ = self._inputs(batch, None, gathered)
         return dict(self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), None).outputs)
 
-    def predict(self, batch: FeedBatch) -> dict[str, Tensor]:
+    def predict(self, batch: FeedBatch, *, untaught: bool = False) -> dict[str, Tensor]:
         """[N] by target that is trained for: probabilities of binary targets, values in the label's unit, at least 0.
 
-        A target that no loss has taught anything, because its weight is 0, would be answered by chance.
+        Args:
+            untaught: those of weight 0 as well, which no loss of their own has taught anything. What they are worth is what
+                other targets hand on; they are for judging, and for nothing else.
         """
         predicted = self.losses.predictions(self(batch))
-        return {name: predicted[name] for name in self.trained}
+        return predicted if untaught else {name: predicted[name] for name in self.trained}
 
     def outcome(
-        self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None, *, progress: float = 0.0
+        self,
+        batch: FeedBatch,
+        gathered: Mapping[nn.Module, Gathered] | None = None,
+        *,
+        progress: float = 0.0,
+        of_user_R: Tensor | None = None,
     ) -> Outcome:
         """Outputs, and what else training needs.
 
         Args:
             gathered: as in `forward`.
             progress: epochs that training has behind it, fractions included.
+            of_user_R: as in `slots.Training`.
         """
-        training = Training(progress=progress, batch=batch, beliefs=self.losses.beliefs(batch.labels))
+        training = Training(progress=progress, batch=batch, beliefs=self.losses.beliefs(batch.labels), of_user_R=of_user_R)
         embedded, vectors, interests = self._inputs(batch, training, gathered)
         coupled = self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), training)
         weights = self.weighting(embedded, training)

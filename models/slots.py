@@ -27,7 +27,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ from torch import Tensor
 from models.batch import FeedBatch
 
 STAGE = "stage of the user"  # among the feed's vectors, where a ranker reads it; no field can have this name
+
+PseudoLabel = Literal["impression", "click"]
+"""What a running preference is a rate of: the sum of a user's earlier labels by impressions, or by clicks (`schema.stages`)."""
 
 SumCount = tuple[Tensor, Tensor]
 """A loss as a differentiable sum and the count to divide it by once all workers' sums are added."""
@@ -129,6 +132,8 @@ class Training:
     Attributes:
         progress: epochs that training has behind it, fractions included.
         batch: for draws (`layers.draws`) and user ids; its labels are in their own units.
+        of_user_R: candidates of the feed's user in the joint batch, of all workers, int64; None where those of `batch` are all,
+            or where no part asks (`weightings`).
         beliefs: [N] by target, the label in the form in which a parent hands it to its children: 0 or 1, a value in its
             transformed space, a binned value as the place of its class between the first (0) and the last (1).
     """
@@ -136,6 +141,18 @@ class Training:
     progress: float
     batch: FeedBatch
     beliefs: Mapping[str, Tensor]
+    of_user_R: Tensor | None = None
+
+
+def candidates_of_feeds(batch: FeedBatch) -> Tensor:
+    """[R], int64: how many candidates each feed has."""
+    return torch.bincount(batch.feed_of_candidate_N, minlength=batch.feeds)
+
+
+def candidates_of_users(batch: FeedBatch) -> Tensor:
+    """[R], int64: how many candidates all feeds of a feed's user have."""
+    _, user_R = torch.unique(batch.user_R, return_inverse=True)
+    return torch.bincount(user_R, weights=candidates_of_feeds(batch).to(torch.float64))[user_R].to(torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,10 +41,14 @@ from models.weightings.stage import StageConfig
 
 # DBMTL, Sec. 3.1: shared and specific layers of the vanilla MTL that it is compared with
 SHARED_BOTTOM = SharedBottomConfig(hidden=(256, 128, 64), towers=(64, 32))
+# the same as trained there; the paper has dropout, L1 and L2 on all layers and says not how much (norms are the optimiser's)
+DBMTL_BOTTOM = SharedBottomConfig(hidden=(256, 128, 64), towers=(64, 32), dropout=0.1)
 # Ma et al. 2018 with 8 experts as there, of the size in the CMLIR paper
 MMOE = MmoeConfig(experts=8, hidden=(128, 64), towers=(32,))
-# PIMM, Sec. 3.2: a tower a target over shared embeddings, which that paper calls shared-bottom; sizes of its own data
+# STAN, Sec. 4.1: a network for each target; sizes are left open there
 TOWERS = SingleConfig(hidden=(256, 128, 64))
+# PIMM, Sec. 3.2: a tower a target over shared embeddings, sizes for the public data (256-128-64 and width 24 for its own)
+PIMM_TOWERS = SingleConfig(hidden=(128, 64, 32))
 # Tang et al. 2020 with 2 extraction levels; the STAN paper leaves sizes open and takes the same backbone for its rows
 PLE = PleConfig(levels=2, specific=1, shared=2, hidden=(128, 64), towers=(32,))
 # eLiveRec, Sec. IV-B3 and IV-C: the entering tower and the experts after the embedding gate; sizes are left open there
@@ -52,6 +56,10 @@ ENTRY = EntryGateConfig(entering=(256, 128, 64), experts=4, hidden=(128, 64), to
 TOWER = SingleConfig(hidden=(200, 80))  # Zhou et al. 2018, a tower a target
 LIVE = ("engagements",)
 CLICK, ADAPTIVE = FixedConfig(targets="roots"), AdaptiveConfig()
+
+
+def dbmtl(root: str | None = None) -> DbmtlConfig:
+    return DbmtlConfig(hidden=(32,), dropout=0.1, root=root)
 
 
 def eliverec(interest: DisentangledConfig, **more: Any) -> SystemConfig:
@@ -63,7 +71,7 @@ ZOO: dict[str, SystemConfig] = {
     "wdl": SystemConfig(wide=True, interest=PoolingConfig(), fusion=SingleConfig(hidden=(256, 128, 64))),
     # Zhou et al. 2018, Sec. 6.3 and its published code
     "din": SystemConfig(interest=DinConfig(hidden=(80, 40)), fusion=SingleConfig(hidden=(200, 80))),
-    # a network a target over shared embeddings: MLP single of the STAN paper, shared-bottom of the PIMM paper
+    # a network a target over shared embeddings: MLP single of the STAN paper
     "single": SystemConfig(fusion=TOWERS),
     # vanilla MTL of the DBMTL paper, MLP shared of the STAN paper
     "shared_bottom": SystemConfig(fusion=SHARED_BOTTOM),
@@ -71,34 +79,42 @@ ZOO: dict[str, SystemConfig] = {
     "ple": SystemConfig(fusion=PLE),
     # Ma et al. 2018 (ESMM), Sec. 3.1: 360-200-80
     "esmm": SystemConfig(embedding_width=18, fusion=SingleConfig(hidden=(360, 200, 80)), coupling=EsmmConfig()),
-    # -- DBMTL, Sec. 3.1, on the schema's graph; and the structures of its Table 5, one target pointing at all others
-    "dbmtl": SystemConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(hidden=(32,))),
-    "dbmtl_click": SystemConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="click")),
-    "dbmtl_goods_bag": SystemConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="goods_bag")),
-    "dbmtl_follow": SystemConfig(embedding_width=64, fusion=SHARED_BOTTOM, coupling=DbmtlConfig(root="follow")),
-    # -- PIMM, Sec. 3.2: embeddings, towers and curriculum of its own (industrial) data
-    "aitm": SystemConfig(embedding_width=24, fusion=TOWERS, coupling=AitmConfig(calibrator=0.6)),
-    "mncm": SystemConfig(
-        embedding_width=24, fusion=MncmConfig(specific=2, shared=2, hidden=(128, 64), towers=(32,)), coupling=AitmConfig()
+    # -- DBMTL, Sec. 3.1, on the schema's graph; and the structures of its Table 5, one target pointing at all others, of which
+    # that of the click is the one of its Table 1
+    "dbmtl": SystemConfig(embedding_width=64, fusion=DBMTL_BOTTOM, coupling=dbmtl()),
+    "dbmtl_click": SystemConfig(embedding_width=64, fusion=DBMTL_BOTTOM, coupling=dbmtl("click")),
+    "dbmtl_goods_bag": SystemConfig(embedding_width=64, fusion=DBMTL_BOTTOM, coupling=dbmtl("goods_bag")),
+    "dbmtl_follow": SystemConfig(embedding_width=64, fusion=DBMTL_BOTTOM, coupling=dbmtl("follow")),
+    # vanilla MTL of its Table 1, and with one layer more: as deep as DBMTL, without its arrows
+    "dbmtl_vanilla": SystemConfig(embedding_width=64, fusion=DBMTL_BOTTOM),
+    "dbmtl_vanilla_deep": SystemConfig(
+        embedding_width=64, fusion=SharedBottomConfig(hidden=(256, 128, 64), towers=(64, 32, 32), dropout=0.1)
     ),
-    "pimm": SystemConfig(embedding_width=24, fusion=TOWERS, coupling=PimmConfig(alpha=2 / 3, decay=1 / 3, floor=0.0)),
+    # -- PIMM, Sec. 3.2 and Table 1: embeddings, towers and curriculum for the public data. What it calls shared-bottom shares
+    # embeddings alone
+    "pimm_shared_bottom": SystemConfig(embedding_width=5, fusion=PIMM_TOWERS),
+    "aitm": SystemConfig(embedding_width=5, fusion=PIMM_TOWERS, coupling=AitmConfig(calibrator=0.6)),
+    "mncm": SystemConfig(
+        embedding_width=5, fusion=MncmConfig(specific=2, shared=2, hidden=(128, 64), towers=(32,)), coupling=AitmConfig()
+    ),
+    "pimm": SystemConfig(embedding_width=5, fusion=PIMM_TOWERS, coupling=PimmConfig(alpha=0.5, decay=0.25, floor=0.25)),
     # -- STAN, Sec. 4.1: with the rule-based stage as a feature
     "ple_stage": SystemConfig(embedding_width=128, stage=True, fusion=PLE),
-    "stan_without_beta": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="none")),
-    "stan": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta="closed")),
+    "stan_without_beta": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig(beta=False)),
+    "stan": SystemConfig(embedding_width=128, fusion=PLE, weighting=StageConfig()),
     # -- Sheng et al. 2021, the baseline of CMLIR: shared_bottom with weights of each level
     "star": SystemConfig(fusion=StarConfig(hidden=(256, 128, 64), towers=(64, 32))),
-    # -- CMLIR, Sec. 5.1 and 5.3: on MMoE and PLE, with experts as there; k = 4, eta = 1; 5 rounds an epoch, 25 in 5 epochs
+    # -- CMLIR, Sec. 5.1 and 5.3: on MMoE and PLE, with experts as there; N = 25 rounds, k = 4, eta = 1
     "mmoe_cmlir": SystemConfig(fusion=MMOE, learner=CmlirConfig()),
     "mmoe_cmlir_dense": SystemConfig(fusion=MMOE, learner=CmlirConfig(specific="dense")),
     "ple_cmlir": SystemConfig(fusion=PLE, learner=CmlirConfig()),
     "mmoe_finetune": SystemConfig(fusion=MMOE, learner=FinetuneConfig()),
     "mmoe_finetune_balanced": SystemConfig(fusion=MMOE, learner=FinetuneConfig(sampling="balanced")),
     "ple_finetune": SystemConfig(fusion=PLE, learner=FinetuneConfig()),
-    # Table 3, on MMoE; MLIR is without the curriculum
-    "cmlir_without_shared": SystemConfig(fusion=MMOE, learner=CmlirConfig(shared=False)),
+    # Table 3, on MMoE; without shared parameters it is a model for each level, and MLIR is without the curriculum
+    "cmlir_without_shared": SystemConfig(fusion=MMOE, learner=FinetuneConfig(pretraining=0.0)),
     "cmlir_without_specific": SystemConfig(fusion=MMOE, learner=CmlirConfig(specific="none")),
-    "cmlir_without_hardness": SystemConfig(fusion=MMOE, learner=CmlirConfig(hardness=False)),
+    "cmlir_without_hardness": SystemConfig(fusion=MMOE, learner=CmlirConfig(hardness="even")),
     "cmlir_without_adaptor": SystemConfig(fusion=MMOE, learner=CmlirConfig(adaptor=False)),
     "mlir": SystemConfig(fusion=MMOE, learner=CmlirConfig(sampling="natural")),
     "mlir_over": SystemConfig(fusion=MMOE, learner=CmlirConfig(sampling="over")),

@@ -11,6 +11,7 @@ from models.schema import Schema
 from pipelines.encode.contract import obstacles
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.state import DamagedEncoder, EncoderState
+from pipelines.logs.rows import SourceRows
 from pipelines.runs import FileNote, read_json, write_text
 from pipelines.runs.noted import damaged, noted, there, whole
 from pipelines.runs.sealed import footer_digest
@@ -69,6 +70,18 @@ class SharedIds:
 
 
 @config
+class LongUsers:
+    """Users with more rows than `prepare.user_most`.
+
+    Attributes:
+        most: rows, by the ids with the most; ids that are texts stand here as their hashes.
+    """
+
+    users: int = 0
+    most: dict[str, int] = field(default_factory=dict)
+
+
+@config
 class Findings:
     """What was found in the rows of a log, beside malformed ones.
 
@@ -86,9 +99,30 @@ class Findings:
     alike_engagements: int = 0
     requests_again: UsedAgain = field(default_factory=UsedAgain)
     requests_shared: SharedIds = field(default_factory=SharedIds)
+    long_users: LongUsers = field(default_factory=LongUsers)
     wild: dict[str, int] = field(default_factory=dict)
     early: dict[str, int] = field(default_factory=dict)
     future: dict[str, int] = field(default_factory=dict)
+
+
+@config
+class TableAccount:
+    """What became of the rows of a table of the log: `read` = `kept` + the sums of `quarantined` and `left_out`.
+
+    Attributes:
+        kept: those that feeds, histories, counters and attributes are made of.
+        quarantined: by reason.
+        left_out: by rule.
+    """
+
+    read: int
+    kept: int
+    quarantined: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.read == self.kept + sum(self.quarantined.values()) + sum(self.left_out.values())
 
 
 @config
@@ -96,20 +130,16 @@ class LogCounts:
     """What became of the log.
 
     Attributes:
-        rows: of every table, as they came: those kept, quarantined and (of engagements) unused.
-        kept: of every table, those that feeds, histories, counters and attributes are made of.
-        quarantined: by table and reason.
-        unused_engagements: of actions that the schema does not know.
+        account: of every row, by table.
+        converted: what became of the source that the log was converted from; nothing where it was not.
         unattributed_engagements: they follow no impression in time; they count for histories and counters, not for labels.
         users, rooms: in the snapshot.
         attributes: ids by attribute table.
         feeds_by_day: by `YYYY-MM-DD`.
     """
 
-    rows: dict[str, int]
-    kept: dict[str, int]
-    quarantined: dict[str, dict[str, int]]
-    unused_engagements: int
+    account: dict[str, TableAccount]
+    converted: SourceRows
     unattributed_engagements: int
     feeds: int
     candidates: int
@@ -118,6 +148,25 @@ class LogCounts:
     attributes: dict[str, int]
     feeds_by_day: dict[str, int]
     found: Findings
+
+    def account_lines(self) -> list[str]:
+        """The account as a table in lines, below it what was quarantined and left out, by table."""
+        heads = ["rows of the log", "read", "kept", "quarantined", "left out"]
+        rows = [heads]
+        for table, each in self.account.items():
+            counts = (each.read, each.kept, sum(each.quarantined.values()), sum(each.left_out.values()))
+            rows.append([table, *(f"{count:,}" for count in counts)])
+        first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [
+            "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
+            for row in rows
+        ]
+        for table, each in self.account.items():
+            for what, found in (("quarantined", each.quarantined), ("left out", each.left_out)):
+                if found:
+                    told = ", ".join(f"{count:,} {reason}" for reason, count in found.items())
+                    lines.append(f"{what}, {table}: {told}")
+        return [*(f"converted: {line}" for line in self.converted.lines()), *lines]
 
 
 @config
@@ -236,6 +285,9 @@ class Prepared:
 
     def _check(self) -> None:
         """Tells what is missing when the folder is opened, and not who reads it an hour later."""
+        for table, account in self.manifest.counts.account.items():
+            if not account.is_whole:
+                raise ConfigError(f"{self.path / MANIFEST} is damaged (its account of `{table}` does not add up). {_AGAIN}")
         for split in SPLITS:
             counts, feeds, features = self.manifest.splits[split], self._of("feeds", split), self._of("features", split)
             rows = sum(note.rows for note in feeds)

@@ -8,8 +8,8 @@ those of users, streamers and products have as many rows as the row says; three 
 one thread, Adam and lazy Adam. Rows of tables are drawn uniformly, so that hardly any is read twice: the hardest case for 1 M.
 
 Time is of whole trainings, since a learner's rounds differ: CMLIR's first have all candidates in their shared steps, its last
-as many of each level as of the smallest. A training is one epoch, in as many rounds as the learner makes of one; those of 200
-joint batches are as long as in jobs/configs/levels.yaml. All systems read the same joint batches. Contestants take turns, so a
+as many of each level as of the smallest. A training is one epoch, in as many rounds as the learner makes of one; CMLIR's 25 of
+200 joint batches are of 8 each. All systems read the same joint batches. Contestants take turns, so a
 busy machine slows all of them, and time is the CPU time of this process without that of making the ranker. A ratio is taken
 within a turn; shown are median (smallest - largest).
 

@@ -3,7 +3,8 @@
 A filling is built as `Filling(config, schema, widths)`, `widths` per target, and is called as
 
     filling(vectors, training) -> Coupled        training: `slots.Training`, or None when predicting;
-    filling.edges(vectors) -> {(parent, child): Tensor_N}, what it passes on, for reports; `carries` says what that number is.
+    filling.edges(vectors) -> {(parent, child): Tensor_N}, what it passes on, for reports; `carries` says what that number is;
+    filling.curriculum_epochs: epochs until training is shown no more than predicting, 0 without a curriculum.
 """
 
 from typing import Annotated

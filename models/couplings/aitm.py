@@ -11,7 +11,8 @@ and the output is linear in z_t; a target without parents has z_t = q_t. The cal
 likelier than its parent: alpha * mean over candidates of the sum over edges of max(p_child - p_parent, 0).
 
 The paper has a chain. Here a target attends over its own vector and the messages of all its parents, and a parent sends
-all its children the same message. Targets of any kind exchange messages; the calibrator is about edges between binary ones.
+all its children the same message. Targets of any kind exchange messages; the calibrator is about edges between binary ones
+that have a loss weight: nothing else is to teach a target of weight 0.
 """
 
 from typing import Literal
@@ -46,6 +47,7 @@ class AitmConfig:
 class Aitm(nn.Module):
     """Children attend to their parents' messages; the penalty `calibrator` punishes a child likelier than its parent."""
 
+    curriculum_epochs = 0
     carries = "attention of the child on the parent's message"
 
     def __init__(self, config: AitmConfig, schema: Schema, widths: dict[str, int]) -> None:
@@ -54,10 +56,8 @@ class Aitm(nn.Module):
         parents = {name: schema.parents(name) for name in schema.target_names}
         self.transfer = Transfer(parents, widths, residual=False)
         self.heads = Heads(schema, dict.fromkeys(schema.target_names, self.transfer.width))
-        is_binary = {target.name: target.is_binary for target in schema.targets}
-        self.calibrated = tuple(
-            (parent, name) for name in parents for parent in parents[name] if is_binary[parent] and is_binary[name]
-        )
+        calibrated = {target.name for target in schema.targets if target.is_binary and target.loss_weight}
+        self.calibrated = tuple((parent, name) for name in parents for parent in parents[name] if {parent, name} <= calibrated)
         self.penalties: tuple[str, ...] = ("aitm.calibrator",) if self.calibrated and config.calibrator else ()
 
     def forward(self, vectors: dict[str, Tensor], training: Training | None) -> Coupled:

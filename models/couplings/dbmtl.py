@@ -65,6 +65,7 @@ class Dbmtl(nn.Module):
     """
 
     penalties: tuple[str, ...] = ()
+    curriculum_epochs = 0
     carries = "change of the child's output (logit, transformed value, place of the bin) without the parent's embedding"
 
     def __init__(self, config: DbmtlConfig, schema: Schema, widths: dict[str, int]) -> None:

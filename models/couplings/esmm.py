@@ -43,6 +43,7 @@ class Esmm(nn.Module):
     """
 
     penalties: tuple[str, ...] = ()
+    curriculum_epochs = 0
     carries = "probability of the parent"
 
     def __init__(self, config: EsmmConfig, schema: Schema, widths: dict[str, int]) -> None:

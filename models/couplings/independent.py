@@ -21,6 +21,7 @@ class Independent(nn.Module):
     """One linear map for each target, of its own vector."""
 
     penalties: tuple[str, ...] = ()
+    curriculum_epochs = 0
     carries = "nothing"
 
     def __init__(self, config: IndependentConfig, schema: Schema, widths: dict[str, int]) -> None:

@@ -32,6 +32,8 @@ from models.losses import believed
 from models.schema import Schema
 from models.slots import Coupled, Training
 
+NEARLY_0 = 1e-9  # so that thirds that sum to 1 are not missed by rounding
+
 
 @config
 class PimmConfig:
@@ -76,6 +78,12 @@ class Pimm(nn.Module):
         width = self.transfer.width
         self.prior_PH = plain_uniform(len(self.transfer.senders), width, inputs=1) if self.transfer.senders else None
         self.heads = Heads(schema, dict.fromkeys(self.targets, width))
+
+    @property
+    def curriculum_epochs(self) -> int:
+        """Epochs that begin before p is at its floor."""
+        config = self.config
+        return math.ceil((config.alpha - config.floor) / config.decay - NEARLY_0) if config.decay else 0
 
     def probability(self, progress: float) -> float:
         """The probability that a parent hands on its label, when training has `progress` epochs behind it."""

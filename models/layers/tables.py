@@ -74,7 +74,7 @@ class TableSet(nn.Module):
         ValueError: a table without a size, or a batch whose row lies outside its table.
     """
 
-    offsets: Tensor
+    padded_rows: Tensor
 
     def __init__(self, reads: Reads, table_sizes: Mapping[str, int], width: int, std: float = TABLE_STD) -> None:
         super().__init__()
@@ -94,17 +94,23 @@ class TableSet(nn.Module):
         for index, (_, fields) in enumerate(self._groups):  # constants, so they move with the module but are not saved
             self.register_buffer(f"starts_{index}", _ints([starts[table] for table in fields.values()]), persistent=False)
             self.register_buffer(f"sizes_{index}", _ints([self.sizes[table] for table in fields.values()]), persistent=False)
+        padded = sorted({starts[table] for history in reads.histories.values() for table in history.values()})
+        self.register_buffer("padded_rows", _ints(padded), persistent=False)
 
     def table(self, name: str) -> Tensor:
         """One table's rows [size, D], a view."""
         return self.weight[self.starts[name] : self.starts[name] + self.sizes[name]]
 
     def gather(self, batch: FeedBatch) -> Gathered:
-        """Reads the batch's different rows into a new leaf."""
+        """Reads the batch's different rows into a new leaf.
+
+        Row 0 of a history's tables stands where histories are padded, so it is read from every batch: an optimiser moves what
+        was read, and how long a worker's longest history is must not decide what it moves.
+        """
         ids_K, _ = self._ids(batch)
-        ids_U, inverse_K = torch.unique(ids_K, return_inverse=True)
+        ids_U, inverse_K = torch.unique(torch.cat([ids_K, self.padded_rows]), return_inverse=True)
         rows_UD = self.weight.detach().index_select(0, ids_U).requires_grad_()
-        return Gathered(ids_U=ids_U, rows_UD=rows_UD, inverse_K=inverse_K)
+        return Gathered(ids_U=ids_U, rows_UD=rows_UD, inverse_K=inverse_K[: len(ids_K)])
 
     def forward(self, batch: FeedBatch, gathered: Gathered | None = None) -> Looked:
         """Embeds all fields of the set with one gather, from `gathered` if given and from the whole matrix if not."""

@@ -7,7 +7,9 @@ A filling is built as `Filling(ranker, schema, config, optimiser, group)`, or, w
     diagnostics() -> {name: number} worth following beside the losses, of the last step and over all workers,
     state_dict() / load_state_dict(state): everything but the ranker's weights,
     at_rest: whether the ranker can be validated and saved now; it always can at the end of an epoch,
-    scheduled: whether it has planned the whole training, which then is not to be stopped early,
+    plan: the training in a line, where it has planned the whole of it; else empty,
+    patience_from: the first epoch, from 0, after which training may be found to get no better: once a curriculum is at its end,
+        and never where the whole training is planned,
     is_selectable: whether the ranker is by now of the kind that it is to be in the end, so that an epoch can be the best one.
 """
 

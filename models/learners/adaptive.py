@@ -100,10 +100,10 @@ class Adaptive:
     is computed of them, so W workers make the step that one would make with the joint batch.
 
     Raises:
-        ConfigError: `primary` is no target or is not trained; a weighting that needs one worker, and several.
+        ConfigError: `primary` is no target or is not trained.
     """
 
-    scheduled = False
+    plan = ""
     at_rest = True
     is_selectable = True
 
@@ -113,6 +113,7 @@ class Adaptive:
         self.distributed = DistributedRanker(ranker, schema, group)
         self.dense = self.distributed.dense
         self.optimisers = Optimisers(optimiser, self.dense, self.distributed.table_weights())
+        self.patience_from = ranker.curriculum_epochs
         self.mode = config.mode
         self.look_ahead_rate = optimiser.dense.rate
         primary = _primary(config.primary, schema, ranker.trained)
@@ -158,8 +159,8 @@ class Adaptive:
 
     def diagnostics(self) -> dict[str, float]:
         """`weight.<target>`, `cosine.<target>` and (looking ahead) `ahead.<target>` of every auxiliary target at the last
-        comparison."""
-        return dict(self._diagnostics)
+        comparison; and as `joint.Joint`."""
+        return {**self.distributed.told, **self._diagnostics}
 
     def state_dict(self) -> dict[str, Any]:
         """Of optimisers and weighting net; the ranker's weights are saved with the ranker."""

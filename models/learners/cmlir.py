@@ -9,29 +9,37 @@ Training is cut into N rounds (the paper's iterations). In round i = 1..N, with 
    (D_min / D_c)^(i / N): all of them at first, as many of each level at last (Eq. 3). It ends at W_c (Eq. 1).
 2. W <- W + a / C sum_c (W_c - W) (Eq. 2, as Nichol et al. 2018, Reptile).
 3. k times, with g_c the gradient of level c's loss at W + V_c: b_c = |g_c| / sum_c' |g_c'|, and an optimiser step on V_c of
-   rate (1 - a) b_c (Eq. 5 to 7).
+   rate (1 - a) b_c (Eq. 5 to 7). All levels' batches are of one size, drawn from the candidates of the round (Algorithm 1,
+   line 11): on batches as large as the level is, b_c would tell how many candidates a level has, for noise falls with their
+   root, and not how hard it is (`learners.equal_batches`).
 
 Level c predicts with W + V_c, which is what its ranker holds at the end of every round ("at rest"); V_c starts at 0.
 
-A round's last k joint batches are those of 3., its others those of 1., so every feed is read once an epoch. Sample sizes become
+A round reads its part of the feeds once, for 1. and 3. alike, so every feed is read once an epoch. Sample sizes of 1. become
 numbers of steps in `learners.rebatching`. Rounds never reach over an epoch's end, so that validation finds the ranker at rest.
+The paper gives N = 25 and not how often it reads the data in that time; here N is `rounds`, and passes are the epochs.
 
 What the paper leaves open. Steps are the optimiser's (its experiments say Adam): each level keeps one for 1. and one for 3.,
-which live as long as the training; (1 - a) b_c multiplies the rate, and weight decay of 3. pulls at W + V_c. A level's own
+which live as long as the training; (1 - a) b_c multiplies the rate, and weight decay of 3. pulls at W + V_c. The k steps of a
+round are on k different batches; in a level that has fewer candidates than that, V_c waits for the next round. A level's own
 part with `specific: all` is a copy of everything, tables included. With `dense` there is one copy of the tables, which no level
-owns: every step of 1. moves its rows at a times the rate, and 3. leaves them alone. V_c learns from the level's candidates as
-they come in the joint batches.
+owns: every step of 1. moves its rows, at a / C times the rate, which is what 2. would make of it; and 3. leaves them alone.
 
-Variants (Table 3): `shared: false` trains a model for each level from the start, with no adaptor, since there is nothing to
-balance it with. `specific: none` is Reptile; all of a round is 1. `hardness: false` sets b_c to 1, which also makes steps C
-times as long in the mean. `adaptor: false` sets both a and 1 - a to 1. `sampling`: `natural` (all candidates: MLIR), `over`
-(levels repeated up to the largest), `under` (cut down to the smallest).
+In the mean of 2., a row of a table that one level alone has met moves by 1 / C of the way that this level took. With
+`table_step: sum` rows move by the sum of the levels' ways instead.
+
+Variants (Table 3): `specific: none` is Reptile, without 3. `hardness: even` makes all b_c 1 / C, so that nothing changes but a
+level's rate; `none` makes them 1, which is Eq. 4 with the adaptor, and steps C times as long in the mean. `adaptor: false` sets
+both a and 1 - a to 1. `sampling`: `natural` (all candidates: MLIR), `over` (levels repeated up to the largest), `under` (cut
+down to the smallest). Without shared weights it is `finetune` with nothing to tune.
 
 With several workers every step is that of the joint batch. `inner: local` sums nothing over workers in 1.: each worker goes
 its own way from W, on its own candidates and with optimisers that start anew, and 2. takes the mean of their ways weighted by
 how many candidates they kept; so workers talk once a round instead of once a step.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -41,6 +49,7 @@ from torch.nn.utils import get_total_norm
 from models.batch import FeedBatch
 from models.config import ConfigError, config
 from models.learners.distributed import DistributedRanker, Rows, Totals, add_totals, gradients
+from models.learners.equal_batches import EqualBatches
 from models.learners.rebatching import Rebatcher, draw_kept
 from models.learners.schedule import Schedule, least_filled
 from models.learners.workers import SingleWorker, WorkerGroup
@@ -59,42 +68,42 @@ class CmlirConfig:
     hands the training over from the first to the second; the file says on top how, with the paper's equations.
 
     Attributes:
-        rounds_per_epoch: the paper's 25 iterations are 5 in each of 5 epochs. There are fewer where an epoch does not have
-            `specific_steps` + 1 batches for each.
+        rounds: the paper's N, of the whole training: its passes are `train.epochs`, or the row's `epochs` in a comparison.
+            An epoch has one round at least, and at most as many as it has joint batches.
         eta: exponent of the adaptor.
         step_size: of Reptile at the start, which the adaptor anneals.
-        specific_steps: the paper's k: steps of a round on levels' own parts. What is left of the round, a step at least, is for
-            shared weights.
+        specific_steps: the paper's k: steps of a round on levels' own parts.
+        specific_batch: candidates of every level in such a step at most (the paper's batch size is 512); None for as many as
+            the largest level has in a joint batch. It is fewer where a level has fewer in the round, for all levels alike.
         specific: what levels have of their own: everything, all but embedding tables, or nothing.
-        shared: whether there are shared weights.
         sampling: how many of a level's candidates shared weights learn from.
-        hardness: whether a level with larger gradients takes larger steps on its own part; else all take the same.
+        table_step: whether a row of a table moves by the mean of the levels' ways, as all else does, or by their sum.
+        hardness: the rate of a level's own part: `norm` in proportion to its gradient, `even` as large for all (1 / C), `none`
+            the whole rate.
         adaptor: whether steps on shared weights shrink over the rounds while those on own parts grow; else both stay whole.
         inner: whether workers sum gradients in every step that starts at shared weights, or walk alone and sum once a round.
     """
 
     kind: Literal["cmlir"] = "cmlir"
-    rounds_per_epoch: int = 5
+    rounds: int = 25
     eta: float = 1.0
     step_size: float = 1.0
     specific_steps: int = 4
+    specific_batch: int | None = None
     specific: Literal["all", "dense", "none"] = "all"
-    shared: bool = True
     sampling: Sampling = "curriculum"
-    hardness: bool = True
+    table_step: Literal["mean", "sum"] = "mean"
+    hardness: Literal["norm", "even", "none"] = "norm"
     adaptor: bool = True
     inner: Literal["synchronous", "local"] = "synchronous"
 
     def __post_init__(self) -> None:
-        if min(self.rounds_per_epoch, self.specific_steps) < 1 or not self.eta > 0 or not 0 < self.step_size <= 1:
+        counts = {"rounds": self.rounds, "specific_steps": self.specific_steps, "specific_batch": self.specific_batch or 1}
+        if min(counts.values()) < 1 or self.specific_batch == 0 or not self.eta > 0 or not 0 < self.step_size <= 1:
             raise ValueError(
-                "cmlir needs rounds_per_epoch >= 1, specific_steps >= 1, eta > 0 and 0 < step_size <= 1, got "
-                f"rounds_per_epoch={self.rounds_per_epoch}, specific_steps={self.specific_steps}, eta={self.eta}, "
-                f"step_size={self.step_size}."
-            )
-        if not self.shared and self.specific != "all":
-            raise ValueError(
-                f"cmlir without shared weights has a whole model for every level, so needs specific: all, got {self.specific}."
+                "cmlir needs rounds >= 1, specific_steps >= 1, specific_batch >= 1, eta > 0 and 0 < step_size <= 1, got "
+                f"rounds={self.rounds}, specific_steps={self.specific_steps}, specific_batch={self.specific_batch}, "
+                f"eta={self.eta}, step_size={self.step_size}."
             )
         if self.inner == "local" and self.specific == "dense":
             raise ValueError(
@@ -110,10 +119,10 @@ class Cmlir:
         at_rest: every level's ranker holds W + V_c.
 
     Raises:
-        ConfigError: a weighting that needs one worker, and several; the training data have no candidates.
+        ConfigError: the training data have no candidates.
     """
 
-    scheduled = True
+    patience_from = math.inf
     is_selectable = True
 
     def __init__(
@@ -130,7 +139,7 @@ class Cmlir:
         self.config, self.optimiser, self.group, self.schedule = config, optimiser, group, schedule
         self.names = schema.levels.names
         has_own, ties_tables = config.specific != "none", config.specific == "dense"
-        self.rounds = schedule.rounds(config.rounds_per_epoch, least=1 + (config.specific_steps if has_own else 0))
+        self.rounds = schedule.rounds(config.rounds)
         self.distributed = [DistributedRanker(each, schema, group) for each in ranker.rankers]
         is_local = config.inner == "local"
         inner_group = SingleWorker() if is_local else group
@@ -150,6 +159,10 @@ class Cmlir:
         self.own_rows = [self._no_rows(ties_tables) for _ in self.own]
         self.at_rest = True
         self.rebatcher = Rebatcher(len(self.names), inner_group, self.shared[0].device)
+        largest = -(-max(schedule.candidates_of_level) // schedule.steps)  # candidates of a joint batch
+        self.equal = EqualBatches(
+            len(self.names), config.specific_steps, config.specific_batch or largest, group, self.shared[0].device
+        )
         self.kept = 0  # candidates of this round that this worker has trained shared weights on
         self.steps = 0
         self.round = 0  # places in `rounds`, so one less than i
@@ -166,24 +179,33 @@ class Cmlir:
         if self.round == len(self.rounds):
             raise ValueError(f"cmlir was to train for {self.steps} joint batches, and has had all of them.")
         now = self.rounds[self.round]
-        first_own = now.end - self._own_steps(now.end - now.start)
-        if self.steps < first_own:
-            if self.steps == now.start:
-                self._leave_rest()
-            totals = self._shared_step(batch, progress, is_last=self.steps == first_own - 1)
-            if self.steps == first_own - 1:
-                self._reptile()
-        else:
-            totals = self._own_step(batch, progress)
+        is_last = self.steps == now.end - 1
+        if self.steps == now.start:
+            self._leave_rest()
+        totals = self._shared_step(batch, progress, is_last=is_last)
+        if self.own:
+            self.equal.add(batch, progress)
         self.steps += 1
-        if self.steps == now.end:
+        if is_last:
+            self._reptile()
+            if self.own:
+                totals = add_totals(totals, self._own_steps(progress))
             self.round += 1
             self._diagnostics |= {f"norm.{name}": norm for name, norm in zip(self.names, self._norms(), strict=True)}
         return totals
 
+    @property
+    def plan(self) -> str:
+        """The training in a line."""
+        made, steps = len(self.rounds), self.rounds[-1].end
+        asked = "" if made == self.config.rounds else f" ({self.config.rounds} are asked for)"
+        own = f"; {self.config.specific_steps} steps of {self.equal.size:,} candidates of every level after each"
+        return f"cmlir: {steps:,} joint batches in {made} rounds{asked}{own if self.own else ''}."
+
     def diagnostics(self) -> dict[str, float]:
-        """`alpha` (a) of the last Reptile step; by level `hardness.<level>` (b_c) of the last step on V_c, and `norm.<level>`
-        (|V_c|) at the end of the last round.
+        """`alpha` (a) of the last Reptile step; by level, as means over the last round's steps on own parts, `hardness.<level>`
+        (b_c) and `gradient.<level>` (|g_c|), `equal_batch` the size of their batches; and `norm.<level>` (|V_c|) at the end of
+        that round.
         """
         return dict(self._diagnostics)
 
@@ -233,12 +255,6 @@ class Cmlir:
             for name, is_own in own_rows.items():
                 is_own.copy_(saved[name])
 
-    def _own_steps(self, length: int) -> int:
-        """Joint batches of a round that are spent on V_c."""
-        if not self.config.shared:
-            return length
-        return min(self.config.specific_steps, length - 1) if self.own else 0
-
     def _inner_optimisers(self) -> list[Optimisers]:
         """One for each level; where all levels share their tables, these have one optimiser between them."""
         made: list[Optimisers] = []
@@ -280,8 +296,14 @@ class Cmlir:
             totals = add_totals(totals, found)
             if rows is not None:
                 _mark(self.moved, rows)
-                self.inner[level].step(rows, table_scale=self.alpha(round) if self.config.specific == "dense" else 1.0)
+                self.inner[level].step(rows, table_scale=self._scale_of_tied_tables(round))
         return totals
+
+    def _scale_of_tied_tables(self, round: int) -> float:
+        """The rate of table rows in a level's step: one copy is moved at once as far as 2. would move it."""
+        if self.config.specific != "dense":
+            return 1.0
+        return self.alpha(round) / (1 if self.config.table_step == "sum" else len(self.names))
 
     @torch.no_grad()
     def _reptile(self) -> None:
@@ -295,7 +317,8 @@ class Cmlir:
             is_moved.copy_(workers_that_moved > 0)
         for place, (ids_U, shared) in enumerate(zip(self._ids(self.moved), self.shared, strict=True)):
             start = _taken(shared, ids_U)
-            way = torch.stack([_taken(part[place], ids_U) - start for part in self.parts]).mean(0) * share
+            ways = torch.stack([_taken(part[place], ids_U) - start for part in self.parts])
+            way = share * (ways.sum(0) if self.config.table_step == "sum" and ids_U is not None else ways.mean(0))
             if is_local:
                 self.group.sum_(way)
             reached = start.add(way, alpha=alpha)
@@ -317,13 +340,35 @@ class Cmlir:
         self.group.sum_(kept)
         return self.kept / max(1.0, kept.item())
 
-    def _own_step(self, batch: FeedBatch | None, progress: float) -> Totals:
-        """Eq. 5 to 7. A level that no worker has candidates of is left alone."""
+    def _own_steps(self, progress: float) -> Totals:
+        """Eq. 5 to 7, k times."""
+        totals: Totals = {}
+        size, batches = self.equal.draw()
+        of_steps = []
+        for parts in batches:
+            found, hardness, norms = self._own_step(parts, progress)
+            totals = add_totals(totals, found)
+            of_steps.append((hardness, norms))
+        for level, name in enumerate(self.names):
+            if level in of_steps[0][0]:  # in the others as well: a level has a batch in every step or in none
+                for what, place in (("hardness", 0), ("gradient", 1)):
+                    self._diagnostics[f"{what}.{name}"] = sum(each[place][level] for each in of_steps) / len(of_steps)
+        self._diagnostics["equal_batch"] = size
+        return totals
+
+    def _own_step(
+        self, parts: Sequence[FeedBatch | None], progress: float
+    ) -> tuple[Totals, dict[int, float], dict[int, float]]:
+        """Totals, b_c and |g_c| by level. A level that no worker has candidates of is left alone.
+
+        Args:
+            parts: of this worker, by level.
+        """
         totals: Totals = {}
         rows_of_level: dict[int, Rows] = {}
-        norms = [0.0] * len(self.names)
+        norms: dict[int, float] = {}
         for level, distributed in enumerate(self.distributed):
-            found, rows = gradients(distributed, _of_level(batch, level), progress)
+            found, rows = gradients(distributed, parts[level], progress)
             totals = add_totals(totals, found)
             if rows is not None:
                 rows_of_level[level] = rows if self.config.specific == "all" else {}
@@ -331,14 +376,18 @@ class Cmlir:
                 norms[level] = float(
                     get_total_norm([*(each.grad for each in distributed.dense if each.grad is not None), *of_rows])
                 )
-        alpha = self.alpha(self.round + 1)
-        scale = 1 - alpha if self.config.adaptor and self.config.shared else 1.0
+        hardness = self._hardness(norms)
+        scale = 1 - self.alpha(self.round + 1) if self.config.adaptor else 1.0
         for level, rows in rows_of_level.items():
             _mark(self.own_rows[level], rows)
-            hardness = norms[level] / (sum(norms) or 1.0) if self.config.hardness else 1.0
-            self.own[level].step(rows, scale * hardness, scale * hardness)
-            self._diagnostics[f"hardness.{self.names[level]}"] = hardness
-        return totals
+            self.own[level].step(rows, scale * hardness[level], scale * hardness[level])
+        return totals, hardness, norms
+
+    def _hardness(self, norms: Mapping[int, float]) -> dict[int, float]:
+        """b_c of the levels that have a gradient."""
+        if self.config.hardness == "norm":
+            return {level: norm / (sum(norms.values()) or 1.0) for level, norm in norms.items()}
+        return dict.fromkeys(norms, 1 / len(self.names) if self.config.hardness == "even" else 1.0)
 
     @torch.no_grad()
     def _norms(self) -> list[float]:

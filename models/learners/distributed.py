@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import FeedBatch
-from models.config import ConfigError
 from models.layers.tables import Gathered, TableSet
 from models.learners.others import with_others
 from models.learners.workers import WorkerGroup
@@ -19,7 +18,7 @@ from models.losses import sum_count
 from models.optim import merged
 from models.ranker import Ranker
 from models.schema import Schema
-from models.slots import Compared, SumCount, Weights
+from models.slots import Compared, SumCount, Weights, candidates_of_feeds
 
 Totals = dict[str, tuple[float, float]]
 """Loss sum and count by name, over all workers."""
@@ -39,6 +38,7 @@ class Shard:
         losses_N: of the targets, without weights; 0 for candidates that one is not learnt over.
         sums: loss sum and count by target and penalty, without weights.
         weights: of the targets; None without a batch.
+        over: bool [N] by target, the candidates that count in its loss; all of one that is not named.
         compared: rows for the ranker's `together`.
     """
 
@@ -47,22 +47,19 @@ class Shard:
     losses_N: Mapping[str, Tensor] = field(default_factory=dict)
     sums: Mapping[str, SumCount] = field(default_factory=dict)
     weights: Weights | None = None
+    over: Mapping[str, Tensor] = field(default_factory=dict)
     compared: Compared | None = None
 
 
 class DistributedRanker:
     """The ranker that all workers of a training have a copy of and move by the same steps.
 
-    Raises:
-        ConfigError: a weighting that needs one worker, and several.
+    Attributes:
+        told: of the targets whose weights differ between candidates, over all workers' candidates of the last step:
+            `gamma.<target>`, the mean weight as a part of the schema's, and `gamma_square.<target>`, the mean square.
     """
 
     def __init__(self, ranker: Ranker, schema: Schema, group: WorkerGroup) -> None:
-        if group.size > 1 and ranker.weighting.needs_one_worker:
-            raise ConfigError(
-                f"`weighting.beta: running` keeps each user's count on one worker, but this training has {group.size}. "
-                "Use `weighting.beta: closed`, or one worker."
-            )
         self.ranker = ranker
         self.group = group
         self.tables: dict[str, TableSet] = ranker.table_sets()
@@ -71,6 +68,8 @@ class DistributedRanker:
         self.schema = schema
         self.contrasted: tuple[str, ...] = getattr(ranker, "contrasted", ())
         self.names = (*schema.target_names, *ranker.penalties)
+        self.varying = {name: schema.target(name).loss_weight for name in ranker.weighting.varying}
+        self.told: dict[str, float] = {}
         self.dtype = torch.promote_types(self.dense[0].dtype, torch.float32)  # of compared rows, as under autocast
 
     def table_weights(self) -> dict[str, Tensor]:
@@ -83,13 +82,14 @@ class DistributedRanker:
         Raises:
             ValueError: the batch lacks labels of a target.
         """
+        of_user_R = self._candidates_of_users(batch) if self.ranker.weighting.counts_in_batch else None
         if self.contrasted:
             batch = with_others(batch, self.contrasted, self.schema, progress, self.group, self.dense[0].device)
         if batch is None:
             return Shard()
         batch = self.ranker.for_training(batch, progress)
         gathered = self.ranker.gather(batch)
-        outcome = self.ranker.outcome(batch, gathered, progress=progress)
+        outcome = self.ranker.outcome(batch, gathered, progress=progress, of_user_R=of_user_R)
         losses_N, over = self.ranker.losses(outcome.outputs, batch.labels), outcome.over
         return Shard(
             batch=batch,
@@ -97,6 +97,7 @@ class DistributedRanker:
             losses_N={name: loss_N.where(over[name], 0) if name in over else loss_N for name, loss_N in losses_N.items()},
             sums={**{name: sum_count(loss_N, over.get(name)) for name, loss_N in losses_N.items()}, **outcome.penalties},
             weights=outcome.weights,
+            over=over,
             compared=outcome.compared,
         )
 
@@ -107,15 +108,23 @@ class DistributedRanker:
             FloatingPointError: a loss is not finite; on every worker alike.
         """
         compared = shard.compared
-        stacked = torch.zeros(2 * len(self.names) + self.group.size, dtype=torch.float64, device=self.dense[0].device)
+        numbers_of = 2 * len(self.names), 2 * len(self.varying)
+        stacked = torch.zeros(sum(numbers_of) + self.group.size, dtype=torch.float64, device=self.dense[0].device)
         for index, name in enumerate(self.names):
             if name in shard.sums:
                 stacked[2 * index : 2 * index + 2] = torch.stack([value.detach().double() for value in shard.sums[name]])
-        rows_of_rank = stacked[2 * len(self.names) :]
+        if shard.weights is not None and self.varying:
+            gammas = [_counted(shard, name).detach().double() / weight for name, weight in self.varying.items()]
+            stacked[numbers_of[0] : sum(numbers_of)] = torch.stack([(each**power).sum() for each in gammas for power in (1, 2)])
+        rows_of_rank = stacked[sum(numbers_of) :]
         rows_of_rank[self.group.rank] = 0 if compared is None else len(compared.users_M)
         self.group.sum_(stacked)
         numbers = stacked.tolist()
         totals = {name: (numbers[2 * i], numbers[2 * i + 1]) for i, name in enumerate(self.names)}
+        for i, name in enumerate(self.varying):
+            if totals[name][1]:
+                for what, total in zip(("gamma", "gamma_square"), numbers[numbers_of[0] + 2 * i :], strict=False):
+                    self.told[f"{what}.{name}"] = total / totals[name][1]
         gradient_MW = None
         if self.ranker.together is not None:
             values, everyones = self._together(compared)
@@ -152,6 +161,18 @@ class DistributedRanker:
         if self.group.size == 1:
             return ids_U, gradient_UD
         return merged(*self.group.gather_rows(ids_U, gradient_UD))
+
+    def _candidates_of_users(self, batch: FeedBatch | None) -> Tensor | None:
+        """`slots.Training.of_user_R` of this worker's share; all workers take part."""
+        if self.group.size == 1:
+            return None
+        device = self.dense[0].device
+        users_R = torch.zeros(0, dtype=torch.int64, device=device) if batch is None else batch.user_R
+        counts_R1 = torch.zeros(0, 1, dtype=torch.float64, device=device)
+        if batch is not None:
+            counts_R1 = candidates_of_feeds(batch).to(torch.float64).unsqueeze(1)
+        users_U, counts_U1 = merged(*self.group.gather_rows(users_R, counts_R1))
+        return counts_U1[torch.searchsorted(users_U, users_R), 0].to(torch.int64) if batch is not None else None
 
     def _together(self, compared: Compared | None) -> tuple[dict[str, float], Tensor | None]:
         """Every worker computes the losses over the rows of all; returned are values and the gradient in all rows."""
@@ -240,6 +261,14 @@ def part_of_mean(shard: Shard, totals: Totals, name: str, weight: float | Tensor
     """What this worker's rows add to a loss's mean over all workers, times its weight, one number or [N]."""
     loss = (weight * shard.losses_N[name]).sum() if isinstance(weight, Tensor) else weight * shard.sums[name][0]
     return loss / (totals[name][1] or 1.0)
+
+
+def _counted(shard: Shard, name: str) -> Tensor:
+    """The weights of the candidates that count in a target's loss."""
+    assert shard.weights is not None
+    weight_N = shard.weights.targets[name]
+    assert isinstance(weight_N, Tensor), f"the weighting says that weights of `{name}` vary, and gives {weight_N}"
+    return weight_N[shard.over[name]] if name in shard.over else weight_N
 
 
 def _objective(shard: Shard, totals: Totals) -> Tensor:

@@ -4,7 +4,8 @@ learning for imbalanced live-stream recommendation", Sec. 5): what CMLIR is meas
 The first part of the training is joint training of one ranker, on all candidates or on as many of each level as the smallest
 has. Then every level goes on from its weights, on the level's candidates alone and with an optimiser that starts anew.
 
-What the paper leaves open. `pretraining` is the first part's share of the joint batches, in whole rounds. Levels take steps on
+What the paper leaves open. `pretraining` is the first part's share of the joint batches, in whole rounds. With 0 there is no
+common ranker: levels are trained apart from the start, which is CMLIR without shared parameters (Table 3). Levels take steps on
 batches of one size, so as many as their candidates are worth (`learners.rebatching`), as in CMLIR. With `specific: all` a
 level's own ranker is its own in everything. With `dense` levels share the embedding tables, which then stay as they were
 pretrained.
@@ -13,6 +14,7 @@ At the end of every round the ranker is at rest: while the common ranker is trai
 are copied from it there; afterwards no candidates wait there.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -35,7 +37,8 @@ class FinetuneConfig:
     """How long and on what the common ranker is trained, and what each level then fine-tunes.
 
     Attributes:
-        pretraining: share of the training that the common ranker takes, between 0 and 1; a round at least, and it leaves one.
+        pretraining: share of the training that the common ranker takes, below 1: a round at least, and it leaves one; or 0 for
+            no common ranker.
         sampling: whether the common ranker learns from all candidates, or from equally many of each level.
         specific: what levels have of their own: everything, or all but embedding tables.
         rounds_per_epoch: places of an epoch where the training can switch, and be saved.
@@ -48,10 +51,15 @@ class FinetuneConfig:
     rounds_per_epoch: int = 5
 
     def __post_init__(self) -> None:
-        if not 0 < self.pretraining < 1 or self.rounds_per_epoch < 1:
+        if not 0 <= self.pretraining < 1 or self.rounds_per_epoch < 1:
             raise ValueError(
-                "finetune needs 0 < pretraining < 1 and rounds_per_epoch >= 1, "
+                "finetune needs 0 <= pretraining < 1 and rounds_per_epoch >= 1, "
                 f"got pretraining={self.pretraining}, rounds_per_epoch={self.rounds_per_epoch}."
+            )
+        if not self.pretraining and (self.specific == "dense" or self.sampling == "balanced"):
+            raise ValueError(
+                "finetune with pretraining=0 has no common ranker, so nothing trains tables that levels share, and nothing is "
+                f"balanced: it needs specific: all and sampling: natural, got {self.specific} and {self.sampling}."
             )
 
 
@@ -63,10 +71,10 @@ class Finetune:
         is_selectable: levels have learnt something of their own; before that there is no fine-tuned ranker to select.
 
     Raises:
-        ConfigError: a weighting that needs one worker, and several; the training data have no candidates.
+        ConfigError: the training data have no candidates.
     """
 
-    scheduled = True
+    patience_from = math.inf
 
     def __init__(
         self,
@@ -82,13 +90,13 @@ class Finetune:
             raise ConfigError("finetune divides candidates by level, but the training data have none.")
         self.config, self.optimiser = config, optimiser
         self.names = schema.levels.names
-        self.rounds = schedule.rounds(config.rounds_per_epoch)
+        self.rounds = schedule.rounds(config.rounds_per_epoch * schedule.passes)
         common_rounds = min(max(1, round(config.pretraining * len(self.rounds))), max(1, len(self.rounds) - 1))
-        self.switch = self.rounds[common_rounds - 1].end
+        self.switch = self.rounds[common_rounds - 1].end if config.pretraining else 0
         self.distributed = [DistributedRanker(each, schema, group) for each in ranker.rankers]
-        self.optimisers = self._common_optimisers()
+        self.optimisers = self._common_optimisers() if self.switch else self._own_optimisers()
         # of dense parameters alone: another copy of the tables would be there only to be measured against
-        self.pretrained: list[Tensor] = []
+        self.pretrained: list[Tensor] = [] if self.switch else self._dense_now()
         is_balanced = config.sampling == "balanced"
         self.kept = [least / count if is_balanced and count else 1.0 for count in schedule.candidates_of_level]
         device = self.distributed[0].dense[0].device
@@ -97,6 +105,14 @@ class Finetune:
         self.steps = 0
         self.round = 0
         self._diagnostics: dict[str, float] = {}
+
+    @property
+    def plan(self) -> str:
+        if not self.switch:
+            return f"finetune: a ranker for each level from the start, over {self.rounds[-1].end:,} joint batches."
+        return (
+            f"finetune: a common ranker for {self.switch:,} of {self.rounds[-1].end:,} joint batches, then one for each level."
+        )
 
     @property
     def is_selectable(self) -> bool:
@@ -128,7 +144,9 @@ class Finetune:
         return totals
 
     def diagnostics(self) -> dict[str, float]:
-        """`norm.<level>`: how far the level's dense parameters were from the pretrained ones at the end of the last round."""
+        """`norm.<level>`: how far the level's dense parameters were from the pretrained ones, or from those at the start where
+        nothing is pretrained, at the end of the last round.
+        """
         return dict(self._diagnostics)
 
     def state_dict(self) -> dict[str, Any]:
@@ -192,8 +210,10 @@ class Finetune:
                     weight.copy_(original_weight)
 
     def _make_own(self) -> None:
-        self.optimisers = self._own_optimisers()
-        self.pretrained = [parameter.detach().clone() for parameter in self.distributed[0].dense]
+        self.optimisers, self.pretrained = self._own_optimisers(), self._dense_now()
+
+    def _dense_now(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.distributed[0].dense]
 
     def _own_step(self, batch: FeedBatch | None, progress: float, *, is_last: bool) -> Totals:
         due = self.rebatcher.add(batch, None if batch is None else torch.ones_like(batch.level_N, dtype=torch.bool))

@@ -26,12 +26,9 @@ class Joint:
 
     Sums and counts are added over workers before the division, gradients are added after, so W workers make the step
     that one worker would make with the joint batch. A penalty that nothing counts for is 0.
-
-    Raises:
-        ConfigError: a weighting that needs one worker, and several.
     """
 
-    scheduled = False
+    plan = ""
     at_rest = True
     is_selectable = True
 
@@ -40,6 +37,7 @@ class Joint:
     ) -> None:
         self.distributed = DistributedRanker(ranker, schema, group)
         self.optimisers = Optimisers(optimiser, self.distributed.dense, self.distributed.table_weights())
+        self.patience_from = ranker.curriculum_epochs
 
     def step(self, batch: FeedBatch | None, progress: float = 0.0) -> Totals:
         """One optimisation step; all workers take part.
@@ -61,8 +59,8 @@ class Joint:
         return totals
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers of the last step worth following, by name; joint training has none besides its losses."""
-        return {}
+        """Numbers of the last step worth following, by name: those of weights that differ between candidates."""
+        return dict(self.distributed.told)
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser state; the ranker's weights are saved with the ranker."""

@@ -29,20 +29,26 @@ class Schedule:
         whole = self.epochs * self.steps
         return whole if self.max_steps is None else min(whole, self.max_steps)
 
-    def rounds(self, per_epoch: int, least: int = 1) -> list["Round"]:
-        """The training cut into rounds, none of which reaches over the end of an epoch.
+    def rounds(self, count: int) -> list["Round"]:
+        """The training cut into rounds of about one length, none of which reaches over the end of an epoch.
 
         Args:
-            per_epoch: rounds that each epoch is cut into evenly; fewer where they would be shorter than `least`.
-            least: joint batches of a round; only an epoch that has fewer has a shorter one.
+            count: rounds of the whole training. There are more where it has more epochs, for each has one at least, and fewer
+                where an epoch has fewer joint batches than its share of the rounds.
         """
         found = []
         for begin in range(0, self.total, self.steps):
             length = min(self.steps, self.total - begin)
-            count = max(1, min(per_epoch, length // least))
-            ends = [begin + (place + 1) * length // count for place in range(count)]
+            share = count * (begin + length) // self.total - count * begin // self.total
+            here = max(1, min(share, length))
+            ends = [begin + (place + 1) * length // here for place in range(here)]
             found += [Round(start, end) for start, end in zip([begin, *ends], ends, strict=False)]
         return found
+
+    @property
+    def passes(self) -> int:
+        """Epochs that are begun."""
+        return -(-self.total // self.steps)
 
 
 @dataclass(frozen=True)

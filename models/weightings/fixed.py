@@ -34,8 +34,9 @@ class Fixed(nn.Module):
     """
 
     penalties: tuple[str, ...] = ()
-    reads_preferences = False
-    needs_one_worker = False
+    varying: tuple[str, ...] = ()
+    reads_preferences = None
+    counts_in_batch = False
 
     def __init__(self, config: FixedConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()

@@ -18,15 +18,31 @@ which gathers the preferences of the user's samples, a later one counting more (
 
     alpha = 1 + sum over i <= c of i preference_i,      beta = 1 + sum over i <= c of i (1 - preference_i).
 
-A sample is an impression. The candidates of a feed are shown at one moment, so that none is later than another: they
-share one draw, at the count of the feed's first, c = earlier impressions + 1. The counter is raised before it is used, so
-the first sample ever has c = 1 and Beta(1 + preference, 2 - preference).
+A sample is an impression. A preference hardly moves from one of a user's samples to the next, so it is taken for constant here,
+and the Beta follows from c alone: alpha = 1 + preference c (c + 1) / 2, and so on. (Algorithm 1 itself would have to read
+samples in order of time and keep sums of every user.)
+
+Two things the paper does not say, and both decide what the weights are; see `StageConfig`.
+
+* Algorithm 1 runs over "the input". As all that came before a sample, with hundreds of impressions a user, gamma is the
+  preference itself, and the Beta does nothing; as the batch, a user's samples are few, and gamma is drawn from a wide Beta. The
+  paper's own data has 8 impressions a user.
+* Eq. 10 is a mean over samples. Of impressions, the preference of an order is tiny, and its loss counts next to nothing for all
+  but new users; of entered rooms it is the conversion rate of which Sec. 5 speaks (.7 and .2).
+
+The candidates of a feed are shown at one moment, so that none is later than another: they share one draw, at the count of the
+feed's first. The counter is raised before it is used, so the first sample ever has c = 1 and Beta(1 + preference, 2 -
+preference).
+
+Before training, `start` sets the output's bias so that preferences begin at the mean of what they learn. Beginning at one half,
+weights would fall up to ninety times in the first steps, while Adam's second moments still knew the larger gradients.
 
 No gradient flows through gamma, in any form: weight times loss would be made smaller by preferring nothing.
 """
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -40,10 +56,10 @@ from models.layers.embedding import Embedded
 from models.layers.heads import at_least_float32
 from models.layers.mlp import LinearBank, plain_uniform
 from models.schema import Schema
-from models.slots import SumCount, Training, Weights, Widths
+from models.slots import PseudoLabel, SumCount, Training, Weights, Widths, candidates_of_feeds, candidates_of_users
 
 DEFAULT_WIDTH = 16
-SLOT_SALT = -1  # of the hash that gives a user a slot; targets have 0, 1, ...
+SMALLEST_START = 1e-4  # of a preference; nothing is known of what never happened
 
 
 @config
@@ -55,28 +71,27 @@ class StageConfig:
         width: of a field in the matrix; others are brought to it by a linear map. None takes the most common width above 1
             (the largest of equally common ones), or 16 if there is none.
         window: days, one of the schema's `preference_days`; None takes the first.
-        beta: `closed` takes a user's preferences for constant, so that the Beta follows from the count of earlier impressions
-            in the window: any order of data, any number of workers. `running` is Algorithm 1 itself: counts and sums per
-            user, in the order in which samples come, from anew every epoch; for data in order of time, on one worker.
-            `none` weighs by the preference itself (STAN w/o Beta).
-        users: slots for `running`, by a hash of the user's id; 8 bytes each, and 8 more a target. Users in one slot count
-            as one.
+        pseudo_label: what a preference is a rate of. `impression`: the mean label of all earlier impressions of the user.
+            `click`: orders, seconds and so on a click, the rates by which rule-based stages are told; the click itself, and
+            what does not follow from it, of an impression. The schema's `stages` name the click.
+        counter: what a user's c counts. `running`: all earlier impressions of the window. `batch`: the user's candidates of
+            the joint batch, which share one gamma.
+        beta: whether gamma is drawn; else it is the preference itself (STAN w/o Beta).
     """
 
     kind: Literal["stage"] = "stage"
     fields: tuple[str, ...] | None = None
     width: int | None = None
     window: float | None = None
-    beta: Literal["closed", "running", "none"] = "closed"
-    users: int = 1_000_000
+    pseudo_label: PseudoLabel = "impression"
+    counter: Literal["running", "batch"] = "running"
+    beta: bool = True
 
     def __post_init__(self) -> None:
         if self.fields is not None and (not self.fields or len(set(self.fields)) < len(self.fields)):
             raise ValueError(f"stage needs fields that are named once, at least one; got {list(self.fields)}.")
         if self.width is not None and self.width < 1:
             raise ValueError(f"stage needs width >= 1, got {self.width}.")
-        if self.users < 1:
-            raise ValueError(f"stage needs users >= 1, got {self.users}.")
 
 
 class Stage(nn.Module):
@@ -87,18 +102,9 @@ class Stage(nn.Module):
 
     In training gamma is drawn, in evaluation mode it is the Beta's mean.
 
-    Attributes:
-        needs_one_worker: whether it keeps state of users, which several workers would not share.
-
     Raises:
-        ConfigError: all loss weights are 0, no feed-level field, an unknown field or window.
+        ConfigError: all loss weights are 0, no feed-level field, an unknown field or window, rates of a click without `stages`.
     """
-
-    reads_preferences = True
-
-    count_S: Tensor
-    inclined_TS: Tensor
-    epoch: Tensor
 
     def __init__(self, config: StageConfig, schema: Schema, widths: Widths) -> None:
         super().__init__()
@@ -106,16 +112,32 @@ class Stage(nn.Module):
         self.trained = tuple(name for name, weight in self.loss_weights.items() if weight > 0)
         if not self.trained:
             raise ConfigError("every target has loss_weight 0, so there is nothing to train; give one a positive weight.")
+        if config.pseudo_label == "click" and schema.stages is None:
+            raise ConfigError(
+                "`weighting.pseudo_label: click` counts by the click that `schema.stages` names, but the schema declares none; "
+                "add `stages`, or take `pseudo_label: impression`."
+            )
         self.net = PreferenceNet(len(self.trained), _chosen(widths.feed, config.fields), config.width)
         self.penalties = tuple(f"preference.{name}" for name in self.trained)
+        self.varying = self.trained
         self.window = _place(config.window, schema)
-        self.beta = config.beta
-        self.needs_one_worker = config.beta == "running"
-        if config.beta == "running":
-            # Algorithm 1's beta follows from its alpha and c: alpha + beta = 2 + c (c + 1) / 2
-            self.register_buffer("count_S", torch.zeros(config.users, dtype=torch.int64))
-            self.register_buffer("inclined_TS", torch.zeros(len(self.trained), config.users, dtype=torch.float64))
-            self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+        self.config = config
+        self.reads_preferences: PseudoLabel = config.pseudo_label
+        self.counts_in_batch = config.beta and config.counter == "batch"
+
+    @torch.no_grad()
+    def start(self, means: Mapping[str, Sequence[float | None]]) -> None:
+        """Lets preferences begin at what they learn in the mean.
+
+        Args:
+            means: by target, of its pseudo-labels in each of the schema's windows over all training candidates; None where
+                there is none, and the preference begins at one half.
+        """
+        for place, name in enumerate(self.trained):
+            mean = means[name][self.window]
+            if mean is not None:
+                mean = min(max(mean, SMALLEST_START), 1 - SMALLEST_START)
+                self.net.output.bias_B1H[place].fill_(math.log(mean / (1 - mean)))
 
     def forward(self, embedded: Embedded, training: Training) -> Weights:
         """Raises: ValueError if the batch lacks preferences or counts of earlier impressions."""
@@ -138,7 +160,7 @@ class Stage(nn.Module):
                 f"the batch has no running preferences of {', '.join(f'`{name}`' for name in missing)}, which weighting "
                 "`stage` learns; prepare the data again."
             )
-        candidates_R = _candidates(batch)
+        candidates_R = candidates_of_feeds(batch)
         penalties = {}
         for name, preference_R in zip(self.trained, preference_TR.unbind(0), strict=True):
             label_R = batch.preferences[name][:, self.window].to(preference_R.dtype)
@@ -149,19 +171,11 @@ class Stage(nn.Module):
         return penalties
 
     def _gamma(self, preference_TR: Tensor, training: Training) -> Tensor:
-        if self.beta == "none":
+        if not self.config.beta:
             return preference_TR
-        batch, exact_TR = training.batch, preference_TR.to(torch.float64)
-        if self.beta == "running":
-            alpha_TR, sum_R = self._running(exact_TR, training)
-        else:
-            if batch.earlier_RW is None:
-                raise ValueError(
-                    "the batch has no counts of earlier impressions, which weighting `stage` reads; prepare the data again, "
-                    "or use `weighting.beta: none`."
-                )
-            total_R = _triangle(batch.earlier_RW[:, self.window] + 1)
-            alpha_TR, sum_R = 1 + exact_TR * total_R, 2 + total_R
+        batch = training.batch
+        total_R = _triangle(self._samples(training))
+        alpha_TR, sum_R = 1 + preference_TR.to(torch.float64) * total_R, 2 + total_R
         if self.training:
             share_TR = torch.stack([uniform_R(batch, training.progress, salt) for salt in range(len(self.trained))])
             gamma_TR = beta_quantile(alpha_TR, sum_R - alpha_TR, share_TR)
@@ -169,23 +183,17 @@ class Stage(nn.Module):
             gamma_TR = alpha_TR / sum_R
         return gamma_TR.to(preference_TR.dtype)
 
-    def _running(self, preference_TR: Tensor, training: Training) -> tuple[Tensor, Tensor]:
-        """alpha [T, R] and alpha + beta [R] at every feed's first candidate. In training the batch is added to the state."""
-        batch, epoch = training.batch, int(training.progress)
-        slot_R = (uniform_R(batch, 0.0, SLOT_SALT) * len(self.count_S)).to(torch.int64)
-        candidates_R = _candidates(batch)
-        if self.training and epoch != self.epoch:
-            self.count_S.zero_()
-            self.inclined_TS.zero_()
-            self.epoch.fill_(epoch)
-        earlier_R = self.count_S[slot_R] + _sum_before(candidates_R, slot_R)
-        total_R = _triangle(earlier_R + candidates_R) - _triangle(earlier_R)  # of the counts of the feed's candidates
-        inclined_TR = preference_TR * total_R
-        before_TR = self.inclined_TS[:, slot_R] + torch.stack([_sum_before(each_R, slot_R) for each_R in inclined_TR])
-        if self.training:
-            self.count_S.index_add_(0, slot_R, candidates_R)
-            self.inclined_TS.index_add_(1, slot_R, inclined_TR.to(self.inclined_TS.dtype))
-        return 1 + before_TR + preference_TR * (earlier_R + 1), 2 + _triangle(earlier_R + 1)
+    def _samples(self, training: Training) -> Tensor:
+        """c of every feed, int64 [R]."""
+        batch = training.batch
+        if self.counts_in_batch:
+            return candidates_of_users(batch) if training.of_user_R is None else training.of_user_R
+        if batch.earlier_RW is None:
+            raise ValueError(
+                "the batch has no counts of earlier impressions, which weighting `stage` reads; prepare the data again, "
+                "or use `weighting.beta: false`."
+            )
+        return batch.earlier_RW[:, self.window] + 1
 
 
 class PreferenceNet(nn.Module):
@@ -256,22 +264,7 @@ def _most_common_width(fields: Mapping[str, int]) -> int:
     return max(times, key=lambda width: (times[width], width)) if times else DEFAULT_WIDTH
 
 
-def _candidates(batch: FeedBatch) -> Tensor:
-    """[R], int64: how many candidates each feed has."""
-    return torch.bincount(batch.feed_of_candidate_N, minlength=batch.feeds)
-
-
 def _triangle(count: Tensor) -> Tensor:
     """1 + 2 + ... + count, float64."""
     exact = count.to(torch.float64)
     return exact * (exact + 1) / 2
-
-
-def _sum_before(value_R: Tensor, slot_R: Tensor) -> Tensor:
-    """[R]: sum of the values of earlier rows with the same slot."""
-    order_R = slot_R.argsort(stable=True)
-    sorted_R, slots_R = value_R[order_R], slot_R[order_R]
-    before_R = sorted_R.cumsum(0) - sorted_R
-    sum_R = torch.empty_like(before_R)
-    sum_R[order_R] = before_R - before_R[torch.searchsorted(slots_R, slots_R)]
-    return sum_R

@@ -403,7 +403,8 @@ def _heavy_users(case: _Case) -> Iterator[Finding]:
                 subject=user.user,
                 told=f"user {user.user} has {user.rows:,} rows ({user.share:.2%} of all), above check.user_rows = "
                 f"{case.config.user_rows:,}",
-                way_out="one task of prepare holds all rows of a user: a bot or shared id is better taken out",
+                way_out="take a bot out, and give each of many people under one id their own; what a user does after "
+                "`prepare.user_most` rows is left out",
             )
 
 

@@ -117,7 +117,7 @@ class Cell:
     @property
     def purpose(self) -> dict[str, Any]:
         """What its result depends on beyond the training."""
-        return {"split": self.shared.evaluate.split}
+        return {"split": self.shared.evaluate.split} | ({"untaught": True} if self.shared.evaluate.untaught else {})
 
     def make(self) -> UnitResult:
         prepared = Prepared.open(self.shared.data)
@@ -139,11 +139,14 @@ class Cell:
         if self.train.device != "cpu" and torch.cuda.is_available():
             bundle.ranker.to("cuda")
         files = prepared.files(self.shared.evaluate.split)
-        scored = score(bundle.ranker, bundle.schema, files, self.shared.evaluate.batch_feeds)
+        evaluate = self.shared.evaluate
+        scored = score(bundle.ranker, bundle.schema, files, evaluate.batch_feeds, untaught=evaluate.untaught)
         return UnitResult(
             label=self.label,
             made=provenance(),
-            metrics=evaluate_table(scored, self.shared.schema, known=self.shared.known()).to_dict(),
+            metrics=evaluate_table(
+                scored, self.shared.schema, known=self.shared.known(), taught=bundle.ranker.trained
+            ).to_dict(),
             cell=TrainedCell(
                 rate=self.rate,
                 seed=self.seed,
@@ -179,7 +182,11 @@ class Baseline:
 
     def identity(self) -> dict[str, Any]:
         evaluate = to_dict(self.shared.evaluate)
-        shared = ("baselines", "batch_feeds") if self.name == "booster" else tuple(key for key in evaluate if key != "split")
+        shared = (
+            ("baselines", "batch_feeds", "untaught")
+            if self.name == "booster"
+            else tuple(key for key in evaluate if key != "split")
+        )
         return {
             "data": self.shared.fingerprint,
             "targets": self.shared.schema.to_dict()["targets"],

@@ -81,6 +81,7 @@ class Comparison:
         }
         for system in self.every:
             Monitor(system.schema, train.monitor)
+            system.optimiser_over(train.optimiser)
         self._check(prepared, evaluate)
         self.shared = SharedByUnits(
             data=prepared.path.resolve(),
@@ -104,7 +105,7 @@ class Comparison:
     # -- units -------------------------------------------------------------------------------------------------
 
     def cell(self, system: System, rate: float | None, seed: int) -> Cell:
-        optimiser = self.train.optimiser
+        optimiser = system.optimiser_over(self.train.optimiser)
         if rate is not None:
             dense, tables = replace(optimiser.dense, rate=rate), replace(optimiser.tables, rate=rate)
             optimiser = replace(optimiser, dense=dense, tables=tables)

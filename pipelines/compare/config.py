@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from models.config import ConfigError, config, from_dict, overlaid, replaced
+from models.config import ConfigError, config, from_dict, overlaid, replaced, to_dict
 from models.layers.tables import TableSet
+from models.optim import OptimiserConfig
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker
 from models.zoo import resolve
@@ -23,8 +24,8 @@ from pipelines.evaluate.truth import knowable
 from pipelines.report.evaluation.metrics import EvaluationResult
 
 BASELINES = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
-TARGETS, EPOCHS, RATE = "targets", "epochs", "rate"  # what a row may say beside its model
-BESIDE_MODEL = (TARGETS, EPOCHS, RATE)
+TARGETS, EPOCHS, RATE, OPTIMISER = "targets", "epochs", "rate", "optimiser"  # what a row may say beside its model
+BESIDE_MODEL = (TARGETS, EPOCHS, RATE, OPTIMISER)
 OF_A_ROW = ("loss_weight", "parents", "transform", "bins")  # what a row may change of a target: nothing that decides a label
 
 
@@ -100,8 +101,9 @@ class CompareConfig:
     Attributes:
         systems: rows of the table by label, spelled as `model:`; `targets` may change, by name, a target's loss_weight,
             parents, transform or bins for this row, `epochs` how long it is trained, for learners that plan their whole
-            training need another length than those that are stopped early, and `rate` its learning rate, of dense parameters
-            and tables alike, which is then not searched for.
+            training need another length than those that are stopped early, `rate` its learning rate, of dense parameters and
+            tables alike, which is then not searched for, and `optimiser` what else is laid over `train.optimiser` for it (L2 or
+            eps, say).
         common: laid over every system's row of the zoo, so that all are alike in it (widths, say); what a system says
             itself stands.
         seeds: of weights, data order and dropout; one training each.
@@ -148,8 +150,8 @@ class CompareConfig:
             raise ValueError(f"compare.rates must be above 0, got {list(self.rates)}.")
         if {"system", *BESIDE_MODEL} & self.common.keys():
             raise ValueError(
-                "compare.common is what all systems share; `system`, `targets`, `epochs` and `rate` belong to a row of "
-                "`systems`."
+                "compare.common is what all systems share; `system`, `targets`, `epochs`, `rate` and `optimiser` belong to a "
+                "row of `systems`."
             )
         if self.fewest_positives < 0:
             raise ValueError(f"compare.fewest_positives must not be negative, got {self.fewest_positives}.")
@@ -186,6 +188,7 @@ class System:
     Attributes:
         epochs: how long it is trained at most; None as the experiment says.
         rate: its learning rate; None as the comparison says.
+        optimiser: what is laid over the experiment's.
     """
 
     label: str
@@ -193,6 +196,17 @@ class System:
     schema: Schema
     epochs: int | None = None
     rate: float | None = None
+    optimiser: Mapping[str, Any] = default(default_factory=dict)
+
+    def optimiser_over(self, shared: OptimiserConfig) -> OptimiserConfig:
+        """
+        Raises:
+            ConfigError: settings that do not fit, with the system's label.
+        """
+        try:
+            return from_dict(OptimiserConfig, overlaid(to_dict(shared), self.optimiser), where=OPTIMISER)
+        except ConfigError as error:
+            raise ConfigError(f"compare.systems.{self.label}: {error}") from None
 
 
 def folder_of(label: str) -> str:
@@ -268,7 +282,10 @@ def system_of(compare: CompareConfig, schema: Schema, of: str, varied: Curve | N
         raise ConfigError(f"rate must be a number above 0, got {rate!r}.")
     label = of if varied is None else varied.label(value)
     targets = _with_targets(schema, spelling.get(TARGETS) or {})
-    return System(label=label, model=resolve(model), schema=targets, epochs=epochs, rate=rate)
+    optimiser = spelling.get(OPTIMISER) or {}
+    if not isinstance(optimiser, Mapping):
+        raise ConfigError(f"`optimiser` is {optimiser!r}; write settings: {{dense: {{l2: 0.00001}}}}.")
+    return System(label=label, model=resolve(model), schema=targets, epochs=epochs, rate=rate, optimiser=optimiser)
 
 
 def columns_of(compare: CompareConfig, schema: Schema, *, has_truth: bool = False) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from models.system import is_leveled
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.statistics import merit
 from pipelines.report.comparison.compared import SIGNIFICANT, Row
-from pipelines.report.words import EXPECTED, MISSING, shown
+from pipelines.report.words import EXPECTED, MISSING, UNTAUGHT, shown
 from pipelines.train.monitor import Monitor
 
 
@@ -50,6 +50,8 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
         f"RelaImpr against {config.base_label}: (v − .5) / (base − .5) − 1 for AUC and gAUC, v / base − 1 for NDCG and "
         "precision, 1 − v / base for errors, so that + is better; none for Gini"
     )
+    if any(score.untaught for row in rows for score in row.scores.values()):
+        words[UNTAUGHT] = "a target of weight 0: nothing taught the system this, so it follows from other targets alone"
     if any(path.split(".")[1].startswith(EXPECTED) for path in comparison.columns):
         words["E"] = "expected under the simulated world's true probabilities: no drawn label blurs it"
     counts = {path: score.positives for row in rows for path, score in row.scores.items() if score.positives is not None}
@@ -58,7 +60,11 @@ def words_of(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:
         words["Too few"] = f"not shown, for fewer than {config.fewest_positives} positives are behind it: {counted}"
     words["Learning rate"] = _rates(comparison, rows)
     words["Early stopping"] = _stopping(comparison)
-    words["Optimiser"] = f"{train.optimiser.dense.kind} for dense parameters, {train.optimiser.tables.kind} for tables"
+    own = [
+        f"; {system.label} {key} {value}" for system in comparison.systems for key, value in _leaves(system.optimiser).items()
+    ]
+    kinds = f"{train.optimiser.dense.kind} for dense parameters, {train.optimiser.tables.kind} for tables"
+    words["Optimiser"] = kinds + "".join(own)
     if config.common:
         words["Alike in all"] = ", ".join(f"{key} {value}" for key, value in _leaves(config.common).items())
     return words | {row.label: row.note for row in rows if row.note}

@@ -21,7 +21,9 @@ def score_of(results: Results, path: str, fewest: int) -> Score:
         return Score(positives=positives)
     by_seed = {seed: value for seed, result in results.items() if (value := result.find(path)) is not None}
     mean, std = spread(list(by_seed.values())) if by_seed else (None, None)
-    return Score(mean=mean, std=std, by_seed=by_seed, positives=positives)
+    target = path.split(".")[0]
+    untaught = any(target in result.targets and result.targets[target].untaught for result in results.values())
+    return Score(mean=mean, std=std, by_seed=by_seed, positives=positives, untaught=untaught)
 
 
 def positives_of(result: EvaluationResult, path: str) -> int | None:

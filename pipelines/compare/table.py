@@ -69,7 +69,8 @@ def _system_row(comparison: Comparison, system: System) -> Row:
         cost=_cost(comparison.parameters[system.label], training),
         settings={"model": to_dict(system.model)}
         | ({"targets": changed} if changed else {})
-        | {key: value for key, value in (("epochs", system.epochs), ("rate", system.rate)) if value is not None},
+        | {key: value for key, value in (("epochs", system.epochs), ("rate", system.rate)) if value is not None}
+        | ({"optimiser": dict(system.optimiser)} if system.optimiser else {}),
     )
 
 

@@ -6,21 +6,25 @@ import torch
 
 from models.batch import FeedBatch, HistoryBatch
 from models.schema import Schema
+from models.slots import PseudoLabel
 from pipelines.encode.arrays import flat
 from pipelines.encode.arrays import lengths as lengths_of
-from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE
+from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PER_CLICK_PREFIX, PREFERENCE_PREFIX, STAGE
 
 
-def to_batch(feeds: pa.Table, schema: Schema) -> FeedBatch:
+def to_batch(feeds: pa.Table, schema: Schema, preferences_of: PseudoLabel | None = "impression") -> FeedBatch:
     """Encoded feeds as tensors; labels, preferences and counts that are missing are left out, as in a request.
 
     Histories are padded behind their entries to the longest of the table. Order of feeds and candidates is kept.
+
+    Args:
+        preferences_of: which running preferences; None for none.
     """
     feeds = feeds.combine_chunks()
     lengths = lengths_of(feeds["room_id"])
     there = set(feeds.column_names)
     labels = {name: LABEL_PREFIX + name for name in schema.target_names if LABEL_PREFIX + name in there}
-    preferences = {name: PREFERENCE_PREFIX + name for name in schema.target_names if PREFERENCE_PREFIX + name in there}
+    preferences = {name: column for name, column in preferences_for(schema, preferences_of).items() if column in there}
     windows = len(schema.preference_days)
     return FeedBatch(
         feed={field.name: _tensor(feeds[field.name], field.is_number) for field in schema.fields_of("feed")},
@@ -37,6 +41,20 @@ def to_batch(feeds: pa.Table, schema: Schema) -> FeedBatch:
         preferences={name: _tensor(flat(feeds[column]), True).view(-1, windows) for name, column in preferences.items()},
         earlier_RW=_tensor(flat(feeds[EARLIER]), False).view(-1, windows) if EARLIER in there else None,
     )
+
+
+def preferences_for(schema: Schema, of: PseudoLabel | None) -> dict[str, str]:
+    """The column of every target's running preference. Rates of a click are those of targets that follow from it; of the
+    others, and of the click itself, rates are of impressions.
+    """
+    if of is None:
+        return {}
+    if of == "impression":
+        return {name: PREFERENCE_PREFIX + name for name in schema.target_names}
+    assert schema.stages is not None, "rates of a click, in a schema that names none"
+    click = schema.stages.click
+    prefix = lambda name: PER_CLICK_PREFIX if click in schema.ancestors(name) else PREFERENCE_PREFIX
+    return {name: prefix(name) + name for name in schema.target_names}
 
 
 def _tensor(column: pa.ChunkedArray | pa.Array, is_number: bool) -> torch.Tensor:

@@ -11,7 +11,15 @@ from models.schema import Number, Schema
 from pipelines.encode.arrays import arrays_of, in_lists
 from pipelines.encode.columns import derived_columns, level_column, preference_columns
 from pipelines.encode.derive import derive_arrays
-from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, META, PREFERENCE_PREFIX, STAGE, feeds_schema
+from pipelines.encode.feeds import (
+    EARLIER,
+    LABEL_PREFIX,
+    META,
+    PER_CLICK_PREFIX,
+    PREFERENCE_PREFIX,
+    STAGE,
+    feeds_schema,
+)
 from pipelines.encode.levels import level_of
 from pipelines.encode.stages import stage_columns, stages_of
 from pipelines.encode.state import EncoderState, LevelState, encoding_fingerprint
@@ -101,11 +109,17 @@ def _preferences(arrays: Mapping[str, pa.Array], schema: Schema, state: EncoderS
     side_by_side = lambda of: np.stack([floats_of(one_a_feed(arrays, column), column) for column in names[of]], axis=1).ravel()
     per_feed = np.full(rows, windows)
     out = {EARLIER: in_lists(np.nan_to_num(side_by_side(EARLIER)).astype(np.int64), per_feed)}
+    means = {target.name: side_by_side(target.name) for target in schema.targets}
+    clicks = None if schema.stages is None else np.where(means[schema.stages.click] > 0, means[schema.stages.click], np.nan)
     for target in schema.targets:
-        mean = side_by_side(target.name)
-        if not target.is_binary:
-            mean = place_among(mean, state.label_quantiles[target.name])
-        out[PREFERENCE_PREFIX + target.name] = in_lists(mean.astype(np.float32), per_feed)
+        found = {PREFERENCE_PREFIX: means[target.name]}
+        if schema.stages is not None and target.name != schema.stages.click:
+            rate = means[target.name] / clicks
+            found[PER_CLICK_PREFIX] = np.minimum(rate, 1.0) if target.is_binary else rate
+        for prefix, mean in found.items():
+            if not target.is_binary:
+                mean = place_among(mean, state.label_quantiles[target.name])
+            out[prefix + target.name] = in_lists(mean.astype(np.float32), per_feed)
     return out
 
 

@@ -19,11 +19,12 @@ META = pa.schema(
         ("room_id", pa.list_(pa.int64())),  # candidates in logged order
     ]
 )
-TABLES = 3  # of the columns below and of the encoder beside them; tables of another number are refused
+TABLES = 4  # of the columns below and of the encoder beside them; tables of another number are refused
 ROW = pa.int32()  # a table row on disk; int64 as a tensor
 LABEL_PREFIX = "label."
 EARLIER = catalogue.EARLIER
 PREFERENCE_PREFIX = f"{catalogue.PREFERENCE}."
+PER_CLICK_PREFIX = "per_click."
 STAGE = "stage"
 
 
@@ -32,8 +33,9 @@ def feeds_schema(schema: Schema) -> pa.Schema:
 
     `META`; `stage`, an index into `models.schema.STAGES`, where the schema declares stages; level; fields; histories as
     `history.field`. Then what only training has: labels as `label.target`; `preference_count` and `preference.target`, a
-    value for each of the schema's windows, null without earlier impressions. A value's mean label is written as its place
-    among the positive labels of training days (see `EncoderState.label_quantiles`).
+    value for each of the schema's windows, null without earlier impressions; and where the schema declares stages, of all
+    targets but their click `per_click.target`, the same sum of labels by clicks, null without any. A value's mean label is
+    written as its place among the positive labels of training days (see `EncoderState.label_quantiles`).
 
     Raises:
         ConfigError: a field or history whose column would have the name of another.
@@ -50,6 +52,9 @@ def feeds_schema(schema: Schema) -> pa.Schema:
     columns += [pa.field(LABEL_PREFIX + name, pa.list_(pa.float32())) for name in schema.target_names]
     columns.append(pa.field(EARLIER, pa.list_(pa.int64())))
     columns += [pa.field(PREFERENCE_PREFIX + name, pa.list_(pa.float32())) for name in schema.target_names]
+    if schema.stages is not None:
+        names = [name for name in schema.target_names if name != schema.stages.click]
+        columns += [pa.field(PER_CLICK_PREFIX + name, pa.list_(pa.float32())) for name in names]
     names = [column.name for column in columns]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

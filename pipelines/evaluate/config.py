@@ -14,6 +14,8 @@ class EvaluateConfig:
     Attributes:
         split: whose feeds are scored.
         batch_feeds: feeds scored at a time; memory grows with it, results do not change.
+        untaught: judge targets of weight 0 as well: what a model says of them follows from other targets alone (the DBMTL
+            paper's Table 1). They are marked, in no mean, and the endpoint never answers them.
         baselines: what stands beside the models; `truth` only where the logs are simulated.
         baseline_rows: candidates of training days that a baseline learns from at most (8 bytes each and column); above it,
             feeds are sampled, and the report says so.
@@ -24,6 +26,7 @@ class EvaluateConfig:
 
     split: Literal["valid", "test"] = "test"
     batch_feeds: int = 1024
+    untaught: bool = False
     baselines: tuple[Baseline, ...] = ("popularity", "booster", "truth")
     baseline_rows: int = 2_000_000
     baseline_columns: tuple[str, ...] = ()

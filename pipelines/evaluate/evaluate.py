@@ -73,7 +73,8 @@ def evaluate(
     known = found.known if isinstance(found, Truth) else None
     for name, bundle in zip(names or bundle_names(bundles), bundles, strict=True):
         began = time.monotonic()
-        table = score(bundle.ranker, bundle.schema, prepared.files(split), config.batch_feeds)
+        files = prepared.files(split)
+        table = score(bundle.ranker, bundle.schema, files, config.batch_feeds, untaught=config.untaught)
         seconds = time.monotonic() - began
         at = table["at"]
         history = _history(bundle)
@@ -81,7 +82,7 @@ def evaluate(
             Entry(
                 name=name,
                 role="model",
-                result=evaluate_table(table, bundle.schema, new_rooms, known),
+                result=evaluate_table(table, bundle.schema, new_rooms, known, taught=bundle.ranker.trained),
                 note=_origin(bundle),
                 history=history,
                 insight=_insight(bundle, sample, history, config),
@@ -119,6 +120,7 @@ def evaluate(
         exposure=split_exposure(prepared, split, new_rooms),
         search=None if search is None else search.summary,
         remarks=prepared.manifest.remarks,
+        account=tuple(prepared.manifest.counts.account_lines()),
     )
     path = write_report(output, report, schema, search)
     say(f"Report: {path}")
@@ -189,7 +191,7 @@ def _headline(entry: Entry) -> str:
         metric, called = ("auc", "AUC") if metrics.is_binary else ("mse_transformed", "MSE")
         value = metrics.values[metric]
         if value is not None:
-            shown.append(f"{name} {called} {value:.4f}")
+            shown.append(f"{name} {called} {value:.4f}{' (untaught)' if metrics.untaught else ''}")
     feed = entry.result.find("mean.gauc_feed")
     return " · ".join(shown + ([f"mean gAUC feed {feed:.4f}"] if feed is not None else []))
 

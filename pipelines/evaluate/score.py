@@ -1,6 +1,6 @@
 """Predictions of a ranker for feed tables on disk, one row a candidate, and their metrics."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +26,15 @@ from pipelines.runs.sealed import SealedFile
 KEYS = ("feed_id", "user_id", "room_id", "at", "level")
 
 
-def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch_feeds: int = 1024) -> pa.Table:
+def score(
+    ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch_feeds: int = 1024, *, untaught: bool = False
+) -> pa.Table:
     """Predictions for every candidate of encoded feed files, in the files' order.
 
     Streams: at most `batch_feeds` feeds are in memory as tensors, on the ranker's own device.
+
+    Args:
+        untaught: of targets of weight 0 as well, see `Ranker.predict`.
 
     Returns:
         feed_id, user_id, room_id, at, level (index into the schema's levels), stage (index into `models.schema.STAGES`,
@@ -50,7 +55,7 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
                     feeds = pa.Table.from_batches([part])
                     if not feeds.num_rows:
                         continue
-                    predictions = ranker.predict(to_batch(feeds, schema).to(device))
+                    predictions = ranker.predict(to_batch(feeds, schema).to(device), untaught=untaught)
                     feeds = with_known(feeds, schema)
                     columns = feeds.column_names
                     table = candidates(feeds, [*_keys(columns, schema), *known_columns(columns), *_labels(feeds, schema)])
@@ -65,13 +70,20 @@ def score(ranker: Ranker | Leveled, schema: Schema, files: Iterable[Path], batch
 
 
 def evaluate_table(
-    table: pa.Table, schema: Schema, new_rooms: NDArray | None = None, known: Known | None = None
+    table: pa.Table,
+    schema: Schema,
+    new_rooms: NDArray | None = None,
+    known: Known | None = None,
+    *,
+    taught: Collection[str] | None = None,
 ) -> EvaluationResult:
     """Metrics of a table as `score` gives it, for the targets that it has predictions of.
 
     Args:
         new_rooms: as `exposure.new_rooms_of` gives them.
         known: what a simulated world knows of the table's rows (`truth.Truth`); None for real logs.
+        taught: targets that the ranker is trained for; None for all. Others have metrics of their own that say so, and are in
+            no mean, no funnel, no alarm and no fused score.
 
     Returns:
         what `models.metrics.evaluation` gives; besides, of every target its metrics by what was known of the user
@@ -79,6 +91,23 @@ def evaluate_table(
         (`exposure.at_top`).
     """
     targets = [name for name in schema.target_names if name in table.column_names]
+    untaught = [] if taught is None else [name for name in targets if name not in taught]
+    result = _measured(table, schema, [name for name in targets if name not in untaught], known)
+    measured = dict(result.targets)
+    if untaught:
+        beside = _measured(table, schema, untaught, known).targets
+        measured |= {name: replace(metrics, untaught=True) for name, metrics in beside.items()}
+    by_target, activity = by_known(table, schema, targets)
+    shares = at_top(table.drop_columns(untaught), schema, new_rooms)
+    return replace(
+        result,
+        targets={name: measured[name].with_more(by_target[name], shares.get(name)) for name in targets},
+        activity=activity,
+        fused=shares.get(FUSED, {}),
+    )
+
+
+def _measured(table: pa.Table, schema: Schema, targets: Sequence[str], known: Known | None) -> EvaluationResult:
     evaluation = Evaluation(schema, targets)
     evaluation.add(
         {name: table[name].to_numpy() for name in targets},
@@ -89,15 +118,7 @@ def evaluate_table(
         table[STAGE].to_numpy() if has_stages(table.column_names, schema) else None,
         known,
     )
-    result = EvaluationResult.from_dict(evaluation.result())
-    by_target, activity = by_known(table, schema, targets)
-    shares = at_top(table, schema, new_rooms)
-    return replace(
-        result,
-        targets={name: metrics.with_more(by_target[name], shares.get(name)) for name, metrics in result.targets.items()},
-        activity=activity,
-        fused=shares.get(FUSED, {}),
-    )
+    return EvaluationResult.from_dict(evaluation.result())
 
 
 def candidates(feeds: pa.Table, columns: Iterable[str]) -> pa.Table:

@@ -29,7 +29,7 @@ from pipelines.logs.check import check
 from pipelines.logs.convert import DataSet, Work, convert_files
 from pipelines.logs.ids import as_ids
 from pipelines.logs.simulator import SimulateConfig
-from pipelines.logs.sources import ali_ccp, ebnerd, kuailive, kuailive_m3, kuairand, mapped, taobao
+from pipelines.logs.sources import ali_ccp, ebnerd, kuailive, kuailive_m3, kuairand, mapped, taobao, wechat2021
 from pipelines.logs.sources.ali_ccp import AliCcpConfig
 from pipelines.logs.sources.ebnerd import EbnerdConfig
 from pipelines.logs.sources.kuailive import KuaiLiveConfig
@@ -37,6 +37,7 @@ from pipelines.logs.sources.kuailive_m3 import KuaiLiveM3Config
 from pipelines.logs.sources.kuairand import KuaiRandConfig
 from pipelines.logs.sources.mapped import CsvConfig
 from pipelines.logs.sources.taobao import TaobaoConfig
+from pipelines.logs.sources.wechat2021 import Wechat2021Config
 from pipelines.paths import LocalPath
 from pipelines.runs import RUN, RunFolder, discard, read_json, told, write_json, written
 from pipelines.runs.noted import digest_of
@@ -55,6 +56,7 @@ __all__ = [
     "LogsConfig",
     "SimulateConfig",
     "TaobaoConfig",
+    "Wechat2021Config",
     "Work",
     "as_ids",
     "check",
@@ -85,6 +87,7 @@ LogsConfig = Annotated[
     | KuaiLiveM3Config
     | KuaiRandConfig
     | TaobaoConfig
+    | Wechat2021Config
     | AliCcpConfig
     | CsvConfig,
     Discriminator("kind"),
@@ -97,6 +100,7 @@ DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
     "kuailive_m3": kuailive_m3.data_set,
     "kuairand": kuairand.data_set,
     "taobao": taobao.data_set,
+    "wechat2021": wechat2021.data_set,
     "ali_ccp": ali_ccp.data_set,
     "csv": mapped.data_set,
 }

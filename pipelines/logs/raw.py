@@ -8,9 +8,11 @@ else:
     rows of a batch = rows of its frame + its bad rows
 """
 
+import codecs
 import csv
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from typing import IO, Literal, cast
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -41,6 +44,7 @@ _BLOCK = 8 << 20  # bytes of a CSV file in a batch; no row is longer
 _TEXT_SHOWN = 500  # characters of a bad row that are kept
 _DATES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%d", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d")
 NOT_UTF8 = "bytes that are not UTF-8"
+_MARK = "\ufdd0"  # stands for such bytes while a CSV file is read: a code point that no text has
 
 
 @dataclass(frozen=True)
@@ -153,13 +157,15 @@ class Batch:
 
 @dataclass
 class Ending:
-    """How a CSV file ended, once all of it has been read.
+    """What was seen of the bytes of a CSV file that have been read.
 
     Attributes:
-        last: its last byte; empty for an empty file.
+        last: the last one; empty for an empty file.
+        is_marked: whether some were not UTF-8.
     """
 
     last: bytes = b""
+    is_marked: bool = False
 
 
 # -- before reading --------------------------------------------------------------------------------------------------
@@ -287,7 +293,7 @@ def _batches_of_csv(piece: Piece, layout: Layout, ending: Ending) -> Iterator[Ba
 
     def tell(found: pyarrow.csv.InvalidRow) -> str:
         reason = f"{found.actual_columns} columns instead of {found.expected_columns}"
-        torn.append(Bad(found.number - 1, reason, found.text[:_TEXT_SHOWN]))
+        torn.append(Bad(found.number - 1, reason, found.text.replace(_MARK, "\ufffd")[:_TEXT_SHOWN]))
         return "skip"
 
     names = [name if name in columns else f"{place}" for place, name in enumerate(piece.names)]  # unread ones may repeat
@@ -296,10 +302,11 @@ def _batches_of_csv(piece: Piece, layout: Layout, ending: Ending) -> Iterator[Ba
         delimiter=layout.separator, newlines_in_values=piece.quoted, invalid_row_handler=tell, ignore_empty_lines=True
     )
     convert = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(columns, pa.binary()),
+        column_types=dict.fromkeys(columns, pa.string()),
         include_columns=columns,
         null_values=list(MISSING_TEXTS),
         strings_can_be_null=True,
+        check_utf8=False,  # `_Stretch` lets nothing else through
     )
     sound = told = 0
     with damage_told(piece.input), _data_of(piece, layout, ending) as stream:
@@ -316,7 +323,7 @@ def _batches_of_csv(piece: Piece, layout: Layout, ending: Ending) -> Iterator[Ba
             last = int(row_N[-1]) if len(row_N) else -1
             before = [bad for bad in torn[told:] if bad.row <= last]
             told += len(before)
-            found = typed(table, row_N, piece.input, layout)
+            found = typed(table, row_N, piece.input, layout, _marked(table) if ending.is_marked else None)
             yield Batch(found.frame, found.row_N, [*before, *found.bad])
     if torn[told:]:
         yield Batch(_nothing(layout, columns), np.zeros(0, np.int64), torn[told:])
@@ -349,14 +356,19 @@ _TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 _PER_UNIT = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}  # milliseconds
 
 
-def typed(table: pa.Table, row_N: np.ndarray, each: Input, layout: Layout) -> Batch:
+def typed(table: pa.Table, row_N: np.ndarray, each: Input, layout: Layout, marked_N: np.ndarray | None = None) -> Batch:
     """Columns as what they hold; rows that hold something else, or nothing where something is needed, are bad.
+
+    Args:
+        marked_N: rows that held bytes that are not UTF-8.
 
     Raises:
         ConfigError: a column of a Parquet file has another type.
     """
     columns: dict[str, pl.Series] = {}
     why: dict[str, np.ndarray] = {}  # rows by reason, the first reason counts
+    if marked_N is not None and marked_N.any():
+        why[NOT_UTF8] = marked_N
     for name in table.column_names:
         raw, column = layout.columns[name], table[name].combine_chunks()
         if pa.types.is_binary(column.type) and (wrong := _not_utf8(column)) is not None:
@@ -383,11 +395,22 @@ def typed(table: pa.Table, row_N: np.ndarray, each: Input, layout: Layout) -> Ba
 
 
 def _shown(table: pa.Table, row: int) -> str:
-    cells = [table[name][row].as_py() for name in table.column_names]
-    texts = [
-        cell.decode("utf-8", "backslashreplace") if isinstance(cell, bytes) else str(cell) for cell in cells if cell is not None
-    ]
-    return ",".join(texts)[:_TEXT_SHOWN]
+    """The values of a row that are read, for whoever looks for it."""
+    return ",".join(_text_of(table[name][row].as_py()) for name in table.column_names)[:_TEXT_SHOWN]
+
+
+def _text_of(cell: object) -> str:
+    if cell is None:
+        return ""
+    text = cell.decode("utf-8", "backslashreplace") if isinstance(cell, bytes) else str(cell)
+    return text.replace(_MARK, "\ufffd")
+
+
+def _marked(table: pa.Table) -> np.ndarray:
+    found = np.zeros(len(table), bool)
+    for column in table.columns:
+        found |= pc.fill_null(pc.match_substring(column, _MARK), False).to_numpy()
+    return found
 
 
 def _not_utf8(column: pa.Array) -> np.ndarray | None:
@@ -555,23 +578,46 @@ def _unpacked(stream: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
 
 
 class _Stretch(io.RawIOBase):
-    """The bytes of a file from where it stands, so many at most; notes the last one."""
+    """The bytes of a file from where it stands, so many at most, as UTF-8: what is not becomes `_MARK`; notes the last byte.
+
+    So the reader can tell every row that is torn, and none of them is lost because its text cannot be shown.
+    """
 
     def __init__(self, stream: IO[bytes], ending: Ending, size: int | None = None) -> None:
         self._stream, self._ending, self._left = stream, ending, size
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._waiting = memoryview(b"")
+        self._begun = False  # within a character
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def,override]
-        wanted = len(buffer) if self._left is None else min(len(buffer), self._left)
-        read = self._stream.read(wanted) if wanted else b""
-        buffer[: len(read)] = read
-        if self._left is not None:
-            self._left -= len(read)
-        if read:
-            self._ending.last = read[-1:]
-        return len(read)
+        while not self._waiting:
+            wanted = len(buffer) if self._left is None else min(len(buffer), self._left)
+            read = self._stream.read(wanted) if wanted else b""
+            if self._left is not None:
+                self._left -= len(read)
+            if read:
+                self._ending.last = read[-1:]
+            self._waiting = memoryview(self._as_utf8(read))
+            if not read:
+                break
+        size = min(len(buffer), len(self._waiting))
+        buffer[:size] = self._waiting[:size]
+        self._waiting = self._waiting[size:]
+        return size
+
+    def _as_utf8(self, read: bytes) -> bytes:
+        if not self._begun and read.isascii():
+            return read
+        text = self._decoder.decode(read, final=not read)
+        self._begun = bool(self._decoder.getstate()[0])
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            self._ending.is_marked = True
+            return re.sub("[\udc80-\udcff]", _MARK, text).encode()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The account of a conversion: what became of every row of every file."""
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,15 +10,80 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.config import ConfigError
+from models.config import ConfigError, config, from_dict, to_dict
 from pipelines.logs.raw import Bad
-from pipelines.runs import FileNote, written
+from pipelines.runs import FileNote, read_json, write_json, written
 from pipelines.runs.noted import noted
 from pipelines.runs.runner import Done
 
 ROWS = "rows.json"
 QUARANTINE = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
 _SHOWN = 3  # reasons of a file in a line
+
+
+@config
+class FileRows:
+    """What became of the rows of a file, or of the entries of one of its lists.
+
+    `rows` = `used` + the sums of `quarantined`, by reason, and of `left_out`, by rule.
+
+    Attributes:
+        made: rows of tables, by table.
+        is_cut: the file ends without a line break.
+    """
+
+    rows: int
+    used: int
+    quarantined: dict[str, int] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    made: dict[str, int] = dataclasses.field(default_factory=dict)
+    is_cut: bool = False
+
+    def __post_init__(self) -> None:
+        out = sum(self.quarantined.values()) + sum(self.left_out.values())
+        if self.rows != self.used + out:
+            raise ValueError(f"{self.rows:,} rows are not {self.used:,} used and {out:,} others.")
+
+
+@config
+class GatheredRows:
+    """What became of rows that had to meet: by part, those that came; by table, those that were made."""
+
+    rows: dict[str, int]
+    made: dict[str, int]
+    joined: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    quarantined: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+
+@config
+class SourceRows:
+    """What became of all that a conversion read; nothing where a log was not converted."""
+
+    files: dict[str, FileRows] = dataclasses.field(default_factory=dict)
+    gathered: dict[str, GatheredRows] = dataclasses.field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        spelled = to_dict(self)
+        return list(told(spelled["files"], spelled["gathered"]))
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / ROWS, to_dict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "SourceRows":
+        """What stands in a folder of converted logs.
+
+        Raises:
+            ConfigError: the account is damaged, or does not add up.
+        """
+        way_out = f"Delete {folder}: the logs are converted again."
+        try:
+            return from_dict(cls, read_json(folder / ROWS, way_out=way_out), where=ROWS)
+        except FileNotFoundError:
+            return cls()
+        except ConfigError as error:
+            raise ConfigError(f"{folder / ROWS} is damaged ({str(error).splitlines()[0]}) {way_out}") from None
 
 
 def file_name(name: str) -> str:

@@ -1,6 +1,11 @@
-"""Every row of the log is accounted for: sums of rows from step to step."""
+"""Every row of the log is accounted for: sums of rows from step to step, and the rules by which sound rows are left out."""
 
 from models.config import ConfigError
+from pipelines.prepared import TableAccount
+
+PAST_MOST = "of users past prepare.user_most"
+UNUSED = "of an action that no target or counter asks for"
+_WAY_OUT = "Delete the folder and prepare again; where that happens twice, it is a fault of this program: please report it."
 
 
 def rows_agree(step: str, table: str, *, read: int, left: int) -> None:
@@ -10,7 +15,15 @@ def rows_agree(step: str, table: str, *, read: int, left: int) -> None:
         ConfigError: it did not.
     """
     if read != left:
-        raise ConfigError(
-            f"{step}: {read:,} rows of {table} were read where the steps before left {left:,}. Delete the folder and prepare "
-            "again; where that happens twice, it is a fault of this program: please report it."
-        )
+        raise ConfigError(f"{step}: {read:,} rows of {table} were read where the steps before left {left:,}. {_WAY_OUT}")
+
+
+def whole_account(table: str, account: TableAccount) -> TableAccount:
+    """The account, once it adds up.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not account.is_whole:
+        raise ConfigError(f"the account of `{table}` does not add up ({account}). {_WAY_OUT}")
+    return account

@@ -34,7 +34,8 @@ from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import SPLIT_AT, CanonicalLogs, read_footer
 from pipelines.logs.check import check
-from pipelines.prepare.account import rows_agree
+from pipelines.logs.rows import SourceRows
+from pipelines.prepare.account import PAST_MOST, UNUSED, rows_agree, whole_account
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
@@ -54,7 +55,7 @@ from pipelines.prepare.tasks import (
     SortedTables,
     WriteFeatures,
 )
-from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, write_notes
+from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, TableAccount, write_notes
 from pipelines.runs import FileNote, RunFolder, told, write_text
 from pipelines.runs.runner import Done, Item, Runner, Workers
 
@@ -93,7 +94,7 @@ def prepare(
     write_notes(output, tables)
     write_text(output / MANIFEST, json.dumps(to_dict(manifest), indent=2) + "\n")
     shutil.rmtree(plan.work)
-    for line in (*_remarks(manifest.counts, output), *manifest.remarks):
+    for line in (*manifest.counts.account_lines(), *_remarks(manifest.counts, output), *manifest.remarks):
         print(f"  {line}", flush=True)
     counts = ", ".join(f"{manifest.splits[split].feeds:,} {split}" for split in SPLITS)
     print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
@@ -217,7 +218,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     for table in EVENTS:
         left, read = _rows_in(sound[table]), sum(counts["read"][table] for counts in cuts)
         rows_agree("cut", f"`{table}`", read=read, left=left)
-        apart = sum(sum(counts["quarantined"].get(table, {}).values()) for counts in cuts)
+        apart = sum(sum(counts["quarantined"].get(table, {}).values()) + counts["left_out"][table] for counts in cuts)
         rows_agree("cut", f"`{table}` in order", read=sum(counts["kept"][table] for counts in cuts) + apart, left=read)
     found = findings(
         {table: done.counts for table, done in attributes.items()},
@@ -298,6 +299,25 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
             candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
             days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
         )
+    kept = _summed(counts["kept"] for counts in cuts) | {table: done.counts["kept"] for table, done in attributes.items()}
+    past_most = _summed(counts["left_out"] for counts in cuts)
+    left_out = {
+        table: {UNUSED: sum(done.counts["unused"] for done in of_table.get(table, ())), PAST_MOST: past_most.get(table, 0)}
+        for table in rows
+    }
+    account = {
+        table: whole_account(
+            table,
+            TableAccount(
+                read=rows[table],
+                kept=kept[table],
+                quarantined=bad[table],
+                left_out={rule: count for rule, count in left_out[table].items() if count},
+            ),
+        )
+        for table in (*EVENTS, *KEYS)
+        if plan.logs.has(table)
+    }
     runner.settled("quarantine", "encoder")
     made = runner.settled("snapshot", *SPLITS, "encoded")
     manifest = Manifest(
@@ -309,11 +329,8 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         entry_rate=entry_rate,
         remarks=(*_of_times(plan), *silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
-            rows=rows,
-            kept=_summed(counts["kept"] for counts in cuts)
-            | {table: done.counts["kept"] for table, done in attributes.items()},
-            quarantined=bad,
-            unused_engagements=sum(done.counts["unused"] for done in cleaned.values()),
+            account=account,
+            converted=SourceRows.read(plan.logs.path.parent),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
             feeds=sum(feeds.values()),
             candidates=sum(candidates.values()),
@@ -341,14 +358,11 @@ def _rows_in(notes: Iterable[FileNote]) -> int:
 def _remarks(counts: LogCounts, output: Path) -> list[str]:
     """What a user should know of the rows that do not appear in the tables as they came."""
     lines = []
-    for table, reasons in counts.quarantined.items():
-        if reasons:
-            told = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
-            of = f"{sum(reasons.values()):,} of {counts.rows[table]:,} rows of `{table}`"
-            lines.append(f"quarantined: {of} ({told}), kept in {output / 'quarantine'}")
+    if any(each.quarantined for each in counts.account.values()):
+        lines.append(f"quarantined rows are in {output / 'quarantine'}")
     if counts.unattributed_engagements:
         lines.append(
-            f"{counts.unattributed_engagements:,} of {counts.rows['engagements']:,} engagements follow no impression "
+            f"{counts.unattributed_engagements:,} of {counts.account['engagements'].read:,} engagements follow no impression "
             "within their target's attribution time: they count for histories and counters, not for labels"
         )
     return lines + remarks(counts.found)

@@ -22,15 +22,20 @@ class PrepareConfig:
         valid_days, test_days: the log's last days are for testing, those before them for validation, all others for training.
         feed_gap_seconds: impressions of a request, or without request id, are of one feed while each follows within this gap.
         feed_most: a feed without request id has at most this many candidates; further ones open the next feed.
-        quarantine_limit: the job stops where more than this share of a table's rows is malformed. What was delivered twice
-            goes to quarantine too, and is not counted here.
+        quarantine_limit: the job stops where more than this share of a table's rows is malformed, and before that where more of
+            the rows of a file of a public data set, or of one's own CSV files, make no sense. What was delivered twice goes to
+            quarantine too, and is not counted here.
         earliest, latest: rows with a time outside of these dates (UTC) are malformed.
         extra_columns: base columns to write beside those that the schema needs.
+        user_most: rows that one user may have, of all event tables together. What a user does from the moment on at which
+            they have had so many is left out, which is told: it is a bot, or many people under one id. With it grows the memory
+            of the task that holds such a user.
         rows_per_chunk: rows of a log file that one cleaning task reads at a time.
         rows_per_bucket: log rows (of all kinds) that one task after cleaning works on; with it grows a task's memory.
         feeds_per_file: most feeds in one file of the result; with it grows a task's memory as well.
         row_group_feeds: feeds in one Parquet row group of the encoded tables.
-        parallel: `ray` spreads tasks over the cluster, `none` runs them one after the other in this process.
+        parallel: `ray` spreads tasks over the cluster, `none` runs them one after the other in this process; for conversions of
+            logs too.
         cpus_per_task: what a task reserves on the cluster.
     """
 
@@ -43,6 +48,7 @@ class PrepareConfig:
     earliest: date = date(2000, 1, 1)
     latest: date = date(2100, 1, 1)
     extra_columns: tuple[str, ...] = ()
+    user_most: int = 200_000
     rows_per_chunk: int = 500_000
     rows_per_bucket: int = 500_000
     feeds_per_file: int = 16_384
@@ -51,8 +57,8 @@ class PrepareConfig:
     cpus_per_task: float = 1.0
 
     def __post_init__(self) -> None:
-        sizes = ("feed_most", "rows_per_chunk", "rows_per_bucket", "feeds_per_file", "row_group_feeds", "cpus_per_task")
-        for name in ("valid_days", *sizes):
+        sizes = ("rows_per_chunk", "rows_per_bucket", "feeds_per_file", "row_group_feeds", "cpus_per_task")
+        for name in ("valid_days", "feed_most", "user_most", *sizes):
             if getattr(self, name) <= 0:
                 raise ValueError(f"prepare needs {name} > 0, got {getattr(self, name)}.")
         for name in ("test_days", "feed_gap_seconds"):

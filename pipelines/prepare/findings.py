@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.prepared import Findings, SharedIds, UsedAgain
+from pipelines.prepared import Findings, LongUsers, SharedIds, UsedAgain
 
 _NAMED = 3  # ids or spellings in a line
 
@@ -30,11 +30,14 @@ def findings(
             for column, found in counts.get(what, {}).items():
                 into.setdefault(table, {}).setdefault(column, Counter()).update(found)
         names |= counts.get("names", {})
-    alike = requests = feeds = ids = 0
+    alike = requests = feeds = ids = long = 0
+    most_rows: Counter[str] = Counter()
     again: Counter[str] = Counter()
     shared: Counter[str] = Counter()
     for counts in cuts:
         alike += counts["alike"]
+        long += len(counts["long"])
+        most_rows.update({str(user): rows for user, rows in counts["long"]})
         requests += counts["again"]["requests"]
         feeds += counts["again"]["feeds"]
         ids = max(ids, counts["shared"]["ids"])  # one id may be of users in many buckets
@@ -46,6 +49,7 @@ def findings(
         alike_engagements=alike,
         requests_again=UsedAgain(requests=requests, feeds=feeds, most=dict(again.most_common(_NAMED))),
         requests_shared=SharedIds(ids=ids, most=dict(shared.most_common(_NAMED))),
+        long_users=LongUsers(users=long, most=dict(most_rows.most_common(_NAMED))),
     )
 
 
@@ -72,6 +76,12 @@ def remarks(found: Findings) -> list[str]:
         lines.append(
             f"request ids are shared by users ({shared.ids:,} or more), who have their own feeds all the same; most: "
             f"{_listed(shared.most, 'users')}"
+        )
+    if found.long_users.users:
+        lines.append(
+            f"users with more than prepare.user_most rows: {found.long_users.users:,}; what they did then is left out; "
+            f"most: {_listed(found.long_users.most, 'rows')}. Take a bot out of the log; give each of many people under one id "
+            "(traffic without login) their own"
         )
     if found.alike_engagements:
         lines.append(

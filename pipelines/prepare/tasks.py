@@ -35,6 +35,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
 from pipelines.prepare.labels import Credits
 from pipelines.prepare.log_to_feeds import cut, once
+from pipelines.prepare.long_users import TIMES, LongUsers, long_users
 from pipelines.prepare.room_counters import START_AT, Counting, Rooms, count_bucket, counted_actions, streamers_of
 from pipelines.prepare.tables import KEYS, Attributes
 from pipelines.prepare.timeline import codes
@@ -46,17 +47,19 @@ from pipelines.runs.noted import noted, whole
 from pipelines.runs.runner import Done
 from pipelines.runs.sealed import SealedWriter
 
-CLICKS = pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())])
-ENGAGEMENTS = pa.schema(
-    [
-        ("request_id", pa.int64()),
-        ("user_id", pa.int64()),
-        ("room_id", pa.int64()),
-        ("at", pa.int64()),
-        ("action", pa.int8()),
-        ("value", pa.float64()),
-    ]
-)
+EMPTY = {  # tables of which a log has no rows
+    "engagements": pa.schema(
+        [
+            ("request_id", pa.int64()),
+            ("user_id", pa.int64()),
+            ("room_id", pa.int64()),
+            ("at", pa.int64()),
+            ("action", pa.int8()),
+            ("value", pa.float64()),
+        ]
+    ),
+    "product_clicks": pa.schema([("user_id", pa.int64()), ("product_id", pa.int64()), ("at", pa.int64())]),
+}
 
 
 @dataclass(frozen=True)
@@ -177,11 +180,12 @@ class CutBucket:
 
     def __call__(self, bucket: int) -> Done:
         plan = self.plan
-        impressions = self._rows("impressions", bucket)
-        engagements = self._rows("engagements", bucket, ENGAGEMENTS)
-        product_clicks = self._rows("product_clicks", bucket, CLICKS)
-        ordered = cut(impressions, engagements, plan.config)
-        clicks, copies = once(product_clicks)
+        batches = {table: open_batches(self.cleaned[table], plan.output, bucket, plan.buckets) for table in EVENTS}
+        read = {table: sum(map(len, batches[table])) for table in EVENTS}
+        long = long_users(batches, plan.config.user_most)
+        rows = {table: _together(batches[table], table, long) for table in EVENTS}
+        ordered = cut(rows["impressions"], rows["engagements"], plan.config)
+        clicks, copies = once(rows["product_clicks"])
         tables = {name: getattr(ordered, name) for name in CUT[:-1]} | {"product_clicks": clicks}
         files: dict[str, list[FileNote]] = {}
         for name, table in tables.items():
@@ -217,11 +221,9 @@ class CutBucket:
         entry_day = plan.config.clock.day(integers(entered["at"]))
         credits = Credits(ordered.engagements, integers(ordered.impressions["shown_at"]), plan.actions)
         counts = {
-            "read": {
-                "impressions": len(impressions),
-                "engagements": len(engagements),
-                "product_clicks": len(product_clicks),
-            },
+            "read": read,
+            "left_out": {table: read[table] - len(rows[table]) for table in EVENTS},
+            "long": [] if long is None else list(zip(long.ids.tolist(), long.rows.tolist(), strict=True)),
             "feeds": len(day),
             "candidates": len(ordered.impressions),
             "feeds_by_day": _by_day(day, np.ones(len(day))),
@@ -233,9 +235,6 @@ class CutBucket:
             **ordered.told,
         }
         return Done(counts, files)
-
-    def _rows(self, table: str, bucket: int, schema: pa.Schema | None = None) -> pa.Table:
-        return read_bucket(self.cleaned[table], self.plan.output, bucket, self.plan.buckets, schema=schema)
 
     def _send(self, what: str, bucket: int, table: pa.Table, rooms: Attributes) -> FileNote:
         room = integers(table["room_id"])
@@ -442,6 +441,13 @@ class EncodeFile:
                 writer.write(table, plan.config.row_group_feeds)
                 parts.append(Seen.of(table, plan.schema))
         return Done(asdict(Seen.merged(parts)), {"encoded": [writer.note(output, plan.output)]})
+
+
+def _together(batches: list[pa.RecordBatch], table: str, long: LongUsers | None) -> pa.Table:
+    """All rows of a bucket but those of long users that are left out; mapped until something copies them."""
+    if not batches:
+        return EMPTY[table].empty_table()
+    return pa.Table.from_batches(batches) if long is None else long.kept(batches, TIMES[table])
 
 
 def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:

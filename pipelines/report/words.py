@@ -4,6 +4,7 @@ from models.metrics.names import CUTOFFS, TOPS, direction
 from models.schema import Schema
 
 MISSING = "–"
+UNTAUGHT = "†"  # behind numbers of a target that nothing taught
 EXPECTED = "expected_"  # of metrics under a simulated world's truth, told by an E before their name
 HEADS = {
     "auc": "AUC",

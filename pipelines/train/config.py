@@ -22,8 +22,8 @@ class TrainConfig:
         optimiser: of dense parameters and of embedding tables.
         monitor: the validation metric that decides the best epoch, as `target.metric` or `mean.metric` (`mean.gauc_feed`,
             `click.log_loss`); None takes the mean AUC over binary targets that are trained for.
-        patience: epochs without a better `monitor` before training stops. Learners that plan the whole training (cmlir,
-            finetune) are not stopped.
+        patience: epochs without a better `monitor` before training stops. They count from the end of a curriculum on (pimm),
+            and learners that plan the whole training (cmlir, finetune) are not stopped.
         workers: 0 trains in this process, without Ray; from 1 on Ray Train starts that many.
         cpus_per_worker: logical CPUs that Ray reserves for a worker.
         threads: PyTorch threads of a worker.

@@ -33,7 +33,7 @@ class Learner(Protocol):
     def at_rest(self) -> bool: ...
 
     @property
-    def scheduled(self) -> bool: ...
+    def patience_from(self) -> float: ...
 
     @property
     def is_selectable(self) -> bool: ...
@@ -143,11 +143,11 @@ def close_epoch(
     record = progress.close_epoch(metrics, value, alarms)
     if better:
         progress.best_epoch = record.epoch
-    stale = record.epoch - (progress.best_epoch or 0)
+    stale = record.epoch - max(progress.best_epoch or 0, learner.patience_from - 1)
     if progress.total_steps == config.max_steps:
         progress.stopped = f"stopped after train.max_steps={config.max_steps}"
-    elif not learner.scheduled and stale >= config.patience:
-        progress.stopped = f"stopped early: no better {monitor.name} for {stale} epochs"
+    elif stale >= config.patience:
+        progress.stopped = f"stopped early: no better {monitor.name} for {stale:.0f} epochs"
     elif progress.epoch == config.epochs:
         progress.stopped = "all epochs done"
     return better

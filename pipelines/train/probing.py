@@ -52,7 +52,7 @@ class Probing:
 def _feeds(groups: Sequence[RowGroup], schema: Schema) -> FeedBatch:
     """Feeds at equal distances, from row groups at equal distances, so that they are of many users."""
     chosen = [groups[place] for place in _spread(len(groups), GROUPS)]
-    table = read(chosen, columns_for(schema, preferences=False))
+    table = read(chosen, columns_for(schema, None))
     return to_batch(table.take(pa.array(_spread(table.num_rows, FEEDS))), schema)
 
 

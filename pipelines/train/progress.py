@@ -86,12 +86,18 @@ class Progress:
     def close_stretch(self, epochs: float) -> None:
         """Ends a stretch of steps; without diagnostics, nothing is noted.
 
+        Of weights that differ between candidates it is noted what share of the candidates would say as much with even weights,
+        (sum of w)^2 / sum of w^2 / n (Kish 1965), as `effective.<target>`.
+
         Args:
             epochs: behind its end, fractions included.
         """
         if self.stretch:
             means = {name: total / count for name, (total, count) in self.stretch.items()}
-            self.diagnostics.append({"progress": epochs, **means})
+            gammas = {name.removeprefix("gamma."): mean for name, mean in means.items() if name.startswith("gamma.")}
+            squares = {name: means[f"gamma_square.{name}"] for name in gammas}
+            effective = {f"effective.{name}": mean**2 / squares[name] for name, mean in gammas.items() if squares[name]}
+            self.diagnostics.append({"progress": epochs, **means, **effective})
         self.stretch = {}
 
     def add_probes(self, values: Mapping[str, float], epochs: float) -> None:

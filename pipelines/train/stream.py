@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from models.batch import FeedBatch
 from models.schema import Schema
-from pipelines.encode.batches import to_batch
-from pipelines.encode.feeds import EARLIER, META, PREFERENCE_PREFIX, feeds_schema
+from models.slots import PseudoLabel
+from pipelines.encode.batches import preferences_for, to_batch
+from pipelines.encode.feeds import EARLIER, META, PER_CLICK_PREFIX, PREFERENCE_PREFIX, feeds_schema
 from pipelines.runs.sealed import SealedFile
 from pipelines.train.ahead import ahead
 from pipelines.train.order import FeedOrder, RowGroup, WindowPart
@@ -21,15 +22,15 @@ Reader = Callable[[FeedOrder, int, int, Sequence[str]], Generator[pa.Table, None
 """(order, epoch, first window, columns) -> tables whose rows, one after another, are those of the parts from there on."""
 
 
-def columns_for(schema: Schema, *, preferences: bool = True) -> list[str]:
+def columns_for(schema: Schema, preferences_of: PseudoLabel | None) -> list[str]:
     """Columns of the feed table that `to_batch` reads.
 
     Args:
-        preferences: with the running preferences, which cost a fourth of all reading and which few rankers learn from.
+        preferences_of: which running preferences are read; they cost a fourth of all reading, and few rankers learn from them.
     """
-    unread = {*META.names} - {"user_id", "room_id"}
-    if not preferences:
-        unread |= {EARLIER, *(PREFERENCE_PREFIX + name for name in schema.target_names)}
+    of_users = {EARLIER, *(prefix + name for prefix in (PREFERENCE_PREFIX, PER_CLICK_PREFIX) for name in schema.target_names)}
+    wanted = {EARLIER, *preferences_for(schema, preferences_of).values()} if preferences_of else set()
+    unread = {*META.names, *of_users} - {"user_id", "room_id", *wanted}
     return [name for name in feeds_schema(schema).names if name not in unread]
 
 
@@ -59,14 +60,22 @@ class Stream:
 
     Args:
         read_parts: where parts are read: `in_process`, or `pipelines.train.ray_data.ray_data`.
-        preferences: whether batches are to have the users' running preferences.
+        preferences_of: which running preferences of users batches are to have; None for none.
     """
 
-    def __init__(self, order: FeedOrder, schema: Schema, read_parts: Reader = in_process, *, preferences: bool = True) -> None:
+    def __init__(
+        self,
+        order: FeedOrder,
+        schema: Schema,
+        read_parts: Reader = in_process,
+        *,
+        preferences_of: PseudoLabel | None = "impression",
+    ) -> None:
         self.order = order
         self.schema = schema
         self.read_parts = read_parts
-        self.columns = columns_for(schema, preferences=preferences)
+        self.preferences_of: PseudoLabel | None = preferences_of
+        self.columns = columns_for(schema, preferences_of)
 
     @property
     def steps(self) -> int:
@@ -75,7 +84,8 @@ class Stream:
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[FeedBatch | None, None, None]:
         """One item for each step from `first_step` on; None where no feed of the joint batch lies with this rank."""
         shares = self.shares(epoch, first_step)
-        yield from ahead((to_batch(share, self.schema) if share.num_rows else None for share in shares), BATCHES_AHEAD)
+        made = lambda share: to_batch(share, self.schema, self.preferences_of) if share.num_rows else None
+        yield from ahead((made(share) for share in shares), BATCHES_AHEAD)
 
     def shares(self, epoch: int, first_step: int = 0) -> Generator[pa.Table, None, None]:
         """The same as tables; a table without rows where there is nothing."""
@@ -142,5 +152,5 @@ class StoredFeeds:
 
     def _tables(self) -> Generator[pa.Table, None, None]:
         for group in self.groups[self.rank :: self.size]:
-            table = read([group], columns_for(self.schema, preferences=False))
+            table = read([group], columns_for(self.schema, None))
             yield from (table.slice(begin, self.batch_feeds) for begin in range(0, group.feeds, self.batch_feeds))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.learners import Learner
 from models.learners.schedule import Schedule
 from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
@@ -21,6 +22,7 @@ from pipelines.train.config import TrainConfig
 from pipelines.train.loop import Reports, fit
 from pipelines.train.monitor import Monitor
 from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.preferences import preference_means
 from pipelines.train.progress import EpochRecord, Progress
 from pipelines.train.report import Report, Silent
 from pipelines.train.stream import Reader, StoredFeeds, Stream, in_process
@@ -67,14 +69,19 @@ def work(
         torch.manual_seed(config.seed)  # the same weights on every rank
         ranker = build_ranker(schema, run.system, prepared.encoder.table_sizes)
         ranker.losses.fit({name: torch.from_numpy(values) for name, values in prepared.encoder.label_quantiles.items()})
+        rankers = ranker.rankers if isinstance(ranker, Leveled) else [ranker]
+        if (preferences_of := ranker.weighting.reads_preferences) is not None:
+            means = preference_means(order.groups, schema, preferences_of, group, device)
+            for each in rankers:
+                each.weighting.start(means)
         ranker.to(device)
         if config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda"):
-            for each in ranker.rankers if isinstance(ranker, Leveled) else [ranker]:
+            for each in rankers:
                 train_in_bf16(each, device)
         schedule = schedule_of(run, prepared, order) if is_leveled(run.system.learner) else None
         learner = build_learner(ranker, schema, run.system.learner, config.optimiser, group, schedule)
         _seed(config.seed, group.rank)  # what draws from a generator while it trains does so anew on every rank
-        stream = Stream(order, schema, _reader(config), preferences=ranker.weighting.reads_preferences)
+        stream = Stream(order, schema, _reader(config), preferences_of=preferences_of)
         valid = StoredFeeds(
             groups=row_groups(prepared.files("valid")),
             schema=schema,
@@ -86,6 +93,8 @@ def work(
         report: Reports = Silent(on_epoch)
         if group.rank == 0:
             report = Report(run.folder, monitor, ranks=group.size, say=say, on_epoch=on_epoch)
+            for line in _plans(learner, ranker, config):
+                say(line)
         return fit(learner, ranker, stream, valid, config, report, Checkpoints(run.folder / CHECKPOINTS, device), group)
     finally:
         torch.set_num_threads(threads)
@@ -124,6 +133,17 @@ def train_in_bf16(ranker: Ranker, device: torch.device) -> None:
         return replace(made, outputs={name: output_N.float() for name, output_N in made.outputs.items()})
 
     ranker.outcome = in_bf16  # type: ignore[method-assign]
+
+
+def _plans(learner: Learner, ranker: Ranker | Leveled, config: TrainConfig) -> list[str]:
+    """What is worth knowing of a training before it begins."""
+    lines = [learner.plan] if learner.plan else []
+    if ranker.curriculum_epochs >= config.epochs > 0:
+        lines.append(
+            f"The curriculum of `coupling: {{kind: {ranker.config.coupling.kind}}}` is over after {ranker.curriculum_epochs} "
+            f"epochs, but train.epochs is {config.epochs}: training ends before."
+        )
+    return lines
 
 
 def _reader(config: TrainConfig) -> Reader:

@@ -77,6 +77,21 @@ def replaced(batch: FeedBatch, **changes) -> FeedBatch:
     return FeedBatch(**{**batch.__dict__, **changes})
 
 
+def points(seed: int, counts: tuple[int, int], *, at: float = 1.5) -> FeedBatch:
+    """Feeds of one candidate each, as many of each of two levels; x is 1 and the label noise of deviation 1 around `at`."""
+    many = sum(counts)
+    generator = torch.Generator().manual_seed(seed)
+    return FeedBatch(
+        feed={},
+        candidate={"x": torch.ones(many, dtype=torch.float64)},
+        histories={},
+        feed_of_candidate_N=torch.arange(many),
+        level_N=torch.repeat_interleave(torch.arange(2), torch.tensor(counts)),
+        user_R=torch.arange(many) + 10_000 * seed,
+        labels={"y": at + torch.randn(many, generator=generator, dtype=torch.float64)},
+    )
+
+
 def double(batch: FeedBatch) -> FeedBatch:
     return batch.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 

@@ -91,6 +91,16 @@ def test_the_calibrator_pulls_the_child_down_and_the_parent_up():
     assert coupling.heads.linear["order"].bias_B1H.grad.item() == pytest.approx(0.6 * 0.4)
 
 
+def test_the_calibrator_teaches_nothing_to_a_target_without_a_loss_weight():
+    untaught = with_targets(
+        Target(name="click", action="c"),
+        Target(name="order", action="o", parents=("click",)),
+        Target(name="like", action="l", parents=("click",), loss_weight=0.0),
+        Target(name="share", action="s", parents=("like",)),
+    )
+    assert coupling_of(untaught).calibrated == (("click", "order"),)
+
+
 def test_without_calibrator_there_is_no_penalty():
     vectors = random_vectors(dict.fromkeys(tiny_schema().target_names, 3))
     off, on = shuffled(coupling_of(tiny_schema(), calibrator=0.0)), shuffled(coupling_of(tiny_schema()))

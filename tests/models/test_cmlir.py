@@ -21,7 +21,7 @@ from models.ranker import Outcome
 from models.schema import Levels
 from models.slots import Weights
 from models.system import SystemConfig, build_learner
-from tests.models.helpers import Threads, double, replaced, take
+from tests.models.helpers import Threads, double, points, replaced, take
 from tests.samples import TABLE_SIZES, full_schema, random_batch, tiny_schema
 
 # -- Algorithm 1, by hand ----------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ class Line(nn.Module):
 
     penalties: tuple[str, ...] = ()
     together = None
-    weighting = SimpleNamespace(needs_one_worker=False)
+    weighting = SimpleNamespace(varying=(), counts_in_batch=False)
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Line(nn.Module):
     def gather(self, batch):
         return {}
 
-    def outcome(self, batch, gathered, progress):
+    def outcome(self, batch, gathered, progress, of_user_R):
         outputs = {"y": self.p[0] * batch.candidate["x"] + self.p[1]}
         return Outcome(outputs=outputs, weights=Weights(targets={"y": 1.0}), penalties={}, compared=None)
 
@@ -98,12 +98,12 @@ def test_algorithm_1_step_by_step():
     learner = Cmlir(
         SimpleNamespace(rankers=rankers),
         LINES,
-        CmlirConfig(rounds_per_epoch=2, specific_steps=1),
+        CmlirConfig(rounds=2, specific_steps=1),
         optimiser,
         SingleWorker(),
-        Schedule(epochs=1, steps=6, candidates_of_level=(6, 6)),
+        Schedule(epochs=1, steps=4, candidates_of_level=(4, 4)),
     )
-    assert [(each.start, each.end) for each in learner.rounds] == [(0, 3), (3, 6)]
+    assert [(each.start, each.end) for each in learner.rounds] == [(0, 2), (2, 4)]
     shared, own = [1.0, 0.5], [[0.0, 0.0], [0.0, 0.0]]
     inner_sums, own_sums = [[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]
     held = lambda: [each.p.tolist() for each in rankers]
@@ -112,23 +112,18 @@ def test_algorithm_1_step_by_step():
     for i, alpha in ((1, 0.5), (2, 0.0)):  # a = 1 - i / N
         assert learner.alpha(i) == alpha
         level_weights = [list(shared), list(shared)]
-        for _ in range(2):  # Eq. 1
-            learner.step(two_points())
+        for place in (0, 1):  # Eq. 1
+            learner.step(two_points(), learner.steps / 4)
             for level in (0, 1):
                 adagrad(level_weights[level], slope_at(level, level_weights[level]), inner_sums[level])
-            if learner.steps % 3 == 1:
+            if place == 0:
                 assert held() == [pytest.approx(each, abs=1e-12) for each in level_weights]
                 assert not learner.at_rest
         if i == 1:  # the first steps of Adagrad are of length RATE, whatever the slope
             assert level_weights[0][0] > 1.1 and level_weights[1][0] < 0.9
         way = [sum(each[place] - shared[place] for each in level_weights) / 2 for place in (0, 1)]
         shared = [shared[place] + alpha * way[place] for place in (0, 1)]  # Eq. 2
-        assert learner.shared[0].tolist() == pytest.approx(shared, abs=1e-12)
-        assert learner.at_rest and learner.diagnostics()["alpha"] == alpha
         together = [[shared[place] + own[level][place] for place in (0, 1)] for level in (0, 1)]
-        assert held() == [pytest.approx(each, abs=1e-12) for each in together]
-
-        learner.step(two_points())
         slopes = [slope_at(level, together[level]) for level in (0, 1)]
         norms = [math.hypot(*slope) for slope in slopes]
         for level, name in enumerate(LINES.levels.names):
@@ -138,14 +133,51 @@ def test_algorithm_1_step_by_step():
             for place in (0, 1):  # Eq. 7
                 own[level][place] += (1 - alpha) * hardness * step[place]
             assert learner.diagnostics()[f"hardness.{name}"] == pytest.approx(hardness, abs=1e-12)
+            assert learner.diagnostics()[f"gradient.{name}"] == pytest.approx(norms[level], abs=1e-12)
             assert learner.diagnostics()[f"norm.{name}"] == pytest.approx(math.hypot(*own[level]), abs=1e-12)
         together = [[shared[place] + own[level][place] for place in (0, 1)] for level in (0, 1)]
         assert held() == [pytest.approx(each, abs=1e-12) for each in together]
         assert learner.shared[0].tolist() == pytest.approx(shared, abs=1e-12)
+        assert learner.at_rest and learner.diagnostics()["alpha"] == alpha and learner.diagnostics()["equal_batch"] == 1
     # in the first iteration both own steps are RATE long in each place times a half of the hardness: by hand to the end
     assert own_sums[0][0] > 0 and learner.alpha(2) == 0
-    with pytest.raises(ValueError, match="cmlir was to train for 6 joint batches, and has had all of them"):
+    with pytest.raises(ValueError, match="cmlir was to train for 4 joint batches, and has had all of them"):
         learner.step(two_points())
+
+
+# -- step 3 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [(50, 50), (50, 950)], ids=["one to one", "one to nineteen"])
+def test_hardness_does_not_depend_on_how_many_candidates_a_level_has(counts):
+    """Labels are what the line says at the start and noise of deviation 1. Its mean e over 50 candidates makes the gradient
+    (e, e), whose norm is sqrt(4 / (50 pi)) = .16 in the mean. Over 950 it would be .037, and the small level's share b_c .81.
+    """
+    learner = Cmlir(
+        SimpleNamespace(rankers=[Line(), Line()]),
+        LINES,
+        CmlirConfig(rounds=1, specific_steps=40),
+        OptimiserConfig(dense=AdagradConfig(rate=1e-12)),
+        SingleWorker(),
+        Schedule(epochs=1, steps=40, candidates_of_level=tuple(40 * each for each in counts)),
+    )
+    for seed in range(40):
+        learner.step(points(seed, counts), seed / 40)
+    told = learner.diagnostics()
+    assert told["equal_batch"] == 50
+    for name in LINES.levels.names:  # means of 40, whose deviations are .12 / sqrt(40) and .25 / sqrt(40)
+        assert told[f"gradient.{name}"] == pytest.approx(0.16, abs=0.06)
+        assert told[f"hardness.{name}"] == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    ("hardness", "expected"), [("even", {0: 0.5, 1: 0.5}), ("none", {0: 1, 1: 1}), ("norm", {0: 0.25, 1: 0.75})]
+)
+def test_what_hardness_can_be(hardness, expected):
+    schedule = Schedule(epochs=1, steps=1, candidates_of_level=(1, 1))
+    rankers = SimpleNamespace(rankers=[Line(), Line()])
+    learner = Cmlir(rankers, LINES, CmlirConfig(hardness=hardness), OptimiserConfig(), SingleWorker(), schedule)
+    assert learner._hardness({0: 2.0, 1: 6.0}) == expected
 
 
 # -- Eq. 3 -------------------------------------------------------------------------------------------------------------
@@ -178,7 +210,7 @@ def made(config: CmlirConfig, schema, group=None, *, ranker=None, counts=(10, 30
 
 def test_sampled_shares_follow_eq_3():
     """|D_min| / |D_c| are 1, 1/3, 1/9: nothing is left out at i = 0, square roots at N / 2, all of it at N."""
-    _, learner = made(CmlirConfig(rounds_per_epoch=4, specific_steps=1), tiny_schema())
+    _, learner = made(CmlirConfig(rounds=4), tiny_schema())
     assert len(learner.rounds) == 4
     assert learner.kept_of_level(0) == [1, 1, 1]
     assert learner.kept_of_level(2) == pytest.approx([1, 3**-0.5, 1 / 3])
@@ -216,7 +248,7 @@ def test_levels_take_as_many_steps_as_their_samples_are_worth(sampling, expected
     """12 joint batches of 1, 3 and 9 candidates in one round: the largest level takes 12 steps, one with a third takes 4, and
     one with a ninth one and, at the round's end, one for what is left.
     """
-    _, learner = made(CmlirConfig(rounds_per_epoch=1, specific="none", sampling=sampling), tiny_schema())
+    _, learner = made(CmlirConfig(rounds=1, specific="none", sampling=sampling), tiny_schema())
     taken, steps = [0.0, 0.0, 0.0], [0, 0, 0]
     for level, optimisers in enumerate(learner.inner):
         plain = optimisers.step
@@ -268,7 +300,7 @@ def test_without_specific_parts_it_is_reptile():
     as large as the largest, so that it takes a step a batch.
     """
     schema = tiny_schema()
-    config = CmlirConfig(rounds_per_epoch=3, specific="none", sampling="over", eta=0.5)
+    config = CmlirConfig(rounds=3, specific="none", sampling="over", eta=0.5)
     ranker, learner = made(config, schema, counts=(9, 9, 9))
     copies = leveled(schema, config).rankers
     joints = [Joint(each, schema, JointConfig(), OptimiserConfig(), SingleWorker()) for each in copies]
@@ -293,71 +325,70 @@ def test_without_specific_parts_it_is_reptile():
             assert_close(each.state_dict()[name], value, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_without_shared_weights_it_is_one_model_a_level():
-    schema = tiny_schema()
-    config = CmlirConfig(shared=False, hardness=False)
-    ranker, learner = made(config, schema)
-    apart = leveled(schema, config).rankers
-    joints = [Joint(each, schema, JointConfig(), OptimiserConfig(), SingleWorker()) for each in apart]
-    for seed in range(12):
-        batch = some_batch(schema, seed)
-        learner.step(batch, seed / 12)
-        assert learner.at_rest
-        for level, joint in enumerate(joints):
-            if (batch.level_N == level).any():
-                joint.step(batch.of_candidates(batch.level_N == level), seed / 12)
-    for mine, theirs in zip(ranker.rankers, apart, strict=True):
-        for name, value in theirs.state_dict().items():
-            assert_close(mine.state_dict()[name], value, rtol=1e-12, atol=1e-13, msg=lambda text, name=name: f"{name}: {text}")
-
-
 def test_without_adaptor_both_step_sizes_are_1():
     _, learner = made(CmlirConfig(adaptor=False, step_size=0.5), tiny_schema())
     assert [learner.alpha(i) for i in (1, 2)] == [1, 1]
-    _, annealed = made(CmlirConfig(step_size=0.5, eta=2.0, rounds_per_epoch=2, specific_steps=1), tiny_schema())
+    _, annealed = made(CmlirConfig(step_size=0.5, eta=2.0, rounds=2), tiny_schema())
     assert [annealed.alpha(i) for i in (1, 2)] == [0.5 * 0.75, 0.0]
 
 
-def test_with_dense_parts_tables_move_by_every_level_at_alpha_and_rest_in_specific_steps():
-    """One round: a table row moves in the inner steps by alpha times what its own lazy Adam says, and not in the last batch."""
+def tables_of(ranker: Leveled) -> list[torch.Tensor]:
+    """The weights of each level's one table set; one, where they share it."""
+    return [each.weight for each in {id(each): each for one in ranker.rankers for each in one.table_sets().values()}.values()]
+
+
+@pytest.mark.parametrize(("step", "share"), [("mean", 0.5 / 3), ("sum", 0.5)])
+@pytest.mark.parametrize("specific", ["all", "dense"])
+def test_a_row_that_one_level_has_met_moves_by_its_share_of_the_way(specific, step, share):
+    """One joint batch in the first of two rounds, where a is 1/2: a row moves by a / C of the way that its level takes, or by a
+    of it, with one copy of the tables as with one for every level, so that these differ in nothing else.
+    """
     schema = tiny_schema()
-    config = CmlirConfig(rounds_per_epoch=2, specific="dense", specific_steps=2, sampling="natural")
-    ranker, learner = made(config, schema, steps=8, counts=(4, 4, 4))
-    (tables,) = {id(each): each for one in ranker.rankers for each in one.table_sets().values()}.values()
-    assert len(learner.parts[0]) == len(learner.distributed[0].dense)  # no tables among what is levels' own
+    config = CmlirConfig(rounds=2, specific=specific, table_step=step, sampling="natural")
+    ranker, learner = made(config, schema, steps=2, counts=(4, 4, 4))
     twin = leveled(schema, config)
     joint = Joint(twin.rankers[0], schema, JointConfig(), OptimiserConfig(), SingleWorker())
     batch = with_levels(schema, 0, counts=(4, 4, 4))
-    before = tables.weight.detach().clone()
+    before = tables_of(ranker)[0].detach().clone()
+    met = []
+    for level in (0, 1, 2):
+        met.append(torch.zeros(len(before), dtype=torch.bool))
+        for gathered in ranker.rankers[level].gather(batch.of_candidates(batch.level_N == level)).values():
+            met[level][gathered.ids_U] = True
     learner.step(batch)
-    first = batch.of_candidates(batch.level_N == 0)
-    joint.step(first)
-    (other,) = {id(each): each for each in twin.rankers[0].table_sets().values()}.values()
-    only_first = (other.weight != before).any(1)
-    for level in (1, 2):
-        part = batch.of_candidates(batch.level_N == level)
-        for gathered in ranker.rankers[level].gather(part).values():
-            only_first[gathered.ids_U] = False
+    joint.step(batch.of_candidates(batch.level_N == 0))
+    only_first = met[0] & ~met[1] & ~met[2]
     assert only_first.any()
-    moved, full = (tables.weight - before)[only_first], (other.weight - before)[only_first]
-    assert_close(moved, 0.5 * full, rtol=1e-9, atol=1e-12)  # alpha of round 1 of 2
-    learner.step(batch)
-    before = tables.weight.detach().clone()
-    own = [
-        each.dense_0.clone() if hasattr(each, "dense_0") else [p.clone() for p in each.parameters()] for each in ranker.rankers
-    ]
-    learner.step(batch)
-    learner.step(batch)
-    assert torch.equal(tables.weight, before)
-    assert all(
-        any(not torch.equal(a, b) for a, b in zip(were, each.parameters(), strict=True))
-        for were, each in zip(own, ranker.rankers, strict=True)
-    )
+    # W, without what levels have of their own
+    now = tables_of(ranker)[0] if specific == "dense" else learner.shared[len(learner.distributed[0].dense)]
+    assert_close((now - before)[only_first], share * (tables_of(twin)[0] - before)[only_first], rtol=1e-9, atol=1e-12)
+
+
+def test_tables_of_one_copy_rest_in_specific_steps(monkeypatch):
+    schema = tiny_schema()
+    ranker, learner = made(CmlirConfig(rounds=2, specific="dense", specific_steps=2), schema, steps=8, counts=(4, 4, 4))
+    (tables,) = tables_of(ranker)
+    assert len(learner.parts[0]) == len(learner.distributed[0].dense)  # no tables among what is levels' own
+    plain, seen = learner._own_steps, []
+
+    def watched(progress):
+        before, own = tables.clone(), [[each.clone() for each in part] for part in learner.parts]
+        totals = plain(progress)
+        assert torch.equal(tables, before)
+        seen.append(
+            [any(not torch.equal(*pair) for pair in zip(*parts, strict=True)) for parts in zip(own, learner.parts, strict=True)]
+        )
+        return totals
+
+    monkeypatch.setattr(learner, "_own_steps", watched)
+    for seed in range(8):
+        learner.step(with_levels(schema, seed, counts=(4, 4, 4)), seed / 8)
+    assert seen == [[True] * 3] * 2
 
 
 def test_levels_without_candidates_stay_what_the_shared_weights_are():
     schema = tiny_schema()
-    _, learner = made(CmlirConfig(rounds_per_epoch=2, specific_steps=2), schema, counts=(0, 30, 60))
+    _, learner = made(CmlirConfig(rounds=2, specific_steps=2), schema, counts=(0, 30, 60))
     for seed in range(12):
         batch = with_levels(schema, seed, counts=(0, 3, 6))
         learner.step(batch, seed / 12)
@@ -366,10 +397,10 @@ def test_levels_without_candidates_stay_what_the_shared_weights_are():
         assert torch.equal(mine, shared)
 
 
-def test_what_levels_have_of_their_own_outlives_shared_steps():
-    """Of tables too, where W + V_c is put together from the rows that steps have touched."""
+def test_what_levels_have_of_their_own_outlives_shared_steps(monkeypatch):
+    """Of tables too, where W + V_c is put together from the rows that steps have touched. The second round has no step 3."""
     schema = tiny_schema()
-    _, learner = made(CmlirConfig(rounds_per_epoch=3, specific_steps=2), schema)
+    _, learner = made(CmlirConfig(rounds=3, specific_steps=2), schema)
     away = lambda: [[mine - shared for mine, shared in zip(part, learner.shared, strict=True)] for part in learner.parts]
     steps = iter(range(12))
     for seed in [next(steps) for _ in range(learner.rounds[0].end)]:
@@ -377,6 +408,7 @@ def test_what_levels_have_of_their_own_outlives_shared_steps():
     before, shared = away(), [each.clone() for each in learner.shared]
     dense = len(learner.distributed[0].dense)
     assert all(any(each.any() for each in part[dense:]) for part in before)
+    monkeypatch.setattr(learner, "_own_steps", lambda progress: {})
     for seed in steps:
         learner.step(some_batch(schema, seed))
         if learner.at_rest:
@@ -390,52 +422,58 @@ def test_what_levels_have_of_their_own_outlives_shared_steps():
 # -- rounds ------------------------------------------------------------------------------------------------------------
 
 
-def test_rounds_end_with_epochs_and_are_fewer_in_short_ones():
-    schedule = Schedule(epochs=2, steps=12, max_steps=17, candidates_of_level=(1,))
-    assert schedule.total == 17
-    assert [(each.start, each.end) for each in schedule.rounds(5, least=4)] == [(0, 4), (4, 8), (8, 12), (12, 17)]
-    assert [(each.start, each.end) for each in schedule.rounds(2)] == [(0, 6), (6, 12), (12, 14), (14, 17)]
-    assert [(each.start, each.end) for each in Schedule(epochs=1, steps=2, candidates_of_level=(1,)).rounds(5, least=5)] == [
-        (0, 2)
+def test_rounds_are_those_of_the_whole_training_and_end_with_its_epochs():
+    """Five rounds over two and a half passes of 4 joint batches; as many rounds over half the passes are half as long."""
+    rounds = lambda count, **schedule: [
+        (each.start, each.end) for each in Schedule(candidates_of_level=(1,), **schedule).rounds(count)
     ]
+    assert rounds(5, epochs=3, steps=4, max_steps=10) == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10)]
+    assert rounds(5, epochs=2, steps=4, max_steps=5) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+    assert rounds(25, epochs=2, steps=100) == [(100 * i // 12, 100 * (i + 1) // 12) for i in range(12)] + [
+        (100 + 100 * i // 13, 100 + 100 * (i + 1) // 13) for i in range(13)
+    ]
+    # an epoch has one round at least, and no more than joint batches
+    assert rounds(2, epochs=3, steps=4) == [(0, 4), (4, 8), (8, 12)]
+    assert rounds(25, epochs=2, steps=2) == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
-def test_a_round_that_is_too_short_has_fewer_specific_steps():
-    _, learner = made(CmlirConfig(specific_steps=4), tiny_schema(), steps=3)
-    rests = []
-    for seed in range(3):
-        learner.step(some_batch(tiny_schema(), seed))
-        rests.append(learner.at_rest)
-    assert rests == [True, True, True]  # one inner step, then two of the levels' own
-    _, learner = made(CmlirConfig(specific_steps=1), tiny_schema(), steps=3)
-    learner.step(some_batch(tiny_schema(), 0))
-    assert len(learner.rounds) == 1 and not learner.at_rest
+def test_the_plan_says_rounds_and_what_levels_own_steps_read():
+    _, learner = made(CmlirConfig(rounds=3), tiny_schema())
+    assert learner.plan == "cmlir: 12 joint batches in 3 rounds; 4 steps of 8 candidates of every level after each."
+    _, learner = made(CmlirConfig(specific_batch=5, specific_steps=2), tiny_schema())
+    assert learner.plan == (
+        "cmlir: 12 joint batches in 12 rounds (25 are asked for); 2 steps of 5 candidates of every level after each."
+    )
+    _, learner = made(CmlirConfig(rounds=3, specific="none"), tiny_schema())
+    assert learner.plan == "cmlir: 12 joint batches in 3 rounds."
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
 
 CASES = {
-    "all": CmlirConfig(rounds_per_epoch=2, specific_steps=2),
-    "dense": CmlirConfig(rounds_per_epoch=2, specific_steps=2, specific="dense", hardness=False),
-    "none": CmlirConfig(rounds_per_epoch=2, specific="none", sampling="over"),
-    "without shared": CmlirConfig(shared=False),
+    "all": CmlirConfig(rounds=2, specific_steps=2),
+    "dense": CmlirConfig(rounds=2, specific_steps=2, specific="dense", hardness="even"),
+    "none": CmlirConfig(rounds=2, specific="none", sampling="over"),
+    "sums, own batch": CmlirConfig(rounds=4, specific_batch=2, table_step="sum", hardness="none"),
 }
 
 
-def shares(schema, seed: int):
-    """A joint batch and what each of two workers has of it: in one batch nothing, in others not every level."""
+def shares(schema, seed: int, workers: int = 2):
+    """A joint batch and what each of the workers has of it: in one batch only the second any, in others not every level."""
     joint = some_batch(schema, seed, feeds=7)
     if seed == 3:
-        return joint, [None, joint]
-    return joint, [take(joint, [0, 2, 3]), take(joint, [1, 4, 5, 6])]
+        return joint, [None, joint, None][:workers]
+    feeds = {2: [[0, 2, 3], [1, 4, 5, 6]], 3: [[0, 2], [1, 4, 5, 6], [3]]}[workers]
+    return joint, [take(joint, each) for each in feeds]
 
 
+@pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("config", CASES.values(), ids=CASES)
-def test_two_workers_train_what_one_would_on_the_joint_batch(config):
+def test_workers_train_what_one_would_on_the_joint_batch(config, workers):
     schema = full_schema()
-    batches = [shares(schema, seed) for seed in range(12)]
+    batches = [shares(schema, seed, workers) for seed in range(12)]
 
-    rankers = [leveled(schema, config) for _ in range(2)]  # made here, for threads share a generator
+    rankers = [leveled(schema, config) for _ in range(workers)]  # made here, for threads share a generator
 
     def train(group, mine, ranker=None):
         ranker, learner = made(config, schema, group, ranker=ranker)
@@ -443,10 +481,10 @@ def test_two_workers_train_what_one_would_on_the_joint_batch(config):
         return ranker.state_dict(), totals, learner.diagnostics()
 
     weights, totals, told = train(SingleWorker(), [joint for joint, _ in batches])
-    workers = Threads(2).run(lambda group: train(group, [parts[group.rank] for _, parts in batches], rankers[group.rank]))
-    for found, found_totals, found_told in workers:
+    found = Threads(workers).run(lambda group: train(group, [parts[group.rank] for _, parts in batches], rankers[group.rank]))
+    for found_weights, found_totals, found_told in found:
         for name, value in weights.items():
-            assert_close(found[name], value, rtol=1e-9, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+            assert_close(found_weights[name], value, rtol=1e-9, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
         assert found_told == pytest.approx(told, rel=1e-8, abs=1e-10)
         for mine, theirs in zip(totals, found_totals, strict=True):
             assert mine.keys() == theirs.keys()
@@ -456,7 +494,7 @@ def test_two_workers_train_what_one_would_on_the_joint_batch(config):
 def test_local_loops_go_their_own_way_and_meet_at_the_end_of_the_round():
     """Against two trainings apart that are averaged by hand, each with as much say as it has candidates."""
     schema = tiny_schema()
-    config = CmlirConfig(rounds_per_epoch=1, specific="none", sampling="natural", adaptor=False, inner="local")
+    config = CmlirConfig(rounds=1, specific="none", sampling="natural", adaptor=False, inner="local")
     batches = [shares(schema, seed)[1] for seed in (0, 1, 2)]
 
     rankers = [leveled(schema, config) for _ in range(2)]
@@ -510,7 +548,7 @@ def test_a_stopped_training_goes_on_as_if_undisturbed(config, tmp_path):
 
 
 def test_it_cannot_be_saved_while_shared_weights_are_trained():
-    _, learner = made(CmlirConfig(rounds_per_epoch=1), tiny_schema())
+    _, learner = made(CmlirConfig(rounds=1), tiny_schema())
     learner.step(some_batch(tiny_schema(), 0))
     with pytest.raises(ValueError, match="cmlir can be saved only at rest"):
         learner.state_dict()
@@ -522,10 +560,10 @@ def test_it_cannot_be_saved_while_shared_weights_are_trained():
 @pytest.mark.parametrize(
     ("spelling", "message"),
     [
-        ({"eta": 0}, r"eta > 0 and 0 < step_size <= 1, got rounds_per_epoch=5, specific_steps=4, eta=0"),
+        ({"eta": 0}, r"eta > 0 and 0 < step_size <= 1, got rounds=25, specific_steps=4, specific_batch=None, eta=0"),
         ({"step_size": 1.5}, "step_size=1.5"),
         ({"specific_steps": 0}, "specific_steps=0"),
-        ({"shared": False, "specific": "dense"}, "a whole model for every level, so needs specific: all, got dense"),
+        ({"specific_batch": 0}, "specific_batch=0"),
         ({"inner": "local", "specific": "dense"}, "inner: local needs specific: all or none, got dense"),
     ],
 )

@@ -142,7 +142,31 @@ def test_with_dense_parts_tables_stay_as_pretrained():
     assert any(not torch.equal(was, now) for was, now in zip(dense, learner.distributed[1].dense, strict=True))
 
 
-CASES = {"natural": FinetuneConfig(), "balanced, dense": FinetuneConfig(sampling="balanced", specific="dense")}
+def test_without_pretraining_it_is_one_model_a_level():
+    """CMLIR without shared parameters: bit by bit what a training on each level's candidates alone makes, without a rate of its
+    own; levels of one size take a step a batch.
+    """
+    schema, config = tiny_schema(), FinetuneConfig(pretraining=0)
+    ranker, learner = made(config, schema, counts=(4, 4, 4))
+    apart = leveled(schema, config).rankers
+    joints = [joint_of(each, schema) for each in apart]
+    assert learner.plan == "finetune: a ranker for each level from the start, over 10 joint batches."
+    for place in range(10):
+        batch = with_levels(schema, place, (4, 4, 4))
+        learner.step(batch, place / 10)
+        assert learner.is_selectable
+        for level, joint in enumerate(joints):
+            joint.step(batch.of_candidates(batch.level_N == level), place / 10)
+    for mine, theirs in zip(ranker.rankers, apart, strict=True):
+        assert_equal(mine.state_dict(), theirs.state_dict())
+    assert all(learner.diagnostics()[f"norm.{name}"] > 0 for name in ("tail", "medium", "head"))
+
+
+CASES = {
+    "natural": FinetuneConfig(),
+    "balanced, dense": FinetuneConfig(sampling="balanced", specific="dense"),
+    "apart": FinetuneConfig(pretraining=0),
+}
 
 
 @pytest.mark.parametrize("config", CASES.values(), ids=CASES)
@@ -198,7 +222,11 @@ def test_it_cannot_be_saved_in_the_middle_of_a_round():
 
 
 def test_what_is_refused():
-    with pytest.raises(ConfigError, match=r"0 < pretraining < 1 and rounds_per_epoch >= 1, got pretraining=1.0, rounds"):
+    with pytest.raises(ConfigError, match=r"0 <= pretraining < 1 and rounds_per_epoch >= 1, got pretraining=1.0, rounds"):
         from_dict(FinetuneConfig, {"pretraining": 1})
+    with pytest.raises(
+        ConfigError, match=r"pretraining=0 has no common ranker.*specific: all and sampling: natural, got dense"
+    ):
+        from_dict(FinetuneConfig, {"pretraining": 0, "specific": "dense"})
     with pytest.raises(ConfigError, match="finetune divides candidates by level, but the training data have none"):
         made(FinetuneConfig(), tiny_schema(), counts=(0, 0, 0))

@@ -14,7 +14,7 @@ from models.learners.workers import SingleWorker
 from models.leveled import Leveled
 from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.ranker import Ranker
-from models.schema import Levels
+from models.schema import Levels, Schema
 from models.system import build_learner, build_ranker, is_leveled
 from models.zoo import ZOO, resolve
 from tests.models.helpers import replaced, take
@@ -109,6 +109,17 @@ def test_every_candidate_is_predicted_by_the_ranker_of_its_level(system, tied):
         expected = torch.stack([whole[int(level)][name][n] for n, level in enumerate(batch.level_N)])
         assert_close(values, expected, rtol=1e-5, atol=1e-6)
     assert any(not torch.allclose(whole[0][name], whole[1][name]) for name in found)
+
+
+def test_what_nothing_taught_is_predicted_on_request_alone():
+    spelling = full_schema().to_dict()
+    spelling["targets"][2]["loss_weight"] = 0.0
+    ranker = shaken(schema=Schema.from_dict(spelling))
+    batch = random_batch(full_schema(), TABLE_SIZES, feeds=7, seed=1)
+    for each in (ranker, ranker.first):
+        plain, whole = each.predict(batch), each.predict(batch, untaught=True)
+        assert "order" not in plain and whole.keys() == {*plain, "order"}
+        assert all(torch.equal(whole[name], values) for name, values in plain.items())
 
 
 def test_one_level_alone_is_its_ranker_on_the_batch():

@@ -215,6 +215,24 @@ def test_a_schema_without_edges_has_nothing_to_hand_on():
 
 
 @pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({}, 1),
+        ({"alpha": 2 / 3, "decay": 1 / 3, "floor": 0.0}, 2),
+        ({"alpha": 0.7, "decay": 0.1, "floor": 0.0}, 7),
+        ({"decay": 0}, 0),
+    ],
+    ids=["Ali-CCP", "the paper's own data", "sevenths", "no curriculum"],
+)
+def test_the_curriculum_ends_with_the_first_epoch_at_the_floor(settings, epochs):
+    coupling = coupling_of(CHAIN, **settings)
+    assert coupling.curriculum_epochs == epochs
+    floor = coupling.config.floor if coupling.config.decay else coupling.config.alpha
+    assert coupling.probability(epochs) == pytest.approx(floor, abs=1e-12)
+    assert not epochs or coupling.probability(epochs - 1) > floor + 1e-3
+
+
+@pytest.mark.parametrize(
     ("spelling", "message"),
     [
         ({"floor": 0.6}, "pimm needs 0 <= floor <= alpha <= 1, got floor=0.6, alpha=0.5"),

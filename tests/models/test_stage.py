@@ -15,7 +15,7 @@ from models.layers.beta import LARGE, beta_quantile
 from models.layers.draws import uniform_R
 from models.layers.embedding import Embedded
 from models.learners.workers import SingleWorker
-from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
+from models.optim import OptimiserConfig
 from models.ranker import Ranker
 from models.schema import Field, Number, Schema
 from models.slots import Training, Widths
@@ -262,34 +262,38 @@ def expected_gammas(module: Stage, name: str, batches, embedded: list[Embedded],
     return gammas
 
 
-@pytest.mark.parametrize("name", ["click", "follow"])
-def test_running_is_algorithm_1(name):
-    module, batches = stage(beta="running"), stream()
-    embedded = [fields_of(batch.feeds, seed=index) for index, (batch, _) in enumerate(batches)]
-    expected = expected_gammas(module, name, batches, embedded, drawn=True)
-    for index, (batch, _) in enumerate(batches):
-        gamma_N = module(embedded[index], training(batch, index / 10)).targets[name]
-        assert_close(gamma_N, expected[index][batch.feed_of_candidate_N], rtol=1e-7, atol=1e-9)
-
-
-def test_closed_is_algorithm_1_where_preferences_are_constant():
-    module, running, batches = constant(stage(), LOGIT_3_10), constant(stage(beta="running"), LOGIT_3_10), stream()
+def test_gamma_is_algorithm_1_where_preferences_are_constant():
+    module, batches = constant(stage(), LOGIT_3_10), stream()
     embedded = [fields_of(batch.feeds, seed=index) for index, (batch, _) in enumerate(batches)]
     expected = expected_gammas(module, "order", batches, embedded, drawn=True)
     for index, (batch, _) in enumerate(batches):
         gamma_N = module(embedded[index], training(batch, index / 10)).targets["order"]
         assert_close(gamma_N, expected[index][batch.feed_of_candidate_N], rtol=1e-7, atol=1e-9)
-        assert_close(running(embedded[index], training(batch, index / 10)).targets["order"], gamma_N)
+
+
+def test_counted_in_the_batch_it_is_algorithm_1_over_the_batch():
+    """One gamma a user, after all its samples of the batch; what came before does not count. User 0 has 4 + 2 candidates, so
+    c = 6 and at preference .3 a Beta(1 + .3 * 21, 1 + .7 * 21), of mean 7.3 / 23.
+    """
+    module = constant(stage(counter="batch"), LOGIT_3_10)
+    batch = feeds_of([0, 1, 0], [4, 1, 2], earlier=[500, 0, 504])
+    parameters = algorithm_1([(batch.user_R[feed].item(), 0.3) for feed in batch.feed_of_candidate_N.tolist()])
+    last = [max(n for n, feed in enumerate(batch.feed_of_candidate_N) if batch.user_R[feed] == user) for user in (0, 1, 0)]
+    drawn = module(fields_of(3), training(batch, 0.2)).targets["click"]
+    means = module.eval()(fields_of(3), training(replaced(batch, earlier_RW=None))).targets["click"]
+    for feed in range(3):
+        alpha, beta = parameters[last[feed]]
+        of_feed = batch.feed_of_candidate_N == feed
+        share = uniform_R(batch, 0.2, 0)[feed].item()
+        assert drawn[of_feed].tolist() == pytest.approx([beta_distribution.ppf(share, alpha, beta)] * int(of_feed.sum()))
+        assert means[of_feed].tolist() == pytest.approx([(7.3 / 23, 1.3 / 3, 7.3 / 23)[feed]] * int(of_feed.sum()))
+    assert drawn[0] == drawn[-1]
 
 
 def test_the_first_sample_ever_counts_as_the_first():
     """c = 1: Beta(1 + .3, 1 + .7) has mean 1.3 / 3. At c = 4 it is Beta(1 + .3 * 10, 1 + .7 * 10), of mean 4 / 12."""
-    batch = feeds_of([1, 2], [1, 3], earlier=[0, 3])
-    for beta in ("closed", "running"):
-        module = constant(stage(beta=beta), LOGIT_3_10).eval()
-        weights = module(fields_of(2), training(batch)).targets
-        second = 4 / 12 if beta == "closed" else 1.3 / 3  # running has seen nothing
-        assert_close(weights["click"], torch.tensor([1.3 / 3, second, second, second], dtype=torch.float64))
+    weights = constant(stage(), LOGIT_3_10).eval()(fields_of(2), training(feeds_of([1, 2], [1, 3], earlier=[0, 3]))).targets
+    assert_close(weights["click"], torch.tensor([1.3 / 3, 4 / 12, 4 / 12, 4 / 12], dtype=torch.float64))
 
 
 def test_closed_draws_have_the_mean_and_variance_of_their_beta():
@@ -312,39 +316,8 @@ def test_draws_are_anew_every_step_and_the_same_for_the_same_step():
     assert (one != other).all() and torch.equal(one, again)
 
 
-def test_running_starts_anew_with_an_epoch():
-    module, fresh = stage(beta="running"), stage(beta="running")
-    (first, _), (second, _) = stream(2)
-    module(fields_of(12), training(first, 0.0))
-    module(fields_of(12), training(second, 0.9))
-    fresh(fields_of(12), training(second, 0.9))
-    assert (module.count_S != fresh.count_S).any()
-    late, early = (each(fields_of(12), training(first, 1.0)).targets["click"] for each in (module, fresh))
-    assert torch.equal(late, early) and torch.equal(module.count_S, fresh.count_S)
-    assert module.count_S.sum() == first.candidates
-
-
-def test_running_state_is_saved_with_the_weights_and_untouched_in_evaluation():
-    module, other = stage(beta="running"), stage(beta="running")
-    (first, _), (second, _) = stream(2)
-    module(fields_of(12), training(first, 2.1))
-    state = {name: value.clone() for name, value in module.state_dict().items()}
-    expected = module(fields_of(12), training(second, 2.2)).targets["order"]
-    other.load_state_dict(state)
-    other.eval()(fields_of(12), training(second, 2.2))
-    assert_close(other.state_dict(), state, rtol=0, atol=0)
-    assert torch.equal(other.train()(fields_of(12), training(second, 2.2)).targets["order"], expected)
-
-
-def test_users_in_one_slot_count_as_one():
-    module = constant(stage(beta="running", users=1), LOGIT_3_10).eval()
-    batch = feeds_of([1, 2], [2, 1])
-    weights = module(fields_of(2), training(batch)).targets["click"]
-    assert weights[2].item() == pytest.approx((1 + 0.3 * 6) / 8)  # the third sample: 1 + 2 + 3 = 6
-
-
 def test_without_beta_the_preference_itself_weighs():
-    module, batch, embedded = stage(beta="none"), feeds_of([1, 2], [1, 3]), fields_of(2)
+    module, batch, embedded = stage(beta=False), feeds_of([1, 2], [1, 3]), fields_of(2)
     without_counts = replaced(batch, earlier_RW=None)
     for each in (module, module.eval()):
         weights = each(embedded, training(without_counts)).targets
@@ -362,9 +335,9 @@ def test_in_evaluation_gamma_is_the_mean():
         assert torch.equal(first[name], second[name])
 
 
-@pytest.mark.parametrize("beta", ["closed", "running", "none"])
-def test_no_gradient_flows_through_gamma(beta):
-    for module in (stage(beta=beta), stage(beta=beta).eval()):
+@pytest.mark.parametrize("config", [{}, {"counter": "batch"}, {"beta": False}], ids=str)
+def test_no_gradient_flows_through_gamma(config):
+    for module in (stage(**config), stage(**config).eval()):
         weights = module(fields_of(2), training(feeds_of([1, 2], [1, 2])))
         assert not any(weight.requires_grad for weight in weights.targets.values())
         assert all(total.requires_grad for total, _ in weights.penalties.values())
@@ -372,7 +345,7 @@ def test_no_gradient_flows_through_gamma(beta):
 
 def test_loss_weights_multiply_gamma_and_zero_is_left_out():
     schema = weighted(order=2.0, stay=0.0)
-    module, plain = stage(schema, beta="none"), feeds_of([1, 2], [1, 2], schema=schema)
+    module, plain = stage(schema, beta=False), feeds_of([1, 2], [1, 2], schema=schema)
     weights, preferences = module(fields_of(2), training(plain)), module.preferences(fields_of(2))
     assert weights.targets["stay"] == 0.0 and "preference.stay" not in weights.penalties
     assert tuple(preferences) == ("click", "goods_bag", "order", "follow", "visit")
@@ -381,7 +354,7 @@ def test_loss_weights_multiply_gamma_and_zero_is_left_out():
     assert list(weights.targets) == list(TARGETS)
 
 
-@pytest.mark.parametrize("beta", ["closed", "none"])
+@pytest.mark.parametrize("beta", [True, False])
 def test_a_feed_does_not_see_the_others_and_a_candidate_none_of_its_feed(beta):
     module, embedded = stage(beta=beta), fields_of(4)
     batch = feeds_of([5, 6, 5, 7], [2, 3, 1, 4], earlier=[0, 2, 2, 50])
@@ -476,55 +449,79 @@ def test_a_step_descends_the_papers_loss():
         assert_close(one, other, rtol=1e-6, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("beta", ["closed", "none"])
-def test_two_workers_equal_one(beta):
-    """The second worker's share of the third step has no user with a history, the fourth step none on any worker."""
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("config", [{}, {"counter": "batch"}, {"beta": False}], ids=str)
+def test_workers_equal_one(config, workers):
+    """The last worker has no user with a history in the third step, no worker has one in the fourth, and in the fifth
+    the last worker has no feeds. Users are few, so that most have feeds on several workers.
+    """
     batches = [double(random_batch(SCHEMA, TABLE_SIZES, feeds=8, seed=seed)) for seed in range(5)]
+    batches = [replaced(batch, user_R=batch.user_R % 3) for batch in batches]
     forgotten = [[4, 5, 6, 7] if step == 2 else list(range(8)) if step == 3 else [] for step in range(5)]
     for step, feeds in enumerate(forgotten):
         preferences = {name: values.clone() for name, values in batches[step].preferences.items()}
         for values in preferences.values():
             values[feeds] = torch.nan
         batches[step] = replaced(batches[step], preferences=preferences)
-    alone, learner = build_ranker(beta=beta)
-    reported = [learner.step(batch, step / 5) for step, batch in enumerate(batches)]
+    alone, learner = build_ranker(**config)
+    reported, told = [], []
+    for step, batch in enumerate(batches):
+        reported.append(learner.step(batch, step / 5))
+        told.append(learner.diagnostics())
     assert reported[3]["preference.click"] == (0, 0)
     assert all(value.isfinite().all() for value in alone.state_dict().values())
     lock = threading.Lock()
 
     def work(group):
         with lock:
-            ranker, learner = build_ranker(group=group, beta=beta)
-        mine = [0, 1, 2, 3] if group.rank == 0 else [4, 5, 6, 7]
-        return [learner.step(take(batch, mine), step / 5) for step, batch in enumerate(batches)], ranker.state_dict()
+            ranker, learner = build_ranker(group=group, **config)
+        mine = {2: [[0, 1, 2, 3], [4, 5, 6, 7]], 3: [[0, 2], [1, 3], [4, 5, 6, 7]]}[workers]
+        found = []
+        for step, batch in enumerate(batches):
+            share = mine[group.rank]
+            if step == 4:
+                share = [*mine[0], *mine[-1]] if group.rank == 0 else [] if group.rank == workers - 1 else share
+            totals = learner.step(take(batch, share) if share else None, step / 5)
+            found.append((totals, learner.diagnostics()))
+        return found, ranker.state_dict()
 
-    for totals, weights in Threads(2).run(work):
-        for one, other in zip(totals, reported, strict=True):
-            assert one == {name: pytest.approx(value) for name, value in other.items()}
+    for found, weights in Threads(workers).run(work):
+        for (totals, own_told), expected, expected_told in zip(found, reported, told, strict=True):
+            assert totals == {name: pytest.approx(value) for name, value in expected.items()}
+            assert own_told == pytest.approx(expected_told)
         for name, value in alone.state_dict().items():
             assert_close(weights[name], value, rtol=1e-6, atol=1e-8, msg=name)
 
 
-def test_running_needs_one_worker():
-    class Two:
-        rank, size = 0, 2
+def test_a_learner_tells_what_the_weights_are():
+    """Preferences .3; users with 0 and 9 earlier impressions have Betas of means 1.3 / 3 and (1 + .3 * 55) / 57. The schema's
+    own weight of 2 is no part of it.
+    """
+    schema = weighted(order=2.0, follow=0.0)
+    ranker, learner = build_ranker(schema)
+    constant(ranker.weighting, LOGIT_3_10)
+    ranker.eval()
+    batch = double(random_batch(schema, TABLE_SIZES, feeds=2, seed=0))
+    counts = torch.bincount(batch.feed_of_candidate_N).tolist()
+    learner.step(replaced(batch, earlier_RW=torch.tensor([[0, 0], [9, 9]])), 0.1)
+    means = [1.3 / 3, (1 + 0.3 * 55) / 57]
+    told = learner.diagnostics()
+    for power, what in ((1, "gamma"), (2, "gamma_square")):
+        expected = sum(n * mean**power for n, mean in zip(counts, means, strict=True)) / sum(counts)
+        assert told[f"{what}.order"] == told[f"{what}.click"] == pytest.approx(expected)
+    assert {name.split(".")[1] for name in told} == set(TARGETS) - {"follow"}
 
-    with pytest.raises(ConfigError, match=r"`weighting.beta: running` .* 2. Use `weighting.beta: closed`, or one worker"):
-        build_ranker(group=Two(), beta="running", users=10)
-    build_ranker(group=Two(), beta="closed")
 
-
-def test_running_trains():
-    ranker, _ = build_ranker(beta="running", users=1000)
-    optimiser = OptimiserConfig(dense=AdamConfig(rate=0.02), tables=LazyAdamConfig(rate=0.02))
-    learner = build_learner(ranker, SCHEMA, ranker.config.learner, optimiser, SingleWorker())
-    batch = double(random_batch(SCHEMA, TABLE_SIZES, feeds=8, seed=0))
-    first = learner.step(batch, 0.0)
-    for step in range(60):
-        last = learner.step(batch, step / 60)
-    for name in ("click", "preference.click", "preference.order"):
-        assert last[name][0] < 0.1 * first[name][0]
-    assert ranker.weighting.count_S.sum() == 61 * batch.candidates
+def test_preferences_start_at_the_mean_of_what_they_learn():
+    """In every window its own; where nothing is known at one half, and never at 0 or 1."""
+    means = {name: (0.2, 0.02) for name in TARGETS} | {"order": [0.0, 0.004], "stay": [None, 0.5]}
+    for window, click, order, stay in ((None, 0.2, 1e-4, 0.5), (30.0, 0.02, 0.004, 0.5)):
+        module = constant(stage(window=window), 0.0)
+        module.start(means)
+        found = module.preferences(fields_of(2))
+        assert found["click"].tolist() == pytest.approx([click] * 2)
+        assert found["order"].tolist() == pytest.approx([order] * 2)
+        assert found["stay"].tolist() == pytest.approx([stay] * 2)
 
 
 def test_fields_may_all_be_numbers():
@@ -586,6 +583,9 @@ def test_impossible_choices_are_refused():
         stage(window=14.0)
     with pytest.raises(ConfigError, match="every target has loss_weight 0"):
         stage(weighted(**dict.fromkeys(TARGETS, 0.0)))
+    without = Schema.from_dict({**SCHEMA.to_dict(), "stages": None})
+    with pytest.raises(ConfigError, match=r"counts by the click that `schema.stages` names, but the schema declares none"):
+        stage(without, pseudo_label="click")
 
 
 @pytest.mark.parametrize(
@@ -594,8 +594,9 @@ def test_impossible_choices_are_refused():
         ({"fields": []}, "stage needs fields that are named once, at least one; got \\[\\]"),
         ({"fields": ["a", "a"]}, "named once"),
         ({"width": 0}, "stage needs width >= 1, got 0"),
-        ({"users": 0}, "stage needs users >= 1, got 0"),
-        ({"beta": "open"}, "beta"),
+        ({"beta": "closed"}, "beta"),
+        ({"counter": "feed"}, "counter"),
+        ({"pseudo_label": "parent"}, "pseudo_label"),
     ],
 )
 def test_impossible_values_are_refused(spelling, message):

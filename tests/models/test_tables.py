@@ -58,6 +58,16 @@ def test_a_leaf_holds_each_row_once_and_collects_its_gradient():
     assert tables.weight.grad is None
 
 
+def test_what_is_read_does_not_depend_on_padding():
+    """Row 0 of the history's table, and of no other, is read whether or not anything is padded."""
+    rows = {"room": torch.tensor([3, 1, 1])}
+    full = HistoryBatch(rows={"room": torch.tensor([[1], [3]])}, is_real_RL=torch.ones(2, 1, dtype=torch.bool))
+    padded = HistoryBatch(rows={"room": torch.tensor([[1, 0], [3, 0]])}, is_real_RL=torch.tensor([[True, False]] * 2))
+    for history in (full, padded):
+        batch = small_batch(candidate={**small_batch().candidate, **rows}, histories={"seen": history})
+        assert small_set().gather(batch).ids_U.tolist() == [1, 2, 3, 4, 6, 7, 8]
+
+
 def test_a_table_is_found_by_name():
     assert small_set().table("room").flatten().tolist() == [20, 21, 22, 23]
 

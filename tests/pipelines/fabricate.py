@@ -14,9 +14,10 @@ from models.batch import FeedBatch
 from models.config import to_dict
 from models.schema import Bins, Hash, Schema
 from pipelines.encode.clock import Clock
-from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
+from pipelines.encode.feeds import EARLIER, LABEL_PREFIX, PER_CLICK_PREFIX, PREFERENCE_PREFIX, STAGE, TABLES, feeds_schema
 from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
+from pipelines.logs.rows import SourceRows
 from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split, write_notes
 from pipelines.runs.noted import noted
 from pipelines.runs.sealed import SealedWriter, footer_digest
@@ -73,10 +74,8 @@ def epoch_record(epoch: int, **known: Any) -> EpochRecord:
 def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     """The manifest of a folder that no log was prepared for: its splits count at least `files` and `feeds`."""
     nothing = LogCounts(
-        rows={},
-        kept={},
-        quarantined={},
-        unused_engagements=0,
+        account={},
+        converted=SourceRows(),
         unattributed_engagements=0,
         feeds=0,
         candidates=0,
@@ -144,7 +143,8 @@ def feed_table(batch: FeedBatch, schema: Schema, first_id: int) -> pa.Table:
     for name in schema.target_names:
         columns[LABEL_PREFIX + name] = cut(batch.labels[name].numpy())
         mean_RW = batch.preferences[name].numpy()
-        columns[PREFERENCE_PREFIX + name] = [[None if np.isnan(mean) else mean for mean in mean_W] for mean_W in mean_RW]
+        for prefix, rate_RW in ((PREFERENCE_PREFIX, mean_RW), (PER_CLICK_PREFIX, np.minimum(2 * mean_RW, 1))):
+            columns[prefix + name] = [[None if np.isnan(rate) else rate for rate in rate_W] for rate_W in rate_RW]
     assert batch.earlier_RW is not None
     columns[EARLIER] = batch.earlier_RW.tolist()
     if batch.stage_R is not None:

@@ -625,11 +625,20 @@ def naive_feed(row: dict, schema: Schema, taught: Taught) -> dict:
     found: dict = {"stage": stage}
     suffixes = ["", *(f".{days:g}d" for days in schema.preference_days[1:])]
     found["preference_count"] = [row[f"preference_count{suffix}"] for suffix in suffixes]
+    clicks = [row[f"preference.{schema.stages.click}{suffix}"] for suffix in suffixes]
     for target in schema.targets:
         means = [row[f"preference.{target.name}{suffix}"] for suffix in suffixes]
-        if target.kind == "value":
-            means = [None if mean is None else place_of(mean, taught.quantiles[target.name]) for mean in means]
+        rates = [mean / click if click else None for mean, click in zip(means, clicks, strict=True)]
+        if target.kind == "binary":
+            rates = [None if rate is None else min(rate, 1) for rate in rates]
+        else:
+            means, rates = (
+                [None if value is None else place_of(value, taught.quantiles[target.name]) for value in values]
+                for values in (means, rates)
+            )
         found[f"preference.{target.name}"] = means
+        if target.name != schema.stages.click:
+            found[f"per_click.{target.name}"] = rates
     return found
 
 

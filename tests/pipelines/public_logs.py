@@ -8,7 +8,15 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.logs import AliCcpConfig, CsvConfig, KuaiLiveConfig, KuaiLiveM3Config, KuaiRandConfig, TaobaoConfig
+from pipelines.logs import (
+    AliCcpConfig,
+    CsvConfig,
+    KuaiLiveConfig,
+    KuaiLiveM3Config,
+    KuaiRandConfig,
+    TaobaoConfig,
+    Wechat2021Config,
+)
 from pipelines.logs.sources.mapped import MappedFiles
 
 MAY_5 = 1_746_374_400_000  # 2025-05-05 00:00 in China, Unix milliseconds
@@ -197,6 +205,7 @@ class Sample:
         log: the CSV file that tests damage.
         has_header: whether that file has one.
         listed: how the account calls it; as it is called by default.
+        user: what its column of users is called.
     """
 
     config: Callable[..., Any]
@@ -204,11 +213,26 @@ class Sample:
     log: str
     has_header: bool = True
     listed: str = ""
+    user: str = "user_id"
 
     @property
     def in_account(self) -> str:
         return self.listed or self.log
 
+
+WECHAT = {
+    "user_action.csv": """userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow,favorite
+8,70,1,1,0,0,1,500,5366,0,0,0,0
+9,70,1,2,0,0,0,250,500,0,0,0,0
+8,71,1,1,1,0,0,4000,900000,1,0,0,0
+8,72,2,1,0,0,0,250,,0,1,0,0
+8,70,1,1,0,0,0,0,1000,0,0,0,0
+""",
+    "feed_info.csv": "feedid,authorid,videoplayseconds,description,ocr,asr,bgm_song_id,bgm_singer_id,manual_keyword_list,"
+    "machine_keyword_list,manual_tag_list,machine_tag_list,description_char,ocr_char,asr_char\n"
+    "70,5,38,104741 122649,5 6,7,11703.0,15506.0,1;2,3,81;269;159,269 0.25;81 0.75;8 1.1e-07,1,2,3\n"
+    "71,6,9,,,,,,,,,,,,\n",
+}
 
 SAMPLES = {
     "kuailive": Sample(KuaiLiveConfig, KUAILIVE, "click.csv"),
@@ -216,6 +240,7 @@ SAMPLES = {
     "kuairand": Sample(KuaiRandConfig, KUAIRAND, "data/log_standard_4_08_to_4_21_1k.csv"),
     "taobao": Sample(TaobaoConfig, TAOBAO, "UserBehavior.csv", has_header=False),
     "ali_ccp": Sample(AliCcpConfig, ALI_CCP, "sample_skeleton_train.csv", has_header=False),
+    "wechat2021": Sample(Wechat2021Config, WECHAT, "user_action.csv", user="userid"),
     "csv": Sample(partial(CsvConfig, tables=_TABLES), CSV, "shows.csv", listed="shows.csv (impressions)"),
 }
 

@@ -123,7 +123,7 @@ def ran(comparison, executor) -> list[str]:
         ({"claims": [{"better": "mmoe", "than": ["ple"]}]}, r"compare\.claims: `ple` is not among the systems"),
         ({"claims": [{"better": "mmoe", "than": ["mmoe"]}]}, "`mmoe` is better than itself"),
         ({"claims": [{"better": "mmoe", "than": []}]}, "needs at least one system in `than`"),
-        ({"common": {"system": "mmoe"}}, "`system`, `targets`, `epochs` and `rate` belong to a row"),
+        ({"common": {"system": "mmoe"}}, "`system`, `targets`, `epochs`, `rate` and `optimiser` belong to a row"),
         ({"max_concurrent": 0}, r"max_concurrent must be at least 1, got 0"),
         ({"cpus_per_cell": 0}, r"needs cpus_per_cell > 0 and gpus_per_cell >= 0, got 0 and 0"),
         ({"sytems": {}}, r"`compare\.sytems` is not a known key\. Known here: systems, common"),
@@ -278,8 +278,43 @@ def test_a_row_may_be_trained_for_its_own_number_of_epochs(prepared, tmp_path):
             ConfigError, match=rf"compare\.systems\.x: epochs must be a whole number of at least 1, got {wrong!r}"
         ):
             planned(compare(systems={"x": {"system": "mmoe", "epochs": wrong}}), prepared, tmp_path)
-    with pytest.raises(ConfigError, match="`system`, `targets`, `epochs` and `rate` belong to a row"):
+    with pytest.raises(ConfigError, match="`system`, `targets`, `epochs`, `rate` and `optimiser` belong to a row"):
         compare(common={"epochs": 3})
+
+
+def test_a_row_may_have_its_own_optimiser(prepared, tmp_path):
+    systems = {
+        "plain": {"system": "mmoe", **SMALL},
+        "own": {"system": "mmoe", **SMALL, "optimiser": {"dense": {"l2": 0.1, "rate": 7}}},
+    }
+    comparison = planned(compare(systems=systems, rates=[0.01]), prepared, tmp_path)
+    plain, own = (comparison.cells(system)[0].train.optimiser for system in comparison.systems)
+    assert own == replace(plain, dense=replace(plain.dense, l2=0.1)) and plain.dense.rate == 0.01  # rates stand above it
+    ran(comparison, Canned(lambda cell: {"click.auc": 0.7}))
+    table = compared(comparison, "tiny")
+    assert table.row("own").settings["optimiser"] == {"dense": {"l2": 0.1, "rate": 7}}
+    assert table.words["Optimiser"] == "adam for dense parameters, lazy_adam for tables; own dense.l2 0.1; own dense.rate 7"
+    systems["own"]["optimiser"] = {"dense": {"l3": 1}}
+    with pytest.raises(ConfigError, match=r"compare\.systems\.own: .*`optimiser\.dense\.adam\.l3` is not a known key"):
+        planned(compare(systems=systems), prepared, tmp_path)
+
+
+def test_targets_that_nothing_taught_are_marked(prepared, tmp_path):
+    systems = {
+        "taught": {"system": "mmoe", **SMALL},
+        "untaught": {"system": "mmoe", **SMALL, "targets": {"order": {"loss_weight": 0}}},
+    }
+    judged = replace(VALID, untaught=True)
+    comparison = planned(compare(systems=systems, metrics=["order.auc"], seeds=[0]), prepared, tmp_path, evaluate=judged)
+    carry_out(comparison, InProcess(), lambda line: None)
+    table = compared(comparison, "tiny")
+    assert [table.row(name).scores["order.auc"].untaught for name in systems] == [False, True]
+    path = write_table(tmp_path, table, prepared.schema)
+    lines = (tmp_path / "compare.md").read_text().splitlines()
+    assert ["†" in next(line for line in lines if line.startswith(f"| {name} |")) for name in systems] == [False, True]
+    assert "nothing taught the system this" in path.read_text()
+    again = planned(compare(systems=systems, metrics=["order.auc"], seeds=[0]), prepared, tmp_path)
+    assert again.left() == 2 == len(again.others)  # results of another question
 
 
 def test_a_begun_cell_of_other_settings_is_refused(prepared, tmp_path):

@@ -95,7 +95,7 @@ def test_a_curve_may_be_over_how_long_a_row_is_trained(tiny_schema):
         ),
         ({"values": []}, r"a curve over model\.learner\.specific_steps needs at least one value"),
         ({"values": [2, 2]}, r"compare\.curves: model\.learner\.specific_steps has the value 2 twice"),
-        ({"values": [0]}, r"compare\.curves: cmlir\[k=0\]: .*cmlir needs rounds_per_epoch >= 1, specific_steps >= 1"),
+        ({"values": [0]}, r"compare\.curves: cmlir\[k=0\]: .*cmlir needs rounds >= 1, specific_steps >= 1"),
         ({"axis": "model.learner.stepz"}, r"compare\.curves: cmlir\[k=8\]: .*stepz` is not a known key"),
         ({"axis": "model.learner.eta", "values": [{"a": 1, "b": 2}]}, r"compare\.curves: cmlir\[k=.*`model\.learner.*eta`"),
         ({"of": "mmoe"}, r"compare\.curves: mmoe\[k=8\]: .*specific_steps` is not a known key"),

@@ -468,6 +468,18 @@ def test_preferences_have_a_value_a_window_and_values_are_places_among_positive_
     assert out["preference.stay"].type == pa.list_(pa.float32()) and out["preference_count"].type == pa.list_(pa.int64())
 
 
+def test_rates_of_a_click_are_those_of_stages():
+    """Orders and seconds by clicks, a second's place among the labels; none without clicks, and no more orders than clicks."""
+    state = fitted(with_labels([2, 4, 6], [8, 10]), LIFE_CYCLE)
+    asked = users((1, 4, 2, 10, 1), (1, 0, 0, 0, 0), (1, 4, 0, 0, 0), (1, 2, 1, 14, 2), (1, 4, 4, 0, 0))
+    out = encode(asked, LIFE_CYCLE, state)
+    assert [row[0] for row in out["per_click.order"].to_pylist()] == [0.5, None, None, 1.0, 0.0]
+    assert [row[0] for row in out["per_click.stay"].to_pylist()] == [0.375, None, None, 1.0, 0.0]  # 5, 14 and 0 seconds
+    assert "per_click.click" not in out.column_names
+    without = Schema(fields=LIFE_CYCLE.fields, targets=LIFE_CYCLE.targets, levels=ALL_ONE_LEVEL, preference_days=(7.0, 30.0))
+    assert not [name for name in encode(asked, without, fitted(asked, without)).column_names if name.startswith("per_click")]
+
+
 def test_of_a_value_that_many_labels_have_the_last_share_counts():
     assert place_among(np.array([0.0, 1.0, 5.0, 5.5, np.nan]), np.r_[np.linspace(1, 5, 65), np.full(192, 5.0)])[
         :4
@@ -626,7 +638,7 @@ def test_save_and_load_give_the_same_state_in_the_same_bytes(tiny_schema, tmp_pa
     spelling = json.loads((tmp_path / "a" / "encoder.json").read_text())
     del spelling["version"], spelling["stage_medians"]  # as the first version wrote it
     (tmp_path / "a" / "encoder.json").write_text(json.dumps(spelling))
-    with pytest.raises(ConfigError, match=r"is of version 1, this program reads 3: prepare the logs again, and train again"):
+    with pytest.raises(ConfigError, match=r"is of version 1, this program reads 4: prepare the logs again, and train again"):
         EncoderState.load(tmp_path / "a")
 
 

@@ -29,6 +29,7 @@ from pipelines.evaluate.evaluate import bundle_names
 from pipelines.evaluate.truth import Truth, as_predicted, truth_of
 from pipelines.prepared import SPLITS, Prepared
 from pipelines.report.evaluation.entries import Entry, SearchShown
+from pipelines.report.evaluation.metrics import EvaluationResult
 from pipelines.report.evaluation.tables import Column, grid, number
 from tests.pipelines.fabricate import noted_anew, write_manifest
 from tests.pipelines.report_samples import page_of, result_with
@@ -180,6 +181,33 @@ def test_metrics_of_a_scored_table(world):
         assert result.value(f"{name}.auc") == pytest.approx(expected, abs=1e-12)
     assert (result.rows, result.feeds) == (scored.num_rows, 300)
     assert set(evaluate_table(scored.drop_columns(["stay"]), world.schema).targets) == {"click", "order"}
+
+
+def test_a_target_that_nothing_taught_is_judged_on_request_and_marked(world, tmp_path):
+    """`order` has weight 0. Its numbers stand beside, and everything else is as if they did not."""
+    spelling = world.schema.to_dict()
+    spelling["targets"][1]["loss_weight"] = 0.0
+    schema = Schema.from_dict(spelling)
+    ranker = Ranker(schema, MODEL, world.encoder.table_sizes)
+    plain, whole = (score(ranker, schema, world.files("test"), untaught=asked) for asked in (False, True))
+    assert "order" not in plain.column_names and whole.drop_columns(["order"]).equals(plain)
+    taught, both = evaluate_table(plain, schema, taught=ranker.trained), evaluate_table(whole, schema, taught=ranker.trained)
+    assert list(both.targets) == ["click", "order", "stay"]
+    assert [metrics.untaught for metrics in both.targets.values()] == [False, True, False]
+    assert both.value("order.auc") == pytest.approx(roc_auc_score(whole["label.order"], whole["order"]), abs=1e-12)
+    assert EvaluationResult.from_dict(both.to_dict()) == both and "untaught" not in taught.to_dict()["targets"]["click"]
+    others = {name: metrics for name, metrics in both.targets.items() if name != "order"}
+    assert replace(both, targets=others) == taught  # no mean, funnel, alarm or fused score knows of it
+
+    untaught = replace(world, schema=schema)
+    bundles = [random_bundle(untaught, tmp_path / "bundle")]
+    for asked in (False, True):
+        config = EvaluateConfig(baselines=(), untaught=asked)
+        said: list[str] = []
+        path = evaluate(untaught, bundles, config, tmp_path / f"report-{asked}", say=said.append)
+        assert ("†" in path.read_text()) == asked and ("(untaught)" in said[0]) == asked
+    told = json.loads((tmp_path / "report-True" / "metrics.json").read_text())["entries"][0]["result"]["targets"]
+    assert told["order"]["untaught"] is True and "untaught" not in told["click"]
 
 
 # -- baselines -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What an adaptive learner told of its weights and cosines, in the report."""
 
 import base64
+from dataclasses import replace
 
 from pipelines.report.evaluation.entries import Entry, Epoch
 from pipelines.report.evaluation.sections import weights
@@ -40,6 +41,21 @@ def test_the_one_target_without_a_weight_is_the_primary():
     assert group.columns[0][0].text == (
         "At the end goods_bag weighs most (0.40), stay least (0.20); click, the primary target, always 1."
     )
+
+
+def test_what_candidates_weighed():
+    """Beside an adaptive learner's weights, where both were told."""
+    told = ({"progress": 1.0, "gamma.click": 0.31, "effective.click": 0.826, "gamma.order": 0.0061, "effective.order": 0.08},)
+    entry = Entry(name="a", role="model", result=result_with(), history=(Epoch(epoch=0, diagnostics=told),))
+    (group,) = weights([entry], tiny_schema())
+    ((panel,),) = group.columns
+    assert panel.text == (
+        "What a candidate weighs in a target's loss in the mean, and how many evenly weighed candidates would say as much, at "
+        "the end: click 0.31 and 83%, order 0.0061 and 8%."
+    )
+    both = ({**told[0], "weight.order": 0.3},)
+    (group,) = weights([replace(entry, history=(Epoch(epoch=0, diagnostics=both),))], tiny_schema())
+    assert len(group.columns) == 2
 
 
 def test_agreement_on_other_users_feeds_is_told():

@@ -1,5 +1,7 @@
 """Feed tables as tensors, by hand."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 import torch
@@ -18,7 +20,7 @@ SCHEMA = Schema(
         Field(name="rate", of="candidate", encoding=Number()),
     ),
     histories=(History(name="seen", events="engagements", fields=(HistoryField(name="room"),)),),
-    targets=(Target(name="click", action="enter"), Target(name="stay", action="enter", kind="value")),
+    targets=(Target(name="click", action="enter"), Target(name="stay", action="enter", kind="value", parents=("click",))),
     preference_days=(7.0, 30.0),
     stages=Stages(click="click", stay="stay", order="click"),
 )
@@ -43,6 +45,7 @@ FEEDS = pa.table(
         "preference_count": [[0, 0], [4, 12], [0, 2]],
         "preference.click": [[None, None], [0.5, 0.25], [None, 1.0]],
         "preference.stay": [[None, None], [0.125, 0.0], [None, 0.75]],
+        "per_click.stay": [[None, None], [0.25, 0.0], [None, 0.75]],
     },
     schema=feeds_schema(SCHEMA),
 )
@@ -70,6 +73,14 @@ def test_preferences_have_a_column_a_window_and_nan_without_a_past():
     assert_close(batch.preferences["click"], torch.tensor([[nan, nan], [0.5, 0.25], [nan, 1.0]]), equal_nan=True)
     assert_close(batch.preferences["stay"], torch.tensor([[nan, nan], [0.125, 0.0], [nan, 0.75]]), equal_nan=True)
     assert to_batch(FEEDS.slice(1, 1), SCHEMA).preferences["click"].tolist() == [[0.5, 0.25]]
+    assert to_batch(FEEDS, SCHEMA, None).preferences == {}
+
+
+def test_preferences_of_a_click_are_those_of_targets_that_follow_from_it():
+    of_click = to_batch(FEEDS.slice(1, 1), SCHEMA, "click").preferences
+    assert {name: values.tolist() for name, values in of_click.items()} == {"click": [[0.5, 0.25]], "stay": [[0.25, 0.0]]}
+    apart = replace(SCHEMA, targets=tuple(replace(target, parents=()) for target in SCHEMA.targets))
+    assert to_batch(FEEDS.slice(1, 1), apart, "click").preferences["stay"].tolist() == [[0.125, 0.0]]
 
 
 def test_sliced_and_chunked_tables_read_the_same():
@@ -82,7 +93,7 @@ def test_sliced_and_chunked_tables_read_the_same():
 
 
 def test_a_request_has_no_labels_and_no_preferences_and_may_have_no_history():
-    only_training = ["label.click", "label.stay", "preference_count", "preference.click", "preference.stay"]
+    only_training = ["label.click", "label.stay", "preference_count", "preference.click", "preference.stay", "per_click.stay"]
     batch = to_batch(FEEDS.slice(0, 1).drop_columns(only_training), SCHEMA)
     assert batch.labels == {} and batch.preferences == {} and batch.earlier_RW is None
     assert batch.stage_R.tolist() == [0]

@@ -18,7 +18,13 @@ from pipelines.report.evaluation.life_cycle import StageDay
 from pipelines.report.evaluation.metrics import CalibrationPoint
 from pipelines.report.figures.bars import group_bars
 from pipelines.report.figures.calibration import calibration
-from pipelines.report.figures.courses import curriculum, learning_curves, parts_of_levels, weights_and_cosines
+from pipelines.report.figures.courses import (
+    curriculum,
+    learning_curves,
+    parts_of_levels,
+    weights_and_cosines,
+    weights_of_candidates,
+)
 from pipelines.report.figures.heat_maps import differences, heat_map
 from pipelines.report.figures.stages import stage_shares
 from pipelines.report.figures.style import text_width, wrapped
@@ -210,6 +216,7 @@ PICTURES = {
     "learning curves": curves,
     "curriculum": course,
     "loss weights": lambda: weights_and_cosines(readings("weight", "cosine"), TARGETS),
+    "weights of candidates": lambda: weights_of_candidates(readings("gamma", "effective"), TARGETS),
     "levels": lambda: parts_of_levels(readings("norm", "hardness"), LEVELS),
     "counts": counts,
     "gates": lambda: gates([f"shared expert {i}" for i in range(9)]),

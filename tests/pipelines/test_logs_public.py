@@ -1,16 +1,21 @@
 """What all public data sets owe: packed files, damaged ones, those of another version, and an account of every row."""
 
 import gzip
+import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.config import ConfigError
 from pipelines.logs import DATA_SETS, Work, materialise
 from pipelines.logs.canonical import TABLES
+from pipelines.logs.raw import Ending, _Stretch
 from pipelines.runs.runner import Workers
 from tests.pipelines.public_logs import SAMPLES, write_sample
 
@@ -128,8 +133,8 @@ def test_columns_in_another_order_change_nothing(tmp_path, name):
 def test_a_missing_column_is_named(tmp_path, name):
     sample = SAMPLES[name]
     folder = write_sample(name, tmp_path / "in")
-    (folder / sample.log).write_text(sample.files[sample.log].replace("user_id", "uid"))
-    with pytest.raises(ConfigError, match=r"\.csv: column `user_id` is missing\. Needed: user_id, .*\. It has: uid,"):
+    (folder / sample.log).write_text(sample.files[sample.log].replace(sample.user, "uid"))
+    with pytest.raises(ConfigError, match=rf"\.csv: column `{sample.user}` is missing\. Needed: .*\. It has: uid,"):
         converted(name, folder, tmp_path / "out")
 
 
@@ -192,6 +197,36 @@ def test_rows_in_quarantine_are_numbered_within_their_file(tmp_path, monkeypatch
     bad = pl.concat(map(pl.read_parquet, (tmp_path / "out" / "quarantine").glob("*.parquet"))).sort("row")
     reasons = ["3 columns instead of 5", "`timestamp` is missing", "`watch_live_time` is not a number"]
     assert bad["row"].to_list() == [3, 4, 5] and bad["reason"].to_list() == reasons
+
+
+def test_rows_with_bytes_that_are_not_utf8_are_told_apart_and_none_is_lost(tmp_path):
+    """Also where such a row is torn as well."""
+    folder = write_sample("kuailive", tmp_path / "in")
+    text = SAMPLES["kuailive"].files["room.csv"].encode()
+    wild = b"20250505,903,1,70,1746370800000,1746378000000,sh\xffp,0\n2025,9\xfe4\n"
+    good = "20250505,905,1,70,1746370800000,1746378000000,caf\u00e9,0\n".encode()
+    (folder / "room.csv").write_bytes(text + wild + good)
+    logs = converted("kuailive", folder, tmp_path / "out")
+    counts = account(logs)["files"]["room.csv"]
+    assert counts["rows"] == 7 and counts["used"] == 5
+    assert counts["quarantined"] == {"bytes that are not UTF-8": 1, "2 columns instead of 8": 1}
+    assert "caf\u00e9" in pl.read_parquet(logs.files("rooms"))["live_content_category"].to_list()
+    bad = pl.read_parquet(tmp_path / "out" / "quarantine" / "room.csv-00000.parquet").sort("row")
+    assert bad["row"].to_list() == [4, 5] and bad["text"][1] == "2025,9\ufffd4" and "sh\ufffdp" in bad["text"][0]
+
+
+@given(st.binary(max_size=60), st.integers(1, 5), st.integers(1, 7))
+def test_bytes_are_handed_on_as_utf8_however_they_are_read(data, at_once, asked):
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(at_once, size))
+
+    ending, got = Ending(), b""
+    stretch = _Stretch(Slow(data), ending)
+    while size := stretch.readinto(buffer := bytearray(asked)):
+        got += buffer[:size]
+    assert got.decode() == re.sub("[\udc80-\udcff]", "\ufdd0", data.decode("utf-8", "surrogateescape"))
+    assert ending.last == data[-1:] and ending.is_marked == (b"\xef\xb7\x90" in got and got != data)
 
 
 def test_a_killed_conversion_goes_on(tmp_path, monkeypatch, capsys):

@@ -427,7 +427,7 @@ def test_feeds_stand_beside_features(tmp_path):
 
 @pytest.mark.ray
 def test_ray_gives_what_one_process_gives(tmp_path, local_ray):
-    logs = random_log(9).write(tmp_path / "logs")
+    logs = dated(random_log(9), 9).write(tmp_path / "logs")
     prepare(logs, SCHEMA, config(rows_per_bucket=60), tmp_path / "alone")
     prepare(logs, SCHEMA, config(rows_per_bucket=60, parallel="ray", cpus_per_task=2), tmp_path / "ray")
     assert contents(tmp_path / "ray") == contents(tmp_path / "alone")

@@ -22,11 +22,9 @@ from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepare.attributes import sort_table
 from pipelines.prepare.tables import Attributes
 from pipelines.runs.exchange import read_table
-from pipelines.serve.assemble import assemble
-from pipelines.serve.request import as_json, read_request
 from pipelines.serve.store import Store, build_store
-from pipelines.serve.wanted import Wanted
 from tests.pipelines.naive_prepare import DAY, EXTRA, HOUR, START, as_of, dated, random_log, wide_schema
+from tests.pipelines.serve_samples import as_table, assembled
 
 SCHEMA = wide_schema()
 Files = Mapping[str, Mapping[str, Any]]
@@ -270,9 +268,10 @@ def test_the_job_says_what_became_of_the_rows(tmp_path, capsys):
     prepared = prepare(logs, SCHEMA, config(), tmp_path / "out")
     counts, printed = prepared.manifest.counts, capsys.readouterr().out
     rows = 2 * len(ids) + 2
-    assert counts.rows["users"] == rows and counts.kept["users"] == len(ids) + 1 and counts.attributes["users"] == len(ids)
-    assert counts.quarantined["users"] == {"missing id, time or action": 1, "delivered twice": len(ids)}
-    assert f"quarantined: {len(ids) + 1} of {rows} rows of `users` (missing id, time or action: 1, delivered" in printed
+    account = counts.account["users"]
+    assert account.read == rows and account.kept == len(ids) + 1 and counts.attributes["users"] == len(ids)
+    assert account.quarantined == {"missing id, time or action": 1, "delivered twice": len(ids)} and account.is_whole
+    assert f"quarantined, users: 1 missing id, time or action, {len(ids)} delivered twice" in printed
     feeds = [
         row
         for split in ("train", "valid", "test")
@@ -360,7 +359,7 @@ def test_a_request_at_the_end_of_the_log_is_what_a_feed_there_would_have_been(tm
     store = Store(build_store(prepared, tmp_path / "store"))
     for user in users:
         body = {"user_id": user, "at": ending, "candidates": [{"room_id": room["room_id"]} for room in rooms]}
-        features = assemble(read_request(as_json(body)), Wanted.by(schema), store, clock).features
+        features = as_table(assembled(schema, store, body).feeds, clock)
         (found,) = encode(features, schema, prepared.encoder).to_pylist()
         for name in found.keys() - {"feed_id"}:
             if not name.startswith("label."):

@@ -78,7 +78,8 @@ def test_single_strange_rows_go_to_quarantine_with_file_row_and_reason(tmp_path,
     ]
     log = replace(log, impressions=log.impressions + bad, engagements=log.engagements + wrong)
     logs = log.write(tmp_path / "logs", files=1)
-    counts = prepare(logs, SCHEMA, config(), output).manifest.counts.quarantined
+    account = prepare(logs, SCHEMA, config(), output).manifest.counts.account
+    counts = {table: each.quarantined for table, each in account.items()}
     repeated = counts["impressions"].pop("delivered twice")
     assert repeated > 0 and counts["engagements"].pop("delivered twice") > 0
     assert counts["impressions"] == {
@@ -127,8 +128,8 @@ def test_an_impression_logged_in_two_files(tmp_path, output, capsys):
     for reason, copy in others.items():  # the copy lies in another file
         logs = log.planted("impressions", copy).write(tmp_path / reason, files=2)
         counts = prepare(logs, SCHEMA, config(), tmp_path / f"{reason}-out").manifest.counts
-        before, after = (each.quarantined["impressions"].get(reason, 0) for each in (once, counts))
-        assert f"{reason}: {after}" in capsys.readouterr().out
+        before, after = (each.account["impressions"].quarantined.get(reason, 0) for each in (once, counts))
+        assert f"{after} {reason}" in capsys.readouterr().out
         assert after == before + 1 and counts.candidates == once.candidates
     # the same row once more is sound; another moment for one impression is not
     prepare(log.planted("impressions", asked).write(tmp_path / "copy"), SCHEMA, config(quarantine_limit=0.0), output)

@@ -136,7 +136,7 @@ def test_a_list_of_files_that_lacks_one_is_told(folder, change, message):
         ("schema.json", "5", r"schema.json is damaged \(it holds 5, not an object\)"),
         ("schema.json", "{}", r"by another version of this program \(`schema.fields` is missing.\)"),
         ("encoder/encoder.json", "[]", r"encoder is damaged \("),
-        ("encoder/encoder.json", '{"version": 3}', r"encoder is damaged \(KeyError\('tables'\)\)"),
+        ("encoder/encoder.json", '{"version": 4}', r"encoder is damaged \(KeyError\('tables'\)\)"),
     ],
 )
 def test_what_holds_something_else_is_named(folder, name, holds, message):
@@ -175,7 +175,7 @@ def test_tables_and_manifests_of_another_version_are_refused(folder):
     with pytest.raises(ConfigError, match=r"by another version of this program \(`manifest.json.inputs` is not a known key"):
         Prepared.open(folder)
     (folder / "manifest.json").write_text(json.dumps({**manifest, "tables": 1}))
-    with pytest.raises(ConfigError, match=r"holds tables of version 1, this program reads 3. Delete the folder and prepare"):
+    with pytest.raises(ConfigError, match=r"holds tables of version 1, this program reads 4. Delete the folder and prepare"):
         Prepared.open(folder)
     del manifest["tables"]  # as the first version left it
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -17,7 +17,15 @@ from pipelines.serve.store import Store
 from pipelines.steps import check_step, evaluate_step, prepare_step, store_of, train_step
 from tests.test_layering import ROOT
 
-SHARES = {"kuailive": 1e-4, "kuailive_m3": 2e-5, "kuairand": 1e-5, "taobao": 4e-5, "csv": 3e-4, "ali_ccp": 1e-4}
+SHARES = {
+    "kuailive": 1e-4,
+    "kuailive_m3": 2e-5,
+    "kuairand": 1e-5,
+    "taobao": 4e-5,
+    "wechat2021": 5e-4,
+    "csv": 3e-4,
+    "ali_ccp": 1e-4,
+}
 
 
 def test_every_data_set_has_a_config_and_a_look_alike():

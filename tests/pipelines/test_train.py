@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from models.learners.adaptive import Adaptive, AdaptiveConfig
 from models.learners.joint import Joint
 from models.learners.workers import SingleWorker
 from models.metrics.evaluation import Evaluation
+from models.optim import AdamConfig, LazyAdamConfig, OptimiserConfig
 from models.schema import Schema
 from models.system import build_ranker
 from models.zoo import resolve
@@ -36,11 +38,13 @@ from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.loop import fit
 from pipelines.train.monitor import Monitor
 from pipelines.train.order import FeedOrder, row_groups
+from pipelines.train.preferences import preference_means
 from pipelines.train.progress import Progress, read_history, read_progress
 from pipelines.train.report import Silent
 from pipelines.train.stream import StoredFeeds, Stream
 from pipelines.train.worker import train_in_bf16
 from tests.pipelines.fabricate import fabricate, noted_anew
+from tests.samples import full_schema
 
 MODEL = resolve({"system": "mmoe", "embedding_width": 4, "fusion": {"experts": 2, "hidden": [8], "towers": [4]}})
 CONFIG = TrainConfig(epochs=3, batch_feeds=16, checkpoint_every_steps=3, patience=3, shuffle_row_groups=4)
@@ -535,8 +539,9 @@ def test_random_states_come_back(tmp_path):
 class Scripted(nn.Module):
     """Stands in for ranker and learner: its predictions mix label and noise, more label the better its epoch is said to be."""
 
-    def __init__(self, qualities: list[float], steps: int) -> None:
+    def __init__(self, qualities: list[float], steps: int, patience_from: float = 0) -> None:
         super().__init__()
+        self.patience_from = patience_from
         self.quality = nn.Parameter(torch.zeros(()))
         self.qualities, self.steps, self.taken = qualities, steps, 0
         self.trained, self.is_probed = ("click",), False
@@ -556,14 +561,14 @@ class Scripted(nn.Module):
             step = staticmethod(self.step)
             diagnostics = state_dict = staticmethod(dict)
             at_rest = is_selectable = True
-            scheduled = False
+            patience_from = self.patience_from
 
         return Learner()
 
 
-def scripted_run(prepared, folder, qualities, config, *, valid="valid"):
+def scripted_run(prepared, folder, qualities, config, *, valid="valid", patience_from=0):
     order = FeedOrder(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=40, window_groups=4)
-    ranker = Scripted(qualities, order.steps)
+    ranker = Scripted(qualities, order.steps, patience_from)
     checkpoints = Checkpoints(folder)
     stream, held_out = Stream(order, prepared.schema), in_order(prepared, valid)
     progress = fit(ranker.learner(), ranker, stream, held_out, config, Silent(), checkpoints, SingleWorker())
@@ -580,12 +585,55 @@ def test_early_stopping_keeps_the_best_epoch(prepared, tmp_path):
     assert progress.history[0].losses == {"click": 0.5}
 
 
+def test_patience_counts_from_the_end_of_a_curriculum_on(prepared, tmp_path):
+    """The first epoch is the best. Patience of 2 alone stops after the third; where the third is the first one behind a
+    curriculum, it and the fourth count; where the whole training is planned, none does.
+    """
+    qualities = [0.5, 0.4, 0.3, 0.2, 0.1, 0.1]
+    for patience_from, epochs in ((0, 3), (1, 3), (2, 4), (3, 5), (math.inf, 6)):
+        folder = tmp_path / str(patience_from)
+        config = TrainConfig(epochs=6, patience=2)
+        progress, best = scripted_run(prepared, folder, qualities, config, patience_from=patience_from)
+        assert len(progress.history) == epochs and best == pytest.approx(0.5)
+        assert progress.stopped == ("all epochs done" if epochs == 6 else "stopped early: no better auc for 2 epochs")
+
+
 def test_a_monitor_can_be_better_when_smaller(prepared, tmp_path):
     qualities = [0.1, 0.45, 0.2, 0.1]
     progress, best = scripted_run(prepared, tmp_path, qualities, TrainConfig(epochs=4, monitor="click.log_loss", patience=1))
     values = [record.monitor for record in progress.history]
     assert len(values) == 3 and best == pytest.approx(0.45)
     assert values[1] == min(values)
+
+
+def test_weights_of_candidates_are_told_as_the_share_that_counts_as_much():
+    """Two steps of as many candidates, whose weights are 1 and 3 in one and 2 and 2 in the other: (8 / 4)^2 / (18 / 4)."""
+    progress = Progress()
+    for mean, square in ((2.0, 5.0), (2.0, 4.0)):
+        progress.add_diagnostics({"gamma.order": mean, "gamma_square.order": square, "alpha": 0.5})
+    progress.close_stretch(0.1)
+    assert progress.diagnostics == [
+        {"progress": 0.1, "gamma.order": 2, "gamma_square.order": 4.5, "alpha": 0.5, "effective.order": pytest.approx(4 / 4.5)}
+    ]
+
+
+def test_stage_weights_start_at_the_mean_preference_and_are_told(tmp_path):
+    """At rates that move nothing, so that what is told at the end is what was there at the start; w/o Beta weights are the
+    preferences.
+    """
+    prepared = fabricate(tmp_path / "data", schema=full_schema())
+    still = OptimiserConfig(dense=AdamConfig(rate=1e-30), tables=LazyAdamConfig(rate=1e-30))
+    system = {"system": "stan_without_beta", "embedding_width": 4, "fusion": {"hidden": [8], "towers": [4]}}
+    means = preference_means(row_groups(prepared.files("train")), prepared.schema, "click", SingleWorker(), torch.device("cpu"))
+    for weighting, expected in (({}, None), ({"pseudo_label": "click", "window": 30.0}, means)):
+        config = TrainConfig(epochs=1, batch_feeds=16, optimiser=still)
+        model = resolve({**system, "weighting": weighting})
+        result = train(prepared, model, config, output=tmp_path / f"run{len(weighting)}", say=lambda line: None)
+        told = result.history[0].diagnostics[-1]
+        for name in prepared.schema.target_names:
+            assert 0.9 < told[f"effective.{name}"] <= 1 + 1e-9  # users hardly differ yet
+            if expected is not None:
+                assert told[f"gamma.{name}"] == pytest.approx(expected[name][1], rel=0.15)
 
 
 def test_without_validation_feeds_the_last_epoch_is_kept(prepared, tmp_path):

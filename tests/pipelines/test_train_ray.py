@@ -66,7 +66,7 @@ def test_two_workers_give_what_one_process_gives(local_ray, prepared, tmp_path):
 
 def test_two_workers_train_levels_as_one_process_does(local_ray, prepared, tmp_path):
     """Rounds, samples, Reptile's steps and hardness are those of the joint batches."""
-    model = replace(MODEL, learner=CmlirConfig(rounds_per_epoch=2, specific_steps=2))
+    model = replace(MODEL, learner=CmlirConfig(rounds=4, specific_steps=2))
     alone = train(prepared, model, CONFIG, output=tmp_path / "alone", say=lambda line: None)
     two = train(prepared, model, replace(CONFIG, workers=2), output=tmp_path / "two", say=lambda line: None)
     first, second = (load_file(result.bundle_path / "weights.safetensors") for result in (alone, two))

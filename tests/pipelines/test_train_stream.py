@@ -5,13 +5,16 @@ from itertools import chain, pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from models.config import ConfigError
+from models.learners.workers import SingleWorker
 from pipelines.train.ahead import ahead
 from pipelines.train.order import FeedOrder, RowGroup, row_groups
+from pipelines.train.preferences import preference_means
 from pipelines.train.stream import StoredFeeds, Stream, columns_for
 from tests.pipelines.fabricate import fabricate
-from tests.samples import tiny_schema
+from tests.samples import full_schema
 
 
 @pytest.fixture(scope="module")
@@ -131,21 +134,42 @@ def test_evaluation_reads_every_feed_once_over_all_ranks(prepared, size):
 
 
 def test_only_what_batches_need_is_read():
-    columns = columns_for(tiny_schema())
+    schema = full_schema()
+    columns = columns_for(schema, None)
     assert {"user_id", "room_id", "level", "label.click", "channels.room"} <= set(columns)
     assert not {"feed_id", "at", "day"} & set(columns)
-    of_users = {"preference_count", *(f"preference.{name}" for name in tiny_schema().target_names)}
-    assert set(columns) - set(columns_for(tiny_schema(), preferences=False)) == of_users
+    of_impressions = {"preference_count", *(f"preference.{name}" for name in schema.target_names)}
+    assert set(columns_for(schema, "impression")) - set(columns) == of_impressions
+    of_clicks = {"preference_count", "preference.click", *(f"per_click.{name}" for name in schema.target_names[1:])}
+    assert set(columns_for(schema, "click")) - set(columns) == of_clicks
 
 
 def test_preferences_come_with_training_batches_that_ask_for_them(prepared):
     order = FeedOrder(groups=row_groups(prepared.files("train")), seed=0, batch_feeds=16, window_groups=4)
-    for asked in (True, False):
-        batch = next(Stream(order, prepared.schema, preferences=asked).epoch(0))
+    for asked in ("impression", None):
+        batch = next(Stream(order, prepared.schema, preferences_of=asked).epoch(0))
         assert list(batch.preferences) == (list(prepared.schema.target_names) if asked else [])
-        assert (batch.earlier_RW is not None) == asked and batch.labels
+        assert (batch.earlier_RW is not None) == bool(asked) and batch.labels
     held_out = next(StoredFeeds(groups=order.groups, schema=prepared.schema, batch_feeds=7).batches())
     assert held_out.preferences == {} and held_out.labels
+
+
+@pytest.mark.parametrize("of", ["impression", "click"])
+def test_means_of_preferences_are_over_candidates_whose_user_has_one(of, tmp_path):
+    prepared = fabricate(tmp_path / "data", schema=full_schema())
+    groups = row_groups(prepared.files("train"))
+    sums = {name: np.zeros((2, 2)) for name in prepared.schema.target_names}
+    order = FeedOrder(groups=groups, seed=0, batch_feeds=16, window_groups=4)
+    for batch in Stream(order, prepared.schema, preferences_of=of).epoch(0):
+        for name, mean_RW in batch.preferences.items():
+            mean_NW = mean_RW[batch.feed_of_candidate_N].double().numpy()
+            sums[name] += np.nansum(mean_NW, 0), (~np.isnan(mean_NW)).sum(0)
+    expected = {name: (total / count).tolist() for name, (total, count) in sums.items()}
+    cpu = torch.device("cpu")
+    assert preference_means(groups, prepared.schema, of, SingleWorker(), cpu) == {
+        name: pytest.approx(means) for name, means in expected.items()
+    }
+    assert preference_means((), prepared.schema, of, SingleWorker(), cpu)["order"] == [None, None]
 
 
 def test_a_window_smaller_than_the_workers_is_refused():

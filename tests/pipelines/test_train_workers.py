@@ -51,7 +51,7 @@ def trained(data: Path, system: str, optimiser: str, group) -> tuple[dict[str, t
     schedule = Schedule(epochs=1, steps=order.steps, candidates_of_level=counts)
     learner = build_learner(ranker, prepared.schema, config.learner, OPTIMISERS[optimiser], group, schedule)
     losses, had_data = [], []
-    for batch in Stream(order, prepared.schema, preferences=True).epoch(0):
+    for batch in Stream(order, prepared.schema).epoch(0):
         had_data.append(batch is not None)
         as_float64 = lambda tensor: tensor.double() if tensor.is_floating_point() else tensor
         losses.append(learner.step(None if batch is None else batch.map(as_float64), progress=len(losses) / order.steps))

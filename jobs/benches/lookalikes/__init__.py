@@ -12,6 +12,7 @@ from jobs.benches.lookalikes.kuailive import kuailive
 from jobs.benches.lookalikes.kuailive_m3 import kuailive_m3
 from jobs.benches.lookalikes.kuairand import kuairand
 from jobs.benches.lookalikes.taobao import taobao
+from jobs.benches.lookalikes.wechat2021 import wechat2021
 
 # By kind of source: writes files into a folder, a share of as many rows as the real data set has; returns rows by file.
 LOOKALIKES: dict[str, Callable[..., dict[str, int]]] = {
@@ -19,6 +20,7 @@ LOOKALIKES: dict[str, Callable[..., dict[str, int]]] = {
     "kuailive_m3": kuailive_m3,
     "kuairand": kuairand,
     "taobao": taobao,
+    "wechat2021": wechat2021,
     "ali_ccp": ali_ccp,
     "csv": csv,
 }

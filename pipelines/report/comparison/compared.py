@@ -42,6 +42,7 @@ class Score:
         against: the best other system, which the row was tested against.
         test: of the row against it.
         place: 1 for the best system, 2 for the second; else None.
+        untaught: the row gives the target no weight in training, so what it says of it follows from other targets.
         positives: that a metric with drawn labels rests on; too few of them, and there is no value.
     """
 
@@ -52,6 +53,7 @@ class Score:
     against: str | None = None
     test: Paired | None = None
     place: int | None = None
+    untaught: bool = False
     positives: int | None = None
 
     @property
@@ -89,7 +91,7 @@ class Row:
         failures: first lines of errors, by cell.
         rates: validation score by rate, where several were tried; None for one that failed.
         note: what a baseline is, or why it is not there.
-        settings: of the ranker, and what the row changes of targets and epochs.
+        settings: of the ranker, and what the row changes of targets, epochs and optimiser.
     """
 
     label: str

@@ -8,7 +8,7 @@ from models.schema import Schema
 from pipelines.report.comparison import figures
 from pipelines.report.comparison.compared import Compared, CurveDrawn, Row, Score, Tested
 from pipelines.report.page import page
-from pipelines.report.words import MISSING, arrow, head, p_shown, percent, shown, spread_shown
+from pipelines.report.words import MISSING, UNTAUGHT, arrow, head, p_shown, percent, shown, spread_shown
 from pipelines.runs import write_text
 
 COLUMNS_ABREAST = 8  # metrics in one table, so that a laptop shows it whole
@@ -101,6 +101,7 @@ def _cell(score: Score) -> str:
     if score.place is not None:
         text = f"**{text}**" if score.place == 1 else f"<u>{text}</u>"
     text += "\\*" if score.is_significant else ""
+    text += UNTAUGHT if score.untaught else ""
     text += f" ± {shown(score.std)}" if score.std is not None else ""
     return text + (f" ({percent(score.relaimpr)})" if score.relaimpr is not None else "")
 
@@ -243,7 +244,7 @@ def _view(score: Score, path: str) -> View:
         gain = f"{spread_shown(score.test.mean, score.test.std, sign=True)}, {p_shown(score.test.p)}"
         tip.append(f"gain on {score.against}: {gain}")
     return View(
-        text=shown(score.mean),
+        text=shown(score.mean) + (UNTAUGHT if score.untaught else ""),
         spread="" if score.std is None else f"± {shown(score.std)}",
         relaimpr="" if score.relaimpr is None else percent(score.relaimpr),
         place=score.place,

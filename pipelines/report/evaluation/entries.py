@@ -146,6 +146,7 @@ class EvaluationReport:
         exposure: what the split's own order does for candidates of little exposure; None where nobody asked.
         search: what the search before it came to, in lines; None where there was none.
         remarks: what of the prepared data says nothing, in lines.
+        account: what became of the log's rows, in lines.
 
     Raises:
         ValueError: two entries of one name.
@@ -159,6 +160,7 @@ class EvaluationReport:
     exposure: SplitExposure | None = None
     search: tuple[str, ...] | None = None
     remarks: tuple[str, ...] = ()
+    account: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.entries]
@@ -175,6 +177,7 @@ class EvaluationReport:
             "exposure": None if self.exposure is None else to_dict(self.exposure),
             "search": None if self.search is None else list(self.search),
             "remarks": list(self.remarks),
+            "account": list(self.account),
             "entries": [entry.to_dict() for entry in self.entries],
         }
 
@@ -190,4 +193,5 @@ class EvaluationReport:
             exposure=None if exposure is None else from_dict(SplitExposure, exposure),
             search=None if search is None else tuple(search),
             remarks=tuple(spelling["remarks"]),
+            account=tuple(spelling["account"]),
         )

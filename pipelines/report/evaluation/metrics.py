@@ -68,6 +68,7 @@ class TargetMetrics:
         rows: candidates.
         mean_label: of a binary target the share of positives.
         positives: None for a value.
+        untaught: whether its weight was 0 in training, so that it follows from other targets alone.
         values: by name, those that `models.metrics` names and the shares of the feeds and users that they could be computed on.
         by: the same in groups of candidates.
         calibration_curve: from the smallest prediction up.
@@ -77,6 +78,7 @@ class TargetMetrics:
     rows: int
     mean_label: float
     positives: int | None = None
+    untaught: bool = False
     values: Values = field(default_factory=dict)
     by: ByGroup = field(default_factory=ByGroup)
     calibration_curve: tuple[CalibrationPoint, ...] = ()
@@ -109,17 +111,19 @@ class TargetMetrics:
             counts = {"positives": self.positives, "positive_rate": self.mean_label}
         curve = [to_dict(point) for point in self.calibration_curve]
         numbers = {**self.values, **self.by.groups, **self.by.histories}
-        return {"kind": self.kind, "rows": self.rows, **counts, **numbers, "calibration_curve": curve}
+        marked = {"untaught": True} if self.untaught else {}
+        return {"kind": self.kind, "rows": self.rows, **marked, **counts, **numbers, "calibration_curve": curve}
 
     @classmethod
     def from_dict(cls, spelling: Mapping[str, Any]) -> "TargetMetrics":
         plain = dict(spelling)
         kind, rows = plain.pop("kind"), plain.pop("rows")
-        curve = plain.pop("calibration_curve", ())
+        curve, untaught = plain.pop("calibration_curve", ()), plain.pop("untaught", False)
         nested = {name: plain.pop(name) for name in list(plain) if isinstance(plain[name], Mapping)}
         return cls(
             kind=kind,
             rows=rows,
+            untaught=untaught,
             positives=plain.pop("positives") if kind == "binary" else None,
             mean_label=plain.pop("positive_rate" if kind == "binary" else "mean"),
             values=plain,

@@ -12,7 +12,13 @@ from pipelines.report.evaluation.entries import Entry
 from pipelines.report.evaluation.insight import Gate, ModelInsight, Preferences
 from pipelines.report.evaluation.life_cycle import LifeCycle, StageDay, StagePairs
 from pipelines.report.evaluation.metrics import EvaluationResult, TargetMetrics
-from pipelines.report.figures.courses import INTENTIONS, Readings, parts_of_levels, weights_and_cosines
+from pipelines.report.figures.courses import (
+    INTENTIONS,
+    Readings,
+    parts_of_levels,
+    weights_and_cosines,
+    weights_of_candidates,
+)
 from pipelines.report.figures.courses import curriculum as curriculum_figure
 from pipelines.report.figures.courses import intentions as intentions_figures
 from pipelines.report.figures.heat_maps import differences, heat_map
@@ -260,32 +266,48 @@ def curriculum(models: Sequence[Entry], colour: Mapping[str, str]) -> list[Group
 
 
 def weights(models: Sequence[Entry], schema: Schema) -> list[Group]:
-    """How an adaptive learner weighed the targets' losses, and how their gradients agreed."""
+    """How an adaptive learner weighed the targets' losses, and what candidates weighed in them."""
     groups = []
     for entry in models:
-        readings = _readings(entry, "weight.")
-        if not readings:
-            continue
-        last = _values(readings, "weight", schema.target_names, lambda values: values[-1])
-        mean, ahead = (
-            _values(readings, what, schema.target_names, lambda values: sum(values) / len(values))
-            for what in ("cosine", "ahead")
-        )
-        sentences = []
-        if last:
-            primary = [name for name in schema.target_names if name not in last]
-            beside = f"; {primary[0]}, the primary target, always 1" if len(primary) == 1 else ""
-            sentences.append(f"At the end {_extremes(last, 'weighs most', '')}{beside}.")
-        if mean:
-            along = _extremes(mean, "agrees most with the primary target's", "that of ")
-            sentences.append(f"Over all of training the gradient of {along}.")
-        if ahead:
-            told = ", ".join(f"{name} ({value:.2f})" for name, value in ahead.items())
-            sentences.append(f"With that of other users' feeds agree: {told}.")
-        figure = weights_and_cosines(readings, schema.target_names)
-        panel = Panel(figure=figure, alt=f"loss weights and gradient cosines of {entry.name}", text=" ".join(sentences))
-        groups.append(Group(title=entry.name, columns=[[panel]]))
+        panels = [*_adaptive_weights(entry, schema.target_names), *_weights_of_candidates(entry, schema.target_names)]
+        if panels:
+            groups.append(Group(title=entry.name, columns=[[panel] for panel in panels]))
     return groups
+
+
+def _adaptive_weights(entry: Entry, targets: Sequence[str]) -> list[Panel]:
+    readings = _readings(entry, "weight.")
+    if not readings:
+        return []
+    last = _values(readings, "weight", targets, lambda values: values[-1])
+    mean, ahead = (_values(readings, what, targets, lambda values: sum(values) / len(values)) for what in ("cosine", "ahead"))
+    sentences = []
+    if last:
+        primary = [name for name in targets if name not in last]
+        beside = f"; {primary[0]}, the primary target, always 1" if len(primary) == 1 else ""
+        sentences.append(f"At the end {_extremes(last, 'weighs most', '')}{beside}.")
+    if mean:
+        along = _extremes(mean, "agrees most with the primary target's", "that of ")
+        sentences.append(f"Over all of training the gradient of {along}.")
+    if ahead:
+        told = ", ".join(f"{name} ({value:.2f})" for name, value in ahead.items())
+        sentences.append(f"With that of other users' feeds agree: {told}.")
+    alt = f"loss weights and gradient cosines of {entry.name}"
+    return [Panel(figure=weights_and_cosines(readings, targets), alt=alt, text=" ".join(sentences))]
+
+
+def _weights_of_candidates(entry: Entry, targets: Sequence[str]) -> list[Panel]:
+    readings = _readings(entry, "effective.")
+    if not readings:
+        return []
+    gamma = _values(readings, "gamma", targets, lambda values: values[-1])
+    effective = _values(readings, "effective", targets, lambda values: values[-1])
+    each = [f"{name} {gamma[name]:.2g} and {effective[name]:.0%}" for name in effective]
+    text = (
+        "What a candidate weighs in a target's loss in the mean, and how many evenly weighed candidates would say as much, at "
+        f"the end: {', '.join(each)}."
+    )
+    return [Panel(figure=weights_of_candidates(readings, targets), alt=f"weights of candidates of {entry.name}", text=text)]
 
 
 # -- intentions ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from models.metrics.names import DIRECTIONS
 from models.schema import Target
 from pipelines.report.evaluation.entries import Entry
 from pipelines.report.evaluation.metrics import EvaluationResult
+from pipelines.report.words import UNTAUGHT
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,18 @@ class Column:
         """None where the result has no such number."""
         return result.find(self.path)
 
+    def mark(self, result: EvaluationResult) -> str:
+        """A sign behind numbers of a target that nothing taught."""
+        metrics = result.targets.get(self.target)
+        return UNTAUGHT if metrics is not None and metrics.untaught and self.of(result) is not None else ""
+
 
 def grid(entries: Sequence[Entry], columns: Sequence[Column]) -> Grid:
     """The best entry of every column is marked; the truth stands beside the race, not in it."""
     rows: list[list[Cell]] = [[] for _ in entries]
     for column in columns:
         values = [column.of(entry.result) for entry in entries]
-        texts = [number(value, column.metric) for value in values]
+        texts = [number(value, column.metric) + column.mark(entry.result) for value, entry in zip(values, entries, strict=True)]
         racing = [merit(v, column.metric) for v, e in zip(values, entries, strict=True) if v is not None and e.role != "truth"]
         top = max(racing, default=None)
         winners = {

@@ -17,6 +17,7 @@ from pipelines.report.figures.calibration import calibration
 from pipelines.report.figures.courses import learning_curves
 from pipelines.report.figures.style import colours, png
 from pipelines.report.page import page
+from pipelines.report.words import UNTAUGHT
 from pipelines.runs import write_text
 
 GROUPS_ABREAST = 4  # targets in one overview table
@@ -37,6 +38,7 @@ EXPLANATIONS = {
     "expected": "of a simulated world: the same under its true probabilities instead of drawn labels, so without their noise",
     "Funnel": "share of candidates for which a child target is predicted above its parent, which cannot be",
 }
+MARKED = {UNTAUGHT: "a target of weight 0: nothing taught the model this, so it follows from other targets alone; never served"}
 
 
 def write_report(folder: Path, report: EvaluationReport, schema: Schema, search: SearchShown | None = None) -> Path:
@@ -129,7 +131,7 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
     predicted = {name for entry in racing for name in entry.result.targets}
     settings = {"settings": report.settings} | {entry.name: entry.settings for entry in entries if entry.settings}
     curves = {
-        entry.name: learning_curves(entry.history, schema.target_names, entry.result.targets, entry.best_epoch)
+        entry.name: learning_curves(entry.history, schema.target_names, _taught(entry), entry.best_epoch)
         for entry in models
         if entry.history
     }
@@ -138,6 +140,7 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
         about=report.about,
         alarms=[(entry.name, message) for entry in racing for message in entry.alarms],
         remarks=report.remarks,
+        account=report.account,
         colour=colour,
         counts=[("candidates", reference.rows), ("feeds", reference.feeds), ("users", reference.users)],
         user_share=reference.user_share,
@@ -159,10 +162,15 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
         levels=sections.levels(models, schema),
         curriculum=sections.curriculum(models, colour),
         search=None if search is None else _search(search),
-        explanations=EXPLANATIONS,
+        explanations=EXPLANATIONS
+        | (MARKED if any(len(_taught(entry)) < len(entry.result.targets) for entry in models) else {}),
         schema=schema,
         settings={name: json.dumps(values, indent=2) for name, values in settings.items() if values},
     )
+
+
+def _taught(entry: Entry) -> list[str]:
+    return [name for name, metrics in entry.result.targets.items() if not metrics.untaught]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,19 +90,37 @@ def weights_and_cosines(readings: Readings, targets: Sequence[str]) -> str:
         targets: all of the schema's, so that each has the colour of its learning curve.
     """
     panels = {"weight": "Weights of the targets' losses", "cosine": "Cosine with the primary target's gradient"}
-    x = [record["progress"] for record in readings]
     with drawing(2, (2 * PANEL, HEIGHT)) as (figure, both):
-        for axes, (what, title) in zip(both, panels.items(), strict=True):
-            for i, name in enumerate(targets):
-                values = [record.get(f"{what}.{name}") for record in readings]
-                if any(value is not None for value in values):
-                    colour = TARGET_COLOURS[i % len(TARGET_COLOURS)]
-                    axes.plot(x, _with_gaps(values), color=colour, linewidth=1.4, label=name)
-            axes.set_xlim(0, x[-1])
-            _finish(axes, title, "epochs trained")
+        _by_target(both, panels, readings, targets)
         both[0].set_ylim(bottom=0)
         both[1].axhline(0, color=RULE, linewidth=1, linestyle=(0, (3, 2)))
         return svg(figure)
+
+
+def weights_of_candidates(readings: Readings, targets: Sequence[str]) -> str:
+    """What candidates weigh in every target's loss over training, beside the share of them that would say as much evenly.
+
+    Args:
+        readings: of `gamma.<target>` and `effective.<target>`.
+        targets: all of the schema's, so that each has the colour of its learning curve.
+    """
+    panels = {"gamma": "Mean weight of a candidate", "effective": "Effective share of candidates, (Σw)² / Σw² / n"}
+    with drawing(2, (2 * PANEL, HEIGHT)) as (figure, both):
+        _by_target(both, panels, readings, targets)
+        both[0].set_yscale("log")
+        both[1].set_ylim(0, 1.03)
+        return svg(figure)
+
+
+def _by_target(every: Sequence[Any], panels: Mapping[str, str], readings: Readings, targets: Sequence[str]) -> None:
+    x = [record["progress"] for record in readings]
+    for axes, (what, title) in zip(every, panels.items(), strict=True):
+        for i, name in enumerate(targets):
+            values = [record.get(f"{what}.{name}") for record in readings]
+            if any(value is not None for value in values):
+                axes.plot(x, _with_gaps(values), color=TARGET_COLOURS[i % len(TARGET_COLOURS)], linewidth=1.4, label=name)
+        axes.set_xlim(0, x[-1])
+        _finish(axes, title, "epochs trained")
 
 
 def intentions(readings: Readings) -> list[tuple[str, str]]:
