@@ -204,8 +204,10 @@ def processes(title: str) -> set[int]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                above[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                titles[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+                above[int(folder.name)] = int(
+                    (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
+                )
+                titles[int(folder.name)] = (folder / "cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it ended while we looked
 
