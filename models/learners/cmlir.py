@@ -350,7 +350,7 @@ class Cmlir:
             totals = add_totals(totals, found)
             of_steps.append((hardness, norms))
         for level, name in enumerate(self.names):
-            # a level may be missing in a step: candidates of equal numbers are taken together, which can leave another batch empty
+            # a level may be missing in a step: candidates of equal numbers are taken together, and another batch may go empty
             for what, place in (("hardness", 0), ("gradient", 1)):
                 if known := [each[place][level] for each in of_steps if level in each[place]]:
                     self._diagnostics[f"{what}.{name}"] = sum(known) / len(known)

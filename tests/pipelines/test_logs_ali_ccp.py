@@ -1,6 +1,5 @@
 """Ali-CCP as canonical logs, and what becomes of a log without times."""
 
-import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest

@@ -261,7 +261,7 @@ def test_a_folder_of_an_older_version_is_refused_and_its_unfinished_work_thrown_
     )
     (output / "manifest.json").unlink()
     prepare(logs, SCHEMA, config(), output)
-    assert "is of something else (version of the tables (1 -> 3)); starting afresh" in capsys.readouterr().out
+    assert f"is of something else (version of the tables (1 -> {TABLES})); starting afresh" in capsys.readouterr().out
     (output / "run.json").unlink()  # which once there was not
     assert "holds files but no run.json: they are of something else, or of an earlier version" in refused(logs, output)
 
