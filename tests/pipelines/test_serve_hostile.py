@@ -115,7 +115,7 @@ def test_hostile_requests_are_told_what_is_wrong(app):
 @pytest.mark.ray
 @pytest.mark.cluster
 def test_a_running_serve_answers_the_same_and_slow_bodies_keep_nobody_waiting(local_ray, made):
-    from pipelines.serve.app import deploy, shutdown
+    from pipelines.serve.deploy import deploy
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -132,8 +132,8 @@ def test_a_running_serve_answers_the_same_and_slow_bodies_keep_nobody_waiting(lo
         finally:
             connection.close()
 
+    served = deploy(*made, config)
     try:
-        deploy(*made, config)
         for _ in range(100):  # a body of which two bytes have come, and no more
             slow.append(socket.create_connection(("127.0.0.1", port)))
             slow[-1].sendall(b"POST /rank HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n {")
@@ -145,4 +145,4 @@ def test_a_running_serve_answers_the_same_and_slow_bodies_keep_nobody_waiting(lo
     finally:
         for each in slow:
             each.close()
-        shutdown()
+        served.end()
