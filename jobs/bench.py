@@ -5,8 +5,9 @@
     python -m jobs.bench interests every interest grouped by feed against flat; din, bst and dien against their peers
     python -m jobs.bench systems   training steps of every system of the zoo against shared_bottom
     python -m jobs.bench levels    learners with weights of each level against joint training: time and memory
-    python -m jobs.bench serve     parts of an answer of the endpoint
+    python -m jobs.bench serve     the endpoint beside its application under uvicorn alone, under overload, with slow clients
     python -m jobs.bench sources   conversion and preparation of look-alikes of public data sets, at several sizes
+    python -m jobs.bench endure    what the endpoint loses while it is exchanged, and while its processes are killed
 
 Each has options of its own: python -m jobs.bench NAME --help
 """
@@ -18,7 +19,9 @@ from collections.abc import Sequence
 from jobs import screen
 from models.config import ConfigError
 
-BENCHES = {name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "levels", "serve", "sources")}
+BENCHES = {
+    name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "levels", "serve", "sources", "endure")
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,15 +6,13 @@ Every step that is finished already is skipped, so a killed run goes on where it
 
 import time
 from collections.abc import Sequence
-
-import httpx
+from dataclasses import replace
 
 from jobs import screen
-from pipelines.cluster import connected, starts_ray
+from pipelines.cluster import connected
 from pipelines.experiment import Experiment
-from pipelines.serve.app import deploy, shutdown
+from pipelines.serve.deploy import beside, deploy
 from pipelines.serve.example import as_table, example_request
-from pipelines.serve.port import check_port
 from pipelines.steps import (
     bundle_of,
     evaluate_step,
@@ -30,8 +28,6 @@ from pipelines.steps import (
 
 def main(argv: Sequence[str] | None = None) -> None:
     experiment = screen.experiment_of(screen.parser(__doc__).parse_args(argv))
-    if starts_ray(experiment.ray):
-        check_port(experiment.serve)
     started = time.monotonic()
     with connected(experiment.ray):
         _title("1/5 Prepare")
@@ -58,14 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _rank_once(experiment: Experiment) -> None:
+    """Under a name of its own, so that an endpoint that runs is not touched."""
     request = example_request(prepared_of(experiment))
+    config = beside(replace(experiment.serve, replicas=1))
+    served = deploy(bundle_of(experiment).path, store_of(experiment), config)
     try:
-        url = deploy(bundle_of(experiment).path, store_of(experiment), experiment.serve)
-        answer = httpx.post(f"{url}/rank", json=request, timeout=experiment.serve.timeout_seconds)
-        answer.raise_for_status()
+        with served.client() as client:
+            answer = client.post("/rank", json=request).raise_for_status()
     finally:
-        shutdown()
-    print(f"POST {url}/rank for user {request['user_id']}, {len(request['candidates'])} rooms; the best {request['k']}:")
+        served.end()
+    print(f"POST {served.url}/rank for user {request['user_id']}, {len(request['candidates'])} rooms; the best {request['k']}:")
     print(as_table(answer.json()))
     print(f"answered by {answer.json()['model']} in {answer.json()['timing']['total_ms']:.1f} ms")
 

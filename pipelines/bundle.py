@@ -3,7 +3,7 @@
 schema.json         the problem
 config.json         the ranker
 encoder/            what turns raw columns into rows and numbers
-weights.safetensors parameters; their metadata say which schema, config and encoder they belong to
+weights.safetensors parameters; their metadata say which other files they belong to, and what they hold themselves
 metrics.json        how good it was on validation
 provenance.json     where it comes from
 history.json        epochs and diagnostics of its training, for the report; need not be there
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -33,6 +34,13 @@ from models.system import SystemConfig, build_ranker
 from pipelines.encode.state import DamagedEncoder, EncoderState
 from pipelines.runs import read_json, written
 
+_SPELLED = {
+    "schema": "schema.json",
+    "config": "config.json",
+    "file of metrics": "metrics.json",
+    "provenance": "provenance.json",
+}
+_TENSORS = "tensors"
 FILES = ("schema.json", "config.json", "encoder", "weights.safetensors", "metrics.json", "provenance.json")
 
 
@@ -78,9 +86,10 @@ def save_bundle(
         _write(draft / "schema.json", schema.to_dict())
         _write(draft / "config.json", to_dict(system))
         encoder.save(draft / "encoder")
-        save_weights(draft / "weights.safetensors", ranker, _parts(schema.to_dict(), to_dict(system), encoder))
         _write(draft / "metrics.json", metrics)
         _write(draft / "provenance.json", provenance)
+        parts = _parts({name: _read(draft / file) for name, file in _SPELLED.items()}, encoder)
+        save_weights(draft / "weights.safetensors", ranker, parts | {_TENSORS: _digest(ranker.state_dict())})
     return path
 
 
@@ -97,17 +106,21 @@ def load_bundle(path: Path) -> Bundle:
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
         raise DamagedBundle(f"{path} is not a whole bundle: {', '.join(missing)} missing. Copy the whole folder.")
-    spelled_schema, spelled_system = _read(path / "schema.json"), _read(path / "config.json")
-    schema = from_dict(Schema, spelled_schema, where="schema")
-    system = from_dict(SystemConfig, spelled_system, where="model")
+    spelled = {part: _read(path / name) for part, name in _SPELLED.items()}
     encoder = _read_encoder(path / "encoder")
     weights, metadata = _read_weights(path / "weights.safetensors")
-    for part, fingerprint in _parts(spelled_schema, spelled_system, encoder).items():
+    for part, fingerprint in _parts(spelled, encoder).items():
         if metadata.get(part) != fingerprint:
             raise DamagedBundle(
                 f"{path}: the {part} is not the one its weights were trained with (fingerprint {fingerprint}, the weights say "
                 f"{metadata.get(part)}). A bundle's files belong together; copy the whole folder from one source."
             )
+    if metadata.get(_TENSORS) != _digest(weights):
+        raise DamagedBundle(
+            f"{path / 'weights.safetensors'} does not hold what was written to it. Copy it again, or train again."
+        )
+    schema = from_dict(Schema, spelled["schema"], where="schema")
+    system = from_dict(SystemConfig, spelled["config"], where="model")
     encoder.check(schema)
     ranker = build_ranker(schema, system, encoder.table_sizes)
     _check_weights(path, ranker, weights)
@@ -118,8 +131,8 @@ def load_bundle(path: Path) -> Bundle:
         system=system,
         encoder=encoder,
         ranker=ranker.eval(),
-        metrics=_read(path / "metrics.json"),
-        provenance=_read(path / "provenance.json"),
+        metrics=spelled["file of metrics"],
+        provenance=spelled["provenance"],
     )
 
 
@@ -143,9 +156,18 @@ def fingerprint(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _parts(schema: Mapping[str, Any], system: Mapping[str, Any], encoder: EncoderState) -> dict[str, str]:
+def _parts(spelled: Mapping[str, Mapping[str, Any]], encoder: EncoderState) -> dict[str, str]:
     """Fingerprints of the parts as they are written, so that a bundle outlives keys that are added to a config later."""
-    return {"schema": fingerprint(schema), "config": fingerprint(system), "encoder": encoder.fingerprint}
+    return {"encoder": encoder.fingerprint, **{part: fingerprint(value) for part, value in spelled.items()}}
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Of names, types, shapes and all numbers."""
+    digest = xxhash.xxh3_64()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _check_weights(path: Path, ranker: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:

@@ -13,7 +13,7 @@ from pipelines.encode.feeds import TABLES
 from pipelines.encode.state import DamagedEncoder, EncoderState
 from pipelines.logs.rows import SourceRows
 from pipelines.runs import FileNote, read_json, write_text
-from pipelines.runs.noted import damaged, noted, there, whole
+from pipelines.runs.noted import damaged, noted, there, unsigned, whole
 from pipelines.runs.sealed import footer_digest
 
 T = TypeVar("T")
@@ -285,9 +285,6 @@ class Prepared:
 
     def _check(self) -> None:
         """Tells what is missing when the folder is opened, and not who reads it an hour later."""
-        for table, account in self.manifest.counts.account.items():
-            if not account.is_whole:
-                raise ConfigError(f"{self.path / MANIFEST} is damaged (its account of `{table}` does not add up). {_AGAIN}")
         for split in SPLITS:
             counts, feeds, features = self.manifest.splits[split], self._of("feeds", split), self._of("features", split)
             rows = sum(note.rows for note in feeds)
@@ -338,7 +335,13 @@ def _manifest(path: Path) -> Manifest:
             f"`{path}` holds tables of version {spelling.get('tables', 1)}, this program reads {TABLES}. Delete the folder "
             "and prepare again, or prepare into another one."
         )
-    return _as_written(Manifest, spelling, path, MANIFEST)
+    plain = {name: value for name, value in spelling.items() if name != "digest"}
+    manifest = _as_written(Manifest, plain, path, MANIFEST)
+    try:
+        unsigned(spelling)
+    except ValueError as error:
+        raise ConfigError(f"{path / MANIFEST} is damaged ({error}). {_AGAIN}") from None
+    return manifest
 
 
 def _as_written(cls: type[T], spelling: Mapping[str, Any], path: Path, where: str) -> T:

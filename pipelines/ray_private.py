@@ -6,10 +6,12 @@ installed, and makes sure that nothing outside of this file uses such parts, so 
 """
 
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 # -- settings that a Ray reads when it starts ---------------------------------------------------------------------
@@ -87,6 +89,28 @@ def dashboard_url() -> str | None:
     import ray
 
     return ray._private.worker.get_dashboard_url() or None
+
+
+AUTHENTICATION = "RAY_AUTH_MODE"
+
+
+def authentication() -> str:
+    """How the Ray of this process knows its clients: `token` or `disabled`.
+
+    A Ray that is started here sets the variable for its own processes, since 2.59.
+    """
+    return os.environ.get(AUTHENTICATION, "disabled")
+
+
+def authenticate(mode: str) -> None:
+    """Lets this process join a Ray of the same user that knows its clients so, where the user has not said how.
+
+    Ray shows its token to the Ray that it finds by itself, and to one that it is given the address of only with this
+    variable, which its core reads when it is loaded. Where that has another way, the Ray is not joined, in one line.
+    """
+    if AUTHENTICATION not in os.environ:
+        os.environ[AUTHENTICATION] = mode
+        import_module("ray._raylet").Config.initialize("")
 
 
 # -- lines of Ray's own ----------------------------------------------------------------------------------------------
@@ -209,19 +233,192 @@ def _short(command: str) -> str:
 
 # -- Ray Serve ---------------------------------------------------------------------------------------------------------
 
+SERVE_NOTES = b"liverank"  # whose notes they are, in the table that Serve keeps its own state in
 
-def apply_to_serve(config: Any) -> None:
-    """Hands a `ServeDeploySchema` to Serve's controller, as `serve deploy` does by way of the dashboard's web server.
 
-    `serve.run`, the public way, replaces all replicas even where only their `user_config` differs. The client and its
-    controller's `apply_config` are there since 2.x; without them no endpoint can be deployed.
+@dataclass(frozen=True)
+class Running:
+    """A Serve that runs.
+
+    Attributes:
+        host, port: where its proxies answer.
+        is_haproxy: whether HAProxy is in front, rather than Ray's own proxy.
+        certificate: file of it; None where HTTP is answered.
+    """
+
+    host: str
+    port: int
+    is_haproxy: bool
+    certificate: str | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a deployment was last asked to be.
+
+    Attributes:
+        args: of its class.
+        user_config: of `reconfigure`.
+    """
+
+    args: tuple[Any, ...]
+    user_config: Any
+
+
+PROXY = {
+    # How often the controller looks after its proxies (10 s by default); three looks in vain, and it starts a new one.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+}
+HAPROXY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",  # since 2.5x; in front of the replicas themselves, which then answer HTTP
+    # What was sent to a replica that died is sent to another one: a ranking can be asked twice. HAProxy keeps as much of a
+    # body for that as fits its buffer (16 KiB by default).
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "3",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(256 * 1024),
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+}
+DIRECT = {
+    # What a replica behind HAProxy must know too: that it answers HTTP itself, and how long it stays reachable at its end,
+    # until every HAProxy knows (30 s by default).
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+}
+FRONT = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # since 2.3x; a function that gives middlewares for Ray's proxy
+BALANCE = "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"  # written as it is into `defaults` of HAProxy's configuration, as its last line
+
+
+def proxy_settings(
+    *, haproxy: bool, front: str | None, code: Sequence[str], seconds: float, errors: Mapping[int, str], ports: Sequence[int]
+) -> dict[str, str]:
+    """Variables of a Serve controller that is going to be started, and so of its proxies.
+
+    Args:
+        haproxy: HAProxy in front of the replicas, in the place of Ray's proxy.
+        front: `module:function`, gives middlewares for Ray's proxy; None for none.
+        code: folders in which that is found.
+        seconds: within which a request must have come to HAProxy, and its answer.
+        errors: by status, what HAProxy says as JSON where it answers itself; Ray would have it say 500 in plain text.
+        ports: two free ones, for the pages of HAProxy.
+
+    A version without one of them ignores it: a proxy that died is missed for half a minute, requests of dead replicas are
+    lost, HAProxy answers 500, or it is not there at all, which `running_serve` then tells.
+    """
+    settings = dict(PROXY)
+    if front is not None:
+        settings |= {FRONT: front, "PYTHONPATH": os.pathsep.join(code)}
+    if haproxy:
+        told = [
+            f'http-error status {status} content-type application/json hdr Retry-After 1 string "{_quoted(text)}"'
+            for status, text in errors.items()
+        ]
+        # only a request that HAProxy holds whole when it sends it on can be sent on again
+        whole = ["option http-buffer-request", f"timeout http-request {math.ceil(seconds)}s"]
+        settings |= (
+            HAPROXY
+            | DIRECT
+            | {
+                "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(math.ceil(seconds)),
+                BALANCE: "\n    ".join(["leastconn", *whole, *told]),
+                "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[0]),
+                "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[1]),
+                "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+            }
+        )
+        # a folder of this user's own: that of the default is whose who came first
+        folder = f"/tmp/haproxy-serve-{os.getuid()}"
+        for name, file in (
+            ("CONFIG_FILE_LOC", "haproxy.cfg"),
+            ("SOCKET_PATH", "admin.sock"),
+            ("METRICS_SOCKET_PATH", "metrics.sock"),
+            ("SERVER_STATE_FILE", "server-state"),
+        ):
+            settings[f"RAY_SERVE_HAPROXY_{name}"] = f"{folder}/{file}"
+        settings["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"] = folder
+    return settings
+
+
+def _quoted(text: str) -> str:
+    """Inside of double quotes in HAProxy's configuration."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def running_serve() -> Running | None:
+    """The Serve of the Ray we are connected to.
+
+    `serve.start` gives no more than a warning where one runs with other options. The client and its options are there since
+    2.x, the controller's mark of HAProxy since 2.5x; without them no endpoint can be deployed.
     """
     import ray
     from ray.serve.context import _get_global_client
 
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    options = client.http_config
+    has_haproxy = ray.get(client._controller.__ray_call__.remote(lambda controller: controller._ha_proxy_enabled))
+    return Running(options.host, options.port, has_haproxy, options.ssl_certfile)
+
+
+def asked_of(application: str, deployment: str) -> Asked | None:
+    """What Serve's controller was last told of a deployment; None where there is none of these names.
+
+    `serve.status()` says how it is, not what it is. The controller's method is there since 2.x. Without it no endpoint can be
+    deployed a second time.
+    """
+    from ray.serve.context import _get_global_client
+
     client = _get_global_client()
-    assert client is not None  # serve.start was called
-    ray.get(client._controller.apply_config.remote(config))
+    assert client is not None
+    try:
+        info, _ = client.get_deployment_info(deployment, application)
+    except KeyError:  # Ray raises an error of the controller's task, which is one too
+        return None
+    return Asked(tuple(info.replica_config.init_args), info.deployment_config.user_config)
+
+
+def of_version(deployment: Any, version: str) -> Any:
+    """The deployment under a name for its code and arguments: run again under the same one, its replicas stay as they are, and
+    are told a changed `user_config` alone.
+
+    Serve makes names of its own for what `serve.run` is given, each time another, so all replicas would be replaced. The
+    attribute is there since 1.x; without it every exchange starts new replicas, which costs time and no requests.
+    """
+    deployment._version = version
+    return deployment
+
+
+def has_replica(handle: Any) -> bool:
+    """Whether a deployment has a replica that takes requests, as far as this process knows; asks nobody.
+
+    The set stands in the handle's router since 2.x. Without it there always is one: requests wait in silence while none is.
+    """
+    try:
+        return bool(handle._router._asyncio_router.request_router.curr_replicas)
+    except AttributeError:
+        return True
+
+
+def read_note(name: str) -> bytes | None:
+    """What `write_note` wrote, perhaps in another process.
+
+    Notes lie in the key-value table of Ray's head, where Serve keeps its own state; they live as long as that. Its functions
+    are there since 1.x and are not public; without them no replica starts.
+    """
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return _internal_kv_get(name.encode(), namespace=SERVE_NOTES)
+
+
+def write_note(name: str, text: bytes | None) -> None:
+    """Keeps a text under a name for all processes of this Ray; None forgets it."""
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+
+    if text is None:
+        _internal_kv_del(name.encode(), namespace=SERVE_NOTES)
+    else:
+        _internal_kv_put(name.encode(), text, overwrite=True, namespace=SERVE_NOTES)
 
 
 def end_serve(timeout_seconds: float) -> None:

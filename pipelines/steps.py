@@ -8,6 +8,7 @@
     bundles/    registered bundles
     report/     report.html, metrics.json
     compare/    cells and baselines of a comparison, its table
+    serve/      an endpoint that a process keeps: where it is, what it says
     store/      the endpoint's feature stores, each in a folder named after the prepared tables
 
 A step that is finished says so and does nothing; one that was killed goes on. While one works in its folder, another
@@ -277,3 +278,8 @@ def store_of(experiment: Experiment) -> Path:
             discard(old.parent)
             print(f"Removed the store {old.parent}: the last {STORES} are kept.", flush=True)
     return store
+
+
+def endpoint_of(experiment: Experiment) -> Path:
+    """The folder of the endpoint of this name, while a process of its own keeps it."""
+    return experiment.folder / "serve" / experiment.serve.name

@@ -1,126 +1,340 @@
-"""How long an answer of the endpoint takes, part by part, for known users and stored rooms.
+"""How many requests the endpoint answers, how fast, and what that costs: beside the same application under uvicorn alone.
 
     python -m jobs.bench serve --prepared runs/quickstart/prepared --bundle runs/quickstart/bundles/...
 
-`HTTP` is measured by one client over Ray Serve's default proxy; all other parts inside this process.
+* parts: CPU of the parts of an answer, in this process.
+* closed: one, eight and sixteen connections that are kept busy; rate, p50, p99, and CPU seconds of all of Ray's processes.
+* overload: requests at one, three and ten times the rate that was reached with sixteen connections.
+* slow: the rate of others while bodies trickle in at two bytes a second.
+
+Contestants take turns, and a ratio is taken within a turn. On a machine that is busy before, nothing is compared.
 """
 
 import argparse
+import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from jobs.benches import load
+from jobs.benches.load import Taken, Target
+from jobs.benches.measure import ratio, row, title
+from models.config import ConfigError
 from pipelines.cluster import RayConfig, connected
 from pipelines.prepared import Prepared
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.deploy import deploy
 from pipelines.serve.endpoint import Endpoint
 from pipelines.serve.given import spelled
-from pipelines.serve.request import as_json, read_request
+from pipelines.serve.request import Body, as_json, read_request
 from pipelines.serve.store import Store, build_store
 
 WARM_UP = 30
+BODIES = 200  # different ones
+BUSY = 0.5  # load average from which on the machine is busy
+PARTS = ("parts", "closed", "overload", "slow")
+TIMES = (1, 3, 10)
+_MORE = ("503/s", "503 p50 ms", "others", "lost", "replica MB", "client late ms")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An endpoint that answers.
+
+    Attributes:
+        pids: of its processes, now.
+    """
+
+    name: str
+    host: str
+    port: int
+    pids: Callable[[], list[int]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(prog="jobs.bench serve", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     made.add_argument("--prepared", type=Path, required=True, help="the prepared folder whose feeds are asked for")
     made.add_argument("--bundle", type=Path, required=True, help="the bundle that answers")
-    made.add_argument("--requests", type=int, default=300, help="measured per row, after a warm-up (default: %(default)s)")
-    made.add_argument("--candidates", type=int, nargs="+", default=[50, 200], help="of a request (default: 50 200)")
-    made.add_argument("--port", type=int, default=8000, help="of the endpoint (default: %(default)s)")
-    made.add_argument("--no-http", action="store_true", help="leave Ray out")
+    made.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of it (default: all)")
+    made.add_argument("--candidates", type=int, nargs="+", default=[20, 200, 1000], help="of a request (default: 20 200 1000)")
+    made.add_argument("--connections", type=int, nargs="+", default=[1, 8, 16], help="of closed loops (default: 1 8 16)")
+    made.add_argument("--batch", type=int, default=ServeConfig().batch, help="as `serve.batch` (default: %(default)s)")
+    made.add_argument("--turns", type=int, default=4, help="of each contestant (default: %(default)s)")
+    made.add_argument("--seconds", type=float, default=4.0, help="of a turn (default: %(default)s)")
+    made.add_argument("--overload-seconds", type=float, default=30.0, help="of each rate (default: %(default)s)")
+    made.add_argument("--slow-bodies", type=int, nargs="+", default=[8, 100], help="at once (default: 8 100)")
+    made.add_argument("--port", type=int, default=8100, help="first of two (default: %(default)s)")
+    made.add_argument("--busy", action="store_true", help="measure on a busy machine, too")
     args = made.parse_args(argv)
     torch.set_num_threads(1)
+    _check_quiet(args.busy)
     prepared = Prepared.open(args.prepared)
-    bodies = {count: _bodies(prepared, count, args.requests) for count in args.candidates}
-    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {args.requests} requests a row; milliseconds")
-    print(f"{'candidates':>10}  {'part':<22}{'p50':>9}{'p99':>9}")
+    bodies = {count: [as_json(body) for body in bodies_of(prepared, count)] for count in args.candidates}
     with tempfile.TemporaryDirectory() as folder:
         store = build_store(prepared, Path(folder) / "store")
-        opened = Store(store)
-        endpoint = Endpoint.open(args.bundle, opened, ServeConfig())
-        for count, requests in bodies.items():
-            for part, taken in _parts(endpoint, requests).items():
-                _line(count, part, taken)
-        opened.close()
-        if not args.no_http:
-            with connected(RayConfig(dashboard=False)):
-                _over_http(args.bundle, store, ServeConfig(port=args.port), bodies)
-    print(f"load {os.getloadavg()[0]:.1f} at the end")
+        if "parts" in args.only:
+            _parts(args.bundle, store, bodies)
+        if {"closed", "overload", "slow"} & set(args.only):
+            _contest(args, store, bodies)
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 
-def _parts(endpoint: Endpoint, bodies: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    taken: dict[str, list[float]] = {"check the body": [], "assemble": [], "encode": [], "model": [], "whole answer": []}
-    for body in bodies:
-        raw = as_json(body)
-        began = time.perf_counter()
-        request = read_request(raw)
-        taken["check the body"].append(1e3 * (time.perf_counter() - began))
-        (answer,) = endpoint.rank([request])
-        if isinstance(answer, Exception):
-            raise answer
-        for part in ("assemble", "encode", "model"):
-            taken[part].append(getattr(answer.response.timing, f"{part}_ms"))
-        as_json(answer.response)
-        taken["whole answer"].append(1e3 * (time.perf_counter() - began))
-    return taken
+def _check_quiet(may_be_busy: bool) -> None:
+    busy = os.getloadavg()[0]
+    print(f"{os.cpu_count()} CPUs, load {busy:.1f} before anything was started")
+    if busy > BUSY and not may_be_busy:
+        raise ConfigError(
+            f"the machine is busy (load {busy:.1f}, more than {BUSY}), so nothing is compared. Wait, or say --busy."
+        )
 
 
-def _over_http(bundle: Path, store: Path, config: ServeConfig, bodies: dict[int, list[dict[str, Any]]]) -> None:
-    import httpx
+# -- parts of an answer ------------------------------------------------------------------------------------------------
 
-    from pipelines.serve.app import deploy, shutdown
 
+def _parts(bundle: Path, store: Path, bodies: Mapping[int, Sequence[bytes]]) -> None:
+    title("Parts of an answer, in this process: CPU ms a request (median)")
+    opened = Store(store)
+    endpoint = Endpoint.open(bundle, opened, ServeConfig())
+    row("candidates", "read the body", "assemble", "encode", "model", "answer", "as JSON", "all of it", "in batches of 8")
+    row(*["---"] * 9)
+    for count, raw in bodies.items():
+        taken: list[list[float]] = []
+        for body in raw:
+            at = [time.thread_time()]
+            request = read_request(body)
+            at.append(time.thread_time())
+            heard = endpoint.hear(request, time.time_ns() // 1_000_000)
+            assembled = endpoint.assemble([heard])
+            at.append(time.thread_time())
+            batch = endpoint.plan.batch(assembled.feeds)
+            at.append(time.thread_time())
+            with torch.inference_mode():
+                endpoint.bundle.ranker.predict(batch)
+            at.append(time.thread_time())
+            (answer,) = endpoint.rank([request])
+            at.append(time.thread_time())
+            if isinstance(answer, Exception):
+                raise answer
+            as_json(answer.response)
+            at.append(time.thread_time())
+            steps = np.diff(at)
+            ranking = steps[4] - steps[1] - steps[2] - steps[3]
+            taken.append([*steps[:4], ranking, steps[5], steps[0] + steps[4] + steps[5]])
+        together = []
+        for first in range(0, len(raw) - 8, 8):
+            began = time.thread_time()
+            for answer in endpoint.rank([read_request(body) for body in raw[first : first + 8]]):
+                assert not isinstance(answer, Exception)
+                as_json(answer.response)
+            together.append((time.thread_time() - began) / 8)
+        middle = 1e3 * np.median(np.array(taken[WARM_UP:]), axis=0)
+        row(str(count), *(f"{value:.2f}" for value in middle), f"{1e3 * median(together):.2f}")
+    opened.close()
+
+
+# -- over HTTP -----------------------------------------------------------------------------------------------------------
+
+
+def _contest(args: argparse.Namespace, store: Path, bodies: Mapping[int, Sequence[bytes]]) -> None:
+    with _alone(args, store) as alone, connected(RayConfig(dashboard=False)):
+        config = ServeConfig(port=args.port, batch=args.batch)
+        served = deploy(args.bundle, store, config)
+        try:
+            ray_pids = lambda: [pid for pid in _below(os.getpid()) if pid not in set(alone.pids())]
+            ours = Contestant("Ray Serve", config.host, config.port, ray_pids)
+            if "closed" in args.only:
+                _closed(args, ours, alone, bodies)
+            if "overload" in args.only:
+                _overload(args, ours, bodies)
+            if "slow" in args.only:
+                _slow(args, ours, bodies)
+        finally:
+            served.end()
+
+
+def _closed(args: argparse.Namespace, ours: Contestant, alone: Contestant, bodies: Mapping[int, Sequence[bytes]]) -> None:
+    title(f"{ours.name}, and uvicorn alone: closed loops")
+    row("candidates", "connections", "contestant", "requests/s", "p50 ms", "p99 ms", "CPU ms a request", "CPU beside uvicorn")
+    row(*["---"] * 8)
+    for count, raw in bodies.items():
+        for connections in args.connections:
+            taken: dict[str, list[Taken]] = {ours.name: [], alone.name: []}
+            cpu: dict[str, list[float]] = {ours.name: [], alone.name: []}
+            for turn in range(-1, args.turns):
+                for each in (ours, alone) if turn % 2 else (alone, ours):
+                    before = _cpu_seconds(each.pids())
+                    found = asyncio.run(load.closed(Target.of(each.host, each.port, raw), connections, args.seconds))
+                    _check_answers(found)
+                    if turn >= 0:  # the first is for practice
+                        taken[each.name].append(found)
+                        cpu[each.name].append(1e3 * _since(before, each.pids()) / found.count(200))
+            for each in (ours, alone):
+                rates = [found.rate for found in taken[each.name]]
+                seconds = [second for found in taken[each.name] for second in found.seconds[200]]
+                row(
+                    *(str(count), str(connections), each.name),
+                    f"{median(rates):.0f} ({min(rates):.0f} - {max(rates):.0f})",
+                    *(f"{1e3 * np.percentile(seconds, percentile):.1f}" for percentile in (50, 99)),
+                    f"{median(cpu[each.name]):.2f}",
+                    ratio(cpu[ours.name], cpu[alone.name]) if each is ours else "",
+                )
+
+
+def _overload(args: argparse.Namespace, ours: Contestant, bodies: Mapping[int, Sequence[bytes]]) -> None:
+    title(f"{ours.name}: requests at a multiple of what sixteen connections reached, {args.overload_seconds:.0f} s each")
+    row(
+        "candidates",
+        "asked/s",
+        "times",
+        "answered 200/s",
+        "of capacity",
+        "p50 ms",
+        "p99 ms",
+        "503/s",
+        "503 p50 ms",
+        "others",
+        "lost",
+        "MB",
+        "client late ms",
+    )
+    row(*["---"] * 13)
+    for count, raw in bodies.items():
+        target = Target.of(ours.host, ours.port, raw)
+        capacity = max(asyncio.run(load.closed(target, 16, args.seconds)).rate for _ in range(2))
+        for times in TIMES:
+            found = asyncio.run(load.opened(target, times * capacity, args.overload_seconds))
+            others = sum(found.count(status) for status in found.seconds if status not in (200, 503))
+            row(
+                *(str(count), f"{times * capacity:.0f}", str(times), f"{found.rate:.0f}", f"{found.rate / capacity:.0%}"),
+                *(f"{found.ms(200, percentile):.0f}" for percentile in (50, 99)),
+                *(f"{found.count(503) / found.wall:.0f}", f"{found.ms(503, 50):.0f}", str(others)),
+                *(str(found.lost.total()), f"{_megabytes(ours.pids()):.0f}", f"{1e3 * found.lag:.0f}"),
+            )
+            time.sleep(1.0)
+
+
+def _slow(args: argparse.Namespace, ours: Contestant, bodies: Mapping[int, Sequence[bytes]]) -> None:
+    title(f"{ours.name}: the rate of eight connections while bodies trickle in")
+    row("candidates", "slow bodies", "without/s", "with/s", "with beside without")
+    row(*["---"] * 5)
+
+    async def beside(target: Target, slow: int) -> Taken:
+        until = asyncio.Event()
+        trickling = asyncio.create_task(load.trickle(target, slow, until))
+        await asyncio.sleep(1.0)
+        try:
+            return await load.closed(target, 8, args.seconds)
+        finally:
+            until.set()
+            await trickling
+
+    for count, raw in bodies.items():
+        target = Target.of(ours.host, ours.port, raw)
+        for slow in args.slow_bodies:
+            without, with_them = [], []
+            for _ in range(args.turns):
+                without.append(asyncio.run(load.closed(target, 8, args.seconds)).rate)
+                with_them.append(asyncio.run(beside(target, slow)).rate)
+            shown = [f"{median(rates):.0f} ({min(rates):.0f} - {max(rates):.0f})" for rates in (without, with_them)]
+            row(str(count), str(slow), *shown, ratio(with_them, without))
+
+
+def _check_answers(found: Taken) -> None:
+    others = {status: len(seconds) for status, seconds in found.seconds.items() if status != 200}
+    if others or found.lost:
+        print(f"  not answered 200: {others or ''} {dict(found.lost) or ''}", flush=True)
+
+
+@contextmanager
+def _alone(args: argparse.Namespace, store: Path) -> Iterator[Contestant]:
+    """The same application in a process of its own, without Ray."""
+    port = args.port + 1
+    command = [sys.executable, "-m", "jobs.benches.alone", "--bundle", str(args.bundle), "--store", str(store)]
+    process = subprocess.Popen([*command, "--port", str(port), "--batch", str(args.batch)])
     try:
-        url = deploy(bundle, store, config)
-        with httpx.Client(timeout=30) as client:
-            for count, requests in bodies.items():
-                _line(count, "HTTP, one client", _timed(requests, lambda body: client.post(f"{url}/rank", json=body)))
-            _line(0, "HTTP, /healthz", _timed([{}] * len(requests), lambda _: client.get(f"{url}/healthz")))
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/healthz").raise_for_status()
+                break
+            except httpx.HTTPError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise ConfigError(f"uvicorn did not start at port {port}.") from None
+                time.sleep(0.2)
+        yield Contestant("uvicorn alone", "127.0.0.1", port, lambda: [process.pid])
     finally:
-        shutdown()
+        process.terminate()
+        process.wait()
 
 
-def _timed(bodies: Sequence[dict[str, Any]], ask: Callable[[dict[str, Any]], Any]) -> list[float]:
-    taken = []
-    for body in bodies:
-        began = time.perf_counter()
-        ask(body).raise_for_status()
-        taken.append(1e3 * (time.perf_counter() - began))
-    return taken
+# -- the process table ---------------------------------------------------------------------------------------------------
 
 
-def _bodies(prepared: Prepared, candidates: int, requests: int) -> list[dict[str, Any]]:
+def _psutil() -> Any:
+    import psutil
+    import ray  # noqa: F401  puts psutil in reach
+
+    return psutil
+
+
+def _below(pid: int) -> list[int]:
+    return [child.pid for child in _psutil().Process(pid).children(recursive=True)]
+
+
+def _cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
+    psutil, found = _psutil(), {}
+    for pid in pids:
+        try:
+            times = psutil.Process(pid).cpu_times()
+            found[pid] = times.user + times.system
+        except psutil.Error:  # it ended
+            continue
+    return found
+
+
+def _since(before: Mapping[int, float], pids: Sequence[int]) -> float:
+    return sum(seconds - before.get(pid, 0.0) for pid, seconds in _cpu_seconds(pids).items())
+
+
+def _megabytes(pids: Sequence[int]) -> float:
+    psutil, total = _psutil(), 0
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            total += process.memory_info().rss if "ServeReplica" in " ".join(process.cmdline()) else 0
+        except psutil.Error:
+            continue
+    return total / 2**20
+
+
+def bodies_of(prepared: Prepared, candidates: int) -> list[Body]:
     """Requests of users drawn from the snapshot for rooms drawn from it, just after the end of the log."""
     rng = np.random.default_rng(0)
-    users = pq.read_table(prepared.snapshot("users"), columns=["user_id", "user_last_at"], partitioning=None)
+    users = pq.read_table(prepared.snapshot("users"), columns=["user_id"], partitioning=None)["user_id"].to_numpy()
     rooms = pq.read_table(prepared.snapshot("rooms"), columns=["room_id"], partitioning=None)["room_id"].to_numpy()
     if len(rooms) < candidates:
-        raise SystemExit(f"error: the snapshot holds {len(rooms)} rooms, too few for {candidates} candidates.")
+        raise ConfigError(f"the snapshot holds {len(rooms)} rooms, too few for {candidates} candidates; say --candidates.")
     ids = prepared.encoder.ids
-    room_of = lambda room: {"room_id": spelled(int(room), ids.get("room_id"))}
-    at = int(np.nanmax(users["user_last_at"].to_numpy())) + 1000
     return [
         {
             "user_id": spelled(int(user), ids.get("user_id")),
-            "at": at,
-            "candidates": list(map(room_of, rng.choice(rooms, candidates, replace=False))),
+            "at": prepared.manifest.ending,
+            "candidates": [
+                {"room_id": spelled(int(room), ids.get("room_id"))} for room in rng.choice(rooms, candidates, replace=False)
+            ],
         }
-        for user in rng.choice(users["user_id"].to_numpy(), WARM_UP + requests)
+        for user in rng.choice(users, BODIES)
     ]
-
-
-def _line(candidates: int, part: str, taken: list[float]) -> None:
-    p50, p99 = np.percentile(taken[WARM_UP:], [50, 99])
-    print(f"{candidates or '-':>10}  {part:<22}{p50:>9.2f}{p99:>9.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -350,9 +350,10 @@ class Cmlir:
             totals = add_totals(totals, found)
             of_steps.append((hardness, norms))
         for level, name in enumerate(self.names):
-            if level in of_steps[0][0]:  # in the others as well: a level has a batch in every step or in none
-                for what, place in (("hardness", 0), ("gradient", 1)):
-                    self._diagnostics[f"{what}.{name}"] = sum(each[place][level] for each in of_steps) / len(of_steps)
+            # a level may be missing in a step: candidates of equal numbers are taken together, and another batch may go empty
+            for what, place in (("hardness", 0), ("gradient", 1)):
+                if known := [each[place][level] for each in of_steps if level in each[place]]:
+                    self._diagnostics[f"{what}.{name}"] = sum(known) / len(known)
         self._diagnostics["equal_batch"] = size
         return totals
 

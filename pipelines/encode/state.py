@@ -133,7 +133,9 @@ class EncoderState:
         """
         folder = Path(folder)
         try:
-            return cls._load(folder)
+            state = cls._load(folder)
+            state._spelling()  # what is of another type is told here, and not by who uses it
+            return state
         except FileNotFoundError as error:
             raise FileNotFoundError(f"`{folder}` holds no encoder: {Path(error.filename).name} is missing.") from None
         except ConfigError:

@@ -57,6 +57,7 @@ from pipelines.prepare.tasks import (
 )
 from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, TableAccount, write_notes
 from pipelines.runs import FileNote, RunFolder, told, write_text
+from pipelines.runs.noted import signed
 from pipelines.runs.runner import Done, Item, Runner, Workers
 
 # What changes how the job runs, and nothing that it writes.
@@ -92,7 +93,7 @@ def prepare(
     manifest, tables = _run(plan, _fingerprint(identity))
     write_text(output / SCHEMA, json.dumps(schema.to_dict(), indent=2) + "\n")
     write_notes(output, tables)
-    write_text(output / MANIFEST, json.dumps(to_dict(manifest), indent=2) + "\n")
+    write_text(output / MANIFEST, json.dumps(signed(to_dict(manifest)), indent=2) + "\n")
     shutil.rmtree(plan.work)
     for line in (*manifest.counts.account_lines(), *_remarks(manifest.counts, output), *manifest.remarks):
         print(f"  {line}", flush=True)

@@ -11,7 +11,7 @@ Steps claim (`pipelines.steps`, and `register`); the functions they call and the
 a file system that many machines share (NFS included): nothing here needs locks, only that linking and renaming are atomic.
 """
 
-from pipelines.runs.claims import claim
+from pipelines.runs.claims import Holder, claim, this_process
 from pipelines.runs.files import discard, read_json, sweep, write_json, write_text, written
 from pipelines.runs.identity import RUN, RunFolder, differences, told
 from pipelines.runs.noted import DamagedFile, FileNote
@@ -20,12 +20,14 @@ __all__ = [
     "RUN",
     "DamagedFile",
     "FileNote",
+    "Holder",
     "RunFolder",
     "claim",
     "differences",
     "discard",
     "read_json",
     "sweep",
+    "this_process",
     "told",
     "write_json",
     "write_text",

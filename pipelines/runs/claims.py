@@ -75,7 +75,7 @@ def claim(
     folder = Path(folder).resolve()
     file = folder.with_name(f".{folder.name}.claim")
     file.parent.mkdir(parents=True, exist_ok=True)
-    mine, began, seen, waits = _this_process(), time.monotonic(), None, False
+    mine, began, seen, waits = this_process(), time.monotonic(), None, False
     while (now := _take(file, mine)) is not None:
         found = _read(file)
         if found is None:  # it has just ended
@@ -201,7 +201,8 @@ def _since(holder: Holder) -> str:
     return f"{began:%Y-%m-%d %H:%M:%S} UTC ({ago} ago)"
 
 
-def _this_process() -> Holder:
+def this_process() -> Holder:
+    """Who this process is, with a token that no other call gives."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

@@ -4,18 +4,21 @@ Nothing is found by listing a folder: a file that is not seen (a network file sy
 one of that name would make a smaller table, and nobody would know.
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 from models.config import ConfigError
 
 _BLOCK = 1 << 20
+_SIGNATURE = "digest"
 
 
 class DamagedFile(ConfigError):
@@ -50,6 +53,23 @@ class FileNote:
     def spelled(self) -> list[str | int]:
         """As JSON has it, shorter than by names: there may be many thousands."""
         return [self.path, self.rows, self.bytes, self.digest]
+
+
+def signed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain value with a digest of all the rest, so that another one in its place is seen."""
+    return {**value, _SIGNATURE: xxhash.xxh3_64_hexdigest(json.dumps(value, sort_keys=True).encode())}
+
+
+def unsigned(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What was signed.
+
+    Raises:
+        ValueError: it is not what it was.
+    """
+    plain = {name: each for name, each in value.items() if name != _SIGNATURE}
+    if signed(plain) != value:
+        raise ValueError("it does not hold what was written to it")
+    return plain
 
 
 def noted(file: Path, folder: Path, *, rows: int = 0) -> FileNote:

@@ -20,7 +20,7 @@ from models.config import ConfigError
 from pipelines.faults import told
 from pipelines.ray_private import quiet_data
 from pipelines.runs import DamagedFile, FileNote, write_text
-from pipelines.runs.noted import there
+from pipelines.runs.noted import signed, there, unsigned
 
 T = TypeVar("T")
 Counts = dict[str, Any]
@@ -59,7 +59,7 @@ class Done:
 
     def spelled(self) -> str:
         files = {kind: [note.spelled() for note in notes] for kind, notes in self.files.items()}
-        return json.dumps({"counts": self.counts, "files": files})
+        return json.dumps(signed(json.loads(json.dumps({"counts": self.counts, "files": files}))))
 
     @classmethod
     def read(cls, text: str) -> "Done":
@@ -67,7 +67,7 @@ class Done:
         Raises:
             ValueError, KeyError, TypeError, AttributeError: it is no note.
         """
-        spelling = json.loads(text)
+        spelling = unsigned(json.loads(text))
         files = {kind: [FileNote(*note) for note in notes] for kind, notes in spelling["files"].items()}
         return cls(spelling["counts"], files)
 

@@ -117,11 +117,6 @@ class Admission(Generic[Item, Result]):
                 with suppress(ValueError):
                     self._waiting.remove(job)
 
-    async def settled(self) -> None:
-        """Comes back when no work is going on that had begun before the call: what it used may then be closed."""
-        if self._running is not None:
-            await asyncio.wait([self._running])
-
     def close(self) -> None:
         """Ends the thread after what it works on; call it when nobody asks any more."""
         self._thread.shutdown(wait=False)

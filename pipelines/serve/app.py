@@ -1,6 +1,6 @@
-"""The endpoint as one Ray Serve deployment: the only file of serving that knows Ray.
+"""The endpoint as a Ray Serve application: what runs in a replica, and its spelling for `serve deploy`.
 
-By YAML, as `serve deploy` takes it (`application` writes the same):
+By YAML (`application` writes the same):
 
     applications:
       - name: liverank
@@ -16,31 +16,39 @@ that changes starts new replicas. Serve only looks at the text: if files were re
 
 import asyncio
 import json
-import logging
+import os
+import re
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import ray
 import torch
 from ray import serve
 from ray.serve.config import BackpressureConfig
-from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from models.config import ConfigError, from_dict, to_dict
-from pipelines.ray_private import apply_to_serve, end_serve
+from pipelines.bundle import Bundle
+from pipelines.faults import told
+from pipelines.ray_private import read_note, write_note
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint, NotReady
-from pipelines.serve.http import RankingApp, http_app
+from pipelines.serve.exchange import Exchange, Target
+from pipelines.serve.front import Marked
+from pipelines.serve.guard import Guard, Tokens
+from pipelines.serve.http import http_app
+from pipelines.serve.meters import PUBLISH_SECONDS, Meters
 from pipelines.serve.store import Store
 
-NAME = "liverank"
-_START_SECONDS = 180.0
-_SPARE_SECONDS = 5.0
+DEPLOYMENT = "Ranking"
+SPARE_SECONDS = 5.0
+_TOLD = ("bundle", "store", "version", "deployed")  # keys of `user_config`
 
 
-@serve.deployment(name="Ranking")
+@serve.deployment(name=DEPLOYMENT)
 @serve.ingress()
 class Ranking:
     """A replica: one endpoint at a time, exchanged by `reconfigure`."""
@@ -48,167 +56,195 @@ class Ranking:
     def __init__(self, config: dict[str, Any]) -> None:
         torch.set_num_threads(1)  # replicas are how it scales; threads of several replicas would fight for the same CPUs
         self._config = from_dict(ServeConfig, config, where="serve")
-        self._store: Store | None = None
-        self._endpoint: Endpoint | None = None
-        self._refused: str | None = None
+        context = serve.get_replica_context()
+        self._name, self._application = context.replica_tag, context.app_name
+        self._deployed: Mapping[str, Any] | None = None
+        self._exchange: Exchange[Endpoint] = Exchange(
+            self._load, remember=lambda good: remember(self._application, good), told=lambda error: told(error) or str(error)
+        )
+        self._is_draining = False
+        self._meters = Meters()
+        self._publishing: asyncio.Task[None] | None = None
+        self._http = http_app(self._current, self._config, self._status, self._meters.watch)
+        self._tokens = None if self._config.token_file is None else Tokens(self._config.token_file)
 
-        self._app = http_app(self._current, self._config, lambda: {"refused": self._refused})
-
-    def __serve_build_asgi_app__(self) -> RankingApp:
-        return self._app
+    def __serve_build_asgi_app__(self) -> Marked:
+        return Marked(self._http if self._tokens is None else Guard(self._http, self._tokens), self._application)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Loads bundle and store whole while the old ones go on answering, then exchanges one reference.
+        """Has bundle and store loaded beside those that answer, and returns: Serve sends no request to a replica meanwhile.
 
-        Where the new ones are not fit to serve, the old ones stay, and `GET /healthz` says why: raising would make
-        Serve replace a replica that answers by one that cannot.
+        What does not fit is refused, and `GET /healthz` says so: raising would make Serve replace a replica that answers
+        by one that cannot. Only a replica that is new loads here, what answered last where the target cannot be loaded.
         """
+        if self._publishing is None:
+            self._publishing = asyncio.create_task(self._publish())
+        is_new = self._exchange.current is None
         try:
-            await self._exchange(user_config)
-            self._refused = None
-        except Exception as error:
-            if self._endpoint is None:
+            if unknown := user_config.keys() - set(_TOLD):
+                raise ConfigError(f"user_config takes {', '.join(_TOLD)}; got {', '.join(sorted(unknown))}.")
+            target = Target.of(user_config)
+        except ConfigError as error:
+            if is_new:
                 raise
-            logging.getLogger("ray.serve").exception("The new bundle was refused; the old one stays.")
-            self._refused = str(error)
+            self._exchange.refuse(user_config, str(error))
+        else:
+            if is_new:
+                await asyncio.to_thread(self._exchange.start, target, remembered(self._application))
+            else:
+                self._exchange.aim(target)
+        self._deployed = user_config.get("deployed")
 
-    async def _exchange(self, user_config: dict[str, Any]) -> None:
-        if user_config.keys() - {"bundle", "store", "version"} or not user_config.get("bundle"):
-            raise ConfigError(f"user_config takes `bundle` and `store`, both paths, and `version`; got {user_config}.")
-        path = user_config.get("store")
-        kept = self._store if path and self._store is not None and self._store.is_current(Path(path)) else None
-        store = kept or (Store(Path(path)) if path else None)
-        try:
-            endpoint = await asyncio.to_thread(Endpoint.open, Path(user_config["bundle"]), store, self._config)
-        except BaseException:
-            if store is not None and store is not kept:
-                store.close()
-            raise
-        old, self._endpoint, self._store = self._store, endpoint, store
-        if old is not None and old is not store:
-            await self._app.admission.settled()  # what is being scored still reads it
-            old.close()
+    def report(self) -> dict[str, Any]:
+        """How far it is, for who deployed it."""
+        endpoint = self._exchange.current
+        now = {} if endpoint is None else {**endpoint.freshness(), **origin(endpoint.bundle)}
+        own = {"replica": self._name, "pid": os.getpid(), "deployed": self._deployed}
+        return {**own, **self._exchange.report.to_dict(), **now}
+
+    def drain(self) -> None:
+        """Tells load balancers to turn away, by `/healthz`; everything else goes on."""
+        self._is_draining = True
 
     def check_health(self) -> None:
         self._current()
 
+    def _load(self, target: Target, answered_before: bool) -> Endpoint:
+        now, path = self._exchange.current, None if target.store is None else Path(target.store)
+        if path is None:
+            store = None
+        elif now is not None and now.store is not None and now.store.is_current(path):
+            store = now.store
+        else:
+            store = Store(path, verify=not answered_before)
+        return Endpoint.open(Path(target.bundle), store, self._config)
+
+    def _status(self) -> dict[str, Any]:
+        """What anybody may know of an exchange: folders by their names alone."""
+        report, endpoint = self._exchange.report, self._exchange.current
+        refused = report.refused
+        return {
+            "status": "draining" if self._is_draining else "ok",
+            "bundle": None if endpoint is None else origin(endpoint.bundle),
+            "loading": None if report.loading is None else report.loading.names,
+            "refused": None
+            if refused is None
+            else {**refused.target.names, "why": without_paths(refused.why), "at": refused.at},
+        }
+
+    async def _publish(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_SECONDS)
+            endpoint = self._exchange.current
+            if endpoint is not None:
+                ages = {"store": endpoint.freshness()["age_seconds"], "bundle": origin(endpoint.bundle)["trained_seconds_ago"]}
+                self._meters.publish(self._exchange.report, self._http.admission.waiting, ages)
+
     def _current(self) -> Endpoint:
-        if self._endpoint is None:
+        endpoint = self._exchange.current
+        if endpoint is None:
             raise NotReady("the endpoint has no bundle yet: give the deployment `user_config: {bundle: ..., store: ...}`.")
-        return self._endpoint
+        return endpoint
+
+
+def origin(bundle: Bundle) -> dict[str, Any]:
+    """When a bundle was made, and up to which moment (ms) it has seen what happened; None where it does not say."""
+    created, data = bundle.provenance.get("created"), bundle.provenance.get("data")
+    ago = None
+    with suppress(TypeError, ValueError):
+        ago = max(0.0, time.time() - datetime.fromisoformat(created).timestamp())  # type: ignore[arg-type]
+    return {
+        "trained": created,
+        "trained_seconds_ago": ago,
+        "learnt_until": data.get("as_of") if isinstance(data, Mapping) else None,
+    }
+
+
+def without_paths(text: str) -> str:
+    """The same with the last name of each path alone.
+
+    >>> without_paths("the store at `/data/stores/1` is damaged")
+    'the store at `1` is damaged'
+    """
+    return re.sub(r"(?<![\w.~/])/(?:[^\s/`'\"]+/)*([^\s/`'\"]+)", r"\1", text)
+
+
+def remembered(application: str) -> list[Target]:
+    """What answered under this name, the newest first."""
+    note = read_note(application)
+    return [] if note is None else [Target(**spelling) for spelling in json.loads(note)]
+
+
+def remember(application: str, good: Sequence[Target]) -> None:
+    """Notes what answered, for replicas that start anew and for who wants to go back; nothing forgets it all."""
+    write_note(application, json.dumps([vars(target) for target in good]).encode() if good else None)
 
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application of a `ServeConfig` spelled as plain values; what a YAML's `import_path` names."""
-    config = from_dict(ServeConfig, args, where="args")
-    deployment: serve.Deployment = Ranking  # type: ignore[assignment]
-    return deployment.options(
-        num_replicas=config.replicas,
+    return deployment(from_dict(ServeConfig, args, where="args")).bind(args)
+
+
+def deployment(config: ServeConfig) -> serve.Deployment:
+    """As many replicas as the config wants. New ones are there before old ones go."""
+    made: serve.Deployment = Ranking  # type: ignore[assignment]
+    return made.options(
+        num_replicas=replicas_of(config, ray.cluster_resources),
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_ongoing_requests,  # in front of all replicas; in each, `http_app` counts who waits
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         ray_actor_options={"num_cpus": config.cpus_per_replica},
-        health_check_period_s=5,
-        graceful_shutdown_timeout_s=5,
-    ).bind(to_dict(config))
+        health_check_period_s=2,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=config.timeout_seconds + SPARE_SECONDS,
+        max_surge_percent=100,
+    )
+
+
+def replicas_of(config: ServeConfig, resources: Callable[[], Mapping[str, float]]) -> int:
+    """How many replicas there are to be.
+
+    Args:
+        resources: gives what is there for them; is called where that decides.
+    """
+    if config.replicas != "auto":
+        return config.replicas
+    return 2 if resources().get("CPU", 0.0) >= 2 * config.cpus_per_replica else 1
+
+
+def http_options(config: ServeConfig) -> dict[str, Any]:
+    """Of Serve's proxies. Their time is for what never gets to the endpoint; it keeps its own, whatever headers ask of Ray."""
+    options = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_seconds + SPARE_SECONDS}
+    tls = {"ssl_keyfile": config.tls_key, "ssl_certfile": config.tls_certificate}
+    return options | {name: str(path) for name, path in tls.items() if path is not None}
+
+
+def proxy_location(config: ServeConfig) -> str:
+    """Where Serve's proxies are: Ray's own on the head, HAProxy on every node."""
+    return "EveryNode" if config.proxy == "haproxy" else "HeadOnly"
 
 
 def application(bundle: Path, store: Path | None, config: ServeConfig) -> dict[str, Any]:
     """What `serve deploy` takes as YAML."""
-    user_config = {
-        "bundle": str(Path(bundle).resolve()),
-        "store": None if store is None else str(Path(store).resolve()),
-        "version": _version(bundle, store),
-    }
     return {
-        "proxy_location": "HeadOnly",
-        # the endpoint keeps its time itself, whatever headers ask of Ray; this is for what never gets there
-        "http_options": {
-            "host": config.host,
-            "port": config.port,
-            "request_timeout_s": config.timeout_seconds + _SPARE_SECONDS,
-        },
+        "proxy_location": proxy_location(config),
+        "http_options": http_options(config),
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
-                "name": NAME,
-                "route_prefix": "/",
+                "name": config.name,
+                "route_prefix": config.route_prefix,
                 "import_path": "pipelines.serve.app:build",
                 "args": to_dict(config),
-                "deployments": [{"name": "Ranking", "user_config": user_config}],
+                "deployments": [{"name": DEPLOYMENT, "user_config": vars(target_of(bundle, store))}],
             }
         ],
     }
 
 
-def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> str:
-    """Serves the bundle on the Ray this process is connected to, and returns the URL once it answers.
-
-    Called again with another bundle or store it exchanges them without losing a request.
-
-    Raises:
-        ConfigError: the replica could not load the bundle or the store; the message is the replica's.
-        TimeoutError: it did not start in time, for example for lack of free CPUs.
-    """
-    spelling = application(bundle, store, config)
-    spelling["applications"][0]["runtime_env"] = _code()
-    serve.start(proxy_location=spelling["proxy_location"], http_options=spelling["http_options"])
-    was_there = NAME in serve.status().applications
-    apply_to_serve(ServeDeploySchema.model_validate(spelling))
-    url = f"http://{config.host}:{config.port}"
-    try:
-        _wait(config)
-    except (ConfigError, TimeoutError):
-        if not was_there:
-            serve.delete(NAME)  # it would go on trying, and hold CPUs
-        raise
-    refused = json.loads(urlopen(f"{url}/healthz", timeout=config.timeout_seconds).read())["refused"]
-    if refused:
-        raise ConfigError(f"the endpoint keeps its old bundle: {refused}")
-    return url
-
-
-def shutdown() -> None:
-    """Ends replicas, proxy and controller; a Ray that was there before stays."""
-    end_serve(_START_SECONDS)
-
-
-def _version(bundle: Path, store: Path | None) -> str:
-    """Another text when one of the two was written anew in its old place."""
-    files = [Path(bundle) / "weights.safetensors", *([Path(store) / "store.json"] if store is not None else [])]
-    return "-".join(str(file.stat().st_mtime_ns) for file in files if file.exists())
-
-
-def _wait(config: ServeConfig) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        status = serve.status().applications.get(NAME)
-        if status is not None and status.status == ApplicationStatus.RUNNING:
-            return
-        if status is not None and (problem := _problem(status)):
-            raise ConfigError(f"the endpoint could not start: {problem}")
-        time.sleep(0.1)
-    free = ray.available_resources().get("CPU", 0)
-    raise TimeoutError(
-        f"the endpoint did not start within {_START_SECONDS:.0f} s. Its {config.replicas} replicas need "
-        f"{config.cpus_per_replica} CPUs each; {free} are free."
-    )
-
-
-def _code() -> dict[str, Any]:
-    """A runtime environment in which replicas find this package: that of the job, else this folder."""
-    job = ray.get_runtime_context().runtime_env
-    shipped = {key: job[key] for key in ("working_dir", "py_modules") if job.get(key)}
-    return shipped or {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}}
-
-
-def _problem(status: Any) -> str | None:
-    """Why the application will not come up, as one line; None while it still may."""
-    texts = [status.message, *(item.message for item in status.deployments.values())]
-    failed = status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
-    for text in texts:
-        for line in reversed(text.splitlines()):
-            _, _, message = line.partition("ConfigError: ")
-            if message:
-                return message
-    return next((text for text in texts if text), "no reason given") if failed else None
+def target_of(bundle: Path, store: Path | None) -> Target:
+    """These folders, as they are now."""
+    folders = [Path(bundle).resolve(), *([] if store is None else [Path(store).resolve()])]
+    files = [folders[0] / "weights.safetensors", *(folder / "store.json" for folder in folders[1:])]
+    version = "-".join(str(file.stat().st_mtime_ns) for file in files if file.exists())
+    return Target(str(folders[0]), str(folders[1]) if folders[1:] else None, version)

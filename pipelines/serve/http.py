@@ -65,7 +65,7 @@ class RankingApp(Starlette):
     """The application. Of Starlette it is the start and end, and the routes by which a server names its metrics.
 
     Attributes:
-        admission: in front of the endpoint; `settled` tells when one that was exchanged is no longer used.
+        admission: in front of the endpoint.
     """
 
     def __init__(
@@ -122,7 +122,8 @@ class RankingApp(Starlette):
     def _health(self) -> Reply:
         endpoint = self._current()
         told = {"status": "ok", "model": endpoint.bundle.name, **endpoint.freshness(), "waiting": self.admission.waiting}
-        return Reply(200, as_json({**told, **self._status()}))
+        told |= self._status()
+        return Reply(200 if told["status"] == "ok" else 503, as_json(told))
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         arrived = time.monotonic()
@@ -207,7 +208,7 @@ def http_app(
         current: gives the endpoint that answers now, so it may be exchanged between batches; raises `NotReady` before the
             first.
         config: bounds of queue, bodies and time.
-        status: what `GET /healthz` says beside the endpoint's own.
+        status: what `GET /healthz` says beside the endpoint's own; with a `status` that is not `ok` it answers 503.
         watch: is told what became of every request for a ranking.
     """
     return RankingApp(current, config, status, watch)

@@ -169,7 +169,7 @@ def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, 
         ranker=ranker,
         metrics=best.metrics or {},
         provenance=provenance(
-            data={"path": str(run.data), "fingerprint": prepared.fingerprint},
+            data={"path": str(run.data), "fingerprint": prepared.fingerprint, "as_of": prepared.manifest.ending},
             seed=run.config.seed,
             train=to_dict(run.config),
             best_epoch=progress.best_epoch + 1,

@@ -127,9 +127,9 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
     check_port(ServeConfig(port=port))
     check_alone(ServeConfig(port=port))
     with pytest.raises(ConfigError, match=r"this machine has no such address. Set serve.host"):
-        check_port(ServeConfig(host="192.0.2.1"))
+        check_port(ServeConfig(host="192.0.2.1", open=True))
     with pytest.raises(ConfigError, match=r"serve.host is `no such host`, which is no address"):
-        check_port(ServeConfig(host="no such host"))
+        check_port(ServeConfig(host="no such host", open=True))
 
 
 def test_a_port_that_two_share_is_told():

@@ -34,7 +34,7 @@ def test_all_rows_have_tables_of_one_width_and_lose_what_couples_and_weighs():
     schema = systems.quickstart()
     cases = {name: systems.case(name, schema) for name in (*ZOO, systems.BINNED)}
     assert {each.config.embedding_width for each in cases.values()} == {16}
-    assert cases["pimm"].has == ("coupling pimm",) and cases["pimm"].without == cases["single"].config
+    assert cases["pimm"].has == ("coupling pimm",) and cases["pimm"].without == cases["pimm_shared_bottom"].config
     assert cases["stan"].has == ("weighting stage",) and cases["stan"].without == cases["ple"].config
     assert cases["ple_stage"].has == ("stage",) and cases["ple_stage"].without == cases["ple"].config
     assert cases["star"].has == () and cases["star"].without == cases["star"].config

@@ -19,7 +19,7 @@ from pipelines.encode.rows import BinRows, HashRows, VocabularyRows
 from pipelines.encode.state import EncoderState, LevelState, Scale, encoding_fingerprint
 from pipelines.logs.rows import SourceRows
 from pipelines.prepared import Findings, LogCounts, Manifest, Prepared, Split, write_notes
-from pipelines.runs.noted import noted
+from pipelines.runs.noted import noted, signed
 from pipelines.runs.sealed import SealedWriter, footer_digest
 from pipelines.train.progress import EpochRecord
 from tests.samples import TABLE_SIZES, random_batch, tiny_schema
@@ -96,7 +96,7 @@ def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[
         buckets=1,
         seconds={},
     )
-    (folder / "manifest.json").write_text(json.dumps(to_dict(manifest)))
+    (folder / "manifest.json").write_text(json.dumps(signed(to_dict(manifest))))
     note_tables(folder)
 
 

@@ -262,7 +262,7 @@ def other_http() -> Iterator[Hostile]:
     yield Hostile("no deadline", 200, "", good, headers={"x-request-timeout-seconds": "0"})
     yield Hostile("20,001 bytes", 413, "body", good + b" " * 20_001)
     yield Hostile("20,001 bytes of rooms", 413, "body", b'{"candidates": [' + b'{"room_id": 1}, ' * 1300 + b"]}")
-    for method in ("GET", "PUT", "PATCH", "DELETE", "HEAD", "BREW"):
+    for method in ("GET", "PUT", "PATCH", "DELETE", "HEAD", "PROPFIND"):
         yield Hostile(f"{method} /rank", 405, "method", method=method)
     for path in ("/model", "/healthz", "/openapi.json", "/docs"):
         yield Hostile(f"POST {path}", 405, "method", b"{}", path=path)

@@ -103,14 +103,20 @@ def test_the_config_of_another_bundle_is_refused(bundle):
 
 
 def test_a_key_that_the_config_got_later_does_not_spoil_old_bundles(bundle, prepared, ranker, tmp_path):
-    from pipelines import bundle as module
-
     spelled = to_dict(MODEL)
     del spelled["hidden_ids"]  # as it was before the key was there
-    schema = prepared.schema.to_dict()
-    module.save_weights(bundle / "weights.safetensors", ranker, module._parts(schema, spelled, prepared.encoder))
     (bundle / "config.json").write_text(json.dumps(spelled))
+    sealed(bundle, prepared, ranker.state_dict())
     assert load_bundle(bundle).system == MODEL
+
+
+def sealed(bundle, prepared, tensors):
+    """Weights that belong to the files as they lie there now, as another version of this program would leave them."""
+    from pipelines import bundle as module
+
+    spelled = {part: json.loads((bundle / name).read_text()) for part, name in module._SPELLED.items()}
+    metadata = module._parts(spelled, prepared.encoder) | {module._TENSORS: module._digest(tensors)}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, bundle / "weights.safetensors", metadata)
 
 
 def test_the_encoder_of_another_bundle_is_refused(bundle, prepared):
@@ -127,28 +133,50 @@ def test_the_weights_of_another_ranker_are_refused(bundle, prepared, tmp_path):
         load_bundle(bundle)
 
 
-def edited(bundle, edit):
-    """The bundle with other tensors under the same metadata, as a change of the model's code would leave it."""
-    from safetensors import safe_open
-
-    file = bundle / "weights.safetensors"
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    tensors = load_file(file)
+def edited(bundle, prepared, edit):
+    """The bundle with other tensors, as a change of the model's code would leave it."""
+    tensors = load_file(bundle / "weights.safetensors")
     edit(tensors)
-    save_file(tensors, file, metadata)
+    sealed(bundle, prepared, tensors)
 
 
-def test_weights_of_a_wrong_shape_are_refused(bundle, ranker):
+@pytest.mark.parametrize("name", ["metrics.json", "provenance.json"])
+def test_a_file_of_another_bundle_is_refused(bundle, prepared, ranker, tmp_path, name):
+    other = save_bundle(
+        tmp_path / "other",
+        schema=prepared.schema,
+        system=MODEL,
+        encoder=prepared.encoder,
+        ranker=ranker,
+        metrics={"mean": {"auc": 0.99}},
+        provenance=provenance(seed=4),
+    )
+    shutil.copy(other / name, bundle / name)
+    with pytest.raises(
+        DamagedBundle, match=rf"the (file of )?{name.split('.')[0]} is not the one its weights were trained with"
+    ):
+        load_bundle(bundle)
+
+
+def test_weights_with_another_bit_are_refused(bundle):
+    file = bundle / "weights.safetensors"
+    held = bytearray(file.read_bytes())
+    held[-2] ^= 1
+    file.write_bytes(held)
+    with pytest.raises(DamagedBundle, match=r"weights.safetensors does not hold what was written to it. Copy it again"):
+        load_bundle(bundle)
+
+
+def test_weights_of_a_wrong_shape_are_refused(bundle, prepared, ranker):
     name = next(name for name, tensor in ranker.state_dict().items() if tensor.ndim == 1)
-    edited(bundle, lambda tensors: tensors.update({name: torch.zeros(99)}))
+    edited(bundle, prepared, lambda tensors: tensors.update({name: torch.zeros(99)}))
     with pytest.raises(ConfigError, match=rf"{name} has shape \[99\], the ranker needs \[32\].*train again"):
         load_bundle(bundle)
 
 
-def test_missing_and_unknown_weights_are_refused(bundle, ranker):
+def test_missing_and_unknown_weights_are_refused(bundle, prepared, ranker):
     name = next(iter(ranker.state_dict()))
-    edited(bundle, lambda tensors: tensors.update({"renamed": tensors.pop(name)}))
+    edited(bundle, prepared, lambda tensors: tensors.update({"renamed": tensors.pop(name)}))
     with pytest.raises(ConfigError, match=f"{name} is missing; renamed is not known"):
         load_bundle(bundle)
 
@@ -182,8 +210,9 @@ def test_weights_that_may_not_be_read_are_not_taken_for_missing(bundle):
         load_bundle(bundle)
 
 
-def test_an_unknown_key_is_named(bundle):
+def test_an_unknown_key_is_named(bundle, prepared, ranker):
     spelling = {**json.loads((bundle / "config.json").read_text()), "dropuot": 0.1}
     (bundle / "config.json").write_text(json.dumps(spelling))
+    sealed(bundle, prepared, ranker.state_dict())
     with pytest.raises(ConfigError, match=r"`model.dropuot` is not a known key"):
         load_bundle(bundle)

@@ -362,6 +362,7 @@ def contents(output) -> dict:
     found = {str(file.relative_to(output)): file.read_bytes() for file in output.rglob("*") if file.is_file()}
     manifest = json.loads(found.pop("manifest.json"))
     manifest.pop("seconds")
+    manifest.pop("digest")
     return found | {"manifest": manifest}
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from models.config import ConfigError, from_dict
 from models.schema import Field, Schema
+from pipelines.encode.feeds import TABLES
 from pipelines.prepare import PrepareConfig, prepare
 from tests.pipelines.naive_prepare import DAY, EXTRA, START, day_name, random_log, wide_schema
 
@@ -254,10 +255,13 @@ def test_a_folder_of_an_older_version_is_refused_and_its_unfinished_work_thrown_
     run = json.loads((output / "run.json").read_text())
     (output / "run.json").write_text(json.dumps({**run, "version of the tables": 1}))
     message = refused(logs, output)
-    assert "with other settings: version of the tables (1 -> 3). Prepare into another folder, or delete this one" in message
+    assert (
+        f"with other settings: version of the tables (1 -> {TABLES}). Prepare into another folder, or delete this one"
+        in message
+    )
     (output / "manifest.json").unlink()
     prepare(logs, SCHEMA, config(), output)
-    assert "is of something else (version of the tables (1 -> 3)); starting afresh" in capsys.readouterr().out
+    assert f"is of something else (version of the tables (1 -> {TABLES})); starting afresh" in capsys.readouterr().out
     (output / "run.json").unlink()  # which once there was not
     assert "holds files but no run.json: they are of something else, or of an earlier version" in refused(logs, output)
 

@@ -86,16 +86,54 @@ def serve_client() -> bool:
 
     return (
         list(inspect.signature(_get_global_client).parameters) == ["raise_if_no_controller_running"]
-        and has("ray.serve._private.client", "self._controller", "self._shutdown")
-        and has("ray.serve._private.controller", "def apply_config(", "def graceful_shutdown(")
-        and inspect.isclass(ServeControllerClient)
+        and has("ray.serve._private.client", "self._controller", "self._shutdown", "def http_config(")
+        and has("ray.serve._private.controller", "def graceful_shutdown(", "self._ha_proxy_enabled")
+        and list(inspect.signature(ServeControllerClient.get_deployment_info).parameters) == ["self", "name", "app_name"]
     )
+
+
+def own_versions() -> bool:
+    from ray.serve.deployment import Deployment
+
+    return has("ray.serve._private.client", "version=deployment._version or ") and hasattr(Deployment, "bind")
+
+
+def replicas_of_a_handle() -> bool:
+    router = source_of("ray.serve._private.router").decode()
+    return "self._asyncio_router" in router and "def request_router(" in router and "self._router" in handles()
+
+
+def handles() -> str:
+    return source_of("ray.serve.handle").decode()
+
+
+def settings_of_proxies() -> bool:
+    """All variables are read, and what goes into HAProxy's configuration comes after what it is to replace."""
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+    every = ray_private.proxy_settings(haproxy=True, front="a:b", code=["/c"], seconds=5, errors={503: "{}"}, ports=(1, 2))
+    names = [name for name in every if name.startswith("RAY_")]
+    defaults = HAPROXY_CONFIG_TEMPLATE.partition("\ndefaults")[2].partition("\nfrontend")[0]
+    return has("ray.serve._private.constants", *names) and defaults.index("errorfile 504") < defaults.index(
+        "balance {{ config.balance_algorithm }}"
+    )
+
+
+def notes() -> bool:
+    kv = importlib.import_module("ray.experimental.internal_kv")
+    functions = (kv._internal_kv_get, kv._internal_kv_put, kv._internal_kv_del)
+    return all("namespace" in inspect.signature(function).parameters for function in functions)
 
 
 def autoscaler_limits() -> bool:
     from ray._private.state import state
 
     return callable(getattr(state, "get_max_resources_from_cluster_config", None))
+
+
+def mode_of_authentication() -> bool:
+    setup = "ray._private.authentication.authentication_token_setup"
+    return has(setup, f'AUTH_MODE_ENV_VAR = "{ray_private.AUTHENTICATION}"', 'Config.initialize("")')
 
 
 def psutil_travels_with_ray() -> bool:
@@ -109,12 +147,22 @@ PARTS = {
     "in_submitted_job": lambda: has("ray._private.runtime_env.constants", ray_private.JOB_VARIABLE),
     "most_resources": autoscaler_limits,
     "dashboard_url": lambda: callable(getattr(ray._private.worker, "get_dashboard_url", None)),
+    "authentication": mode_of_authentication,
+    "authenticate": mode_of_authentication,
     "quiet_authentication": lambda: importlib.util.find_spec(ray_private.AUTHENTICATION_LOGGER) is not None,
     "quiet_data": lambda: all(has(name, "getLogger(__name__)") for name in ray_private.DATA_LOGGERS),
     "origin": lambda: has("ray.train.v2._internal.exceptions", "self._base_exc = exc"),
     "Listener": psutil_travels_with_ray,
     "listeners": psutil_travels_with_ray,
-    "apply_to_serve": serve_client,
+    "Running": serve_client,
+    "Asked": serve_client,
+    "running_serve": serve_client,
+    "asked_of": serve_client,
+    "of_version": own_versions,
+    "proxy_settings": settings_of_proxies,
+    "has_replica": replicas_of_a_handle,
+    "read_note": notes,
+    "write_note": notes,
     "end_serve": serve_client,
 }
 
@@ -131,6 +179,16 @@ def test_the_installed_ray_has_what_is_used(name):
     except (ImportError, AttributeError):
         found = False
     assert found, f"Ray {ray.__version__} lacks what `pipelines.ray_private.{name}` uses; its docstring says what that breaks."
+
+
+def test_what_haproxy_says_itself_is_quoted():
+    settings = ray_private.proxy_settings(
+        haproxy=True, front=None, code=[], seconds=4.2, errors={503: '{"a": "\\\\"}'}, ports=(1, 2)
+    )
+    assert settings["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "5" and "PYTHONPATH" not in settings
+    error = r'http-error status 503 content-type application/json hdr Retry-After 1 string "{\"a\": \"\\\\\"}"'
+    lines = ["leastconn", "option http-buffer-request", "timeout http-request 5s", error]
+    assert settings[ray_private.BALANCE].split("\n    ") == lines
 
 
 def test_an_error_of_a_worker_is_followed_to_its_origin():

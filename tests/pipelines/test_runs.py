@@ -26,7 +26,7 @@ from pipelines.runs import (
     write_text,
     written,
 )
-from pipelines.runs.claims import _this_process
+from pipelines.runs.claims import this_process
 from pipelines.runs.files import draft_of
 
 # -- files and folders ---------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def ended():
 
 def held(folder, **other) -> None:
     """As if another process had claimed the folder."""
-    holder = replace(_this_process(), **{"host": "there", "user": "ana", "command": "python -m jobs.train", **other})
+    holder = replace(this_process(), **{"host": "there", "user": "ana", "command": "python -m jobs.train", **other})
     write_json(folder.with_name(f".{folder.name}.claim"), asdict(holder))
 
 
@@ -257,7 +257,7 @@ def test_of_other_machines_signs_of_life_are_waited_for(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("damage", [{"since": "yesterday"}, {"since": 5}, {"pid": "7"}, {"token": "../x"}, "[]", "", b"\xff"])
 def test_a_damaged_claim_counts_as_dead_after_a_while(tmp_path, damage):
-    text = json.dumps({**asdict(_this_process()), **damage}) if isinstance(damage, dict) else damage
+    text = json.dumps({**asdict(this_process()), **damage}) if isinstance(damage, dict) else damage
     (tmp_path / ".run.claim").write_bytes(text if isinstance(text, bytes) else text.encode())
     os.utime(tmp_path / ".run.claim", (time.time() - 61,) * 2)
     assert "Taking over." in taken(tmp_path / "run")[0]

@@ -149,20 +149,3 @@ def test_an_error_of_the_work_itself_is_everybodys_and_the_next_goes_on():
         desk.close()
 
     asyncio.run(run())
-
-
-def test_settled_waits_for_what_had_begun_and_for_nothing_else():
-    async def run() -> None:
-        work = Work()
-        desk = admission(work)
-        await desk.settled()
-        first = await held(work, desk)
-        settled = asyncio.create_task(desk.settled())
-        await asyncio.sleep(0.02)
-        assert not settled.done()
-        work.may_go.set()
-        await settled
-        assert await first == 200
-        desk.close()
-
-    asyncio.run(run())

@@ -291,7 +291,7 @@ def test_a_bundle_may_be_served_with_every_feature_inline(parts):
 
 
 def test_config_is_checked():
-    with pytest.raises(ValueError, match="serve needs replicas >= 1, got 0"):
+    with pytest.raises(ValueError, match="serve needs replicas >= 1 or `auto`, got 0"):
         ServeConfig(replicas=0)
     with pytest.raises(ValueError, match="serve needs timeout_seconds > 0, got 0"):
         ServeConfig(timeout_seconds=0)

@@ -1,9 +1,14 @@
 """Whatever is sent, the answer says what is wrong and where; nothing ends in an error of ours, and no path leaks."""
 
 import asyncio
+import http.client
 import json
 import re
+import select
+import socket
+import time
 import warnings
+from dataclasses import replace
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -72,7 +77,8 @@ async def ask(app: RankingApp, hostile: Hostile) -> tuple[int, dict[str, str], b
 
 
 @pytest.fixture(scope="module")
-def app(tiny_schema, tmp_path_factory):
+def made(tiny_schema, tmp_path_factory):
+    """A bundle and a store."""
     folder = tmp_path_factory.mktemp("hostile")
     schema = viewers_schema(tiny_schema)
     features = random_feeds(tiny_schema, 40, 0)
@@ -80,8 +86,14 @@ def app(tiny_schema, tmp_path_factory):
     prepared = Prepared.open(write_prepared(folder / "prepared", schema, features=features))
     rooms = prepared.snapshot("rooms")[0]
     pq.write_table(pq.read_table(rooms).append_column("state.viewers", pa.array([5, 900, None])), rooms)
-    store = Store(build_store(noted_anew(prepared.path), folder / "store"))
-    endpoint = Endpoint.open(write_bundle(folder / "bundle", schema, prepared.encoder), store, CONFIG)
+    store = build_store(noted_anew(prepared.path), folder / "store")
+    return write_bundle(folder / "bundle", schema, prepared.encoder), store
+
+
+@pytest.fixture(scope="module")
+def app(made):
+    store = Store(made[1])
+    endpoint = Endpoint.open(made[0], store, CONFIG)
     yield http_app(lambda: endpoint, CONFIG)
     store.close()
 
@@ -98,3 +110,39 @@ def test_hostile_requests_are_told_what_is_wrong(app):
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # no arithmetic goes wrong in silence
         asyncio.run(run())
+
+
+@pytest.mark.ray
+@pytest.mark.cluster
+def test_a_running_serve_answers_the_same_and_slow_bodies_keep_nobody_waiting(local_ray, made):
+    from pipelines.serve.deploy import deploy
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = replace(CONFIG, port=port, cpus_per_replica=0.5, timeout_seconds=20.0)
+    slow: list[socket.socket] = []
+
+    def over_http(hostile: Hostile) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        try:
+            connection.request(hostile.method, hostile.path, hostile.body or None, hostile.headers)
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    served = deploy(*made, config)
+    try:
+        for _ in range(100):  # a body of which two bytes have come, and no more
+            slow.append(socket.create_connection(("127.0.0.1", port)))
+            slow[-1].sendall(b"POST /rank HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n {")
+        began = time.monotonic()
+        for hostile in HOSTILE:
+            check(hostile, *over_http(hostile))
+        if time.monotonic() - began < 15:  # on a machine that is not too busy, all are still on their way
+            assert not select.select(slow, [], [], 0)[0]
+    finally:
+        for each in slow:
+            each.close()
+        served.end()
