@@ -10,7 +10,7 @@ import torch
 
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker
-from pipelines.bundle import save_bundle
+from pipelines.bundle import provenance, save_bundle
 from pipelines.encode.clock import Clock
 from pipelines.encode.encode import encode
 from pipelines.encode.fit import finish, fit_partial
@@ -126,7 +126,7 @@ def write_bundle(
         encoder=encoder,
         ranker=ranker,
         metrics={"click": {"auc": 0.75, "auc_head": float("nan")}},
-        provenance={"seed": seed},
+        provenance=provenance(seed=seed),
     )
 
 
