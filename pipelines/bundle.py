@@ -32,15 +32,15 @@ from models.ranker import Ranker
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker
 from pipelines.encode.state import DamagedEncoder, EncoderState
-from pipelines.runs import read_json, written
+from pipelines.runs import read_json, write_text, written
+from pipelines.runs.noted import signed, unsigned
 
 _SPELLED = {
     "schema": "schema.json",
     "config": "config.json",
     "file of metrics": "metrics.json",
-    "provenance": "provenance.json",
 }
-_TENSORS = "tensors"
+_TENSORS, _WEIGHTS = "tensors", "weights"  # keys of the digest of the weights, in their metadata and in the provenance
 FILES = ("schema.json", "config.json", "encoder", "weights.safetensors", "metrics.json", "provenance.json")
 
 
@@ -87,9 +87,10 @@ def save_bundle(
         _write(draft / "config.json", to_dict(system))
         encoder.save(draft / "encoder")
         _write(draft / "metrics.json", metrics)
-        _write(draft / "provenance.json", provenance)
+        tensors = _digest(ranker.state_dict())
+        _write_provenance(draft, provenance, tensors)
         parts = _parts({name: _read(draft / file) for name, file in _SPELLED.items()}, encoder)
-        save_weights(draft / "weights.safetensors", ranker, parts | {_TENSORS: _digest(ranker.state_dict())})
+        save_weights(draft / "weights.safetensors", ranker, parts | {_TENSORS: tensors})
     return path
 
 
@@ -115,10 +116,14 @@ def load_bundle(path: Path) -> Bundle:
                 f"{path}: the {part} is not the one its weights were trained with (fingerprint {fingerprint}, the weights say "
                 f"{metadata.get(part)}). A bundle's files belong together; copy the whole folder from one source."
             )
-    if metadata.get(_TENSORS) != _digest(weights):
+    tensors = _digest(weights)
+    if metadata.get(_TENSORS) != tensors:
         raise DamagedBundle(
             f"{path / 'weights.safetensors'} does not hold what was written to it. Copy it again, or train again."
         )
+    origin = _read_provenance(path)
+    if origin.pop(_WEIGHTS, None) != tensors:
+        raise DamagedBundle(f"{path}: the provenance is that of other weights. Copy the whole folder from one source.")
     schema = from_dict(Schema, spelled["schema"], where="schema")
     system = from_dict(SystemConfig, spelled["config"], where="model")
     encoder.check(schema)
@@ -132,8 +137,31 @@ def load_bundle(path: Path) -> Bundle:
         encoder=encoder,
         ranker=ranker.eval(),
         metrics=spelled["file of metrics"],
-        provenance=spelled["provenance"],
+        provenance=origin,
     )
+
+
+def amend_provenance(path: Path, key: str, value: Any) -> None:
+    """Says one thing more of where a bundle comes from.
+
+    Raises:
+        DamagedBundle: what it says now is damaged.
+    """
+    known = _read_provenance(path)
+    _write_provenance(path, {**known, key: value}, known[_WEIGHTS])
+
+
+def _write_provenance(path: Path, known: Mapping[str, Any], tensors: str) -> None:
+    text = json.dumps(signed(json.loads(json.dumps({**known, _WEIGHTS: tensors}))), indent=1) + "\n"
+    write_text(path / "provenance.json", text)
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    file = path / "provenance.json"
+    try:
+        return unsigned(_read(file))
+    except ValueError as error:
+        raise DamagedBundle(f"{file} is damaged ({error}). Copy it again, or train again.") from None
 
 
 def provenance(**known: Any) -> dict[str, Any]:

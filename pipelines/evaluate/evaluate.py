@@ -173,8 +173,12 @@ def _insight(bundle: Bundle, sample: pa.Table, history: Sequence[Epoch], config:
 def _history(bundle: Bundle) -> tuple[Epoch, ...]:
     for folder in (bundle.path, bundle.path.parent):
         if (folder / HISTORY).is_file():
-            found = read_json(folder / HISTORY, of=list, way_out="Delete it; the report is then without it.")
-            return tuple(map(Epoch.from_dict, found))
+            way_out = "Delete it; the report is then without it."
+            found = read_json(folder / HISTORY, of=list, way_out=way_out)
+            try:
+                return tuple(map(Epoch.from_dict, found))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ConfigError(f"{folder / HISTORY} is damaged ({error!r}). {way_out}") from None
     return ()
 
 

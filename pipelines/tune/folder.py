@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
+from pipelines.bundle import amend_provenance
 from pipelines.ray_private import dashboard_url
-from pipelines.runs import RunFolder, read_json, write_json
+from pipelines.runs import RunFolder, read_json
 from pipelines.tune.config import TuneConfig
 
 WAY_OUT = (
@@ -17,8 +18,7 @@ SETTINGS, GRAPH = "search", "structure"  # keys under which a bundle's provenanc
 
 def note(bundle: Path, key: str, search: Mapping[str, Any]) -> None:
     """Adds to a bundle's provenance which search it won."""
-    file = bundle / "provenance.json"
-    write_json(file, {**read_json(file, way_out="Train again."), key: search})
+    amend_provenance(bundle, key, search)
 
 
 def say_where_to_watch(what: str, curves: Path, config: TuneConfig, say: Callable[[str], None]) -> None:

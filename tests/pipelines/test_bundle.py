@@ -12,6 +12,7 @@ from models.config import ConfigError, to_dict
 from models.ranker import Ranker
 from models.zoo import resolve
 from pipelines.bundle import FILES, DamagedBundle, load_bundle, provenance, save_bundle
+from pipelines.tune.folder import note
 from tests.pipelines.fabricate import fabricate
 from tests.samples import TABLE_SIZES, random_batch
 
@@ -115,8 +116,22 @@ def sealed(bundle, prepared, tensors):
     from pipelines import bundle as module
 
     spelled = {part: json.loads((bundle / name).read_text()) for part, name in module._SPELLED.items()}
-    metadata = module._parts(spelled, prepared.encoder) | {module._TENSORS: module._digest(tensors)}
+    digest = module._digest(tensors)
+    metadata = module._parts(spelled, prepared.encoder) | {module._TENSORS: digest}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, bundle / "weights.safetensors", metadata)
+    module._write_provenance(bundle, provenance(seed=3), digest)
+
+
+def test_what_is_said_of_a_bundle_later_is_said_with_it(bundle):
+    """As a search says which of its trials won."""
+    note(bundle, "search", {"trials": 3})
+    known = load_bundle(bundle).provenance
+    assert known["search"] == {"trials": 3} and known["seed"] == 3 and "weights" not in known and "digest" not in known
+    text = (bundle / "provenance.json").read_text()
+    (bundle / "provenance.json").write_text(text.replace('"trials": 3', '"trials": 9'))
+    for use in (load_bundle, lambda path: note(path, "search", {})):
+        with pytest.raises(DamagedBundle, match=r"provenance.json is damaged \(it does not hold what was written to it\)"):
+            use(bundle)
 
 
 def test_the_encoder_of_another_bundle_is_refused(bundle, prepared):
@@ -140,21 +155,26 @@ def edited(bundle, prepared, edit):
     sealed(bundle, prepared, tensors)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "provenance.json"])
-def test_a_file_of_another_bundle_is_refused(bundle, prepared, ranker, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("metrics.json", "the file of metrics is not the one its weights were trained with"),
+        ("provenance.json", "the provenance is that of other weights"),
+    ],
+)
+def test_a_file_of_another_bundle_is_refused(bundle, prepared, tmp_path, name, message):
+    torch.manual_seed(1)
     other = save_bundle(
         tmp_path / "other",
         schema=prepared.schema,
         system=MODEL,
         encoder=prepared.encoder,
-        ranker=ranker,
+        ranker=Ranker(prepared.schema, MODEL, prepared.encoder.table_sizes),
         metrics={"mean": {"auc": 0.99}},
         provenance=provenance(seed=4),
     )
     shutil.copy(other / name, bundle / name)
-    with pytest.raises(
-        DamagedBundle, match=rf"the (file of )?{name.split('.')[0]} is not the one its weights were trained with"
-    ):
+    with pytest.raises(DamagedBundle, match=message):
         load_bundle(bundle)
 
 

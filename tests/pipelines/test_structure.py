@@ -15,6 +15,7 @@ from models.config import ConfigError, from_dict
 from models.schema import Schema
 from pipelines.bundle import load_bundle
 from pipelines.prepared import Prepared
+from pipelines.runs.noted import signed
 from pipelines.tune import TuneConfig
 from pipelines.tune.structure.graphs import EMPTY, Noise, StructureConfig, StructureSearch, graph_of, spelled, variations
 from pipelines.tune.structure.problem import order_of, shares_of, with_parents
@@ -370,7 +371,7 @@ class Trained:
             bundle = problem.folder_of(graph, seed) / "bundle"
             bundle.mkdir(parents=True)
             (bundle / "metrics.json").write_text(json.dumps({"targets": targets, "mean": {"auc": auc}}))
-            (bundle / "provenance.json").write_text(json.dumps({"seed": seed}))
+            (bundle / "provenance.json").write_text(json.dumps(signed({"seed": seed, "weights": "none"})))
             (bundle.parent / "history.json").write_text(
                 json.dumps([asdict(epoch_record(epoch, seconds=2.0 + epoch)) for epoch in (0, 1)])
             )
