@@ -87,7 +87,8 @@ def asked_meanwhile(served: "Served", clients: int = 3) -> Iterator[list[tuple[i
             while not done.is_set():
                 try:
                     answer = client.post("/rank", json=BODY, timeout=30)
-                    answers.append((answer.status_code, answer.json().get("model", answer.text)))
+                    told = answer.json()["model"] if answer.status_code == 200 else answer.text
+                    answers.append((answer.status_code, told))
                 except Exception as error:  # so that it is seen, and not only in the thread
                     answers.append((0, repr(error)))
 
@@ -103,6 +104,21 @@ def asked_meanwhile(served: "Served", clients: int = 3) -> Iterator[list[tuple[i
         done.set()
         for thread in threads:
             thread.join()
+
+
+def in_rotation() -> int:
+    """Replicas that HAProxy sends requests to: those of Serve, once HAProxy has been told and has asked them."""
+    found = 0
+    for path in Path(f"/tmp/haproxy-serve-{os.getuid()}").glob("*/admin.sock"):
+        with socket.socket(socket.AF_UNIX) as asked:
+            try:
+                asked.connect(str(path))
+            except OSError:  # of one that has ended
+                continue
+            asked.sendall(b"show stat\n")
+            lines = b"".join(iter(lambda asked=asked: asked.recv(1 << 16), b"")).decode().splitlines()
+        found += sum("SERVE_REPLICA" in line and ",UP," in line for line in lines)
+    return found
 
 
 def kill(processes: set[int]) -> None:
