@@ -16,7 +16,7 @@ class ServeConfig:
         name: of the application on Ray Serve, which may hold others beside it.
         route_prefix: path below which it answers; `/` where it is alone.
         proxy: what answers HTTP before the replicas. `default` is Ray's own, one for the whole Ray, and needs nothing;
-            `haproxy`, on every node, takes a third of its CPU, and is for production.
+            `haproxy`, on every node, is for production.
         host: address at which HTTP is answered; 0.0.0.0 is that of all networks of the machine. Beyond this machine a token
             and a certificate are asked for.
         port: at which HTTP is answered.
