@@ -121,7 +121,9 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
         holder.listen()
         port = holder.getsockname()[1]
         # The command is not looked at: a worker of pytest names itself differently from one version to the next.
-        with pytest.raises(ConfigError, match=rf"serve.port {port} of serve.host 127.0.0.1 is taken by process {os.getpid()} \(`"):
+        with pytest.raises(
+            ConfigError, match=rf"serve.port {port} of serve.host 127.0.0.1 is taken by process {os.getpid()} \(`"
+        ):
             check_port(ServeConfig(port=port))
     check_port(ServeConfig(port=port))
     check_alone(ServeConfig(port=port))
