@@ -33,7 +33,8 @@ from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, Work, materialise
-from pipelines.paths import local
+from pipelines.places import Remote, place
+from pipelines.preflight import Needs, preflight
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
 from pipelines.report.comparison.compared import Compared
@@ -55,13 +56,33 @@ from pipelines.tune.structure.search import structure_preview
 STORES = 3  # that are kept: what is served, what was served before, and one more
 
 
+@contextmanager
+def on_ray(experiment: Experiment) -> Iterator[None]:
+    """Inside, Ray is up, and all its nodes are fit for the experiment's work.
+
+    Raises:
+        ConfigError: no Ray, or a node that sees other places or runs other code (`pipelines.preflight`).
+    """
+    import ray
+
+    if ray.is_initialized():  # within another
+        yield
+        return
+    with connected(experiment.ray):
+        logs = getattr(experiment.logs, "path", None)
+        cpus = {"prepare.cpus_per_task": experiment.prepare.cpus_per_task if experiment.prepare.parallel == "ray" else 0}
+        cpus |= {"train.cpus_per_worker": experiment.train.cpus_per_worker if experiment.train.workers else 0}
+        preflight(experiment.folder, Needs(reads=() if logs is None else (logs,), cpus=cpus))
+        yield
+
+
 def logs_of(experiment: Experiment) -> CanonicalLogs:
     folder = experiment.folder / "source"
     if isinstance(experiment.logs, CanonicalConfig):
         return materialise(experiment.logs, folder)
     config = experiment.prepare
-    on_ray = partial(connected, experiment.ray) if config.parallel == "ray" else nullcontext
-    work = Work(Workers(config.parallel, config.cpus_per_task), on_ray, config.quarantine_limit)
+    up = partial(on_ray, experiment) if config.parallel == "ray" else nullcontext
+    work = Work(Workers(config.parallel, config.cpus_per_task), up, config.quarantine_limit)
     with claim(folder):
         return materialise(experiment.logs, folder, work)
 
@@ -130,6 +151,7 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
     Raises:
         ConfigError: a space, targets or metrics that the experiment does not allow; `resume` without an earlier search.
     """
+    _refuse_store(experiment, "a search", "its trials")
     folder, spelling, path = experiment.folder / "search", to_dict(experiment), prepared_of(experiment).path
     is_structure = experiment.tune.structure is not None
     before = left_over((run_of_structure if is_structure else run_of)(folder))
@@ -147,10 +169,19 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
 
 def search_step(experiment: Experiment, *, restart: bool = False) -> SearchResult | StructureResult:
     """Searches settings or the graph of targets; goes on with what was begun before, unless told to restart."""
+    _refuse_store(experiment, "a search", "its trials")
     way = search if experiment.tune.structure is None else search_structure
     folder = experiment.folder / "search"
     with claim(folder):
         return way(to_dict(experiment), prepared_of(experiment).path, experiment.tune, folder, resume=not restart)
+
+
+def _refuse_store(experiment: Experiment, what: str, parts: str) -> None:
+    if isinstance(experiment.folder, Remote):
+        raise ConfigError(
+            f"`output` is {experiment.output}, a store of objects, and {what} keeps {parts} in a folder that all nodes reach. "
+            "Give it such an `output`; `logs` may lie in a store."
+        )
 
 
 def with_best(experiment: Experiment, found: SearchResult | StructureResult) -> Experiment:
@@ -186,7 +217,7 @@ def register_step(experiment: Experiment, bundle: Path) -> Path:
 def bundle_of(experiment: Experiment, path: str | None = None) -> Bundle:
     """The bundle at `path`, or the experiment's newest registered one; a damaged one is passed over, which is said."""
     if path is not None:
-        return load_bundle(local(path))
+        return load_bundle(place(path))
     newest, *older = versions(registry_of(experiment), experiment.name)
     try:
         return load_bundle(newest)
@@ -231,6 +262,7 @@ def comparison_of(experiment: Experiment, *, only: Collection[str] = ()) -> Comp
             "the experiment has no section `compare`. Add one, for example: "
             "compare: {systems: {mmoe: {system: mmoe}, ple: {system: ple}}, seeds: [0, 1, 2]}."
         )
+    _refuse_store(experiment, "a comparison", "its cells")
     return Comparison(
         experiment.compare,
         prepared_of(experiment),
@@ -281,5 +313,8 @@ def store_of(experiment: Experiment) -> Path:
 
 
 def endpoint_of(experiment: Experiment) -> Path:
-    """The folder of the endpoint of this name, while a process of its own keeps it."""
-    return experiment.folder / "serve" / experiment.serve.name
+    """The folder of the endpoint of this name, while a process of its own keeps it: on this machine, as the process is."""
+    run = experiment.folder
+    if isinstance(run, Remote):
+        run = Path("runs", experiment.name).resolve()
+    return run / "serve" / experiment.serve.name

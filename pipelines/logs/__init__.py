@@ -38,7 +38,7 @@ from pipelines.logs.sources.kuairand import KuaiRandConfig
 from pipelines.logs.sources.mapped import CsvConfig
 from pipelines.logs.sources.taobao import TaobaoConfig
 from pipelines.logs.sources.wechat2021 import Wechat2021Config
-from pipelines.paths import LocalPath
+from pipelines.places import Place, Remote, aside, mark_whole, put_folder
 from pipelines.runs import RUN, RunFolder, discard, read_json, told, write_json, written
 from pipelines.runs.noted import digest_of
 
@@ -72,11 +72,11 @@ class CanonicalConfig:
     """Logs that are canonical already; they are read where they lie.
 
     Attributes:
-        path: the folder of the tables.
+        path: the folder of the tables, or a place in a store of objects (s3://bucket/logs; see `pipelines.places`).
     """
 
     kind: Literal["canonical"] = "canonical"
-    path: LocalPath
+    path: Place
 
 
 LogsConfig = Annotated[
@@ -120,6 +120,8 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
     if isinstance(source, CanonicalConfig):
         return _checked(CanonicalLogs(source.path))
     run, unfinished = RunFolder(output, "logs"), output.with_name(f".{output.name}.unfinished")
+    if isinstance(output, Remote):
+        unfinished = output  # nothing is renamed there; `logs` counts once it is whole
     convert, files = _conversion(source, work or Work())
     inputs = _inputs(source, files, output, unfinished)
     identity = _identity(source, inputs)
@@ -134,7 +136,19 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
         print(f"Logs: {output} was converted from something else ({told(found)}); replacing it.", flush=True)
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
+    if isinstance(output, Remote) and found:
+        discard(output)
     _begin(unfinished, identity, inputs)
+    if isinstance(output, Remote) and source.kind not in DATA_SETS:
+        with aside(output.name) as draft:
+            convert(draft)
+            _checked(CanonicalLogs(draft / "logs"))
+            for folder in sorted(
+                draft.iterdir(), key=lambda folder: folder.name == "logs"
+            ):  # what says that all is there, last
+                put_folder(folder, output / folder.name)
+        print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
+        return CanonicalLogs(output / "logs")
     try:
         convert(unfinished)
         _checked(CanonicalLogs(unfinished / "logs"))
@@ -142,8 +156,11 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
         if not _can_go_on(unfinished):
             discard(unfinished)
         raise
-    with written(output) as draft:
-        unfinished.rename(draft)
+    if isinstance(output, Remote):
+        mark_whole(output / "logs")
+    else:
+        with written(output) as draft:
+            unfinished.rename(draft)
     print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
     return CanonicalLogs(output / "logs")
 
@@ -213,6 +230,6 @@ def _seen(folder: Path) -> dict[str, list[Any]]:
 
 
 def _checked(logs: CanonicalLogs) -> CanonicalLogs:
-    for remark in check(logs):
+    for remark in check(logs.as_now()):
         print(f"Logs: {remark}", flush=True)
     return logs

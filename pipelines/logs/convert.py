@@ -50,7 +50,7 @@ from pipelines.logs.rows import (
     write_bad,
     write_quarantine,
 )
-from pipelines.runs import FileNote, write_json, written
+from pipelines.runs import FileNote, discard, write_json, written
 from pipelines.runs.exchange import ExchangeWriter, bucket_of, read_bucket
 from pipelines.runs.noted import noted
 from pipelines.runs.runner import Done, Item, Runner, Workers
@@ -253,7 +253,7 @@ def convert_files(data: DataSet, source: Any, found: Found, output: Path, work: 
     write_json(output / ROWS, {"files": account, "gathered": gathered})
     for line in told(account, gathered):
         print(f"  {line}", flush=True)
-    shutil.rmtree(output / "work")
+    discard(output / "work")
 
 
 def _name(piece: Piece) -> str:

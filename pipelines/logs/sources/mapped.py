@@ -19,7 +19,7 @@ from pipelines.logs.canonical import TABLES, declaration
 from pipelines.logs.convert import DataSet, Kind, Made
 from pipelines.logs.inputs import Found, input_of
 from pipelines.logs.raw import ANY, DAY, ID, INTEGER, NUMBER, TEXT, TIME, Layout, Raw, key, value
-from pipelines.paths import LocalPath
+from pipelines.places import Place
 
 _HOLDS = {types.ID: ID, types.TIME: TIME, types.DAY: DAY, types.COUNT: INTEGER, types.REAL: NUMBER, types.WORD: TEXT}
 _NOT_SET = ("0", "0.0", "false", "f", "no", "n")
@@ -79,7 +79,7 @@ class CsvConfig:
     """
 
     kind: Literal["csv"] = "csv"
-    path: LocalPath
+    path: Place
     tables: dict[str, tuple[MappedFiles, ...]]
 
     def __post_init__(self) -> None:
