@@ -419,15 +419,26 @@ class Object(io.RawIOBase):
         super().close()
 
 
+_END = 1 << 16  # bytes: most footers are shorter
+
+
 def mapped(path: Path | str) -> pa.MemoryMappedFile | Object:
     """A file to be read in pieces (`seek`, `read_buffer`): mapped on a disk, in ranges from a store."""
     path = place(path)
     return Object(path) if isinstance(path, Remote) else pa.memory_map(str(path))
 
 
-def source(path: Path) -> Path | pa.PythonFile:
-    """A Parquet file for pyarrow's readers: the path of one on a disk, and ranges from a store."""
-    return pa.PythonFile(Object(path), mode="r") if isinstance(path, Remote) else path
+def source(path: Path, *, whole_below: int = _END) -> Path | pa.PythonFile:
+    """A Parquet file for pyarrow's readers: the path of one on a disk, and ranges from a store.
+
+    Args:
+        whole_below: bytes; a smaller one in a store is read at once, of a larger one the end, where the footer is.
+    """
+    if not isinstance(path, Remote):
+        return path
+    file = Object(path)
+    file.hold(0 if file.size <= whole_below else max(0, file.size - _END), file.size)
+    return pa.PythonFile(file, mode="r")
 
 
 # -- this machine's disk -----------------------------------------------------------------------------------------------------
@@ -511,6 +522,7 @@ def _fetch_one(path: Remote, copy: Path) -> str:
     return digest.hexdigest()
 
 
+_lock = threading.Lock()
 _kept: dict[tuple[str, str], Path] = {}
 
 
@@ -524,14 +536,17 @@ def kept(path: Path, digest: str) -> Path | None:
     if not isinstance(path, Remote):
         return path
     known = str(path), digest
-    if known not in _kept:
-        folder = Path(tempfile.mkdtemp(dir=scratch()))
-        if _fetch_one(path, folder / path.name) != digest:
-            shutil.rmtree(folder)
-            return None
+    with _lock:
+        if (copy := _kept.pop(known, None)) is not None:
+            _kept[known] = copy  # the last in the order of use
+            return copy
+    folder = Path(tempfile.mkdtemp(dir=scratch()))
+    if _fetch_one(path, folder / path.name) != digest:
+        shutil.rmtree(folder)
+        return None
+    with _lock:
         _kept[known] = folder / path.name
-    _kept[known] = _kept.pop(known)  # the last in the order of use
-    return _kept[known]
+    return folder / path.name
 
 
 def tidy() -> None:
@@ -553,7 +568,6 @@ def _writers(pid: int) -> ThreadPoolExecutor:
 
 
 _put: dict[str, tuple[int, str]] = {}
-_put_lock = threading.Lock()
 
 
 def put(content: bytes | Path, path: Remote) -> None:
@@ -584,7 +598,7 @@ def _send(content: bytes | Path, path: Remote) -> str:
 
     again(send, path)
     digest = xxhash.xxh3_64_hexdigest(buffer)
-    with _put_lock:
+    with _lock:
         _put[str(path)] = (buffer.size, digest)
     return digest
 
@@ -596,7 +610,7 @@ def _whole_map(file: Path) -> pa.Buffer:
 
 def as_put(path: Path) -> tuple[int, str] | None:
     """Size and xxh3 of what this process last put there; None where it has not."""
-    with _put_lock:
+    with _lock:
         return _put.get(str(path))
 
 

@@ -103,6 +103,9 @@ noon (UTC) of 1, 2 and 3 January 2001, and nothing that asks for a time can be r
 TIMES = {"impressions": "shown_at", "engagements": "at"}  # which such a log does not have
 
 
+_SMALL = 8 << 20  # bytes of a file in a store that is read at once
+
+
 @dataclass(frozen=True)
 class LogFile:
     """A file of a table.
@@ -133,7 +136,7 @@ class LogFile:
             ConfigError: the file is damaged, or a column holds what its type promises not to.
         """
         try:
-            with pq.ParquetFile(places.source(self.path)) as file:
+            with pq.ParquetFile(places.source(self.path, whole_below=_SMALL)) as file:
                 wanted = [*columns.names, "split"] if self._is_timeless(file.schema_arrow) else columns.names
                 there = [name for name in wanted if name in file.schema_arrow.names]
                 for batch in file.iter_batches(rows, row_groups=row_groups, columns=there, use_threads=False):
@@ -299,7 +302,8 @@ class CanonicalLogs:
         digest = xxhash.xxh64()
         for table in TABLES:
             files = self.files(table)
-            for file, of_file in zip(files, places.side_by_side(file_digest, files), strict=True):
+            self.footers(table)  # which makes sure that all are whole
+            for file, of_file in zip(files, places.side_by_side(_digest_of_footer, files), strict=True):
                 digest.update(f"{file.relative_to(self.path)}\0{of_file}\0".encode())
         return digest.hexdigest()
 
@@ -358,6 +362,10 @@ def file_digest(file: Path) -> str:
         ConfigError: as `read_footer`.
     """
     read_footer(file)
+    return _digest_of_footer(file)
+
+
+def _digest_of_footer(file: Path) -> str:
     with file.open("rb") as stream:
         size = stream.seek(-8, 2) + 8
         length = int.from_bytes(stream.read(4), "little")

@@ -175,8 +175,8 @@ def _matching(entries: Iterable[Input], wanted: Wanted) -> list[Input]:
 def _entries(place: Path) -> Iterator[Input]:
     """All files in reach, whether a source knows them or not."""
     if place.is_file():
-        with place.open("rb") as file:
-            is_zip = zipfile.is_zipfile(file)
+        with place.open("rb") as opened:
+            is_zip = zipfile.is_zipfile(opened)
         if not is_zip:
             raise ConfigError(f"{place} is neither a folder nor a zip. Name the folder that holds the files.")
         yield from _members(place, place.name)

@@ -138,11 +138,19 @@ def _lost(folder: Path) -> str:
 # -- in a store of objects (see `pipelines.runs.tickets`) ---------------------------------------------------------------
 
 
+_active: set[str] = set()  # tokens of this process's tickets; others of its own could not be withdrawn
+
+
 @contextmanager
 def _claimed_in_store(folder: Remote, patience: float, say: Callable[[str], None]) -> Iterator[None]:
     mine = this_process()
     ticket = Ticket(folder, mine.token)
-    _take_ticket(ticket, mine, folder, patience, say)
+    _active.add(mine.token)
+    try:
+        _take_ticket(ticket, mine, folder, patience, say)
+    except BaseException:
+        _withdraw(ticket)
+        raise
     ended, lost = threading.Event(), threading.Event()
     signs = threading.Thread(target=_renew, args=(ticket, mine, ended, lost), name=f"claim of {folder}", daemon=True)
     signs.start()
@@ -155,6 +163,12 @@ def _claimed_in_store(folder: Remote, patience: float, say: Callable[[str], None
     finally:
         ended.set()
         signs.join()
+        _withdraw(ticket)
+
+
+def _withdraw(ticket: Ticket) -> None:
+    _active.discard(ticket.mine.name)
+    with suppress(ConfigError):  # the store may be away; then it is found to be dead
         ticket.withdraw()
 
 
@@ -164,15 +178,20 @@ def _take_ticket(ticket: Ticket, mine: Holder, folder: Remote, patience: float, 
     while True:
         ticket.put(_spelled(mine, held=False))
         held: Holder | None = None
-        free, lives = True, False
+        free, first, lives = True, True, False
         for token, text, age in ticket.others():
             holder, is_held = _ticket_of(text)
-            if holder.is_dead(age):
+            is_left = (holder.machine, holder.pid, holder.began) == (
+                mine.machine,
+                mine.pid,
+                mine.began,
+            ) and token not in _active
+            if is_left or holder.is_dead(age) or age > DEAD_AFTER:  # tickets are renewed, whatever else a process does
                 ticket.bury(token)
-                if is_held:
+                if is_held and not is_left:
                     say(f"{folder}: {holder} died at its work, begun {_since(holder)}. Taking over.")
                 continue
-            free = False
+            free, first = False, first and not is_held and mine.token < token
             if is_held:
                 held = holder
                 put_at = time.monotonic() - age
@@ -180,7 +199,8 @@ def _take_ticket(ticket: Ticket, mine: Holder, folder: Remote, patience: float, 
         if free:
             ticket.put(_spelled(mine, held=True))
             return
-        ticket.withdraw()
+        if not first:
+            ticket.withdraw()
         if held is not None:
             line = f"{folder} is in use by {held} since {_since(held)}."
             if lives and time.monotonic() - began >= patience:

@@ -5,6 +5,7 @@ of a sealed file holds a digest of every row group, and the file's note (`pipeli
 Whoever reads some row groups hashes these alone, at several GB/s.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from models.config import ConfigError
-from pipelines.places import Object, mapped, place
+from pipelines.places import Object, Remote, mapped, place
 from pipelines.runs.noted import FileNote
 
 _SEALS = b"row group digests"  # in the footer: begin, end and 16 hex digits of every row group
@@ -66,7 +67,9 @@ class SealedWriter:
 
 def footer_digest(path: Path) -> str:
     """16 hex digits of a Parquet file's footer; of nothing where the file cannot have one."""
-    with path.open("rb") as file:
+    with contextlib.closing(Object(path)) if isinstance(path, Remote) else path.open("rb") as file:
+        if isinstance(file, Object):
+            file.hold(max(0, file.size - _FOOTER), file.size)
         size = file.seek(0, 2)
         file.seek(max(0, size - _MAGIC))
         length = int.from_bytes(file.read(4), "little") + _MAGIC

@@ -4,9 +4,10 @@ Stores make no file only if none is there, or not all of them do, and pyarrow do
 order: who has put an object sees it in every listing from then on, and so does everybody else. That is enough. Who wants a
 folder puts a ticket beside it, `.FOLDER.claim/TOKEN`, and then lists the tickets:
 
-* Others are there: the ticket is withdrawn, and tried again a moment later.
-* None is: the folder is claimed. Of two that want it at once the one that lists later sees the other's ticket, because that was
-  put before it was listed; so they may both withdraw, and never both stay.
+* Others are there: the ticket is withdrawn, and tried again a moment later. Only where nobody holds the folder yet, the one
+  with the least token among those that want it leaves its ticket, and lists again.
+* None is: the folder is claimed. Two can never both come to that: the ticket of each has been there since before it listed for
+  the last time, so the one that did so later saw the other's.
 
 A holder renews its ticket every few seconds. One that was not renewed for long, by the store's own clock, is removed by who
 wants the folder; its token is nobody else's, so no younger claim goes by mistake. A holder that was halted for so long and

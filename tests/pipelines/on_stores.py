@@ -4,11 +4,13 @@ The command runs it before a server that misbehaves until that many faults were 
 """
 
 import json
+import random
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from safetensors.numpy import load_file
 
@@ -17,7 +19,7 @@ from pipelines import places
 from pipelines.experiment import load_experiment
 from pipelines.places import fetch, place
 from pipelines.steps import bundle_of, evaluate_step, prepare_step, register_step, store_of, train_step
-from tests.pipelines.s3 import BUCKET, FaultyProxy, make_bucket, reached, served
+from tests.pipelines.s3 import BUCKET, FAULTS, FaultyProxy, make_bucket, reached, served
 
 CONFIG = Path(__file__).parents[2] / "jobs" / "configs" / "quickstart.yaml"
 SMALL = (
@@ -83,36 +85,46 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def under_faults(faults: int, share: float, seed: int) -> tuple[int, int, int]:
     """Runs it until so many faults were met, each time into an empty bucket; what was left has to be what a disk has.
 
+    Beside faults of single requests the server goes away twice a run, for longer than is waited: the run has to end with a line
+    that says so, and to go on when it is started again.
+
     Returns:
-        faults met, runs, and how often a run failed with a clear line and went on when it was started again.
+        faults met, runs, and how often a run ended and went on.
     """
-    met = runs = failed = 0
+    met = runs = ended = 0
     with tempfile.TemporaryDirectory() as disk:
         whole_way(disk)
         expected = left(disk)
+    draw = random.Random(seed)
     while met < faults:
         runs += 1
-        with served() as port, FaultyProxy(port, share, seed + runs) as proxy, reached(proxy.port) as bucket:
+        with (
+            served() as port,
+            FaultyProxy(port, share, seed + runs) as proxy,
+            reached(proxy.port) as bucket,
+            mock.patch.object(places, "PATIENCE", 3.0),
+        ):
             make_bucket(port)
-            for _ in range(20):
+            goes_away = [draw.randrange(5, 100), draw.randrange(50, 600)]  # requests after which it does
+            while True:
+                proxy.away, proxy.away_after = False, proxy.requests + goes_away.pop(0) if goes_away else None
                 try:
                     whole_way(f"{bucket}/runs")
                     break
                 except ConfigError as error:
-                    failed += 1
-                    print(f"  failed: {error}", flush=True)
-            else:
-                raise AssertionError("it never came to its end")
+                    assert proxy.away and "started again, the same command goes on" in str(error), error
+                    print(f"  ended: {error}", flush=True)
+                    ended += 1
             proxy.share = 0.0
             wrong = differing(expected, left(f"s3://{BUCKET}/runs"))
             assert not wrong, wrong
-            met += sum(proxy.met.values())
+            met += sum(proxy.met[fault] for fault in FAULTS)
             told = ", ".join(f"{count} {fault}" for fault, count in proxy.met.items() if count)
             print(f"run {runs}: {proxy.requests:,} requests, {told}; same bytes", flush=True)
-    return met, runs, failed
+    return met, runs, ended
 
 
 if __name__ == "__main__":
     began = time.monotonic()
-    met, runs, failed = under_faults(int(sys.argv[1]), 0.05, 0)
-    print(f"{met} faults in {runs} runs; {failed} failures that went on; {time.monotonic() - began:.0f} s")
+    met, runs, ended = under_faults(int(sys.argv[1]), 0.02, 0)
+    print(f"{met} faults in {runs} runs; {ended} ended and went on; {time.monotonic() - began:.0f} s")

@@ -284,30 +284,13 @@ def test_a_store_that_does_not_come_back_is_told_in_a_line(folder, proxy, monkey
 # -- the pipeline ------------------------------------------------------------------------------------------------------------
 
 
-def test_everything_in_a_store_is_what_a_disk_has(tmp_path, server, capsys):
-    """Logs, tables, weights, report, store; through faults, and through a store that goes away for longer than is waited."""
-    met, runs, _ = on_stores.under_faults(int(os.environ.get("LIVERANK_STORE_FAULTS", "10")), 0.02, seed=1)
-    assert met >= 10 and runs >= 1
+def test_everything_in_a_store_is_what_a_disk_has():
+    """Logs, tables, weights, report, store; through faults, and a server that goes away for longer than is waited.
 
-
-def test_a_store_that_goes_away_ends_a_run_in_a_line_and_the_next_goes_on(tmp_path, monkeypatch, capsys):
-    on_stores.whole_way(tmp_path)
-    expected = on_stores.left(tmp_path)
-    monkeypatch.setattr(places, "PATIENCE", 0.5)
-    ends = []
-    with served() as port, FaultyProxy(port) as proxy, reached(proxy.port) as bucket:
-        make_bucket(port)
-        for after in (15, 60, 150, 300, 0):  # requests
-            proxy.away, proxy.away_after = False, proxy.requests + after if after else None
-            try:
-                on_stores.whole_way(f"{bucket}/runs")
-                ends.append("done")
-            except ConfigError as error:
-                assert "started again, the same command goes on" in str(error)
-                ends.append("away")
-        proxy.away, proxy.away_after = False, None
-        assert ends[0] == "away" and ends[-1] == "done"
-        assert on_stores.differing(expected, on_stores.left(f"{bucket}/runs")) == []
+    LIVERANK_STORE_FAULTS=100 meets more of them.
+    """
+    met, runs, ended = on_stores.under_faults(int(os.environ.get("LIVERANK_STORE_FAULTS", "10")), 0.02, seed=1)
+    assert met >= 10 and ended >= runs
 
 
 def test_logs_in_a_store_are_read_where_they_lie(folder, tmp_path):
@@ -316,6 +299,6 @@ def test_logs_in_a_store_are_read_where_they_lie(folder, tmp_path):
     for file in logs.rglob("*.parquet"):
         put(file, folder.joinpath(*file.relative_to(logs).parts))
     canonical = f"logs={{kind: canonical, path: '{folder}'}}"
-    there = on_stores.prepare_step(on_stores.experiment(tmp_path / "two", *canonical))
+    there = on_stores.prepare_step(on_stores.experiment(tmp_path / "two", canonical))
     here = on_stores.prepare_step(on_stores.experiment(tmp_path / "three", f"logs={{kind: canonical, path: '{logs}'}}"))
     assert there.fingerprint == here.fingerprint and there.notes == here.notes
