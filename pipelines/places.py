@@ -444,9 +444,13 @@ def source(path: Path, *, whole_below: int = _END) -> Path | pa.PythonFile:
 # -- this machine's disk -----------------------------------------------------------------------------------------------------
 
 
-@cache
 def scratch() -> Path:
-    """A folder of this process on this machine's disk (TMPDIR), gone when it ends; dead processes' are removed."""
+    """A folder of this process on this machine's disk (TMPDIR), gone when it ends; those of dead ones are removed."""
+    return _scratch(os.getpid())
+
+
+@cache
+def _scratch(own: int) -> Path:
     for old in Path(tempfile.gettempdir()).glob("liverank-*-*"):
         with contextlib.suppress(OSError, ValueError):
             pid = int(old.name.split("-")[1])
@@ -455,7 +459,7 @@ def scratch() -> Path:
             except ProcessLookupError:
                 if time.time() - old.stat().st_mtime > 3600 and old.stat().st_uid == os.getuid():
                     shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"liverank-{os.getpid()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"liverank-{own}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
@@ -503,8 +507,10 @@ def fetch(path: Path, copy: Path) -> None:
         noted = json.loads((path / WHOLE).read_bytes())
     except FileNotFoundError:  # of another maker, or copied there by hand
         return
-    came = {name.as_posix(): [(copy / name).stat().st_size, digest] for name, digest in zip(names, digests, strict=True)}
-    if wrong := [name for name, of in noted.items() if came.get(name) != of]:
+    came = {name.as_posix(): ((copy / name).stat().st_size, digest) for name, digest in zip(names, digests, strict=True)}
+    if wrong := [
+        name for name, (size, digest) in noted.items() if name not in came or came[name] != (size, digest or came[name][1])
+    ]:
         raise ConfigError(f"{path / wrong[0]} is not what was written. Copy the whole folder again, or make it anew.")
 
 
@@ -630,11 +636,10 @@ def put_folder(folder: Path, path: Remote) -> None:
 
 
 def mark_whole(folder: Remote) -> None:
-    """From now on the folder counts as whole, with the objects that are in it."""
-    noted = {}
-    for path in folder.objects():
-        size, digest = as_put(path) or (0, "")
-        noted[path.relative_to(folder).as_posix()] = [size, digest]
+    """From now on the folder counts as whole, with the objects that many have put into it; told by their sizes alone."""
+    objects = [path for path in folder.objects() if path.name != WHOLE]
+    sizes = side_by_side(lambda path: path.stat().st_size, objects)
+    noted = {path.relative_to(folder).as_posix(): [size, ""] for path, size in zip(objects, sizes, strict=True)}
     put(json.dumps(noted, indent=0).encode(), folder / WHOLE)
 
 
