@@ -110,7 +110,7 @@ def output_folder(output: str, name: str) -> Path:
     path = place(output)
     if not path.is_absolute() and in_submitted_job():
         raise ConfigError(
-            f"`output` is {output!r}: in a submitted job it must be an absolute path that all nodes reach "
-            "(add `--set output=/shared/liverank`), because the job's own folder is temporary."
+            f"`output` is {output!r}: in a submitted job it must be an absolute path that all nodes reach, "
+            "or a place in a bucket (add `--set output=s3://bucket/runs`), because the job's own folder is temporary."
         )
     return (path / name).resolve()

@@ -152,7 +152,7 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
     Raises:
         ConfigError: a space, targets or metrics that the experiment does not allow; `resume` without an earlier search.
     """
-    _refuse_store(experiment, "a search", "its trials")
+    _check_search(experiment)
     folder, spelling, path = experiment.folder / "search", to_dict(experiment), prepared_of(experiment).path
     is_structure = experiment.tune.structure is not None
     before = left_over((run_of_structure if is_structure else run_of)(folder))
@@ -170,11 +170,16 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
 
 def search_step(experiment: Experiment, *, restart: bool = False) -> SearchResult | StructureResult:
     """Searches settings or the graph of targets; goes on with what was begun before, unless told to restart."""
-    _refuse_store(experiment, "a search", "its trials")
+    _check_search(experiment)
     way = search if experiment.tune.structure is None else search_structure
     folder = experiment.folder / "search"
     with claim(folder):
         return way(to_dict(experiment), prepared_of(experiment).path, experiment.tune, folder, resume=not restart)
+
+
+def _check_search(experiment: Experiment) -> None:
+    if experiment.tune.structure is not None:
+        _refuse_store(experiment, "a search for the graph of targets", "its trainings")
 
 
 def _refuse_store(experiment: Experiment, what: str, parts: str) -> None:
