@@ -196,8 +196,16 @@ class Remote(PosixPath):
         return io.TextIOWrapper(io.BufferedReader(raw, 1 << 20), encoding or "utf-8", newline=more.get("newline"))
 
     def read_bytes(self) -> bytes:
-        file = Object(self)
-        return file.at(0, file.size).to_pybytes()
+        """All of it, as it is at one moment: what is written anew meanwhile is asked for anew."""
+
+        def read() -> pa.Buffer:
+            with self.store.open_input_file(self.key) as file:
+                found = file.read_buffer(size := file.size())
+            if found.size != size:
+                raise OSError(f"{found.size} of {size} bytes came")
+            return found
+
+        return again(read, self).to_pybytes()
 
     def read_text(self, encoding: str | None = None, errors: str | None = None, *_: Any) -> str:
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")

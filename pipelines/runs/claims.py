@@ -224,7 +224,7 @@ def _renew(ticket: Ticket, mine: Holder, ended: threading.Event, lost: threading
 
 
 def _spelled(mine: Holder, *, held: bool) -> str:
-    return json.dumps({**asdict(mine), "held": held})
+    return json.dumps({**asdict(mine), "held": int(held)})  # of one length, for who reads it while it is written anew
 
 
 def _ticket_of(text: bytes) -> tuple[Holder, bool]:
