@@ -15,6 +15,7 @@ A step that is finished says so and does nothing; one that was killed goes on. W
 process that wants to is told who does (`pipelines.runs.claim`).
 """
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -64,9 +65,8 @@ def on_ray(experiment: Experiment) -> Iterator[None]:
     Raises:
         ConfigError: no Ray, or a node that sees other places or runs other code (`pipelines.preflight`).
     """
-    import ray
-
-    if ray.is_initialized():  # within another
+    ray = sys.modules.get("ray")  # `connected` has things to say before it is imported
+    if ray is not None and ray.is_initialized():  # within another
         yield
         return
     with connected(experiment.ray):

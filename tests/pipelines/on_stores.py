@@ -27,7 +27,7 @@ SMALL = (
     "logs.days=4",
     "prepare.parallel=none",
     "prepare.rows_per_bucket=4000",
-    "prepare.feeds_per_file=150",
+    "prepare.feeds_per_file=400",
     "prepare.row_group_feeds=64",
     "train.workers=0",
     "train.epochs=2",
@@ -126,5 +126,5 @@ def under_faults(faults: int, share: float, seed: int) -> tuple[int, int, int]:
 
 if __name__ == "__main__":
     began = time.monotonic()
-    met, runs, ended = under_faults(int(sys.argv[1]), 0.02, 0)
+    met, runs, ended = under_faults(int(sys.argv[1]), 0.05, 0)
     print(f"{met} faults in {runs} runs; {ended} ended and went on; {time.monotonic() - began:.0f} s")
