@@ -72,7 +72,7 @@ def left(output: Path | str) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     """Without what a clock measured, where things lie, and digests over such."""
-    untold = ("seconds", "digest", "created", "path", "Made", "candidates_per_second", "quarantine")
+    untold = ("seconds", "digest", "created", "path", "Made", "candidates_per_second", "quarantine", "git_commit")
     if isinstance(value, dict):
         return {name: _timeless(each) for name, each in value.items() if name not in untold}
     return [_timeless(each) for each in value] if isinstance(value, list) else value
