@@ -36,6 +36,8 @@ def local(path: str | Path) -> Path:
         text = "/" + unquote(rest)
     if "\0" in text:
         raise ConfigError(f"{text!r} is no path: it holds a null character.")
+    if text != text.encode("utf-8", "replace").decode():
+        raise ConfigError(f"{text!r} is a path that is not UTF-8. Rename its folder, or put a link of another name to it.")
     try:
         return Path(text).expanduser()
     except RuntimeError:

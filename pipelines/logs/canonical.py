@@ -215,7 +215,10 @@ class CanonicalLogs:
         for name in dict.fromkeys(name for each in values for name in each):
             declared = declaration(table, name)
             if declared is not None:
-                columns[name] = of_path([each.get(name) for each in values], declared.holds)
+                try:
+                    columns[name] = of_path([each.get(name) for each in values], declared.holds)
+                except ValueError as error:
+                    raise ConfigError(f"{place[0]}: `{name}=` in the names of its folders: {error}") from None
         return [
             LogFile(table, file, {name: of_files[number] for name, of_files in columns.items() if name in values[number]})
             for number, file in enumerate(files)
