@@ -146,11 +146,10 @@ def of_path(values: list[str | None], holds: str) -> list[pa.Scalar]:
     (['07', '8'], 86400000)
     """
     known = [value for value in values if value is not None]
-    is_time = holds in (TIME, DAY)
-    if known and all(_is_integer(value) and not (is_time and len(value) == 8) for value in known):
-        return _scalars(values, int, pa.int64())
-    if known and is_time:
+    if known and holds in (TIME, DAY):
         return _scalars(values, _moment, pa.int64())
+    if known and all(map(_is_integer, known)):
+        return _scalars(values, int, pa.int64())
     return _scalars(values, _number, pa.float64()) if holds == REAL else _scalars(values, str, pa.string())
 
 
@@ -166,11 +165,13 @@ def _number(spelled: str) -> float:
 
 
 def _moment(spelled: str) -> int:
-    """Unix milliseconds of a day (2025-11-29, 20251129), a month (its first day), or a time; of no zone it is UTC.
+    """Unix milliseconds of a day (2025-11-29, 20251129), a month (its first day), a time (of no zone: UTC), or such a number.
 
     Raises:
         ValueError: it is none of these.
     """
+    if _is_integer(spelled) and len(spelled) != len("20251129"):
+        return int(spelled)
     try:
         moment = datetime.fromisoformat(f"{spelled}-01" if _MONTH.fullmatch(spelled) else spelled)
     except ValueError:

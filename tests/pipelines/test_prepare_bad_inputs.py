@@ -288,6 +288,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(logs, output, capsys):
         ({"valid_days": 0}, "valid_days > 0"),
         ({"quarantine_limit": 1.5}, "0 <= quarantine_limit <= 1"),
         ({"earliest": "2100-01-01"}, "earliest < latest"),
+        ({"test_days": 36_526}, "prepare needs test_days <= 36,525, got 36526."),
+        ({"feeds_per_file": 2**31}, "prepare needs feeds_per_file <= 2,147,483,647, got 2147483648."),
         ({"clock": {"day_starts_hour": 24}}, "a clock needs 0 <= day_starts_hour < 24, got 24"),
         ({"bucket_rows": 3}, "`prepare.bucket_rows` is not a known key. Known here: clock,"),
     ],
