@@ -88,6 +88,7 @@ TABLES: dict[str, dict[str, Column]] = {
     "streamers": {"streamer_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
     "products": {"product_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
 }
+ON_SCREEN = ("impressions", "state.product_id")  # an attribute of the room that is an id of the table `products`
 REQUIRED_TABLES = ("impressions", "engagements")
 
 DAY_MS = 86_400_000
@@ -248,7 +249,7 @@ class CanonicalLogs:
         found: dict[str, IdKind] = {}
         for table, columns in TABLES.items():
             ids = [name for name, column in columns.items() if column.holds == ID and not name.startswith(("request", "event"))]
-            wanted = [*ids, "state.product_id"] if table == "impressions" else ids
+            wanted = [*ids, ON_SCREEN[1]] if table == ON_SCREEN[0] else ids
             for schema, _ in self._schemas(table):
                 for name in wanted:
                     kind = id_kind(schema.field(name).type) if name in schema.names else None

@@ -104,9 +104,10 @@ def as_plain(column: pa.Array, to: pa.DataType, holds: str) -> pa.Array:
         column = column.cast(pa.float64())
         column = pc.if_else(pc.is_nan(column), None, column)
     try:
-        return column.cast(to)
+        return column.cast(to, safe=holds != REAL)  # a measure beyond 2**53 is a wild one, and loses its last digits
     except pa.ArrowInvalid as error:
-        raise ValueError(f"of type {kind} does not fit {to} ({str(error).splitlines()[0].rstrip('.')}).") from None
+        why = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"of type {kind} does not fit {to} ({why}). Mend these values, or leave them empty.") from None
 
 
 def common_type(found: Iterable[tuple[pa.DataType, Path]], column: str) -> pa.DataType:

@@ -31,6 +31,8 @@ DICTIONARY = pa.dictionary(pa.int32(), pa.string())
         (pa.array([MOMENT.date()], pa.date32()), DAY, [NOON - 12 * 3_600_000]),
         (pa.array([MOMENT.date()], pa.date64()), ATTRIBUTE, [NOON - 12 * 3_600_000]),
         (pa.array([Decimal("1.50")], pa.decimal128(5, 2)), REAL, [1.5]),
+        (pa.array([7, 2**53 + 1]), REAL, [7.0, 2.0**53]),
+        (pa.array([2**64 - 1, None], pa.uint64()), REAL, [2.0**64, None]),
         (pa.array([1.5], pa.float16()), REAL, [1.5]),
         (pa.array([2], pa.uint64()), REAL, [2.0]),
         (pa.array([2.0, float("nan")]), COUNT, [2, None]),

@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError, from_dict
-from models.schema import Field, Schema
+from models.schema import Bins, Field, Schema
 from pipelines.encode.feeds import TABLES
 from pipelines.prepare import PrepareConfig, prepare
 from tests.pipelines.naive_prepare import DAY, EXTRA, START, day_name, random_log, wide_schema
 
 SCHEMA = wide_schema()
+READER = Field(name="noted", of="candidate", column="state.note", encoding=Bins(count=4))
 
 
 def config(**changes) -> PrepareConfig:
@@ -279,6 +280,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(logs, output, capsys):
     printed = capsys.readouterr().out
     rows = sum(len(pq.read_table(file)) for file in logs.files("impressions"))
     assert f"{rows:,} rows in 2 files" in printed and "buckets of about" in printed and "room_entries.1h" in printed
+    assert not output.exists()
+
+
+def test_a_text_that_is_to_be_a_number_is_told_before_anything_is_read(logs, output):
+    message = refused(logs, output, replace(SCHEMA, fields=(*SCHEMA.fields, READER)))
+    assert "field `noted` reads `state.note` as a number, but it is text in table `impressions`." in message
     assert not output.exists()
 
 
