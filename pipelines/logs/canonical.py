@@ -307,10 +307,13 @@ def read_footer(file: Path) -> pq.FileMetaData:
     """The footer of a Parquet file.
 
     Raises:
-        ConfigError: the file is truncated, unreadable or no Parquet.
+        ConfigError: the file is truncated, damaged or no Parquet.
+        PermissionError: this user may not read it.
     """
     try:
         return pq.read_metadata(file)
+    except PermissionError as error:
+        raise PermissionError(error.errno, "not permitted", str(file)) from None  # whose own words hold no name
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"{file} is not a whole Parquet file ({reason}). Write it again or take it out of the log.") from None

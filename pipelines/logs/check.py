@@ -74,6 +74,16 @@ def check(logs: CanonicalLogs) -> list[str]:
     return list(dict.fromkeys(remarks))
 
 
+def refuse_within(logs: CanonicalLogs, output: Path) -> None:
+    """
+    Raises:
+        ConfigError: results would lie in the folder of a table, all of whose files are read.
+    """
+    for place in (place for table in TABLES for place in logs.places(table)):
+        if output.resolve().is_relative_to(place.resolve()):
+            raise ConfigError(f"results would go to {output}, into the logs' table {place}. Name another `output`.")
+
+
 def _check_columns(part: LogFile, schema: pa.Schema, *, has_times: bool) -> None:
     needed = {name for name, column in TABLES[part.table].items() if column.required and "*" not in name}
     if not has_times and part.table in TIMES:

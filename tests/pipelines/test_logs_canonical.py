@@ -10,6 +10,7 @@ import pytest
 from models.config import ConfigError
 from pipelines.logs import CanonicalConfig, CanonicalLogs, check, materialise
 from pipelines.logs.canonical import TABLES, declaration
+from pipelines.logs.check import refuse_within
 from tests.pipelines.logs_samples import NOON, canonical_tables, write_canonical
 
 
@@ -175,6 +176,15 @@ def test_tables_as_files_folders_and_folders_named_like_files(tmp_path):
     check(logs)
     with pytest.raises(KeyError, match=r"no canonical table `room`; there are: impressions,"):
         logs.files("room")
+
+
+def test_results_do_not_go_into_the_folder_of_a_table(tmp_path):
+    folder = write_canonical(tmp_path / "logs")
+    logs = CanonicalLogs(folder)
+    refuse_within(logs, folder / "case")  # beside the tables
+    (tmp_path / "link").symlink_to(folder / "users")
+    with pytest.raises(ConfigError, match=r"into the logs' table .*users\. Name another `output`"):
+        refuse_within(logs, tmp_path / "link" / "case")
 
 
 def test_a_table_that_is_there_twice(tmp_path):
