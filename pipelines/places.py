@@ -169,11 +169,6 @@ class Remote(PosixPath):
 
     def glob(self, pattern: str, **_: Any) -> Generator["Remote", None, None]:  # type: ignore[override]
         first, _slash, rest = pattern.partition("/")
-        if first == "**":
-            yield from self.glob(rest)
-            for folder in [entry for entry in self.iterdir() if entry.is_dir()]:
-                yield from folder.glob(pattern)
-            return
         for found in sorted(self._listed(recursive=False), key=lambda each: each.base_name):
             if fnmatch.fnmatchcase(found.base_name, first):
                 entry = self / found.base_name

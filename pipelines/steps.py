@@ -35,6 +35,7 @@ from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, Work, materialise
+from pipelines.logs.check import refuse_within
 from pipelines.places import Remote, place
 from pipelines.preflight import Needs, preflight
 from pipelines.prepare import prepare
@@ -80,7 +81,9 @@ def on_ray(experiment: Experiment) -> Iterator[None]:
 def logs_of(experiment: Experiment) -> CanonicalLogs:
     folder = experiment.folder / "source"
     if isinstance(experiment.logs, CanonicalConfig):
-        return materialise(experiment.logs, folder)
+        logs = materialise(experiment.logs, folder)
+        refuse_within(logs, experiment.folder)
+        return logs
     config = experiment.prepare
     up = partial(on_ray, experiment) if config.parallel == "ray" else nullcontext
     work = Work(Workers(config.parallel, config.cpus_per_task), up, config.quarantine_limit)

@@ -110,6 +110,7 @@ class Runner:
             RuntimeError: a task failed by our own fault; its trace is in the message.
         """
         step = self._steps[name] = _Step(name, {item.name: item for item in items}, task)
+        assert len(step.items) == len(items), f"{name}: two items have one name, so one of them would be lost"
         left = lambda item: self._left(step, item)
         for item, done in zip(items, self._many(left, items), strict=True):
             self._take(step, item.name, done)
