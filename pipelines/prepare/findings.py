@@ -88,6 +88,11 @@ def remarks(found: Findings) -> list[str]:
             f"{found.alike_engagements:,} engagements are as another in user, room, action and instant, but not in value, "
             "request or event id; all of them count"
         )
+    for target, count in found.too_late.items():
+        lines.append(
+            f"target `{target}`: {count:,} engagements happened within its window and arrived after it; they count for "
+            "histories and counters, not for labels. Where that is much, give it longer `attribution_seconds`"
+        )
     for table, columns in found.missing.items():
         for column, kinds in columns.items():
             told = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.items())
