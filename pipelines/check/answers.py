@@ -127,9 +127,7 @@ def compare(sample: UserSample, windows_ms: Mapping[int, float], days: frozenset
     return Compared(answers, requests, tuple(repeats), _by_day(day_E), _by_day(day_E[credited_E]), example)
 
 
-def _not_later(
-    key_N: np.ndarray, at_N: np.ndarray, key_E: np.ndarray, at_E: np.ndarray, otherwise_E: np.ndarray
-) -> np.ndarray:
+def _not_later(key_N: np.ndarray, at_N: np.ndarray, key_E: np.ndarray, at_E: np.ndarray, otherwise_E: np.ndarray) -> np.ndarray:
     """The latest row of the same key that is not later, among rows by key and time; `otherwise_E` where all are later."""
     order = np.lexsort((np.r_[np.zeros(len(key_N)), np.ones(len(key_E))], np.r_[at_N, at_E], np.r_[key_N, key_E]))
     last = np.maximum.accumulate(np.where(order < len(key_N), order, -1))  # rows are in order, so the largest is the last

@@ -285,7 +285,6 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         of_splits = sum(totals[split][what] for split in SPLITS)
         rows_agree("features", what, read=of_splits + warmup[what], left=sum(counts[what] for counts in cuts))
     still_open = {split: _open_labels([done.counts["splits"][split]["open"] for done in written.values()]) for split in SPLITS}
-    _refuse_all_open(plan, still_open, totals, ending)
     files = {split: _files(written, split) for split in SPLITS}
 
     is_training = lambda day: first_days["train"] <= int(day) < first_days["valid"]
@@ -371,7 +370,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         remarks=(
             *_of_times(plan),
             *silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds}),
-            *_of_open(plan, still_open),
+            *_of_open(plan, still_open, totals, ending),
         ),
         counts=LogCounts(
             account=account,
@@ -485,35 +484,25 @@ def _added(parts: Iterable[Mapping[str, list[int]]]) -> dict[str, list[int]]:
     return total
 
 
-def _refuse_all_open(
+def _of_open(
     plan: Plan, still_open: Mapping[str, Mapping[str, OpenLabels]], totals: Mapping[str, Mapping[str, int]], ending: int
-) -> None:
-    """A split of which no label is known yet, of any target, teaches nothing and judges nothing.
-
-    Raises:
-        ConfigError: there is one, and open labels are masked.
-    """
-    if plan.config.open_labels != "mask":
-        return
-    for split in SPLITS:
-        candidates, names = totals[split]["candidates"], plan.schema.target_names
-        if candidates and all(name in still_open[split] and still_open[split][name].labels == candidates for name in names):
-            moment = np.datetime64(ending, "ms").astype("datetime64[s]")
-            raise ConfigError(
-                f"not one label of the {split} split is final: the log ends at {moment} UTC, before the windows "
-                "(`attribution_seconds`) of its impressions do. Where the log is complete up to a later moment, say so in "
-                "`prepare.until`; else take `prepare.open_labels: as_is`, or more days."
-            )
-
-
-def _of_open(plan: Plan, still_open: Mapping[str, Mapping[str, OpenLabels]]) -> list[str]:
-    """A line a split on labels that are not final."""
-    what = "they are masked" if plan.config.open_labels == "mask" else "they are taken as they are (prepare.open_labels)"
+) -> list[str]:
+    """A line a split on labels that are not final; and where all are, on what to do."""
+    is_masked = plan.config.open_labels == "mask"
+    what = "they are masked" if is_masked else "they are taken as they are (prepare.open_labels)"
     lines = []
     for split, targets in still_open.items():
         if targets:
             told = ", ".join(f"{name} {each.labels:,} ({each.positive:,} positive already)" for name, each in targets.items())
             lines.append(f"labels of the {split} split whose window has not closed: {told}; {what}")
+        candidates = totals[split]["candidates"]
+        if is_masked and candidates and sum(each.labels for each in targets.values()) == candidates * len(plan.schema.targets):
+            moment = np.datetime64(ending, "ms").astype("datetime64[s]")
+            lines.append(
+                f"not one label of the {split} split is final: the log ends at {moment} UTC, before the windows "
+                "(`attribution_seconds`) of its impressions do. Where the log is complete up to a later moment, say so in "
+                "`prepare.until`; else take `prepare.open_labels: as_is`, or more days"
+            )
     return lines
 
 
