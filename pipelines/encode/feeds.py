@@ -19,7 +19,7 @@ META = pa.schema(
         ("room_id", pa.list_(pa.int64())),  # candidates in logged order
     ]
 )
-TABLES = 5  # of the columns below and of the encoder beside them; tables of another number are refused
+TABLES = 4  # of the columns below and of the encoder beside them; tables of another number are refused
 ROW = pa.int32()  # a table row on disk; int64 as a tensor
 LABEL_PREFIX = "label."
 EARLIER = catalogue.EARLIER
