@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 
 import numpy as np
@@ -222,7 +223,8 @@ def features_by_id(seed: int, folder, changing: bool = False) -> tuple[dict[int,
 
 
 def prepared_features(log: SmallLog, folder) -> dict[int, dict]:
-    prepare(log.write(folder / "logs"), SCHEMA, config(rows_per_chunk=1000), folder / "out")
+    until = datetime.fromtimestamp((START + 30 * DAY) / 1000, UTC)  # whatever is planted, windows have closed
+    prepare(log.write(folder / "logs"), SCHEMA, config(rows_per_chunk=1000, until=until), folder / "out")
     return {row["feed_id"]: row for row in rows_of(folder / "out")}
 
 
