@@ -203,7 +203,7 @@ def planted_late(folder: Path, *, users: int, days: int, events: int, seed: int)
     assert before is not None
     rng = np.random.default_rng(seed)
     shown = pl.read_parquet([str(file) for file in logs.files("impressions")], columns=["user_id", "room_id", "shown_at"])
-    at = rng.permutation(np.arange(shown["shown_at"].min(), shown["shown_at"].max(), 1000))[:events]  # each its own second
+    at = rng.permutation(np.arange(BEGIN_MS, int(shown["shown_at"].to_numpy().max()), 1000))[:events]  # each its own second
     if len(at) < events:
         raise ConfigError(f"{events:,} planted rows need as many seconds, and the log has {len(at):,}. Raise --days.")
     rows = rng.integers(0, shown.height, events)
@@ -289,7 +289,9 @@ def delayed(folder: Path, *, users: int, days: int, seed: int, seeds: int, epoch
             evaluation.add(
                 {"order": np.concatenate(predictions)[asked]},
                 {"order": rows[f"{LABEL_PREFIX}order"].to_numpy()[asked]},
-                *(rows[name].to_numpy()[asked] for name in ("level", "feed_id", "user_id")),
+                rows["level"].to_numpy()[asked],
+                rows["feed_id"].to_numpy()[asked],
+                rows["user_id"].to_numpy()[asked],
                 known=Known(chances={"order": truth.known.chances["order"][asked]}),
             )
             metrics = evaluation.result()["targets"]["order"]

@@ -388,8 +388,10 @@ class WriteFeatures:
 
     def _open(self, credits: Credits, mine_N: np.ndarray) -> dict[str, list[int]]:
         """By target, open labels of some impressions, and how many of them are positive already; those without any left out."""
-        found = {}
-        for target in self.plan.schema.targets if self.open_at is not None else ():
+        found: dict[str, list[int]] = {}
+        if self.open_at is None:
+            return found
+        for target in self.plan.schema.targets:
             open_N = mine_N & credits.is_open(target, self.open_at)
             if open_N.any():
                 found[target.name] = [int(open_N.sum()), int((open_N & (credits.label(target) > 0)).sum())]
