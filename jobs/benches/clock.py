@@ -54,6 +54,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--events", type=int, default=100_000, help="planted rows")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each way")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument(
+        "--late", default="order", help="the target of `delayed` that is late: 36 hours on average, and waits 72"
+    )
     args = parser.parse_args(argv)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -66,17 +69,17 @@ def main(argv: Sequence[str]) -> None:
             print(planted.line())
             holds = planted.holds
         else:
-            for line in delayed(folder, users=args.users, days=args.days, seed=args.seed, seeds=args.seeds, epochs=args.epochs):
-                print(line, flush=True)
+            size = {"users": args.users, "days": args.days, "seed": args.seed}
+            delayed(folder, **size, seeds=args.seeds, epochs=args.epochs, late=args.late)
             holds = True
     if not holds:
         raise SystemExit(1)
 
 
-def world(folder: Path, *, users: int, days: int, seed: int) -> tuple[Experiment, CanonicalLogs]:
+def world(folder: Path, *, users: int, days: int, seed: int, more: Sequence[str] = ()) -> tuple[Experiment, CanonicalLogs]:
     """The experiment of `CONFIG` in another size, and its log."""
     changes = [f"logs.users={users}", f"logs.days={days}", f"logs.seed={seed}", f"output={folder}", "prepare.parallel=none"]
-    experiment = load_experiment(CONFIG, changes)
+    experiment = load_experiment(CONFIG, [*changes, *more])
     assert isinstance(experiment.logs, SimulateConfig)
     return experiment, materialise(experiment.logs, folder / "source")
 
@@ -253,9 +256,13 @@ def _arrived_before(owner_Q: np.ndarray, at_Q: np.ndarray, planted: pl.DataFrame
 # -- delayed -----------------------------------------------------------------------------------------------------------
 
 
-def delayed(folder: Path, *, users: int, days: int, seed: int, seeds: int, epochs: int) -> list[str]:
+def delayed(folder: Path, *, users: int, days: int, seed: int, seeds: int, epochs: int, late: str) -> None:
     """Trains on the log as it was known at noon of its last day, each way, and asks about the day after."""
-    experiment, logs = world(folder, users=users, days=days + 4, seed=seed)
+    experiment, logs = world(folder, users=users, days=days + 4, seed=seed, more=[f"logs.delays.{late}={36 * 3600}"])
+    targets = [
+        replace(each, attribution_seconds=72 * 3600.0) if each.name == late else each for each in experiment.schema.targets
+    ]
+    experiment = replace(experiment, schema=replace(experiment.schema, targets=tuple(targets)))
     experiment = replace(experiment, train=replace(experiment.train, epochs=epochs, monitor="click.auc", patience=epochs))
     until = moment(BEGIN_MS + (days - 1) * DAY_MS + DAY_MS // 2)
     settings: dict[str, PrepareConfig] = {
@@ -283,28 +290,32 @@ def delayed(folder: Path, *, users: int, days: int, seed: int, seeds: int, epoch
             with torch.inference_mode():
                 for file in complete.features("test"):
                     feeds = encode(pq.read_table(file, partitioning=None), experiment.schema, prepared.encoder)
-                    predictions.append(ranker.predict(to_batch(feeds, experiment.schema))["order"].numpy())
-            evaluation = Evaluation(experiment.schema, ["order"])
+                    predictions.append(ranker.predict(to_batch(feeds, experiment.schema))[late].numpy())
+            evaluation = Evaluation(experiment.schema, [late])
             rows = truth.rows
             evaluation.add(
-                {"order": np.concatenate(predictions)[asked]},
-                {"order": rows[f"{LABEL_PREFIX}order"].to_numpy()[asked]},
+                {late: np.concatenate(predictions)[asked]},
+                {late: rows[LABEL_PREFIX + late].to_numpy()[asked]},
                 rows["level"].to_numpy()[asked],
                 rows["feed_id"].to_numpy()[asked],
                 rows["user_id"].to_numpy()[asked],
-                known=Known(chances={"order": truth.known.chances["order"][asked]}),
+                known=Known(chances={late: truth.known.chances[late][asked]}),
             )
-            metrics = evaluation.result()["targets"]["order"]
+            metrics = evaluation.result()["targets"][late]
             found[way].append({name: metrics[name] for name in ("expected_auc", "expected_log_loss", "auc", "calibration")})
-    return _told(found, tables["mask"])
-
-
-def _told(found: dict[str, list[dict[str, float]]], masked: Prepared | None) -> list[str]:
+            told = ", ".join(f"{name} {value:.5f}" for name, value in found[way][-1].items())
+            print(f"seed {number}, {way}: {told}", flush=True)
+    masked = tables["mask"]
     assert masked is not None
+    for line in _told(found, masked, late):
+        print(line)
+
+
+def _told(found: dict[str, list[dict[str, float]]], masked: Prepared, late: str) -> list[str]:
     counts = masked.manifest.splits["train"]
-    still_open = counts.open_labels["order"]
+    still_open = counts.open_labels[late]
     lines = [
-        f"orders of {counts.candidates:,} training candidates: {still_open.labels:,} open ({still_open.positive} positive)"
+        f"`{late}` of {counts.candidates:,} training candidates: {still_open.labels:,} open ({still_open.positive} positive)"
     ]
     for way, values in found.items():
         told = [f"{name} {_spread([each[name] for each in values])}" for name in values[0]]
