@@ -69,7 +69,7 @@ def test_the_same_config_writes_the_same_bytes(tmp_path):
         materialise(small, tmp_path / name)
     first = contents(tmp_path / "a")
     assert first == contents(tmp_path / "b")
-    assert len(first) == 3 + 3 + 2 * 3 + 2 + 2  # things, rooms, events of two days, truth, stages
+    assert len(first) == 3 + 3 + 2 * 3 + 3 + 2  # things, rooms, events of two days, truth, stages
     materialise(replace(small, seed=6), tmp_path / "c")
     assert contents(tmp_path / "c")["logs/impressions/2025-06-02-00.parquet"] != first["logs/impressions/2025-06-02-00.parquet"]
 
