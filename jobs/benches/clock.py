@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the world, of cuts and of planted rows")
     parser.add_argument("--moments", type=int, default=100, help="cuts")
     parser.add_argument("--events", type=int, default=100_000, help="planted rows")
-    parser.add_argument("--seeds", type=int, default=5, help="trainings of each way")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of the trainings of each way")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument(
         "--late", default="order", help="the target of `delayed` that is late: 36 hours on average, and waits 72"
@@ -256,7 +256,7 @@ def _arrived_before(owner_Q: np.ndarray, at_Q: np.ndarray, planted: pl.DataFrame
 # -- delayed -----------------------------------------------------------------------------------------------------------
 
 
-def delayed(folder: Path, *, users: int, days: int, seed: int, seeds: int, epochs: int, late: str) -> None:
+def delayed(folder: Path, *, users: int, days: int, seed: int, seeds: Sequence[int], epochs: int, late: str) -> None:
     """Trains on the log as it was known at noon of its last day, each way, and asks about the day after."""
     experiment, logs = world(folder, users=users, days=days + 4, seed=seed, more=[f"logs.delays.{late}={36 * 3600}"])
     targets = [
@@ -277,7 +277,7 @@ def delayed(folder: Path, *, users: int, days: int, seed: int, seeds: int, epoch
     assert not isinstance(truth, str), truth
     asked = (truth.rows["at"].to_numpy() - BEGIN_MS) // DAY_MS == days  # the day after the cut
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    for number in range(seeds):
+    for number in seeds:
         for way in WAYS:
             prepared = tables["mask" if way == "corrected" else way]
             assert prepared is not None
