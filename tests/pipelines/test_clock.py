@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.benches.clock import cut_at_random, planted_late
+from jobs.benches.clock import BEGIN_MS, cut_at_random, planted_late, world
 from models.batch import Early, joined
 from models.config import ConfigError
 from models.losses import Losses, sum_count
 from models.metrics.evaluation import Evaluation
 from models.schema import Schema, Target
+from pipelines.bundle import load_bundle
 from pipelines.encode.batches import Arrivals, to_batch
 from pipelines.encode.open_labels import BINS, arrived_share, share_of_window
 from pipelines.logs import SimulateConfig, materialise
@@ -23,6 +24,7 @@ from pipelines.logs.simulator import Delays
 from pipelines.prepare import PrepareConfig, prepare
 from pipelines.prepare.labels import Credits
 from pipelines.prepared import OpenLabels
+from pipelines.train import train
 from tests.pipelines.naive_prepare import (
     DAY,
     EXTRA,
@@ -252,6 +254,27 @@ def test_batches_tell_what_is_open_and_keep_it_in_parts(tmp_path):
     assert all(
         (label_N >= 0).all() for name, label_N in plain.labels.items() if plain.early is None or name not in plain.early.targets
     )
+
+
+def test_training_leaves_out_what_is_open_or_learns_it_early_and_says_so(tmp_path):
+    experiment, logs = world(tmp_path, users=25, days=3, seed=0)
+    cut = replace(experiment.prepare, until=moment(BEGIN_MS + 2 * DAY + 12 * HOUR))
+    prepared = prepare(logs, experiment.schema, cut, tmp_path / "marked")
+    settings = replace(experiment.train, epochs=1, monitor="click.auc")
+    still_open = prepared.manifest.splits["train"].open_labels["order"].labels
+    told, weights = {}, {}
+    for way in ("wait", "corrected"):
+        lines: list[str] = []
+        given = replace(settings, delayed=way)
+        found = train(prepared, experiment.system, given, output=tmp_path / way, say=lines.append)
+        told[way] = next(line for line in lines if line.startswith("Labels whose window has not closed"))
+        weights[way] = torch.cat([each.flatten() for each in load_bundle(found.bundle_path).ranker.parameters()])
+    assert told["wait"] == f"Labels whose window has not closed: order {still_open:,}; left out (train.delayed: wait)."
+    assert told["corrected"].endswith("learnt early for order, else left out (train.delayed: corrected).")
+    assert not torch.equal(weights["wait"], weights["corrected"])
+    plain = prepare(logs, experiment.schema, replace(cut, open_labels="as_is"), tmp_path / "plain")
+    with pytest.raises(ConfigError, match="takes them as they are"):
+        train(plain, experiment.system, replace(settings, delayed="corrected"), output=tmp_path / "refused")
 
 
 def evaluated(label_N, keep=slice(None)) -> dict:
