@@ -23,7 +23,7 @@ from pipelines.encode.arrays import integers, present
 from pipelines.logs.canonical import ARRIVED_AT
 from pipelines.prepare.clean import QUARANTINE, REPEATED, TWICE
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.deliveries import clicks_again, engagements_again
+from pipelines.prepare.deliveries import clicks_again, engagements_again, far_apart
 from pipelines.prepare.timeline import Moments, codes, find
 from pipelines.runs.order import run_starts, stable_order
 
@@ -41,8 +41,8 @@ class Bucket:
         engagements: by user and time: user_id, room_id, at, maybe arrived_at, action, value, row (the impression that is
             credited, -1 for none).
         quarantined: impressions that were logged twice and engagements that were delivered twice, as `QUARANTINE`.
-        told: `alike`, engagements as another but for details; `again`, requests that became several feeds; `shared`,
-            request ids of several users of this bucket.
+        told: `alike`, engagements as another but for details; `apart`, copies of an event at another time; `again`, requests
+            that became several feeds; `shared`, request ids of several users of this bucket.
     """
 
     feeds: pa.Table
@@ -61,6 +61,7 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
     """
     impressions, engagements = by_arrival(impressions), by_arrival(engagements)
     twice_E, alike = engagements_again(engagements)
+    apart = far_apart(engagements, twice_E, ("user_id", "room_id", "action"), config.gap_ms)
     delivered = engagements.filter(pa.array(~twice_E)) if twice_E.any() else engagements
     user_id, room_id, shown_at = (integers(impressions[name]) for name in ("user_id", "room_id", "shown_at"))
     request, has_request = integers(impressions["request_id"]), present(impressions["request_id"])
@@ -151,7 +152,7 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
                 quarantined("engagements", engagements, twice_E, TWICE),
             ]
         ),
-        {"alike": alike, **_used_again(requests, request_N, pairs, by_request, stretch_N)},
+        {"alike": alike, "apart": apart, **_used_again(requests, request_N, pairs, by_request, stretch_N)},
     )
 
 
@@ -179,14 +180,15 @@ def quarantined(table: str, rows: pa.Table, which: np.ndarray, reason: str) -> p
     return pa.table({**told, **nowhere, **ids}).select(QUARANTINE.names).cast(QUARANTINE)
 
 
-def once(clicks: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """A bucket's product clicks (user_id, product_id, at, maybe event_id and arrived_at), each once; and the copies as
-    `QUARANTINE`."""
+def once(clicks: pa.Table, gap_ms: int) -> tuple[pa.Table, pa.Table, int]:
+    """A bucket's product clicks (user_id, product_id, at, maybe event_id and arrived_at), each once; the copies as
+    `QUARANTINE`; and how many of these are further than the gap from the event they repeat."""
     clicks = by_arrival(clicks)
     twice = clicks_again(clicks)
     kept = clicks.filter(pa.array(~twice)) if twice.any() else clicks
     columns = [name for name in ("user_id", "product_id", "at", ARRIVED_AT) if name in kept.column_names]
-    return kept.select(columns), quarantined("product_clicks", clicks, twice, TWICE)
+    copies = quarantined("product_clicks", clicks, twice, TWICE)
+    return kept.select(columns), copies, far_apart(clicks, twice, ("user_id", "product_id"), gap_ms)
 
 
 def first_of(key: np.ndarray) -> np.ndarray | None:
