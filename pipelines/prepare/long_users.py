@@ -16,7 +16,7 @@ from pipelines.encode.arrays import integers
 from pipelines.logs.canonical import ARRIVED_AT
 from pipelines.prepare.timeline import find
 
-_TIMES = {"impressions": "shown_at", "engagements": "at", "product_clicks": "at"}
+TIMES = {"impressions": "shown_at", "engagements": "at", "product_clicks": "at"}
 _AT_ONCE = 500_000  # rows counted together
 
 
@@ -78,7 +78,7 @@ def _untils(tables: Mapping[str, Sequence[pa.RecordBatch]], ids: np.ndarray, mos
 
 
 def _arrivals(batch: pa.RecordBatch, table: str) -> np.ndarray:
-    return integers(batch[ARRIVED_AT if ARRIVED_AT in batch.schema.names else _TIMES[table]])
+    return integers(batch[ARRIVED_AT if ARRIVED_AT in batch.schema.names else TIMES[table]])
 
 
 def _groups(batches: Sequence[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

@@ -54,8 +54,8 @@ def test_the_moment_is_that_of_the_first_row_too_many_over_all_tables_and_batche
     }
     long = long_users(tables, 3)
     assert (long.ids.tolist(), long.rows.tolist(), long.until.tolist()) == ([7], [5], [30])
-    assert long.kept(tables["impressions"], "shown_at").to_pydict() == {"user_id": [7, 8, 8], "shown_at": [10, 1, 2]}
-    assert long.kept(tables["engagements"], "at").num_rows == 2
+    assert long.kept(tables["impressions"], "impressions").to_pydict() == {"user_id": [7, 8, 8], "shown_at": [10, 1, 2]}
+    assert long.kept(tables["engagements"], "engagements").num_rows == 2
     assert long_users(tables, 5) is None and long_users(tables, 8) is None
     many = [batch("at", [7] * 10, np.arange(10) + 10 * number) for number in reversed(range(20))]
     assert long_users({"engagements": many}, 17).until.tolist() == [17]
@@ -71,5 +71,5 @@ def test_memory_goes_by_the_cap_and_not_by_rows():
     pool = pa.default_memory_pool()
     before = pool.bytes_allocated()
     long = long_users({"engagements": batches}, 50_000)
-    kept = long.kept(batches, "at")
+    kept = long.kept(batches, "engagements")
     assert len(kept) == 50_000 and pool.bytes_allocated() - before < 3 * kept.nbytes
