@@ -66,7 +66,7 @@ __all__ = [
     "materialise",
 ]
 
-_FORMAT = {"simulate": 3}  # of a kind (else 2), raised when its converter writes something else for the same config
+_FORMAT = 4  # raised when a converter writes something else for the same config
 _INPUTS = "inputs.json"
 
 
@@ -207,7 +207,7 @@ def _can_go_on(unfinished: Path) -> bool:
 def _identity(source: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """All that decides what a conversion writes: the config, the inputs it reads, the version of the converter."""
     return {
-        "format": _FORMAT.get(source.kind, 2),
+        "format": _FORMAT,
         "config": {key: value for key, value in to_dict(source).items() if key != "path"},  # the inputs, wherever they lie
         "inputs": {name: digest for name, (_, _, digest) in inputs.items()},
     }
