@@ -1,6 +1,7 @@
 """Users with too many rows: their later ones are left out by rule, counted, and never held together."""
 
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -32,10 +33,10 @@ def test_what_a_user_does_after_so_many_rows_is_left_out(tmp_path, capsys, seed,
     known = [row for row in log.engagements if row["action"] in ("enter", "order")]  # others are out before
     log = replace(log, engagements=known)
     less = capped(log, most)
-    given = config(user_most=most, rows_per_bucket=70)
+    given = config(user_most=most, rows_per_bucket=70, until=datetime(2025, 1, 1))
     counts = prepare(log.write(tmp_path / "logs"), SCHEMA, given, tmp_path / "out").manifest.counts
     said = capsys.readouterr().out
-    prepare(less.write(tmp_path / "less"), SCHEMA, config(user_most=10**6, rows_per_bucket=70), tmp_path / "less-out")
+    prepare(less.write(tmp_path / "less"), SCHEMA, replace(given, user_most=10**6), tmp_path / "less-out")
     assert in_order(rows_of(tmp_path / "out")) == in_order(rows_of(tmp_path / "less-out"))
     gone = {table: len(getattr(log, table)) - len(getattr(less, table)) for table in TIMES}
     assert sum(gone.values()) > 0 and counts.found.long_users.users >= len(counts.found.long_users.most) > 0
