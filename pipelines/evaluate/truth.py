@@ -52,14 +52,14 @@ def truth_of(prepared: Prepared, split: str, folder: Path) -> Truth | str:
     """The truth about the targets that are labelled as the world has them.
 
     Args:
-        folder: holds `impressions.parquet` with user_id, room_id, shown_at, a column for each binary target it knows, and what
+        folder: holds `impressions/` with user_id, room_id, shown_at, a column for each binary target it knows, and what
             decides how long those who enter stay.
 
     Returns:
         a line that says why there is none: it knows no target, or not all of the split's candidates.
     """
-    with here(folder / "impressions.parquet") as file:
-        return _truth_of(prepared, split, ds.dataset(file))
+    with here(folder / "impressions") as known:
+        return _truth_of(prepared, split, ds.dataset(known))
 
 
 def _truth_of(prepared: Prepared, split: str, source: ds.Dataset) -> Truth | str:

@@ -5,6 +5,7 @@ lie. All others have a converter in `SOURCES`, and what it writes is kept:
 
     OUTPUT/logs/         the canonical tables
     OUTPUT/truth/        simulated worlds only; no step that learns reads it
+    OUTPUT/state/        simulated worlds only; what it takes to go on for further days
     OUTPUT/rows.json     data sets in files: what became of every row of every file
     OUTPUT/quarantine/   rows of these files that make no sense
     OUTPUT/run.json      what was converted, and how
@@ -14,15 +15,17 @@ The folder appears whole or not at all. Meanwhile the work lies beside it, in `.
 killed goes on there where its converter leaves notes (`pipelines.logs.convert`), and starts afresh where it does not.
 """
 
+import os
+import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator
 
-from models.config import ConfigError, config, to_dict
+from models.config import ConfigError, config, from_dict, to_dict
 from pipelines.logs import simulator
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
@@ -38,7 +41,7 @@ from pipelines.logs.sources.kuairand import KuaiRandConfig
 from pipelines.logs.sources.mapped import CsvConfig
 from pipelines.logs.sources.taobao import TaobaoConfig
 from pipelines.logs.sources.wechat2021 import Wechat2021Config
-from pipelines.places import Place, Remote, aside, mark_whole, put_folder
+from pipelines.places import Place, Remote, aside, fetch, mark_whole, put_folder
 from pipelines.runs import RUN, RunFolder, discard, read_json, told, write_json, written
 from pipelines.runs.noted import digest_of
 
@@ -63,8 +66,9 @@ __all__ = [
     "materialise",
 ]
 
-_FORMAT = 3  # raised when a converter writes something else for the same config
+_FORMAT = 4  # raised when a converter writes something else for the same config
 _INPUTS = "inputs.json"
+_GONE_ON_FROM = ("logs", "truth", "state")  # what a converter that goes on needs of what it wrote before
 
 
 @config
@@ -110,6 +114,9 @@ DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
 # are noticed.
 SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate}
 
+# Of converters that can go on from what they wrote for another config, whether they can.
+GOES_ON: dict[str, Callable[[Any, Any], bool]] = {"simulate": simulator.goes_on}
+
 
 def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> CanonicalLogs:
     """The canonical logs of `source`, checked. Converted ones are written to `output` unless they are there already.
@@ -132,23 +139,33 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
             write_json(output / _INPUTS, inputs)
         return _checked(CanonicalLogs(output / "logs"))
     run.refuse_foreign()
-    if found:
+    goes_on = run.is_finished and _goes_on(source, run.identity, identity)
+    if goes_on:
+        print(f"Logs: {output} is the beginning of what is asked for ({told(found)}); going on", flush=True)
+    elif found:
         print(f"Logs: {output} was converted from something else ({told(found)}); replacing it.", flush=True)
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
+    if isinstance(output, Remote) and source.kind not in DATA_SETS:
+        with aside(output.name) as draft:
+            for folder in _GONE_ON_FROM if goes_on else ():
+                fetch(output / folder, draft / folder)
+            convert(draft)
+            _checked(CanonicalLogs(draft / "logs"))
+            if found:
+                discard(output)
+            write_json(output / _INPUTS, inputs)
+            write_json(output / RUN, identity)
+            for made in sorted(draft.iterdir(), key=lambda made: made.name == "logs"):  # which says that all is there: last
+                put_folder(made, output / made.name)
+        print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
+        return CanonicalLogs(output / "logs")
     if isinstance(output, Remote) and found:
         discard(output)
     _begin(unfinished, identity, inputs)
-    if isinstance(output, Remote) and source.kind not in DATA_SETS:
-        with aside(output.name) as draft:
-            convert(draft)
-            _checked(CanonicalLogs(draft / "logs"))
-            for folder in sorted(
-                draft.iterdir(), key=lambda folder: folder.name == "logs"
-            ):  # what says that all is there, last
-                put_folder(folder, output / folder.name)
-        print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
-        return CanonicalLogs(output / "logs")
+    if goes_on:
+        for folder in _GONE_ON_FROM:
+            shutil.copytree(output / folder, unfinished / folder, copy_function=_linked)
     try:
         convert(unfinished)
         _checked(CanonicalLogs(unfinished / "logs"))
@@ -163,6 +180,24 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
             unfinished.rename(draft)
     print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
     return CanonicalLogs(output / "logs")
+
+
+def _goes_on(source: Any, before: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> bool:
+    """Whether what was written for another config is the beginning of what is asked for now."""
+    if source.kind not in GOES_ON or before is None or {**before, "config": identity["config"]} != identity:
+        return False
+    try:
+        return GOES_ON[source.kind](from_dict(type(source), before["config"]), source)
+    except ConfigError:
+        return False
+
+
+def _linked(file: str, beside: str) -> None:
+    """The same file at another place as well; no converter changes a file that it has written."""
+    try:
+        os.link(file, beside)
+    except OSError:
+        shutil.copyfile(file, beside)
 
 
 def _conversion(source: Any, work: Work) -> tuple[Callable[[Path], None], list[Path]]:
