@@ -124,7 +124,8 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
             _missing(FAMILIES[table].column(name).name, name, table, logs)
         kinds |= {FAMILIES[table].column(field.name).name: (field.type, table) for field in there}
     _refuse_texts(schema, kinds)
-    if not logs.has_times:
+    has_times = logs.has_times
+    if not has_times:
         _refuse_times(schema, config, served)
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
         readers = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
@@ -132,7 +133,8 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
     has_events = frozenset(table for table in EVENTS[1:] if logs.types(table, ["event_id"]).names)
-    return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, has_events, rows, buckets)
+    asked = (frozenset(columns), frozenset(served))
+    return Plan(logs, schema, config, output, *asked, types, has_events, has_times, rows, buckets)
 
 
 def _refuse_texts(schema: Schema, kinds: Mapping[str, tuple[pa.DataType, str]]) -> None:
@@ -182,7 +184,7 @@ def _refuse_times(schema: Schema, config: PrepareConfig, served: Collection[str]
 
 
 def _of_times(plan: Plan) -> list[str]:
-    if plan.logs.has_times:
+    if plan.has_times:
         return []
     stand = ", ".join(f"{_date(int(plan.config.clock.day(np.array(at))))} for {split}" for split, at in SPLIT_AT.items())
     return [f"the log has no times: its own split is kept ({stand}), and nothing that asks for a time can be read from it"]

@@ -71,6 +71,7 @@ class Plan:
         served: those of them that the endpoint needs too.
         carried: `position`, `context.*` and `state.*` among them, with the types they have in the log.
         has_events: tables with the column `event_id`.
+        has_times: whether the log knows when things happened (`CanonicalLogs.has_times`).
         rows: of every event table, from the footers.
         buckets: how many buckets of users, and of streamers.
     """
@@ -83,6 +84,7 @@ class Plan:
     served: frozenset[str]
     carried: pa.Schema
     has_events: frozenset[str]
+    has_times: bool
     rows: dict[str, int]
     buckets: int
 
@@ -159,7 +161,8 @@ class CleanChunk:
 
     def __call__(self, chunk: Chunk) -> Done:
         plan = self.plan
-        asked = Asked(plan.schema, plan.actions, plan.carried, chunk.table in plan.has_events)
+        has_events = chunk.table in plan.has_events
+        asked = Asked(plan.schema, plan.actions, plan.carried, has_events, plan.has_times)
         return clean(chunk, asked, plan.config, buckets=plan.buckets, folder=plan.output)
 
 
