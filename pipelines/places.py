@@ -8,8 +8,9 @@ in the same ways, and differs where stores do:
   there when that ends, or not at all. Nothing is renamed, appended to or linked.
 * A folder is what names of objects have in common, and does not appear at once. So a folder that has to be whole has an
   object `.whole`, which names all others with sizes and digests, is put last and taken away first (`put_folder`).
-* Files are read in ranges (`readable`), and copied to this machine's disk where a library maps or opens files by their names
-  (`here`, `kept`). What is meant for a disk and is handed a `Remote` is refused, and never finds a folder called `s3:`.
+* Files are read in ranges (`mapped`, `source`), and copied to this machine's disk where a library maps or opens files by
+  their names (`here`, `kept`). What is meant for a disk and is handed a `Remote` is refused, and never finds a folder called
+  `s3:`.
 
 Faults of the network and of the store are waited for: calls are repeated for `PATIENCE` seconds. Every call may be: reading
 changes nothing, and putting an object twice leaves the same object.
@@ -60,7 +61,7 @@ _OPTIONS = ("region", "scheme", "endpoint_override", "anonymous", "force_virtual
 _AT_ONCE = 16  # calls to a store side by side
 _REFUSED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|INVALID_CLIENT_TOKEN|EXPIRED_TOKEN|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION"
-    r"|NO_SUCH_BUCKET|Bucket '.*' not found|HTTP status 40[013]|PERMISSION_DENIED|UNAUTHENTICATED|AuthenticationFailed",
+    r"|NO_SUCH_BUCKET|Bucket '.*' not found|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED|AuthenticationFailed",
     re.IGNORECASE,
 )
 
