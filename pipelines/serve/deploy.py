@@ -19,7 +19,7 @@ import httpx
 import ray
 from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ProxyStatus
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from models.config import ConfigError, from_dict, to_dict
 from pipelines.bundle import fingerprint
@@ -428,7 +428,7 @@ def _apply(
 
 def _wait(config: ServeConfig, token: str, is_new: bool, after: Collection[str]) -> None:
     """Until every replica has been told by this very deployment, and answers with it."""
-    deadline, is_told, complaint = time.monotonic() + config.start_seconds, False, None
+    deadline, is_told = time.monotonic() + config.start_seconds, False
     while time.monotonic() < deadline:
         asked = asked_of(config.name, DEPLOYMENT)  # Serve's controller takes a moment to know of it
         known = _deployed(asked).get("token")
@@ -437,8 +437,7 @@ def _wait(config: ServeConfig, token: str, is_new: bool, after: Collection[str])
         if asked is not None and known != token and (is_told or known not in after):
             raise Overtaken(f"`{config.name}` was meanwhile asked to serve something else, {holder_of(asked)}. That goes on.")
         is_told = known == token
-        now = serve.status()
-        status = now.applications.get(config.name)
+        status = serve.status().applications.get(config.name)
         if status is not None and (problem := _problem(status, is_new)):
             raise ConfigError(f"the endpoint could not start: {problem}")
         if status is not None and status.status == ApplicationStatus.RUNNING:
@@ -449,12 +448,8 @@ def _wait(config: ServeConfig, token: str, is_new: bool, after: Collection[str])
                     if report["refused"] and report["refused"]["target"] == report["target"]:
                         raise ConfigError(f"the endpoint keeps its old bundle: {report['refused']['why']}")
                 if all(report["serving"] == report["target"] for report in found):
-                    if not is_new or not now.proxies or ProxyStatus.HEALTHY in now.proxies.values():
-                        return
-                    complaint = f"no proxy of this Serve answers at {url_of(config)}. Ray's logs of its proxies say why."
+                    return
         time.sleep(PAUSE)
-    if complaint:
-        raise ConfigError(complaint)
     free = ray.available_resources().get("CPU", 0)
     raise ConfigError(
         f"the endpoint did not start within serve.start_seconds ({config.start_seconds:g}). Its replicas ({config.replicas}) "

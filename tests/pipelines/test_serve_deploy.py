@@ -41,7 +41,7 @@ class Fake:
         monkeypatch.setattr(module, "remember", lambda name, good: setattr(self, "note", good))
         monkeypatch.setattr(module, "_code", dict)
         monkeypatch.setattr(module, "end_serve", lambda seconds: self.deleted.append("Serve"))
-        monkeypatch.setattr(module.serve, "status", lambda: SimpleNamespace(applications=self.applications, proxies={}))
+        monkeypatch.setattr(module.serve, "status", lambda: SimpleNamespace(applications=self.applications))
         monkeypatch.setattr(
             module.serve, "run_many", lambda runs, **_: self.apply(runs[0].target._bound_deployment.user_config)
         )
