@@ -63,7 +63,7 @@ __all__ = [
     "materialise",
 ]
 
-_FORMAT = 2  # raised when a converter writes something else for the same config
+_FORMAT = 3  # raised when a converter writes something else for the same config
 _INPUTS = "inputs.json"
 
 
