@@ -35,9 +35,10 @@ class Seen:
 
     @classmethod
     def of(cls, prediction_N: NDArray, label_N: NDArray) -> "Seen":
-        """Of candidates whose predictions and labels are not negative; predictions that are not finite are left out."""
-        is_finite_N = np.isfinite(prediction_N)
-        prediction_N, label_N = (each_N[is_finite_N].astype(np.float64) for each_N in (prediction_N, label_N))
+        """Of candidates whose predictions are not negative; those that are not finite, or whose label is not final
+        (`models.batch.Early`), are left out."""
+        kept_N = np.isfinite(prediction_N) & (label_N >= 0)
+        prediction_N, label_N = (each_N[kept_N].astype(np.float64) for each_N in (prediction_N, label_N))
         power_N = np.log2(np.maximum(prediction_N, 2.0**_FIRST)) - _FIRST
         cell_N = np.clip(np.floor(power_N * _STEPS).astype(np.int64), 0, _CELLS - 1)
         return cls(

@@ -39,8 +39,8 @@ def score(
     Returns:
         feed_id, user_id, room_id, at, level (index into the schema's levels), stage (index into `models.schema.STAGES`,
         where the schema has stages), `known.*` (what was known of the user, see `activity.with_known`), `label.<target>` where
-        the file has it, and `<target>`: a probability, or the expectation of a value in the label's unit, with
-        `log.<target>`, that of its logarithm, where it is judged by it.
+        the file has it (below zero where it is not final), and `<target>`: a probability, or the expectation of a value in the
+        label's unit, with `log.<target>`, that of its logarithm, where it is judged by it.
 
     Raises:
         ValueError: no feed in the files.

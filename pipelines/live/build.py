@@ -25,12 +25,12 @@ from pipelines.live.columns import LiveColumns
 from pipelines.live.entries import Lives, among_live, entering, labels_of, sampled_feeds
 from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare.build import plan_of
-from pipelines.prepare.clean import EVENTS, chunks_of
+from pipelines.prepare.clean import chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import frame, lists_of
 from pipelines.prepare.tables import KEYS
 from pipelines.prepare.tasks import CUT, CleanChunk, CutBucket, Plan, SortAttributes, SortedTables
-from pipelines.prepared import Prepared
+from pipelines.prepared import EVENTS, Prepared
 from pipelines.report.evaluation.live import LiveSample
 from pipelines.runs import FileNote, RunFolder, write_json, written
 from pipelines.runs.exchange import read_table

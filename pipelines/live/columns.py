@@ -1,7 +1,7 @@
 """Columns of rooms that nobody need have shown to the user, as they were at the moment of a feed.
 
 Counters and moments are added up over the ordered log of one bucket of users after the other, so that memory is that of the
-questions and of one bucket. They mean what they mean in the preparation: everything strictly before the feed.
+questions and of one bucket. They mean what they mean in the preparation: everything that had arrived before the feed.
 
     # Q questions (a user and a room at a moment), E events of a bucket, O owners
 """
@@ -30,6 +30,7 @@ from models.catalogue import (
 from pipelines.encode.arrays import integers
 from pipelines.encode.clock import NEVER, hours_since
 from pipelines.prepare.features import AttributeTables, frame, rooms_frame, shown_products
+from pipelines.prepare.labels import arrivals
 from pipelines.prepare.room_counters import Rooms, counter_type
 from pipelines.prepare.tables import Attributes
 from pipelines.prepare.timeline import Moments, Timeline, codes, find
@@ -39,7 +40,7 @@ _NOBODY = -1
 
 @dataclass(frozen=True)
 class Events:
-    """What happened in a bucket: who, where, when; -1 for a streamer that was not known then."""
+    """What happened in a bucket: who, where, when it arrived; -1 for a streamer that was not known then."""
 
     user_E: np.ndarray
     room_E: np.ndarray
@@ -165,21 +166,25 @@ class LiveColumns:
         """Adds the ordered log of a bucket of users, as `log_to_feeds.Bucket` has it."""
         size = integers(feeds["size"])
         user_N = np.repeat(integers(feeds["user_id"]), size)
-        room_N, shown_at_N = integers(impressions["room_id"]), integers(impressions["shown_at"])
+        room_N, known_N = integers(impressions["room_id"]), arrivals(impressions, "shown_at")
+        user_E, room_E, known_E = (
+            *(integers(engagements[name]) for name in ("user_id", "room_id")),
+            arrivals(engagements, "at"),
+        )
         action_E = integers(engagements["action"])
         tables = self.attributes.tables["rooms"]
         events = {}
         for kind in self.kinds:
             if kind == IMPRESSIONS:
-                events[kind] = _events(tables, user_N, room_N, shown_at_N)
+                events[kind] = _events(tables, user_N, room_N, known_N)
             else:
                 did = action_E == self.actions.index(kind)
-                events[kind] = _events(tables, *(integers(engagements[name])[did] for name in ("user_id", "room_id", "at")))
+                events[kind] = _events(tables, user_E[did], room_E[did], known_E[did])
         for owners in self.owners:
             owners.take(events, self.at_Q)
-        self._see(impressions, room_N, shown_at_N, np.repeat(integers(feeds["feed_id"]), size))
+        self._see(impressions, room_N, known_N, np.repeat(integers(feeds["feed_id"]), size))
 
-    def _see(self, impressions: pa.Table, room_N: np.ndarray, shown_at_N: np.ndarray, feed_N: np.ndarray) -> None:
+    def _see(self, impressions: pa.Table, room_N: np.ndarray, known_N: np.ndarray, feed_N: np.ndarray) -> None:
         """Looks for a later impression of the questions' rooms: the state it shows is what was known of the room."""
         names = [name for name in logged(impressions.column_names, ROOM) if name in self.columns]
         if not names:
@@ -190,19 +195,19 @@ class LiveColumns:
             self.states = pa.table({name: nothing.cast(shown.schema.field(name).type) for name in names})
         place_N = find(self.rooms.ids, room_N)
         rows = np.flatnonzero(place_N >= 0)
-        rows = rows[np.lexsort((feed_N[rows], shown_at_N[rows], place_N[rows]))]
+        rows = rows[np.lexsort((feed_N[rows], known_N[rows], place_N[rows]))]
         if not len(rows):
             return
-        moments = Moments(len(self.rooms.ids), shown_at_N[rows], self.at_Q)
-        line = Timeline(moments, place_N[rows], shown_at_N[rows])  # in the order of `rows`, but for equal moments
+        moments = Moments(len(self.rooms.ids), known_N[rows], self.at_Q)
+        line = Timeline(moments, place_N[rows], known_N[rows])  # in the order of `rows`, but for equal moments
         position_Q = line.position(self.place_Q, self.at_Q)
         has_Q = position_Q > line.begins_O[self.place_Q]
         row_Q = rows[np.maximum(position_Q - 1, 0)]
         at_Q, feed_Q = self.state_of_Q
-        is_later_Q = has_Q & ((shown_at_N[row_Q] > at_Q) | ((shown_at_N[row_Q] == at_Q) & (feed_N[row_Q] > feed_Q)))
+        is_later_Q = has_Q & ((known_N[row_Q] > at_Q) | ((known_N[row_Q] == at_Q) & (feed_N[row_Q] > feed_Q)))
         index_Q = np.where(is_later_Q, len(at_Q) + row_Q, np.arange(len(at_Q)))
         self.states = pa.concat_tables([self.states, shown]).combine_chunks().take(pa.array(index_Q))
-        self.state_of_Q = np.where(is_later_Q, shown_at_N[row_Q], at_Q), np.where(is_later_Q, feed_N[row_Q], feed_Q)
+        self.state_of_Q = np.where(is_later_Q, known_N[row_Q], at_Q), np.where(is_later_Q, feed_N[row_Q], feed_Q)
 
     def table(self) -> pl.DataFrame:
         """A row a question: room_id and all asked columns of candidates that a request can have."""

@@ -205,7 +205,7 @@ def among_live(feeds: pa.Table, lives: Lives, target: Target, most: int, seed: i
 
 def labels_of(among: Among, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Labels of the rooms, float32 [Q]: those of a feed's logged candidates, the largest of one that was shown twice, and 0
-    for what was not shown."""
+    for what was not shown, or is not final and might still become something else."""
     count = lengths(among.feeds["room_id"])
     feed_N = np.repeat(np.arange(len(count)), count)
     rooms, code = np.unique(np.concatenate([flat(among.feeds["room_id"]).to_numpy(), among.room_Q]), return_inverse=True)

@@ -50,7 +50,9 @@ def a_log(seed: int, changing: bool):
 
 
 SCHEMA = wide_schema()
-CONFIG = PrepareConfig(parallel="none", extra_columns=EXTRA, quarantine_limit=0.5, rows_per_chunk=20, rows_per_bucket=40)
+CONFIG = PrepareConfig(
+    parallel="none", extra_columns=EXTRA, quarantine_limit=0.5, rows_per_chunk=20, rows_per_bucket=40, open_labels="as_is"
+)
 LIVE = EvaluateConfig(candidates="live", baselines=())
 
 
