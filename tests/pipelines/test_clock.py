@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobs.benches.clock import BEGIN_MS, cut_at_random, planted_late, world
 from models.batch import Early, joined
@@ -22,7 +24,9 @@ from pipelines.encode.open_labels import BINS, arrived_share, share_of_window
 from pipelines.logs import SimulateConfig, materialise
 from pipelines.logs.simulator import Delays
 from pipelines.prepare import PrepareConfig, prepare
+from pipelines.prepare.clean import actions_of
 from pipelines.prepare.labels import Credits
+from pipelines.prepare.log_to_feeds import cut
 from pipelines.prepared import OpenLabels
 from pipelines.train import train
 from tests.pipelines.naive_prepare import (
@@ -31,6 +35,7 @@ from tests.pipelines.naive_prepare import (
     HOUR,
     START,
     SmallLog,
+    arrival,
     dated,
     delayed,
     naive_features,
@@ -163,6 +168,41 @@ def test_days_that_warm_up_fill_histories_and_are_in_no_split(tmp_path):
     assert_same(rows_of(tmp_path / "warm"), [row for row in rows_of(tmp_path / "plain") if row["at"] >= begin])
     with pytest.raises(ConfigError, match=r"train split .* has no feeds.*warmup_days 2"):
         prepare(logs, SCHEMA, config(warmup_days=2), tmp_path / "cold")
+
+
+def labels_at(log: SmallLog, until: int) -> dict[str, dict[int, float]]:
+    """By target and number of an impression its label, as tables have it, of what had arrived by a moment."""
+    actions = actions_of(SCHEMA, ())
+    known = {name: [row for row in getattr(log, name) if row["arrived_at"] < until] for name in ("impressions", "engagements")}
+    column = lambda table, name, kind=None: pa.array([row[name] for row in known[table]], kind or pa.int64())
+    names = ("request_id", "user_id", "room_id", "shown_at", "arrived_at", "position")
+    engagements = {name: column("engagements", name) for name in ("request_id", "user_id", "room_id", "at", "arrived_at")}
+    engagements |= {"action": pa.array([actions.index(row["action"]) for row in known["engagements"]], pa.int8())}
+    engagements |= {"value": column("engagements", "value", pa.float64())}
+    found = cut(pa.table({name: column("impressions", name) for name in names}), pa.table(engagements), PrepareConfig())
+    credits = Credits(found.engagements, found.impressions["shown_at"].to_numpy(), actions)
+    numbers = found.impressions["position"].to_pylist()
+    return {target.name: dict(zip(numbers, credits.written(target, until).tolist(), strict=True)) for target in SCHEMA.targets}
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_final_label_never_changes(seed):
+    """Logs with and without request ids, some used again, clocks that run behind and answers that come days late, as known at
+    ten moments: what was final at one is the same at all later ones."""
+    log = delayed(random_log(seed), seed)
+    impressions = [{**row, "position": number, "arrived_at": row["shown_at"]} for number, row in enumerate(log.impressions)]
+    engagements = [{**row, "arrived_at": arrival(row)} for row in log.engagements if row["action"] != "wave"]
+    log = replace(log, impressions=impressions, engagements=engagements)
+    moments = np.sort(np.random.default_rng(seed).integers(START + 9 * HOUR, START + 7 * DAY, 10))
+    final: dict[tuple[str, int], float] = {}
+    for until in moments.tolist():
+        now = {
+            (name, number): value for name, of in labels_at(log, until).items() for number, value in of.items() if value >= 0
+        }
+        assert final.items() <= now.items(), until
+        final = now
+    assert final
 
 
 def test_logs_cut_at_random_moments_agree_on_final_labels(tmp_path):
