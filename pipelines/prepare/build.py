@@ -35,7 +35,7 @@ from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import SPLIT_AT, CanonicalLogs, read_footer
 from pipelines.logs.check import check
 from pipelines.logs.rows import SourceRows
-from pipelines.prepare.account import PAST_MOST, UNUSED, rows_agree, whole_account
+from pipelines.prepare.account import PAST_MOST, UNUSED, adds_up, rows_agree
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
@@ -55,7 +55,7 @@ from pipelines.prepare.tasks import (
     SortedTables,
     WriteFeatures,
 )
-from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, TableAccount, write_notes
+from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, write_notes
 from pipelines.runs import FileNote, RunFolder, told, write_text
 from pipelines.runs.noted import signed
 from pipelines.runs.runner import Done, Item, Runner, Workers
@@ -298,7 +298,6 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
             files=len(files[split]),
             **totals[split],
             candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
-            days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
         )
     kept = _summed(counts["kept"] for counts in cuts) | {table: done.counts["kept"] for table, done in attributes.items()}
     past_most = _summed(counts["left_out"] for counts in cuts)
@@ -306,31 +305,26 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         table: {UNUSED: sum(done.counts["unused"] for done in of_table.get(table, ())), PAST_MOST: past_most.get(table, 0)}
         for table in rows
     }
-    account = {
-        table: whole_account(
-            table,
-            TableAccount(
-                read=rows[table],
-                kept=kept[table],
-                quarantined=bad[table],
-                left_out={rule: count for rule, count in left_out[table].items() if count},
-            ),
-        )
-        for table in (*EVENTS, *KEYS)
-        if plan.logs.has(table)
-    }
+    there = [table for table in (*EVENTS, *KEYS) if plan.logs.has(table)]
     runner.settled("quarantine", "encoder")
     made = runner.settled("snapshot", *SPLITS, "encoded")
     manifest = Manifest(
         tables=TABLES,
         fingerprint=fingerprint,
         splits=splits,
+        days={
+            split: tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split)
+            for split in SPLITS
+        },
         empty_days=tuple(_date(day) for day in empty),
         ending=ending,
         entry_rate=entry_rate,
         remarks=(*_of_times(plan), *silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
         counts=LogCounts(
-            account=account,
+            rows={table: rows[table] for table in there},
+            kept={table: kept[table] for table in there},
+            quarantined={table: bad[table] for table in there},
+            left_out={table: {rule: count for rule, count in left_out[table].items() if count} for table in there},
             converted=SourceRows.read(plan.logs.path.parent),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
             feeds=sum(feeds.values()),
@@ -344,6 +338,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         buckets=plan.buckets,
         seconds=seconds,
     )
+    adds_up(manifest.counts.account)
     return manifest, made
 
 
