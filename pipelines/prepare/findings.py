@@ -41,16 +41,22 @@ def findings(
         requests += counts["again"]["requests"]
         feeds += counts["again"]["feeds"]
         ids = max(ids, counts["shared"]["ids"])  # one id may be of users in many buckets
-        again.update({names.get(str(number), str(number)): count for number, count in counts["again"]["most"]})
-        shared.update({names.get(str(number), str(number)): count for number, count in counts["shared"]["most"]})
+        again.update({str(number): count for number, count in counts["again"]["most"]})
+        shared.update({str(number): count for number, count in counts["shared"]["most"]})
     return Findings(
         missing=_plain(missing),
         placeholders=_plain(placeholders),
         alike_engagements=alike,
-        requests_again=UsedAgain(requests=requests, feeds=feeds, most=dict(again.most_common(_NAMED))),
-        requests_shared=SharedIds(ids=ids, most=dict(shared.most_common(_NAMED))),
+        requests_again=UsedAgain(requests=requests, feeds=feeds, most=_most(again, names)),
+        requests_shared=SharedIds(ids=ids, most=_most(shared, names)),
         long_users=LongUsers(users=long, most=dict(most_rows.most_common(_NAMED))),
     )
+
+
+def _most(counts: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
+    """Of equal counts those ids first whose text is known: the others stand there as their hash."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0] not in names))[:_NAMED]
+    return {names.get(number, number): count for number, count in most}
 
 
 def _plain(counts: Mapping[str, Mapping[str, Counter[str]]]) -> dict[str, dict[str, dict[str, int]]]:
