@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from models.config import from_dict, to_dict
 from models.couplings.esmm import EsmmConfig
 from models.fusions.mmoe import MmoeConfig
 from models.fusions.ple import PleConfig
@@ -119,7 +120,8 @@ def test_names_change_nothing(config):
             return {inner: renamed(each, inner) for inner, each in value.items()}
         if isinstance(value, list):
             return [renamed(each, key) for each in value]
-        return value if key in ("of", "action", "column", "events", "kind") else WORDS.get(value, value)
+        others = ("of", "action", "column", "events", "kind", "pseudo_label")
+        return value if not isinstance(value, str) or key in others else WORDS.get(value, value)
 
     schema = full_schema()
     other = Schema.from_dict(renamed(schema.to_dict()))
@@ -128,7 +130,7 @@ def test_names_change_nothing(config):
     torch.manual_seed(3)
     expected = Ranker(schema, config, TABLE_SIZES).eval()(batch)
     torch.manual_seed(3)
-    found = Ranker(other, config, sizes).eval()(same)
+    found = Ranker(other, from_dict(SystemConfig, renamed(to_dict(config))), sizes).eval()(same)
     assert_same({WORDS.get(name, name): output for name, output in expected.items()}, found, rtol=0, atol=0)
 
 
