@@ -34,6 +34,7 @@ from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, Work, materialise
+from pipelines.logs.check import refuse_within
 from pipelines.paths import local
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
@@ -59,7 +60,9 @@ STORES = 3  # that are kept: what is served, what was served before, and one mor
 def logs_of(experiment: Experiment) -> CanonicalLogs:
     folder = experiment.folder / "source"
     if isinstance(experiment.logs, CanonicalConfig):
-        return materialise(experiment.logs, folder)
+        logs = materialise(experiment.logs, folder)
+        refuse_within(logs, experiment.folder)
+        return logs
     config = experiment.prepare
     on_ray = partial(connected, experiment.ray) if config.parallel == "ray" else nullcontext
     work = Work(Workers(config.parallel, config.cpus_per_task), on_ray, config.quarantine_limit)

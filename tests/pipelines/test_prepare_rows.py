@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from models.schema import Number
 from pipelines.logs import CanonicalLogs
 from pipelines.prepare import PrepareConfig, prepare
-from pipelines.prepare.findings import findings
 from pipelines.prepared import LogCounts, UsedAgain
 from tests.pipelines.naive_prepare import DAY, EXTRA, START, SmallLog, random_log, wide_schema
 
@@ -118,14 +117,6 @@ def test_a_day_of_a_request_that_is_used_again_stays_on_its_day(tmp_path, capsys
     assert "request ids are used again: 6 requests of one user and id" in said and "became 24 feeds" in said
     stays = {(row["user_id"], row["at"]): row["label.stay"] for row in features(tmp_path / "out")}
     assert stays[1, START + 3 * DAY] == [7.0, 0.0] and sum(map(sum, stays.values())) == 7.0
-
-
-def test_of_equally_many_the_ids_whose_text_is_known_are_named():
-    """Texts are hashed; only the commonest of a chunk are remembered."""
-    again = {"requests": 4, "feeds": 12, "most": [[5, 3], [6, 3], [8, 3], [7, 3]]}
-    counts = {"alike": 0, "long": [], "again": again, "shared": {"ids": 0, "most": []}}
-    found = findings({}, [("impressions", {"names": {"7": "u-1"}})], [counts]).requests_again
-    assert (found.requests, found.feeds) == (4, 12) and list(found.most.items()) == [("u-1", 3), ("5", 3), ("6", 3)]
 
 
 def test_types_of_other_writers_change_nothing(tmp_path):
