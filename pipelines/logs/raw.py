@@ -442,6 +442,8 @@ def _as(column: pa.Array, holds: str, where: str, layout: Layout) -> pl.Series:
 
 def _of_texts(column: pa.Array, holds: str, layout: Layout) -> pl.Series:
     if holds == ID:
+        if pa.types.is_string(column.type):  # 1001.0 is how a column of integers with gaps is written by pandas
+            column = pc.replace_substring_regex(column, r"^(0|-?[1-9][0-9]*)\.0+$", r"\1")
         return cast(pl.Series, pl.from_arrow(as_ids(column, "integer")))
     texts = cast(pl.Series, pl.from_arrow(column.cast(pa.string())))
     match holds:
