@@ -558,13 +558,24 @@ def opened(each: Input) -> Iterator[IO[bytes]]:
     if each.member:
         with (
             zipfile.ZipFile(each.path) as packed,
-            packed.open(each.member) as member,
+            _member(packed, each) as member,
             _unpacked(member, each.compression) as stream,
         ):
             yield stream
     else:
         with each.path.open("rb") as file, _unpacked(file, each.compression) as stream:
             yield stream
+
+
+def _member(packed: zipfile.ZipFile, each: Input) -> IO[bytes]:
+    """
+    Raises:
+        ConfigError: it is encrypted, or packed by a method that Python does not know (Deflate64, of large files on Windows).
+    """
+    try:
+        return packed.open(each.member)
+    except (NotImplementedError, RuntimeError) as error:
+        raise ConfigError(f"{each} cannot be read within its zip ({str(error).rstrip('.')}). Unpack it first.") from None
 
 
 @contextmanager

@@ -140,7 +140,8 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
             _missing(FAMILIES[table].column(name).name, name, table, logs)
         kinds |= {FAMILIES[table].column(field.name).name: (field.type, table) for field in there}
     _refuse_texts(schema, kinds)
-    if not logs.has_times:
+    has_times = logs.has_times
+    if not has_times:
         _refuse_times(schema, config, served)
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
         readers = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
@@ -148,9 +149,9 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
     has_events = frozenset(table for table in EVENTS[1:] if logs.types(table, ["event_id"]).names)
-    has_arrivals = frozenset(table for table in EVENTS if logs.has_times and logs.types(table, [ARRIVED_AT]).names)
-    every, needed = frozenset(columns), frozenset(served)
-    return Plan(logs, schema, config, output, every, needed, types, has_events, has_arrivals, rows, buckets)
+    has_arrivals = frozenset(table for table in EVENTS if has_times and logs.types(table, [ARRIVED_AT]).names)
+    asked = (frozenset(columns), frozenset(served))
+    return Plan(logs, schema, config, output, *asked, types, has_events, has_arrivals, has_times, rows, buckets)
 
 
 def _refuse_texts(schema: Schema, kinds: Mapping[str, tuple[pa.DataType, str]]) -> None:
@@ -202,7 +203,7 @@ def _refuse_times(schema: Schema, config: PrepareConfig, served: Collection[str]
 
 
 def _of_times(plan: Plan) -> list[str]:
-    if plan.logs.has_times:
+    if plan.has_times:
         return []
     stand = ", ".join(f"{_date(int(plan.config.clock.day(np.array(at))))} for {split}" for split, at in SPLIT_AT.items())
     return [f"the log has no times: its own split is kept ({stand}), and nothing that asks for a time can be read from it"]
@@ -295,7 +296,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         Item(item.name, BucketOfUsers(item.work, tuple(cut[item.name].files[name][0] for name in CUT)), item.rows)
         for item in buckets
     ]
-    open_at = ending if plan.logs.has_times else None
+    open_at = ending if plan.has_times else None
     features = WriteFeatures(plan, ending, open_at, first_days, sorted_tables, counters, everyone["users"])
     written = step("features", users, features)
     for what, notes in {"counters": counters, "all_users": everyone["users"]}.items():

@@ -138,6 +138,7 @@ class Asked:
         actions: in the order of their codes, see `actions_of`; engagements of others are left out.
         extra: columns of impressions beside ids and times (`position`, `context.*`, `state.*`) to carry on.
         has_events: whether some file of the table has the column `event_id`.
+        has_times: whether the log knows when things happened; else a row without request id belongs to nothing.
         has_arrivals: whether some file of the table has the column `arrived_at`.
     """
 
@@ -146,6 +147,7 @@ class Asked:
     extra: pa.Schema
     has_events: bool
     has_arrivals: bool
+    has_times: bool
 
 
 @dataclass
@@ -272,6 +274,8 @@ def _impressions(
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     request = _naming(batch, "request_id", file, told)
     reason = _first_reasons(batch, ("user_id", "room_id"), "shown_at", config, file)
+    if not asked.has_times:
+        _mark(reason, MISSING, ~present(request))
     arrived = _arrived(batch, "shown_at", reason, config, file, told)
     own = {"request_id": request, **{name: batch[name] for name in ("user_id", "room_id", "shown_at")}}
     logarithmic = {field.column for field in asked.schema.fields if field.encoding == Number(transform="log1p")}
@@ -299,6 +303,8 @@ def _engagements(
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     request = _naming(batch, "request_id", file, told)
     reason = _first_reasons(batch, ("user_id", "room_id"), "at", config, file)
+    if not asked.has_times:
+        _mark(reason, MISSING, ~present(request))
     action = _one(batch["action"])
     action = action if pa.types.is_dictionary(action.type) else action.dictionary_encode()
     action = action.chunk(0) if isinstance(action, pa.ChunkedArray) else action

@@ -72,6 +72,7 @@ class Plan:
         carried: `position`, `context.*` and `state.*` among them, with the types they have in the log.
         has_events: tables with the column `event_id`.
         has_arrivals: tables with the column `arrived_at`.
+        has_times: whether the log knows when things happened (`CanonicalLogs.has_times`).
         rows: of every event table, from the footers.
         buckets: how many buckets of users, and of streamers.
     """
@@ -85,6 +86,7 @@ class Plan:
     carried: pa.Schema
     has_events: frozenset[str]
     has_arrivals: frozenset[str]
+    has_times: bool
     rows: dict[str, int]
     buckets: int
 
@@ -161,7 +163,8 @@ class CleanChunk:
 
     def __call__(self, chunk: Chunk) -> Done:
         plan = self.plan
-        asked = Asked(plan.schema, plan.actions, plan.carried, chunk.table in plan.has_events, chunk.table in plan.has_arrivals)
+        has_events, has_arrivals = chunk.table in plan.has_events, chunk.table in plan.has_arrivals
+        asked = Asked(plan.schema, plan.actions, plan.carried, has_events, has_arrivals, plan.has_times)
         return clean(chunk, asked, plan.config, buckets=plan.buckets, folder=plan.output)
 
 
