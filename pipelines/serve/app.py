@@ -7,7 +7,7 @@ By YAML (`application` writes the same):
         import_path: pipelines.serve.app:build
         args: {replicas: 2, max_queued_requests: 128}
         deployments:
-          - name: Ranking
+          - name: LiveRank
             user_config: {bundle: /models/2024-06-01, store: /stores/2024-06-01}
 
 Deploying again with another `user_config` alone exchanges bundle and store inside the running replicas; anything else
@@ -37,13 +37,12 @@ from pipelines.ray_private import read_note, write_note
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint, NotReady
 from pipelines.serve.exchange import Exchange, Target
-from pipelines.serve.front import Marked
+from pipelines.serve.front import DEPLOYMENT
 from pipelines.serve.guard import Guard, Tokens
-from pipelines.serve.http import http_app
+from pipelines.serve.http import RankingApp, http_app
 from pipelines.serve.meters import PUBLISH_SECONDS, Meters
 from pipelines.serve.store import Store
 
-DEPLOYMENT = "Ranking"
 SPARE_SECONDS = 5.0
 _TOLD = ("bundle", "store", "version", "deployed")  # keys of `user_config`
 
@@ -68,8 +67,8 @@ class Ranking:
         self._http = http_app(self._current, self._config, self._status, self._meters.watch)
         self._tokens = None if self._config.token_file is None else Tokens(self._config.token_file)
 
-    def __serve_build_asgi_app__(self) -> Marked:
-        return Marked(self._http if self._tokens is None else Guard(self._http, self._tokens), self._application)
+    def __serve_build_asgi_app__(self) -> RankingApp | Guard:
+        return self._http if self._tokens is None else Guard(self._http, self._tokens)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Has bundle and store loaded beside those that answer, and returns: Serve sends no request to a replica meanwhile.
