@@ -17,7 +17,6 @@ that changes starts new replicas. Serve only looks at the text: if files were re
 import asyncio
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +32,7 @@ from ray.serve.config import BackpressureConfig
 from models.config import ConfigError, from_dict, to_dict
 from pipelines.bundle import Bundle
 from pipelines.faults import told
+from pipelines.paths import without_paths
 from pipelines.ray_private import read_note, write_note
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint, NotReady
@@ -157,15 +157,6 @@ def origin(bundle: Bundle) -> dict[str, Any]:
         "trained_seconds_ago": ago,
         "learnt_until": data.get("as_of") if isinstance(data, Mapping) else None,
     }
-
-
-def without_paths(text: str) -> str:
-    """The same with the last name of each path alone.
-
-    >>> without_paths("the store at `/data/stores/1` is damaged")
-    'the store at `1` is damaged'
-    """
-    return re.sub(r"(?<![\w.~/])/(?:[^\s/`'\"]+/)*([^\s/`'\"]+)", r"\1", text)
 
 
 def remembered(application: str) -> list[Target]:
