@@ -89,7 +89,12 @@ class Ranking:
             self._exchange.refuse(user_config, str(error))
         else:
             if is_new:
-                await asyncio.to_thread(self._exchange.start, target, remembered(self._application))
+                try:
+                    await asyncio.to_thread(self._exchange.start, target, remembered(self._application))
+                except Exception as error:
+                    if (message := told(error)) is None:
+                        raise
+                    raise ConfigError(message) from error  # by this name the deployer finds it in what Serve says
             else:
                 self._exchange.aim(target)
         self._deployed = user_config.get("deployed")

@@ -186,11 +186,12 @@ def test_names_routes_and_addresses_of_others_are_told(world):
 
 
 @ONE
-def test_a_first_bundle_that_is_none_leaves_no_application(world):
+def test_a_first_bundle_that_is_damaged_leaves_no_application(world):
     from pipelines.serve.deploy import deploy
 
-    with pytest.raises(ConfigError, match=r"the endpoint could not start: there is no bundle at .*nowhere"):
-        deploy(world.folder / "nowhere", world.store, replace(world.config, name="other", route_prefix="/other"))
+    (world.folder / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"the endpoint could not start: .*empty is not a whole bundle: schema.json"):
+        deploy(world.folder / "empty", world.store, replace(world.config, name="other", route_prefix="/other"))
     assert world.applications == {"liverank", "neighbour"}
 
 
