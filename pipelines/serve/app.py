@@ -121,7 +121,12 @@ class Ranking:
             store = now.store
         else:
             store = Store(path, verify=not answered_before)
-        return Endpoint.open(Path(target.bundle), store, self._config)
+        try:
+            return Endpoint.open(Path(target.bundle), store, self._config)
+        except BaseException:
+            if store is not None and (now is None or store is not now.store):
+                store.close()  # a process opens a store once, and what answered before may need this one
+            raise
 
     def _status(self) -> dict[str, Any]:
         """What anybody may know of an exchange: folders by their names alone."""
