@@ -328,7 +328,9 @@ def test_all_that_the_dashboard_shows_is_told(world):
     series: dict[str, str] = {}
 
     def are_told() -> bool:
-        lines = httpx.get(page).text.splitlines()
+        lines = [
+            line for line in httpx.get(page).text.splitlines() if 'application="liverank"' in line
+        ]  # of others there are too
         series.update({line.partition("{")[0]: line for line in lines if line.startswith("ray_liverank_")})
         return wanted <= series.keys()
 
@@ -336,7 +338,7 @@ def test_all_that_the_dashboard_shows_is_told(world):
         wait_until(are_told, seconds=60)
     finally:
         assert wanted - series.keys() == set()
-    assert len(wanted) > 15 and all('application="liverank"' in line for line in series.values())
+    assert len(wanted) > 15
     assert {tag for tag in tags if not any(f'{tag}="' in line for line in series.values())} == set()
     assert not any(str(world.folder) in line for line in series.values())
     from pipelines.serve.meters import METERS
