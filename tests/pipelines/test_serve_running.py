@@ -328,9 +328,8 @@ def test_all_that_the_dashboard_shows_is_told(world):
     series: dict[str, str] = {}
 
     def are_told() -> bool:
-        lines = [
-            line for line in httpx.get(page).text.splitlines() if 'application="liverank"' in line
-        ]  # of others there are too
+        lines = httpx.get(page).text.splitlines()
+        lines = [line for line in lines if 'application="liverank"' in line]  # there are those of others, too
         series.update({line.partition("{")[0]: line for line in lines if line.startswith("ray_liverank_")})
         return wanted <= series.keys()
 
