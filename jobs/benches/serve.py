@@ -198,7 +198,7 @@ def _closed(args: argparse.Namespace, ours: Contestant, other: Contestant, bodie
                 for each in (ours, other) if turn % 2 else (other, ours):
                     before = _cpu_seconds(each.pids())
                     found = asyncio.run(load.closed(each.asked(raw), connections, args.seconds))
-                    _check_answers(found)
+                    _check_answers(each.name, found)
                     if turn >= 0:  # the first is for practice
                         taken[each.name].append(found)
                         cpu[each.name].append(1e3 * _since(before, each.pids()) / found.count(200))
@@ -275,10 +275,10 @@ def _slow(args: argparse.Namespace, ours: Contestant, bodies: Mapping[int, Seque
             row(str(count), str(slow), *shown, ratio(with_them, without))
 
 
-def _check_answers(found: Taken) -> None:
+def _check_answers(name: str, found: Taken) -> None:
     others = {status: len(seconds) for status, seconds in found.seconds.items() if status != 200}
     if others or found.lost:
-        print(f"  not answered 200: {others or ''} {dict(found.lost) or ''}", flush=True)
+        print(f"  {name} did not answer 200: {others or ''} {dict(found.lost) or ''}", flush=True)
 
 
 @contextmanager
