@@ -12,7 +12,7 @@ probability p, drawn for each candidate, else the parent's prediction; no gradie
 is the prediction. p falls with the epochs E that training has behind it: p = max(alpha - decay E, floor).
 
 The paper has a chain of binary targets. Here a target attends over its own vector and the Z^m of all its parents, and a
-parent hands all its children the same Z^m, of one draw. A value's y* is in its transformed space, a binned value's the
+parent hands all its children the same Z^m, of one draw. A value's y* is its logarithm (`losses.believed`), a binned value's the
 (expected) place of its class between 0 and 1. The paper calls FC a fully connected layer; it has a ReLU here, as in
 AITM, which the paper builds on. Q, K and V have no bias.
 """
@@ -125,4 +125,8 @@ class Pimm(nn.Module):
             return prediction_N
         draw_N = uniform_N(training.batch, training.progress, self.salts[name])
         label_N = training.beliefs[name].to(prediction_N.dtype)
-        return torch.where(draw_N < self.probability(training.progress), label_N, prediction_N)
+        shown_N = draw_N < self.probability(training.progress)
+        early = training.batch.early
+        if early is not None and name in early.targets:  # nobody knows yet what the label will be
+            shown_N = shown_N & ~label_N.isnan()
+        return torch.where(shown_N, label_N, prediction_N)

@@ -1,9 +1,10 @@
 """The evaluation of predictions for all targets of a schema, on one worker or many.
 
 An `Evaluation` gathers candidates batch by batch; its `Summary` has everything that metrics follow from. It costs
-17 + 8 T bytes a candidate for T targets in float32 (49 for four), and one more where users have stages; while they are
-summarised it is some 150 more, whatever T is. Past `limit` candidates it goes on with a part of the users, whole, drawn by
-a hash of their id: every metric is then exact for those users and `user_share` says how many they are.
+17 + 8 T bytes a candidate for T targets in float32 (49 for four), four more for every value among them, and one more where
+users have stages; while they are summarised it is some 150 more, whatever T is. Past `limit` candidates it goes on with a
+part of the users, whole, drawn by a hash of their id: every metric is then exact for those users and `user_share` says how
+many they are.
 
 Several workers evaluate together in four moves, each of which all of them make:
 
@@ -18,7 +19,7 @@ one worker with all rows.
     # N candidates
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, Self
@@ -31,9 +32,10 @@ from models.metrics.binary import BinarySummary, Groups
 from models.metrics.expected import ExpectedErrors, ExpectedSummary, Known, undefined
 from models.metrics.names import DIRECTIONS
 from models.metrics.ordering import codes
+from models.metrics.smearing import Seen
 from models.metrics.sums import Mean
-from models.metrics.value import ValueSummary
-from models.schema import STAGES, Schema
+from models.metrics.value import ValueSummary, transformed
+from models.schema import LOG, STAGES, Schema
 
 LIMIT = 50_000_000  # candidates kept; 2.5 GB for four targets, and 10 GB while one worker summarises them all
 HALVINGS = 64  # at most: as many as a hash has bits
@@ -88,8 +90,10 @@ class Evaluation:
         """Takes in candidates of whole feeds: no feed is divided among calls.
 
         Args:
-            predictions: by target, probabilities (binary) or label units (value), float [N].
-            labels: by target, in the label's unit, finite, float [N].
+            predictions: by target, probabilities (binary) or label units (value), float [N]; and by `LOG` and the target, what
+                is predicted of a value's logarithm, which is that of the prediction where it is not given.
+            labels: by target, in the label's unit, finite, float [N]; below zero where not final (`models.batch.Early`), which
+                the target is not judged by.
             level_N: index into the schema's level names.
             feed_N: any number that candidates of one feed share; it need not be unique beyond this call.
             user_N: user ids, the same in all calls.
@@ -115,6 +119,13 @@ class Evaluation:
                 column = np.asarray(columns[name])
                 part[f"{kind}.{name}"] = column if column.dtype in (np.float32, np.float64) else column.astype(np.float64)
         for name in self.targets:
+            if not self.schema.target(name).is_binary:
+                given = predictions.get(LOG + name)
+                part[LOG + name] = (
+                    transformed(part[f"prediction.{name}"].astype(np.float64), self.schema.target(name))
+                    if given is None
+                    else given
+                )
             part |= {} if known is None else known.column(name)
         for name, column in part.items():
             if column.shape != (n,):
@@ -123,6 +134,16 @@ class Evaluation:
                 raise ValueError(f"`{name}` holds {int((~np.isfinite(column)).sum())} labels that are not finite numbers.")
         if n:
             self._take(part)
+
+    def seen(self, name: str) -> Seen:
+        """What was observed where a value was predicted."""
+        columns = [(part[f"prediction.{name}"], part[f"label.{name}"]) for part in self._parts]
+        return Seen.together([Seen.of(np.zeros(0), np.zeros(0)), *(Seen.of(*pair) for pair in columns)])
+
+    def become(self, name: str, change: Callable[[NDArray], NDArray]) -> None:
+        """Replaces the predictions of a target by others that follow from them."""
+        for part in self._parts:
+            part[f"prediction.{name}"] = change(part[f"prediction.{name}"])
 
     def state(self) -> dict[str, Any]:
         """Everything gathered, as plain numbers and arrays, to travel to another process."""
@@ -212,15 +233,21 @@ class Evaluation:
         for name in self.targets:
             target = self.schema.target(name)
             prediction_N, label_N = columns[f"prediction.{name}"], columns[f"label.{name}"]
+            final_N = label_N >= 0
+            final = _final(final_N, prediction_N, label_N, groups, lists) if not final_N.all() else None
+            judged_N, known_N, of_groups, of_lists = final or (prediction_N, label_N, groups, lists)
             if target.is_binary:
-                found[name] = BinarySummary.of(prediction_N, label_N, groups=groups, **lists)
+                found[name] = BinarySummary.of(judged_N, known_N, groups=of_groups, **of_lists)
                 if f"chance.{name}" in columns:
                     expected[name] = ExpectedSummary.of(prediction_N, columns[f"chance.{name}"], groups=groups, **lists)
             else:
-                found[name] = ValueSummary.of(prediction_N, label_N, groups=groups, target=target)
+                log_N = columns[LOG + name]
+                found[name] = ValueSummary.of(
+                    judged_N, log_N[final_N], known_N, groups=of_groups, target=target, feed_N=of_lists["feed_N"]
+                )
                 if f"mean.{name}" in columns:
                     moments = columns[f"mean.{name}"], columns[f"square.{name}"]
-                    expected[name] = ExpectedErrors.of(prediction_N, moments, groups=groups, target=target)
+                    expected[name] = ExpectedErrors.of(log_N, moments, groups=groups)
         identical = {
             (first, second)
             for first, second in combinations(self.targets, 2)
@@ -272,8 +299,16 @@ class Evaluation:
 
     def _funnel(self, columns: dict[str, NDArray], kind: Literal["prediction", "label"]) -> dict[str, Mean]:
         is_binary = {name: self.schema.target(name).is_binary for name in self.targets}
+
+        def broken(child: str, parent: str) -> NDArray:
+            child_N, parent_N = columns[f"{kind}.{child}"], columns[f"{kind}.{parent}"]
+            if kind == "label":
+                final_N = (child_N >= 0) & (parent_N >= 0)
+                return child_N[final_N] > parent_N[final_N]
+            return child_N > parent_N
+
         return {
-            f"{name}<={parent}": Mean.of(columns[f"{kind}.{name}"] > columns[f"{kind}.{parent}"])
+            f"{name}<={parent}": Mean.of(broken(name, parent))
             for name in self.targets
             for parent in self.schema.parents(name)
             if is_binary[name] and is_binary.get(parent)
@@ -377,12 +412,17 @@ class Summary:
 
         suspects = []  # targets whose predictions differ from row to row
         for name, target in self.targets.items():
+            if not target.rows:
+                alarm("not_final", [name], f"`{name}`: not one of {self.rows} labels is final, so nothing is judged.")
+                continue
             if target.range is None:
-                alarm("non_finite", [name], f"`{name}`: {target.non_finite} of {self.rows} predictions are not finite numbers.")
+                alarm(
+                    "non_finite", [name], f"`{name}`: {target.non_finite} of {target.rows} predictions are not finite numbers."
+                )
                 continue
             smallest, largest = target.range
-            if self.rows > 1 and smallest == largest:
-                alarm("constant", [name], f"`{name}`: all {self.rows} predictions are {smallest:.6g}.")
+            if target.rows > 1 and smallest == largest:
+                alarm("constant", [name], f"`{name}`: all {target.rows} predictions are {smallest:.6g}.")
             else:
                 suspects.append(name)
                 if results[name].get("auc") == 0.5:
@@ -391,6 +431,14 @@ class Summary:
             if self.rows > 1 and (first, second) in self.identical:
                 alarm("identical", [first, second], f"`{first}` and `{second}` have identical predictions.")
         return alarms
+
+
+def _final(
+    final_N: NDArray, prediction_N: NDArray, label_N: NDArray, groups: Groups, lists: Mapping[str, NDArray]
+) -> tuple[NDArray, NDArray, Groups, dict[str, NDArray]]:
+    """The rows whose label is final; lists are numbered from 0 without gaps again."""
+    of_groups = {by: (group_N[final_N], names) for by, (group_N, names) in groups.items()}
+    return prediction_N[final_N], label_N[final_N], of_groups, {name: codes(of_N[final_N]) for name, of_N in lists.items()}
 
 
 def _means(metrics: list[dict[str, Any]]) -> dict[str, float | None]:

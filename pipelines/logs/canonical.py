@@ -48,6 +48,8 @@ def _may(holds: str) -> Column:
 
 VALID_FROM = "valid_from"  # of attribute tables: from when on a row holds; without it a table has one row an id
 _FROM = {VALID_FROM: _may(DAY)}
+ARRIVED_AT = "arrived_at"  # of event tables: when the platform knew, not before it happened; without it, as it happened
+_ARRIVED = {ARRIVED_AT: _may(TIME)}
 
 TABLES: dict[str, dict[str, Column]] = {
     "impressions": {
@@ -55,6 +57,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "user_id": Column(holds=ID),
         "room_id": Column(holds=ID),
         "shown_at": Column(holds=TIME),
+        **_ARRIVED,
         "split": _may(WORD),  # of a log without times, see `SPLIT_AT`
         "position": _may(COUNT),
         "context.*": _may(ATTRIBUTE),  # of the feed: device, scene, ...
@@ -65,6 +68,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "user_id": Column(holds=ID),
         "room_id": Column(holds=ID),
         "at": Column(holds=TIME),
+        **_ARRIVED,
         "action": Column(holds=WORD),  # enter, goods_bag, product_click, follow, comment, like, order, ...
         "value": _may(REAL),  # seconds of stay for `enter`, price for `order`
         "request_id": _may(ID),
@@ -75,6 +79,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "user_id": Column(holds=ID),
         "product_id": Column(holds=ID),
         "at": Column(holds=TIME),
+        **_ARRIVED,
     },
     "users": {"user_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
     "rooms": {
@@ -88,6 +93,7 @@ TABLES: dict[str, dict[str, Column]] = {
     "streamers": {"streamer_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
     "products": {"product_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
 }
+ON_SCREEN = ("impressions", "state.product_id")  # an attribute of the room that is an id of the table `products`
 REQUIRED_TABLES = ("impressions", "engagements")
 
 DAY_MS = 86_400_000
@@ -215,7 +221,10 @@ class CanonicalLogs:
         for name in dict.fromkeys(name for each in values for name in each):
             declared = declaration(table, name)
             if declared is not None:
-                columns[name] = of_path([each.get(name) for each in values], declared.holds)
+                try:
+                    columns[name] = of_path([each.get(name) for each in values], declared.holds)
+                except ValueError as error:
+                    raise ConfigError(f"{place[0]}: `{name}=` in the names of its folders: {error}") from None
         return [
             LogFile(table, file, {name: of_files[number] for name, of_files in columns.items() if name in values[number]})
             for number, file in enumerate(files)
@@ -245,7 +254,7 @@ class CanonicalLogs:
         found: dict[str, IdKind] = {}
         for table, columns in TABLES.items():
             ids = [name for name, column in columns.items() if column.holds == ID and not name.startswith(("request", "event"))]
-            wanted = [*ids, "state.product_id"] if table == "impressions" else ids
+            wanted = [*ids, ON_SCREEN[1]] if table == ON_SCREEN[0] else ids
             for schema, _ in self._schemas(table):
                 for name in wanted:
                     kind = id_kind(schema.field(name).type) if name in schema.names else None
@@ -268,7 +277,7 @@ class CanonicalLogs:
     def truth(self) -> Path | None:
         """Where a simulator left its truth (beside the log, never in it); None for logs of the real world."""
         folder = self.path.parent / "truth"
-        return folder if (folder / "impressions.parquet").is_file() else None
+        return folder if (folder / "impressions").is_dir() else None
 
 
 def declaration(table: str, column: str) -> Column | None:
@@ -303,10 +312,13 @@ def read_footer(file: Path) -> pq.FileMetaData:
     """The footer of a Parquet file.
 
     Raises:
-        ConfigError: the file is truncated, unreadable or no Parquet.
+        ConfigError: the file is truncated, damaged or no Parquet.
+        PermissionError: this user may not read it.
     """
     try:
         return pq.read_metadata(file)
+    except PermissionError as error:
+        raise PermissionError(error.errno, "not permitted", str(file)) from None  # whose own words hold no name
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"{file} is not a whole Parquet file ({reason}). Write it again or take it out of the log.") from None

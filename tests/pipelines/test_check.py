@@ -159,6 +159,12 @@ def _milliseconds_of_stay(log: Tables) -> Tables:
     return changed(log, "engagements", value)
 
 
+def _day_half_as_long(log: Tables) -> Tables:
+    keep = lambda column: (day_of(column) != 3) | (pl.col(column) < FIRST + 3 * DAY_MS + 12 * HOUR_MS)
+    log = kept(log, "impressions", keep("shown_at"))
+    return kept(log, "engagements", keep("at"))
+
+
 def _last_day_cut_short(log: Tables) -> Tables:
     keep = lambda column: pl.col(column) < FIRST + 5 * DAY_MS + 8 * HOUR_MS
     log = kept(log, "impressions", keep("shown_at"))
@@ -297,6 +303,7 @@ PLANTED: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     "orders gone on a day": (_orders_gone_on_day_3, {"rate_jump:order"}),
     "ten times the orders": (_orders_by_ten_on_day_2, {"rate_jump:order"}),
     "stay in milliseconds": (_milliseconds_of_stay, {"value_jump:stay"}),
+    "a day half as long": (_day_half_as_long, {"short_day:2025-06-04"}),
     "last day cut": (_last_day_cut_short, {"short_day:2025-06-06"}),
     "thin day": (_day_thin, {"few_rows:2025-06-04"}),
     "labels before impressions": (_engagements_before_impressions, {"early_labels:engagements.at"}),
@@ -470,6 +477,16 @@ def test_what_prepare_refuses_is_refused(tmp_path):
     pq.write_table(pa.table({"user_id": [1], "gender": ["f"]}), tmp_path / "logs" / "users" / "9.parquet")
     with pytest.raises(ConfigError, match=r"column `gender` is .*string, but double in .*Write one type in all files"):
         check_logs(logs, schema(), calendar(), CheckConfig(), tmp_path / "check", now=NOW)
+
+
+def test_the_largest_doubles_and_halves_of_positions_end_no_check(tmp_path):
+    """Their sum is infinite, which JSON does not know; and no schema reads a position."""
+    largest = float(np.finfo(np.float64).max)
+    log = changed(clean_log(), "engagements", when("value", pl.col("room_id") % 10 == 0, largest))
+    log = changed(log, "impressions", pl.lit(1.5).alias("position"))
+    facts = checked(log, tmp_path).facts
+    assert {round(day.means["stay"]) for day in facts.days} < set(range(1000))
+    assert next(column.high for column in facts.columns if column.name == "value") == largest
 
 
 def test_json_is_read_back_as_it_was(tmp_path):
