@@ -1,6 +1,7 @@
 """What an endpoint loses while it is exchanged, and while its processes are killed: requests, and time.
 
-    python -m jobs.bench endure --prepared runs/quickstart/prepared --bundle runs/quickstart/bundles/...
+    python -m jobs.bench endure --prepared runs/quickstart/prepared --bundle runs/quickstart/bundles/... --kills 10
+    python -m jobs.bench endure --prepared runs/quickstart/prepared --bundle runs/quickstart/bundles/... --replicas 1 --swaps 20
 
 Clients ask without a pause, each on a connection of its own. A request counts as lost whose answer is neither 200 nor a
 503 that says when to come again; a connection that breaks or is refused counts as lost too, and apart. Kills are drawn at
@@ -28,6 +29,7 @@ import httpx
 import numpy as np
 
 from jobs.benches.serve import bodies_of
+from models.config import ConfigError
 from pipelines.cluster import RayConfig, connected
 from pipelines.prepared import Prepared
 from pipelines.serve.config import ServeConfig
@@ -52,13 +54,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument(
         "--seconds", type=float, default=20.0, help="without any disturbance, to compare with (default: %(default)s)"
     )
-    made.add_argument("--swaps", type=int, default=20, help="(default: %(default)s)")
+    made.add_argument("--swaps", type=int, default=0, help="with one replica (default: none)")
     made.add_argument("--load-seconds", type=float, default=30.0, help="that a bundle takes to load (default: %(default)s)")
-    made.add_argument("--kills", type=int, default=10, help="(default: %(default)s)")
+    made.add_argument("--kills", type=int, default=0, help="(default: none)")
     made.add_argument("--of", nargs="+", choices=TITLES, default=list(TITLES), help="what is killed (default: all)")
     made.add_argument("--seed", type=int, default=0, help="of the kills (default: %(default)s)")
     made.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
     args = made.parse_args(argv)
+    if args.swaps and args.replicas != 1:
+        raise ConfigError("--swaps needs --replicas 1: a pipe makes the bundle slow, and its text comes to one reader alone.")
     prepared = Prepared.open(args.prepared)
     bodies = bodies_of(prepared, args.candidates)
     config = ServeConfig(
