@@ -83,7 +83,11 @@ def test_readme_and_docs_claim_no_more_than_pages_hold():
         check_claims(text, known)
         if path.name != "results.md":  # whose tables stand below the commands that make them
             assert not FIGURE.findall(text), f"{path.name} has figures; they belong to docs/results"
-    assert CLAIM.search(texts[ROOT / "README.md"])
+    assert bool(CLAIM.search(texts[ROOT / "README.md"])) == bool(known)
+    listed = texts[ROOT / "docs" / "results.md"]
+    for paper in (path.stem for path in PAPERS.glob("*.yaml")):
+        assert (f"(results/{paper}.md)" in listed) == (paper in known), f"docs/results.md and docs/results disagree on {paper}"
+        assert (f"| `{paper}` | not run yet |" in listed) == (paper not in known)
 
 
 def test_a_wrong_claim_is_found():
