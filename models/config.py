@@ -37,7 +37,9 @@ def from_dict(cls: type[T], spelling: Mapping[str, Any], *, where: str = "") -> 
     except ValidationError as error:
         lines = [_complaint(cls, item, where) for item in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-    if lines := [f"`{path}` is {was}: input should be a number." for path, was in _truths_as_numbers(spelling, value, where)]:
+    lines = [f"`{path}` is {was}: input should be a number." for path, was in _truths_as_numbers(spelling, value, where)]
+    lines += [f"`{path}` is {was}: no number here may be beyond 2**63." for path, was in _too_large(spelling, where)]
+    if lines:
         raise ConfigError("\n".join(lines))
     return value
 
@@ -97,6 +99,18 @@ def _truths_as_numbers(spelling: Any, value: Any, path: str) -> Iterator[tuple[s
             yield from _truths_as_numbers(each, inner, f"{path}.{place}")
 
 
+def _too_large(spelling: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Whole numbers that int64, in which arrays and files count, does not hold."""
+    if isinstance(spelling, int) and not -(2**63) <= spelling < 2**63:
+        yield path, spelling
+    elif isinstance(spelling, Mapping):
+        for key, each in spelling.items():
+            yield from _too_large(each, f"{path}.{key}" if path else str(key))
+    elif isinstance(spelling, list | tuple):
+        for place, each in enumerate(spelling):
+            yield from _too_large(each, f"{path}.{place}")
+
+
 def _complaint(cls: type, item: Mapping[str, Any], where: str) -> str:
     path = [part for part in item["loc"]]
     dotted = ".".join(str(part) for part in ([where] if where else []) + path)
@@ -111,7 +125,8 @@ def _complaint(cls: type, item: Mapping[str, Any], where: str) -> str:
         return f"{dotted + ': ' if dotted else ''}{message}"
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
         spelled = str(item["input"]).lower() if isinstance(item["input"], bool) else item["input"]
-        return f"`{dotted}` is {spelled}, no text to YAML. In quotes it is: '{spelled}' (with --set, in the shell's too)."
+        # 1.10 and 1e3 have lost their spelling, so no spelling is proposed
+        return f"`{dotted}` is {spelled} to YAML, not text. Put it in quotes as you spelled it (and in the shell's)."
     return f"`{dotted}` is {item['input']!r}: {message[0].lower() + message[1:]}."
 
 

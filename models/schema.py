@@ -470,7 +470,9 @@ def _find(kind: str, items: tuple, name: str):
 
 def _check_name(kind: str, name: str) -> None:
     if not NAME.fullmatch(name):
-        raise ValueError(f"{kind} name `{name}` must start with a letter and hold only letters, digits and `_`.")
+        raise ValueError(
+            f"{kind} name {name!r} must start with a letter from a to z (or A to Z) and hold only those, digits and `_`."
+        )
 
 
 def _unique(kind: str, names: list[str]) -> None:

@@ -28,6 +28,7 @@ _ANYWHERE = {
     errno.EAGAIN: "the machine starts no more processes or threads. Raise the limit (ulimit -u), or close other programs.",
     errno.ENOMEM: "there is no memory left. Close other programs, or work on less at a time.",
 }
+_LOOP = "Symlink loop from "
 
 
 def told(error: BaseException) -> str | None:
@@ -49,6 +50,8 @@ def _line(error: BaseException) -> str | None:
         return "the GPU has no memory left. Lower train.batch_feeds or the widths of the model, or set train.device to cpu."
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return f"{_ANYWHERE[errno.ENOMEM]} Memory goes by prepare.rows_per_bucket, train.batch_feeds and the model's widths."
+    if isinstance(error, RuntimeError) and str(error).startswith(_LOOP):  # of `Path.resolve` before Python 3.13
+        return f"{str(error).removeprefix(_LOOP).strip(chr(39))}: {_OF_A_FILE[errno.ELOOP]}"
     if not isinstance(error, OSError) or error.errno is None:
         return None
     names = [str(name) for name in (error.filename, error.filename2) if isinstance(name, str | Path)]

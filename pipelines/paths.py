@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 from models.config import ConfigError
 
 LONGEST = 150  # bytes of a name: file systems take 255, and folders for drafts and claims have longer names
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two characters at least: C:/ is a disk
 
 
@@ -17,25 +18,34 @@ def local(path: str | Path) -> Path:
     """The path that is meant: `~` is the home folder, and `file:///data/logs` is `/data/logs`.
 
     Raises:
-        ConfigError: it lies somewhere that is not read as a folder (s3://, hdfs:// ...), or there is no such home.
+        ConfigError: it is empty; it lies somewhere that is not read as a folder (s3://, hdfs:// ...); there is no such home; it
+            begins with a variable of a shell, which nobody fills in here.
 
     >>> local("file:///data/live%20logs")
     PosixPath('/data/live logs')
     """
     text = str(path)
-    scheme = _SCHEME.match(text)
+    if not text.strip():
+        raise ConfigError(f"a path is empty ({text!r}). Name a folder; `.` is the current one.")
+    if (variable := _VARIABLE.match(text)) is not None:
+        raise ConfigError(
+            f"`{text}` begins with `{variable[0]}`, and variables are not filled in here. Write the whole path, or `~`."
+        )
+    scheme = _SCHEME.match(text.lstrip())
     if scheme is not None and scheme[1].lower() != "file":
         raise ConfigError(
             f"`{text}` lies in storage of its own ({scheme[1]}), and only folders are read and written here. Mount the storage "
             "or copy it, and name that folder."
         )
     if scheme is not None:
-        host, slash, rest = text[len(scheme[1]) + 1 :].removeprefix("//").partition("/")
+        host, slash, rest = text.lstrip()[len(scheme[1]) + 1 :].removeprefix("//").partition("/")
         if host not in ("", "localhost") or not slash:
             raise ConfigError(f"`{text}` names the machine `{host}`. Mount its folder, and write file:///folder or /folder.")
         text = "/" + unquote(rest)
     if "\0" in text:
         raise ConfigError(f"{text!r} is no path: it holds a null character.")
+    if text != text.encode("utf-8", "replace").decode():
+        raise ConfigError(f"{text!r} is a path that is not UTF-8. Rename its folder, or put a link of another name to it.")
     try:
         return Path(text).expanduser()
     except RuntimeError:

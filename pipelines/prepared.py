@@ -89,6 +89,7 @@ class Findings:
         missing: by table and column, values that count as missing, by what they are.
         placeholders: by table and column, rows whose id names nothing, by its spelling.
         alike_engagements: as another in user, room, action and instant, but not in value, request or event id.
+        events_apart: by event table, rows that repeat an event id further than the feed gap from its first row; left out.
         wild: by numeric field, values on training days too large to be meant.
         early: by attribute table with `valid_from`, feeds (of `users`) or candidates whose id has its first row only later.
         future: by attribute table with rows that hold only from the end of the log on, the last `valid_from`, ms.
@@ -97,6 +98,7 @@ class Findings:
     missing: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     placeholders: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     alike_engagements: int = 0
+    events_apart: dict[str, int] = field(default_factory=dict)
     requests_again: UsedAgain = field(default_factory=UsedAgain)
     requests_shared: SharedIds = field(default_factory=SharedIds)
     long_users: LongUsers = field(default_factory=LongUsers)

@@ -15,6 +15,7 @@ A step that is finished says so and does nothing; one that was killed goes on. W
 process that wants to is told who does (`pipelines.runs.claim`).
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -33,6 +34,7 @@ from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
 from pipelines.experiment import Experiment
 from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, Work, materialise
+from pipelines.logs.check import refuse_within
 from pipelines.paths import local
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
@@ -58,7 +60,9 @@ STORES = 3  # that are kept: what is served, what was served before, and one mor
 def logs_of(experiment: Experiment) -> CanonicalLogs:
     folder = experiment.folder / "source"
     if isinstance(experiment.logs, CanonicalConfig):
-        return materialise(experiment.logs, folder)
+        logs = materialise(experiment.logs, folder)
+        refuse_within(logs, experiment.folder)
+        return logs
     config = experiment.prepare
     on_ray = partial(connected, experiment.ray) if config.parallel == "ray" else nullcontext
     work = Work(Workers(config.parallel, config.cpus_per_task), on_ray, config.quarantine_limit)
@@ -253,11 +257,10 @@ def compare_step(experiment: Experiment, comparison: Comparison, *, run: bool = 
         carry_out(comparison, OnRay(comparison.config), say=lambda line: print(line, flush=True))
     table = compared(comparison, experiment.name)
     path = write_table(comparison.output, table, experiment.schema)
-    tested = [claim for claim in table.claims if claim.test is not None]
-    for line in (*table.warnings, *map(str, tested)):
+    for line in (*table.warnings, *(str(each) for each in table.claims if each.test is not None)):
         print(line)
-    if untested := len(table.claims) - len(tested):
-        print(f"{untested} claims are not tested yet: no seed of both systems is finished")
+    for why, number in Counter(each.untested for each in table.claims if each.test is None).items():
+        print(f"{number} {'claim is' if number == 1 else 'claims are'} not tested: {why}")
     print(f"Table: {path}")
     return table
 

@@ -16,7 +16,7 @@ class CheckConfig:
 
     Attributes:
         user_rows: a user with more rows than this, in all event tables together, is named by id.
-        user_share: so is one who has at least this share of a table's rows.
+        user_share: so is one who has at least this share of a table's rows, and ten times as many as the mean user.
         jump: a rate or a mean that differs by this factor from that of the other days is worth one.
         credited: the least share of engagements that should answer an impression.
         covered: the least share of a log's rows whose ids an attribute table should know.

@@ -1,5 +1,6 @@
 """Makes the table of a comparison from what its finished cells say."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from models.config import to_dict
@@ -11,6 +12,7 @@ from pipelines.compare.results import TrainingTook
 from pipelines.compare.scores import score_of
 from pipelines.compare.statistics import gap_closed, merit, paired, relative_improvement, spread, verdict
 from pipelines.report.comparison.compared import Compared, Cost, CurveDrawn, Row, Score, Tested
+from pipelines.report.evaluation.metrics import EvaluationResult
 
 
 def compared(comparison: Comparison, name: str) -> Compared:
@@ -194,6 +196,17 @@ def _tested(claim: Claim, comparison: Comparison) -> list[Tested]:
                     test=test,
                     gap=None if means is None or ceiling is None else gap_closed(means[0], means[1], ceiling, path),
                     verdict=verdict(test, or_equal=claim.or_equal),
+                    untested=_why_untested(results[claim.better], results[label], path, fewest) if test is None else "",
                 )
             )
     return found
+
+
+def _why_untested(better: Mapping[int, EvaluationResult], worse: Mapping[int, EvaluationResult], path: str, fewest: int) -> str:
+    """A claim without a test waits for cells, rests on too few positives, or on a metric that these rows do not have."""
+    if not better.keys() & worse.keys():
+        return "no seed of both is finished"
+    positives = [known for each in (better, worse) if (known := score_of(each, path, fewest).positives) is not None]
+    if positives and min(positives) < fewest:
+        return f"{min(positives)} positives are behind it, fewer than compare.fewest_positives ({fewest})"
+    return "the metric is undefined in the seeds that both have"

@@ -88,6 +88,7 @@ TABLES: dict[str, dict[str, Column]] = {
     "streamers": {"streamer_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
     "products": {"product_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
 }
+ON_SCREEN = ("impressions", "state.product_id")  # an attribute of the room that is an id of the table `products`
 REQUIRED_TABLES = ("impressions", "engagements")
 
 DAY_MS = 86_400_000
@@ -215,7 +216,10 @@ class CanonicalLogs:
         for name in dict.fromkeys(name for each in values for name in each):
             declared = declaration(table, name)
             if declared is not None:
-                columns[name] = of_path([each.get(name) for each in values], declared.holds)
+                try:
+                    columns[name] = of_path([each.get(name) for each in values], declared.holds)
+                except ValueError as error:
+                    raise ConfigError(f"{place[0]}: `{name}=` in the names of its folders: {error}") from None
         return [
             LogFile(table, file, {name: of_files[number] for name, of_files in columns.items() if name in values[number]})
             for number, file in enumerate(files)
@@ -245,7 +249,7 @@ class CanonicalLogs:
         found: dict[str, IdKind] = {}
         for table, columns in TABLES.items():
             ids = [name for name, column in columns.items() if column.holds == ID and not name.startswith(("request", "event"))]
-            wanted = [*ids, "state.product_id"] if table == "impressions" else ids
+            wanted = [*ids, ON_SCREEN[1]] if table == ON_SCREEN[0] else ids
             for schema, _ in self._schemas(table):
                 for name in wanted:
                     kind = id_kind(schema.field(name).type) if name in schema.names else None
@@ -303,10 +307,13 @@ def read_footer(file: Path) -> pq.FileMetaData:
     """The footer of a Parquet file.
 
     Raises:
-        ConfigError: the file is truncated, unreadable or no Parquet.
+        ConfigError: the file is truncated, damaged or no Parquet.
+        PermissionError: this user may not read it.
     """
     try:
         return pq.read_metadata(file)
+    except PermissionError as error:
+        raise PermissionError(error.errno, "not permitted", str(file)) from None  # whose own words hold no name
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"{file} is not a whole Parquet file ({reason}). Write it again or take it out of the log.") from None

@@ -5,7 +5,7 @@ are judged, and quarantined, by the prepare step. What the schema of an experime
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from models.config import ConfigError
 from pipelines.logs.canonical import (
+    ON_SCREEN,
     REQUIRED_TABLES,
     TABLES,
     TIMES,
@@ -62,7 +63,7 @@ def check(logs: CanonicalLogs) -> list[str]:
             schemas.append((schema, part.path))
             _check_columns(part, schema, has_times=has_times)
             for field in schema:
-                remarks += _check_field(part, field, footer, id_kinds)
+                remarks += _check_field(part, field, footer, id_kinds) + _meant(table, field.name, schema.names)
         if rows == 0 and table in REQUIRED_TABLES:
             raise ConfigError(f"table `{table}` at {logs.path} has no rows ({len(parts)} files).")
         remarks += _of_path(logs, table, parts) + _partly_there(table, schemas)
@@ -71,6 +72,16 @@ def check(logs: CanonicalLogs) -> list[str]:
             remarks.append(f"{table}: {len(unnamed)} files are read as Parquet by what they hold, for example {unnamed[0]}.")
         remarks += [f"{file} is not read: its name is hidden." for file in hidden_parquet(logs.places(table)[0])]
     return list(dict.fromkeys(remarks))
+
+
+def refuse_within(logs: CanonicalLogs, output: Path) -> None:
+    """
+    Raises:
+        ConfigError: results would lie in the folder of a table, all of whose files are read.
+    """
+    for place in (place for table in TABLES for place in logs.places(table)):
+        if output.resolve().is_relative_to(place.resolve()):
+            raise ConfigError(f"results would go to {output}, into the logs' table {place}. Name another `output`.")
 
 
 def _check_columns(part: LogFile, schema: pa.Schema, *, has_times: bool) -> None:
@@ -97,17 +108,18 @@ def _check_field(
 ) -> list[str]:
     declared = declaration(part.table, field.name)
     if declared is None:
-        return [f"{part.table}: column `{field.name}` is not read; prefix it with `context.` or `state.`."]
-    if field.name not in TABLES[part.table]:
-        return []  # an attribute; whoever reads it asks for its type
-    fitting(part.table, field, part.path)
-    if declared.holds == ID and (kind := id_kind(field.type)):
-        before, spelled, where = id_kinds.setdefault(field.name, (kind, str(field.type), part.path))
+        way_out = "; prefix it with `context.` or `state.`" if part.table == "impressions" else ""
+        return [f"{part.table}: column {_shown(field.name)} is not read{way_out}."]
+    if (declared.holds == ID or (part.table, field.name) == ON_SCREEN) and (kind := id_kind(field.type)):
+        before, spelled, where = id_kinds.setdefault(field.name.removeprefix("state."), (kind, str(field.type), part.path))
         if before != kind:
             raise ConfigError(
                 f"{part.path}: `{field.name}` is {field.type}, but {spelled} in {where}; equal ids would not meet. "
                 "Write one type in all tables."
             )
+    if field.name not in TABLES[part.table]:
+        return []  # an attribute; whoever reads it asks for its type
+    fitting(part.table, field, part.path)
     if declared.holds in (TIME, DAY):
         if pa.types.is_timestamp(field.type):
             zone = f"with zone {field.type.tz}" if field.type.tz else "without a zone, taken as UTC"
@@ -119,6 +131,21 @@ def _check_field(
         if pa.types.is_integer(field.type) and field.name in footer.schema.to_arrow_schema().names:
             _check_range(part.path, field.name, footer)
     return []
+
+
+def _meant(table: str, name: str, there: Collection[str]) -> list[str]:
+    """Whether a column looks like one that the file does not have: `Value`, `streamerId`, a name with a mark before it."""
+    bare = lambda spelled: "".join(filter(str.isalnum, spelled)).lower()
+    near = [known for known in TABLES[table] if known not in there and "*" not in known and bare(known) == bare(name)]
+    return (
+        [f"{table}: column {_shown(name)} looks like `{near[0]}`, but has another name, so it is not taken for it."]
+        if near
+        else []
+    )
+
+
+def _shown(name: str) -> str:
+    return f"`{name}`" if name.isprintable() else ascii(name)
 
 
 def _of_path(logs: CanonicalLogs, table: str, parts: list[LogFile]) -> list[str]:

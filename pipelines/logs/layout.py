@@ -7,6 +7,7 @@ names that begin with `.` or `_` (as Spark and Hive have it), and checksums (`.c
 Columns may stand in the names of folders (`dt=2025-11-29/`), as Hive and Spark write them.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -41,12 +42,13 @@ def parquet_files(place: Path) -> list[Path]:
     """The file itself, or all files in and below a folder, in order of their names.
 
     Raises:
-        ConfigError: a file that is no Parquet or not finished, a link to nothing, a file or folder that is there twice.
+        ConfigError: a file that is no Parquet or not finished, a link to nothing or in a circle, a file or folder that is there
+            twice, a name that is not UTF-8.
     """
     found: dict[Path, Path] = {}
-    files = [_checked(place)] if not place.is_dir() else _below(place, {place.resolve(): place})
+    files = [_checked(place)] if not place.is_dir() else _below(place, {_real(place): place})
     for file in sorted(files):
-        other = found.setdefault(file.resolve(), file)
+        other = found.setdefault(_real(file), file)
         if other != file:
             raise ConfigError(f"{file} and {other} are one file, by links; its rows would count twice. Remove one of them.")
     return list(found.values())
@@ -92,8 +94,10 @@ def _below(folder: Path, above: dict[Path, Path]) -> Iterator[Path]:
             )
         if is_hidden(entry.name):
             continue
+        if not _is_utf8(entry.name):
+            raise ConfigError(f"{entry}: this name is not UTF-8. Rename it.")
         if entry.is_dir():
-            real = entry.resolve()
+            real = _real(entry)
             if real in above:
                 raise ConfigError(f"{entry} links back to {above[real]}, in a circle. Remove the link.")
             yield from _below(entry, {**above, real: entry})
@@ -101,9 +105,20 @@ def _below(folder: Path, above: dict[Path, Path]) -> Iterator[Path]:
             yield _checked(entry)
 
 
+def _real(path: Path) -> Path:
+    """What a path leads to; of links in a circle some path of them, where `Path.resolve` gives up or not by version."""
+    return Path(os.path.realpath(path))
+
+
+def _is_utf8(name: str) -> bool:
+    return name == name.encode("utf-8", "replace").decode()  # other bytes are lone surrogates in names
+
+
 def _checked(file: Path) -> Path:
     if not file.exists():
-        raise ConfigError(f"{file} links to {file.resolve()}, which is not there. Mend the link or remove it.")
+        real = _real(file)
+        where = f"links to {real}, which is not there" if not real.is_symlink() else "is a link in a circle"
+        raise ConfigError(f"{file} {where}. Mend the link or remove it.")
     if not file.is_file():
         raise ConfigError(f"{file} is neither a file nor a folder. Take it out of the log.")
     if file.name.lower().endswith(_NOT_DONE):

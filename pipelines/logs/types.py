@@ -1,9 +1,11 @@
 """What a column of a log may be written as, and how it is read: one plain type for all spellings of the same values."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,6 +30,7 @@ EXPECTED: dict[str, tuple[str, str]] = {
 }
 
 
+_MONTH = re.compile(r"\d{4}-\d{2}")
 _FIXED = {ID: pa.int64(), TIME: pa.int64(), DAY: pa.int64(), REAL: pa.float64(), WORD: pa.string()}
 
 
@@ -101,9 +104,10 @@ def as_plain(column: pa.Array, to: pa.DataType, holds: str) -> pa.Array:
         column = column.cast(pa.float64())
         column = pc.if_else(pc.is_nan(column), None, column)
     try:
-        return column.cast(to)
+        return column.cast(to, safe=holds != REAL)  # a measure beyond 2**53 is a wild one, and loses its last digits
     except pa.ArrowInvalid as error:
-        raise ValueError(f"of type {kind} does not fit {to} ({str(error).splitlines()[0].rstrip('.')}).") from None
+        why = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"of type {kind} does not fit {to} ({why}). Mend these values, or leave them empty.") from None
 
 
 def common_type(found: Iterable[tuple[pa.DataType, Path]], column: str) -> pa.DataType:
@@ -132,7 +136,10 @@ def family(kind: pa.DataType) -> str:
 
 
 def of_path(values: list[str | None], holds: str) -> list[pa.Scalar]:
-    """Values that stand in paths as a column would hold them: integers where all are spelled as such, days as times.
+    """Values that stand in paths as a column would hold them: integers where all are spelled as such, numbers, days as times.
+
+    Raises:
+        ValueError: one of several is no time, or no number, where the others are.
 
     >>> [scalar.as_py() for scalar in of_path(["7", "-1", None], ATTRIBUTE)]
     [7, -1, None]
@@ -140,18 +147,38 @@ def of_path(values: list[str | None], holds: str) -> list[pa.Scalar]:
     (['07', '8'], 86400000)
     """
     known = [value for value in values if value is not None]
-    if known and holds in (TIME, DAY) and all(len(value) == 8 and _is_integer(value) for value in known):
-        known = [f"{value[:4]}-{value[4:6]}-{value[6:]}" for value in known]  # 20251129
-    elif known and all(_is_integer(value) for value in known):
-        return [pa.scalar(None if value is None else int(value), pa.int64()) for value in values]
     if known and holds in (TIME, DAY):
-        try:
-            days = np.array(known, "datetime64[ms]").astype(np.int64)
-        except ValueError:
-            return [pa.scalar(value, pa.string()) for value in values]
-        moments = iter(days.tolist())
-        return [pa.scalar(None if value is None else next(moments), pa.int64()) for value in values]
-    return [pa.scalar(value, pa.string()) for value in values]
+        return _scalars(values, _moment, pa.int64())
+    if known and all(map(_is_integer, known)):
+        return _scalars(values, int, pa.int64())
+    return _scalars(values, _number, pa.float64()) if holds == REAL else _scalars(values, str, pa.string())
+
+
+def _scalars(values: list[str | None], read: Callable[[str], Any], kind: pa.DataType) -> list[pa.Scalar]:
+    return [pa.scalar(None if value is None else read(value), kind) for value in values]
+
+
+def _number(spelled: str) -> float:
+    try:
+        return float(spelled)
+    except ValueError:
+        raise ValueError(f"`{spelled}` is no number.") from None
+
+
+def _moment(spelled: str) -> int:
+    """Unix milliseconds of a day (2025-11-29, 20251129), a month (its first day), a time (of no zone: UTC), or such a number.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if _is_integer(spelled) and len(spelled) != len("20251129"):
+        return int(spelled)
+    try:
+        moment = datetime.fromisoformat(f"{spelled}-01" if _MONTH.fullmatch(spelled) else spelled)
+    except ValueError:
+        raise ValueError(f"`{spelled}` is no time. Write it as 2025-11-29.") from None
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(milliseconds=1)
 
 
 def _is_integer(spelled: str) -> bool:

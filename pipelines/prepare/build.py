@@ -22,18 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
 from models.catalogue import CANDIDATE, CONTEXT, ROOM, logged
 from models.config import ConfigError, to_dict
-from models.schema import Schema
+from models.schema import Bins, Number, Schema
 from pipelines.encode.columns import base_columns, column, preference_columns
 from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.remarks import Seen, silent_parts
 from pipelines.logs.canonical import SPLIT_AT, CanonicalLogs, read_footer
 from pipelines.logs.check import check
+from pipelines.logs.ids import is_text
 from pipelines.logs.rows import SourceRows
 from pipelines.prepare.account import PAST_MOST, UNUSED, rows_agree, whole_account
 from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
@@ -106,7 +108,7 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     """What is to be computed, and in how many parts.
 
     Raises:
-        ConfigError: the schema reads a column that the log does not have.
+        ConfigError: the schema reads a column that the log does not have, or as a number what is text.
     """
     feeds_schema(schema)  # a name that two columns would have is told before any work is done
     served = base_columns(schema, config.extra_columns)
@@ -115,10 +117,13 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     types = logs.types("impressions", carried)
     for name in sorted(set(carried) - set(types.names)):
         _missing(name, name, "impressions", logs)
+    kinds = {field.name: (field.type, "impressions") for field in types}
     for table, names in attribute_columns(columns, schema).items():
-        there = logs.types(table, names).names
-        for name in sorted(set(names) - set(there)):
+        there = logs.types(table, names)
+        for name in sorted(set(names) - set(there.names)):
             _missing(FAMILIES[table].column(name).name, name, table, logs)
+        kinds |= {FAMILIES[table].column(field.name).name: (field.type, table) for field in there}
+    _refuse_texts(schema, kinds)
     if not logs.has_times:
         _refuse_times(schema, config, served)
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
@@ -128,6 +133,30 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
     has_events = frozenset(table for table in EVENTS[1:] if logs.types(table, ["event_id"]).names)
     return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, has_events, rows, buckets)
+
+
+def _refuse_texts(schema: Schema, kinds: Mapping[str, tuple[pa.DataType, str]]) -> None:
+    """What is read as a number must not be text; told now, and not by the step that fits the encoder.
+
+    Args:
+        kinds: type and table of raw columns.
+
+    Raises:
+        ConfigError: it is.
+    """
+    readers = [(f"field `{field.name}`", field.column, field.encoding) for field in schema.fields]
+    readers += [(f"history `{each.name}`", field.column, field.encoding) for each in schema.histories for field in each.fields]
+    numeric = [(reader, column) for reader, column, encoding in readers if isinstance(encoding, Number | Bins)]
+    if schema.levels.column is not None:
+        numeric.append(("`schema.levels`", schema.levels.column))
+    for reader, name in numeric:
+        for source in _sources(name, schema):
+            kind, table = kinds.get(source, (pa.null(), ""))
+            if is_text(kind):
+                raise ConfigError(
+                    f"{reader} reads `{source}` as a number, but it is text in table `{table}`. Write numbers there, or "
+                    "encode it as a vocabulary or a hash."
+                )
 
 
 def _refuse_times(schema: Schema, config: PrepareConfig, served: Collection[str]) -> None:

@@ -7,6 +7,9 @@ from typing import Literal
 from models.config import config
 from pipelines.encode.clock import DAY_MS, Clock
 
+_MOST_DAYS = 36_525  # a century
+_MOST_ROWS = 2**31 - 1  # what an index of 32 bits reaches
+
 
 @config
 class PrepareConfig:
@@ -64,6 +67,10 @@ class PrepareConfig:
         for name in ("test_days", "feed_gap_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"prepare needs {name} >= 0, got {getattr(self, name)}.")
+        most = {"valid_days": _MOST_DAYS, "test_days": _MOST_DAYS, **dict.fromkeys(sizes, _MOST_ROWS)}
+        for name, largest in most.items():
+            if getattr(self, name) > largest:
+                raise ValueError(f"prepare needs {name} <= {largest:,}, got {getattr(self, name)}.")
         if not 0 <= self.quarantine_limit <= 1:
             raise ValueError(f"prepare needs 0 <= quarantine_limit <= 1, got {self.quarantine_limit}.")
         if self.earliest >= self.latest:

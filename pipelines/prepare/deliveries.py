@@ -2,7 +2,8 @@
 
 A row that repeats another exactly is the same event and counts once. Where a log has `event_id`, that decides instead: of
 one user, room and action it names one event. Rows that are alike in user, room, action and instant, and differ in
-something else, are all taken for events, and told.
+something else, are all taken for events, and told. So is an event id that comes again at another time: a delivery has the
+time of its event, and a counter that starts anew, or a word for "none", would make one event of many.
 
     # E events
 """
@@ -37,6 +38,21 @@ def clicks_again(clicks: pa.Table) -> np.ndarray:
     """Which product clicks an earlier row told of, bool [E]."""
     user, product, at = (integers(clicks[name]) for name in ("user_id", "product_id", "at"))
     return _again_of(clicks, again((user, product, at)), (user, product), (user, product, at))
+
+
+def far_apart(events: pa.Table, twice: np.ndarray, who: Sequence[str], gap_ms: int) -> int:
+    """How many rows repeat an `event_id`, and so count as delivered twice, further than the gap from its first row."""
+    if "event_id" not in events.column_names or not twice.any():
+        return 0
+    rows = np.flatnonzero(present(events["event_id"]))
+    event = integers(events["event_id"])[rows]
+    rows = rows[find(np.unique(integers(events["event_id"])[twice]), event) >= 0]
+    columns = [integers(events[name])[rows] for name in ("event_id", *who)]
+    order = np.lexsort(columns)  # stable: the one that counts comes first
+    starts = run_starts(*(column[order] for column in columns))
+    at = integers(events["at"])[rows][order]
+    first = np.repeat(at[starts], np.diff(starts, append=len(at)))
+    return int((np.abs(at - first) > gap_ms).sum())
 
 
 def _again_of(events: pa.Table, alike: np.ndarray, who: Sequence[np.ndarray], everything: Sequence[np.ndarray]) -> np.ndarray:

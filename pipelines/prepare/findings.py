@@ -34,19 +34,26 @@ def findings(
     most_rows: Counter[str] = Counter()
     again: Counter[str] = Counter()
     shared: Counter[str] = Counter()
+    apart: Counter[str] = Counter()
+    # of ids that are texts only the commonest are known by name; the hash of another one would name nothing in the log
+    named = lambda most: {
+        names.get(str(number), str(number)): count for number, count in most if not names or str(number) in names
+    }
     for counts in cuts:
         alike += counts["alike"]
+        apart.update(counts["apart"])
         long += len(counts["long"])
         most_rows.update({str(user): rows for user, rows in counts["long"]})
         requests += counts["again"]["requests"]
         feeds += counts["again"]["feeds"]
         ids = max(ids, counts["shared"]["ids"])  # one id may be of users in many buckets
-        again.update({names.get(str(number), str(number)): count for number, count in counts["again"]["most"]})
-        shared.update({names.get(str(number), str(number)): count for number, count in counts["shared"]["most"]})
+        again.update(named(counts["again"]["most"]))
+        shared.update(named(counts["shared"]["most"]))
     return Findings(
         missing=_plain(missing),
         placeholders=_plain(placeholders),
         alike_engagements=alike,
+        events_apart={table: count for table, count in apart.items() if count},
         requests_again=UsedAgain(requests=requests, feeds=feeds, most=dict(again.most_common(_NAMED))),
         requests_shared=SharedIds(ids=ids, most=dict(shared.most_common(_NAMED))),
         long_users=LongUsers(users=long, most=dict(most_rows.most_common(_NAMED))),
@@ -70,12 +77,12 @@ def remarks(found: Findings) -> list[str]:
     if again.requests:
         lines.append(
             f"request ids are used again: {again.requests:,} requests of one user and id have rows further apart than the "
-            f"feed gap and became {again.feeds:,} feeds; most: {_listed(again.most, 'feeds')}"
+            f"feed gap and became {again.feeds:,} feeds{_most(again.most, 'feeds')}"
         )
     if shared.ids:
         lines.append(
-            f"request ids are shared by users ({shared.ids:,} or more), who have their own feeds all the same; most: "
-            f"{_listed(shared.most, 'users')}"
+            f"request ids are shared by users ({shared.ids:,} or more), who have their own feeds all the same"
+            f"{_most(shared.most, 'users')}"
         )
     if found.long_users.users:
         lines.append(
@@ -87,6 +94,11 @@ def remarks(found: Findings) -> list[str]:
         lines.append(
             f"{found.alike_engagements:,} engagements are as another in user, room, action and instant, but not in value, "
             "request or event id; all of them count"
+        )
+    for table, count in found.events_apart.items():
+        lines.append(
+            f"`event_id` of {count:,} rows of `{table}` is that of an earlier row of their user at another time: they count as "
+            "delivered twice. If events are numbered anew, by day or session, leave `event_id` out"
         )
     for table, columns in found.missing.items():
         for column, kinds in columns.items():
@@ -111,6 +123,10 @@ def remarks(found: Findings) -> list[str]:
             "nor does the store"
         )
     return lines
+
+
+def _most(counts: Mapping[str, int], what: str) -> str:
+    return f"; most: {_listed(counts, what)}" if counts else ""
 
 
 def _listed(counts: Mapping[str, int], what: str) -> str:

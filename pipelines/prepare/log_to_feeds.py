@@ -19,7 +19,7 @@ from models.hashing import splitmix64
 from pipelines.encode.arrays import integers, present
 from pipelines.prepare.clean import QUARANTINE, REPEATED, TWICE
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.deliveries import clicks_again, engagements_again
+from pipelines.prepare.deliveries import clicks_again, engagements_again, far_apart
 from pipelines.prepare.timeline import Moments, Timeline, codes, find
 from pipelines.runs.order import run_starts, stable_order
 
@@ -36,8 +36,8 @@ class Bucket:
         engagements: by user and time: user_id, room_id, at, action, value, row (the impression that is credited,
             -1 for none), by_request.
         quarantined: impressions that were logged twice and engagements that were delivered twice, as `QUARANTINE`.
-        told: `alike`, engagements as another but for details; `again`, requests that became several feeds; `shared`,
-            request ids of several users of this bucket.
+        told: `alike`, engagements as another but for details; `apart`, copies of an event at another time; `again`, requests
+            that became several feeds; `shared`, request ids of several users of this bucket.
     """
 
     feeds: pa.Table
@@ -55,6 +55,7 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
         engagements: request_id, user_id, room_id, at, action (code), value and maybe event_id, in logged order.
     """
     twice_E, alike = engagements_again(engagements)
+    apart = far_apart(engagements, twice_E, ("user_id", "room_id", "action"), config.gap_ms)
     delivered = engagements.filter(pa.array(~twice_E)) if twice_E.any() else engagements
     user_id, room_id, shown_at = (integers(impressions[name]) for name in ("user_id", "room_id", "shown_at"))
     request, has_request = integers(impressions["request_id"]), present(impressions["request_id"])
@@ -144,7 +145,7 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
                 quarantined("engagements", engagements, twice_E, TWICE),
             ]
         ),
-        {"alike": alike, **_used_again(requests, request_N, pairs, by_request, stretch_N)},
+        {"alike": alike, "apart": apart, **_used_again(requests, request_N, pairs, by_request, stretch_N)},
     )
 
 
@@ -160,11 +161,13 @@ def quarantined(table: str, rows: pa.Table, which: np.ndarray, reason: str) -> p
     return pa.table({**told, **nowhere, **ids}).select(QUARANTINE.names).cast(QUARANTINE)
 
 
-def once(clicks: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """A bucket's product clicks (user_id, product_id, at, maybe event_id), each once; and the copies as `QUARANTINE`."""
+def once(clicks: pa.Table, gap_ms: int) -> tuple[pa.Table, pa.Table, int]:
+    """A bucket's product clicks (user_id, product_id, at, maybe event_id), each once; the copies as `QUARANTINE`; and how many
+    of these are further than the gap from the event they repeat."""
     twice = clicks_again(clicks)
     kept = clicks.filter(pa.array(~twice)) if twice.any() else clicks
-    return kept.select(["user_id", "product_id", "at"]), quarantined("product_clicks", clicks, twice, TWICE)
+    copies = quarantined("product_clicks", clicks, twice, TWICE)
+    return kept.select(["user_id", "product_id", "at"]), copies, far_apart(clicks, twice, ("user_id", "product_id"), gap_ms)
 
 
 def first_of(key: np.ndarray) -> np.ndarray | None:

@@ -185,7 +185,7 @@ class CutBucket:
         long = long_users(batches, plan.config.user_most)
         rows = {table: _together(batches[table], table, long) for table in EVENTS}
         ordered = cut(rows["impressions"], rows["engagements"], plan.config)
-        clicks, copies = once(rows["product_clicks"])
+        clicks, copies, clicks_apart = once(rows["product_clicks"], plan.config.gap_ms)
         tables = {name: getattr(ordered, name) for name in CUT[:-1]} | {"product_clicks": clicks}
         files: dict[str, list[FileNote]] = {}
         for name, table in tables.items():
@@ -233,6 +233,7 @@ class CutBucket:
             "kept": {name: len(tables[name]) for name in EVENTS},
             "quarantined": _by_table(quarantined),
             **ordered.told,
+            "apart": {"engagements": ordered.told["apart"], "product_clicks": clicks_apart},
         }
         return Done(counts, files)
 

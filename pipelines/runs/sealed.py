@@ -7,6 +7,7 @@ Whoever reads some row groups hashes these alone, at several GB/s.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -55,10 +56,13 @@ class SealedWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._sink.close()
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._writer.is_open = False  # one that is not closed would try once more when it is collected, and print a trace
+            with suppress(OSError):
+                self._sink.close()
 
 
 def footer_digest(path: Path) -> str:

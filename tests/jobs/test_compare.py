@@ -1,5 +1,6 @@
 """`jobs.compare` as its users meet it: what it prints, what it refuses, its exit code."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def spelling(data, tmp_path):
             "systems": {"bottom": {"system": "shared_bottom", **SMALL}, "mmoe": {"system": "mmoe", **SMALL}},
             "seeds": [0, 1],
             "claims": [{"better": "mmoe", "than": ["bottom"], "metrics": ["click.auc"]}],
+            "fewest_positives": 1,
         },
     }
 
@@ -103,6 +105,10 @@ def test_a_failed_cell_is_exit_code_1_and_the_rest_is_there(local_ray, spelling,
     compare.main(["--config", config])
     said = capsys.readouterr().out
     assert "4 of 4 done" in said and "4/4" not in said
+
+    compare.main(["--config", config, "--table", "--set", "compare.fewest_positives=1000"])
+    said = capsys.readouterr().out
+    assert re.search(r"1 claim is not tested: \d+ positives are behind it, fewer than compare.fewest_positives \(1000\)", said)
     with pytest.raises(ConfigError, match=r"have other settings(.|\n)*--replace"):
         compare.main(["--config", config, "--set", "train.epochs=2"])
     compare.main(["--config", config, "--set", "train.epochs=2", "--replace", "--only", "bottom"])

@@ -36,6 +36,8 @@ def of_the_system(number: int, *names: str) -> OSError:
         (of_the_system(errno.EISDIR, "/r/a"), "/r/a: it is a folder where a file is needed."),
         (of_the_system(errno.ENOENT, "/r/a"), "/r/a: it is not there."),
         (of_the_system(errno.EMFILE, "/r/a"), "/r/a: too many files are open. Raise the limit (ulimit -n)"),
+        (of_the_system(errno.ELOOP, "/r/a"), "/r/a: its symbolic links go in a circle."),
+        (RuntimeError("Symlink loop from '/r/a'"), "/r/a: its symbolic links go in a circle."),
         (MemoryError(), "there is no memory left."),
         (torch.OutOfMemoryError("CUDA out of memory"), "the GPU has no memory left. Lower train.batch_feeds"),
         (FloatingPointError("the loss is not finite for `click` (nan)"), "the loss is not finite for `click` (nan)"),

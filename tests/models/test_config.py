@@ -49,6 +49,7 @@ def test_plain_spelling_both_ways():
         ({"side": {"kind": "right", "ratio": 2}}, "side.right: ratio must not be above 1, got 2.0."),
         ({"side": {"kind": "left", "size": True}}, "`side.size` is True: input should be a number."),
         ({"side": {"kind": "right", "ratio": False}}, "`side.ratio` is False: input should be a number."),
+        ({"side": {"kind": "left"}, "sizes": [1, 2**63]}, f"`sizes.1` is {2**63}: no number here may be beyond 2**63."),
         ({"side": {"kind": "left"}, "sizes": [1, True]}, "`sizes.1` is True: input should be a number."),
         ({"side": {"kind": "left"}, "shares": {"a": True}}, "`shares.a` is True: input should be a number."),
         ({"side": {"kind": "right", "ratio": float("nan")}}, "`side.right.ratio` is nan: input should be a finite number."),

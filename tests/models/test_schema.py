@@ -82,7 +82,7 @@ def test_matches_pair_history_and_candidate_by_table(tiny_schema):
             {"histories": [], "fields": [{"name": "p", "of": "candidate", "column": "position"}]},
             "not known when a feed is to be ranked",
         ),
-        ({"fields": [{"name": "a b", "of": "feed"}]}, "field name `a b`"),
+        ({"fields": [{"name": "a b", "of": "feed"}]}, "field name 'a b' must start with a letter from a to z"),
         ({"fields": [{"name": "a", "of": "feed", "encoding": {"kind": "hash", "buckets": 1}}]}, "at least 2 buckets, got 1"),
         ({"fields": [{"name": "a", "of": "feed", "encoding": {"kind": "number"}, "width": 3}]}, "neither table nor width"),
         ({"levels": {"names": ["a", "b"], "shares": [0.5, 0.6]}}, "summing to 1"),

@@ -159,6 +159,12 @@ def _milliseconds_of_stay(log: Tables) -> Tables:
     return changed(log, "engagements", value)
 
 
+def _day_half_as_long(log: Tables) -> Tables:
+    keep = lambda column: (day_of(column) != 3) | (pl.col(column) < FIRST + 3 * DAY_MS + 12 * HOUR_MS)
+    log = kept(log, "impressions", keep("shown_at"))
+    return kept(log, "engagements", keep("at"))
+
+
 def _last_day_cut_short(log: Tables) -> Tables:
     keep = lambda column: pl.col(column) < FIRST + 5 * DAY_MS + 8 * HOUR_MS
     log = kept(log, "impressions", keep("shown_at"))
@@ -297,6 +303,7 @@ PLANTED: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
     "orders gone on a day": (_orders_gone_on_day_3, {"rate_jump:order"}),
     "ten times the orders": (_orders_by_ten_on_day_2, {"rate_jump:order"}),
     "stay in milliseconds": (_milliseconds_of_stay, {"value_jump:stay"}),
+    "a day half as long": (_day_half_as_long, {"short_day:2025-06-04"}),
     "last day cut": (_last_day_cut_short, {"short_day:2025-06-06"}),
     "thin day": (_day_thin, {"few_rows:2025-06-04"}),
     "labels before impressions": (_engagements_before_impressions, {"early_labels:engagements.at"}),

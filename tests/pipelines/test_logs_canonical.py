@@ -10,6 +10,7 @@ import pytest
 from models.config import ConfigError
 from pipelines.logs import CanonicalConfig, CanonicalLogs, check, materialise
 from pipelines.logs.canonical import TABLES, declaration
+from pipelines.logs.check import refuse_within
 from tests.pipelines.logs_samples import NOON, canonical_tables, write_canonical
 
 
@@ -140,6 +141,21 @@ def test_ids_that_would_never_meet(tmp_path):
     )
 
 
+def test_products_on_screen_that_would_never_meet_theirs(tmp_path):
+    products = pl.DataFrame({"product_id": [500]})
+    shown = canonical_tables()["impressions"].with_columns(pl.lit("500").alias("state.product_id"))
+    folder = write_canonical(tmp_path, products=products, impressions=shown)
+    refuse(folder, r"products/part-0\.parquet: `product_id` is int64, but (large_)?string in .*impressions")
+
+
+@pytest.mark.parametrize("name", ["Request_ID", "requestId", "\ufeffrequest_id", " request_id"])
+def test_a_column_of_almost_a_known_name_is_told(tmp_path, name):
+    renamed = canonical_tables()["impressions"].rename({"request_id": name})
+    told = check(CanonicalLogs(write_canonical(tmp_path, impressions=renamed)))
+    shown = f"`{name}`" if name.isprintable() else r"'\ufeffrequest_id'"
+    assert f"impressions: column {shown} looks like `request_id`, but has another name, so it is not taken for it." in told
+
+
 def test_tables_as_files_folders_and_folders_named_like_files(tmp_path):
     folder = write_canonical(tmp_path)
     logs = CanonicalLogs(folder)
@@ -160,6 +176,15 @@ def test_tables_as_files_folders_and_folders_named_like_files(tmp_path):
     check(logs)
     with pytest.raises(KeyError, match=r"no canonical table `room`; there are: impressions,"):
         logs.files("room")
+
+
+def test_results_do_not_go_into_the_folder_of_a_table(tmp_path):
+    folder = write_canonical(tmp_path / "logs")
+    logs = CanonicalLogs(folder)
+    refuse_within(logs, folder / "case")  # beside the tables
+    (tmp_path / "link").symlink_to(folder / "users")
+    with pytest.raises(ConfigError, match=r"into the logs' table .*users\. Name another `output`"):
+        refuse_within(logs, tmp_path / "link" / "case")
 
 
 def test_a_table_that_is_there_twice(tmp_path):

@@ -1,5 +1,6 @@
 """Every file of a table is read, or refused by name: as Athena, Spark, Hive, Airflow and people leave them."""
 
+import os
 import re
 import shutil
 
@@ -182,3 +183,22 @@ def test_ids_and_moments_in_the_names_of_folders(tmp_path):
 
 def test_path_values_of_a_table_that_is_one_file(tmp_path):
     assert path_values(tmp_path / "users.parquet", tmp_path / "users.parquet") == {}
+
+
+@pytest.mark.parametrize("link", ["x.parquet", "day"])
+def test_links_that_lead_to_themselves_are_refused(logs, link):
+    """Directly, and by way of another one; `Path.resolve` raises or does not, by version of Python."""
+    folder = logs.path / "impressions"
+    (folder / link).symlink_to("other")
+    (folder / "other").symlink_to(link)
+    with pytest.raises(ConfigError, match=re.escape(f"{folder / min(link, 'other')} is a link in a circle. Mend the link")):
+        check(logs)
+
+
+@pytest.mark.parametrize("name", [b"part-\xe9.parquet", b"d\xe9=\xff/part-1.parquet"])
+def test_names_that_are_not_utf8_are_refused(logs, name):
+    file = os.fsencode(logs.path / "impressions") + b"/" + name
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    shutil.copy(logs.path / "impressions" / "part-0.parquet", file)
+    with pytest.raises(ConfigError, match=r"this name is not UTF-8\. Rename it"):
+        check(logs)

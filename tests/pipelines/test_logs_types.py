@@ -10,7 +10,7 @@ import pytest
 
 from models.config import ConfigError
 from pipelines.logs import CanonicalLogs, check
-from pipelines.logs.types import ATTRIBUTE, COUNT, DAY, ID, REAL, TIME, WORD, as_plain, plain_type
+from pipelines.logs.types import ATTRIBUTE, COUNT, DAY, ID, REAL, TIME, WORD, as_plain, of_path, plain_type
 from tests.pipelines.logs_samples import NOON, canonical_tables, write_canonical
 
 MOMENT = dt.datetime(2023, 5, 18, 12)  # NOON
@@ -31,6 +31,8 @@ DICTIONARY = pa.dictionary(pa.int32(), pa.string())
         (pa.array([MOMENT.date()], pa.date32()), DAY, [NOON - 12 * 3_600_000]),
         (pa.array([MOMENT.date()], pa.date64()), ATTRIBUTE, [NOON - 12 * 3_600_000]),
         (pa.array([Decimal("1.50")], pa.decimal128(5, 2)), REAL, [1.5]),
+        (pa.array([7, 2**53 + 1]), REAL, [7.0, 2.0**53]),
+        (pa.array([2**64 - 1, None], pa.uint64()), REAL, [2.0**64, None]),
         (pa.array([1.5], pa.float16()), REAL, [1.5]),
         (pa.array([2], pa.uint64()), REAL, [2.0]),
         (pa.array([2.0, float("nan")]), COUNT, [2, None]),
@@ -144,3 +146,25 @@ def test_what_kind_the_ids_are(tmp_path):
     tables = {name: table.cast({"room_id": pl.String}) for name, table in canonical_tables().items() if name != "users"}
     logs = CanonicalLogs(write_canonical(tmp_path, **tables, users=users, rooms=rooms))
     assert logs.id_kinds() == {"user_id": "integer", "room_id": "text", "streamer_id": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("spelled", "holds", "expected"),
+    [
+        (["1970-01-02", "19700103", None], DAY, [86_400_000, 2 * 86_400_000, None]),  # both spellings in one table
+        (["1970-01", "1970-02"], DAY, [0, 31 * 86_400_000]),
+        (["1970-01-01 00:00:01", "1970-01-01T08:00:00+08:00"], TIME, [1000, 0]),
+        (["864000000", "-5"], TIME, [864_000_000, -5]),
+        (["0", "1970-01-02"], DAY, [0, 86_400_000]),  # from the beginning, and from a day on
+        (["1.5", "2"], REAL, [1.5, 2.0]),
+        (["1.5", "2"], ATTRIBUTE, ["1.5", "2"]),
+    ],
+)
+def test_values_in_the_names_of_folders(spelled, holds, expected):
+    assert [value.as_py() for value in of_path(spelled, holds)] == expected
+
+
+@pytest.mark.parametrize(("value", "holds", "told"), [("2025-13-45", DAY, "no time"), ("many", REAL, "no number")])
+def test_a_folder_that_names_no_value_is_told(value, holds, told):
+    with pytest.raises(ValueError, match=f"`{value}` is {told}"):
+        of_path(["1", value], holds)

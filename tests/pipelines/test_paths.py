@@ -21,6 +21,8 @@ from pipelines.paths import folder_name, local
         ("~/logs", "/home/ann/logs"),
         ("~", "/home/ann"),
         ("/data/~/100%", "/data/~/100%"),
+        ("/data/$HOME", "/data/$HOME"),
+        ("$", "$"),
         ("a:b/c", "a:b/c"),
         ("C:/logs", "C:/logs"),
     ],
@@ -42,6 +44,11 @@ def test_a_path_is_what_its_writer_meant(spelled, meant, monkeypatch):
         ("file:relative", None),
         ("~nobody_of_this_name/logs", "its home folder is not known"),
         ("logs\0", "a null character"),
+        (" s3://bucket/logs", "(s3)"),
+        ("", "a path is empty"),
+        ("$HOME/logs", "`$HOME`, and variables are not filled in"),
+        ("${RUNS}/logs", "`${RUNS}`, and variables are not filled in"),
+        ("logs\udce9", "a path that is not UTF-8"),
     ],
 )
 def test_what_is_no_folder_here_is_refused_as_such(spelled, told):

@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError, from_dict
-from models.schema import Field, Schema
+from models.schema import Bins, Field, Schema
 from pipelines.encode.feeds import TABLES
 from pipelines.prepare import PrepareConfig, prepare
 from tests.pipelines.naive_prepare import DAY, EXTRA, START, day_name, random_log, wide_schema
 
 SCHEMA = wide_schema()
+READER = Field(name="noted", of="candidate", column="state.note", encoding=Bins(count=4))
 
 
 def config(**changes) -> PrepareConfig:
@@ -282,12 +283,20 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(logs, output, capsys):
     assert not output.exists()
 
 
+def test_a_text_that_is_to_be_a_number_is_told_before_anything_is_read(logs, output):
+    message = refused(logs, output, replace(SCHEMA, fields=(*SCHEMA.fields, READER)))
+    assert "field `noted` reads `state.note` as a number, but it is text in table `impressions`." in message
+    assert not output.exists()
+
+
 @pytest.mark.parametrize(
     ("spelling", "message"),
     [
         ({"valid_days": 0}, "valid_days > 0"),
         ({"quarantine_limit": 1.5}, "0 <= quarantine_limit <= 1"),
         ({"earliest": "2100-01-01"}, "earliest < latest"),
+        ({"test_days": 36_526}, "prepare needs test_days <= 36,525, got 36526."),
+        ({"feeds_per_file": 2**31}, "prepare needs feeds_per_file <= 2,147,483,647, got 2147483648."),
         ({"clock": {"day_starts_hour": 24}}, "a clock needs 0 <= day_starts_hour < 24, got 24"),
         ({"bucket_rows": 3}, "`prepare.bucket_rows` is not a known key. Known here: clock,"),
     ],

@@ -207,6 +207,7 @@ def test_a_request_id_that_is_used_again_is_another_feed():
     ]
     assert log.told == {
         "alike": 0,
+        "apart": 0,
         "again": {"requests": 1, "feeds": 3, "most": [[1, 3]]},
         "shared": {"ids": 1, "most": [[1, 2]]},
     }
@@ -245,12 +246,23 @@ def test_what_was_delivered_twice_counts_once():
 
 def test_product_clicks_count_once():
     clicks = pa.table({"user_id": [1, 1, 1, 2], "product_id": [5, 5, 6, 5], "at": [0, 0, 0, 0]})
-    kept, copies = once(clicks)
+    kept, copies, _ = once(clicks, 60_000)
     assert kept["product_id"].to_pylist() == [5, 6, 5]
     assert copies.select(["table", "reason", "user_id", "at"]).to_pylist() == [
         {"table": "product_clicks", "reason": "delivered twice", "user_id": 1, "at": 0}
     ]
-    assert len(once(clicks.append_column("event_id", pa.array([1, 2, 3, 4])))[0]) == 4
+    assert len(once(clicks.append_column("event_id", pa.array([1, 2, 3, 4])), 60_000)[0]) == 4
+
+
+def test_an_event_id_that_comes_again_at_another_time_is_counted():
+    """Events numbered anew each day: the id decides, but nobody delivers an event a day later."""
+    day = 86_400_000
+    rows = [(1, 5, 0), (2, 5, 10), (1, 5, 60_000), (1, 5, day), (2, 6, day), (None, 5, day), (1, 5, 60_001)]
+    events, products, at = (pa.array(column, pa.int64()) for column in zip(*rows, strict=True))
+    clicks = pa.table({"user_id": [9] * 7, "product_id": products, "at": at, "event_id": events})
+    kept, copies, apart = once(clicks, 60_000)
+    assert kept["at"].to_pylist() == [0, 10, day, day]
+    assert sorted(copies["at"].to_pylist()) == [60_000, 60_001, day] and apart == 2
 
 
 def test_equal_rows_among_many_are_found_as_one_looks_for_them():

@@ -1,8 +1,11 @@
 """Opening prepared folders: whole ones, and every way in which one is not."""
 
+import gc
 import json
 import shutil
+import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -181,3 +184,20 @@ def test_tables_and_manifests_of_another_version_are_refused(folder):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ConfigError, match=r"holds tables of version 1"):
         Prepared.open(folder)
+
+
+def test_a_table_that_breaks_off_says_nothing_of_its_own(tmp_path, monkeypatch):
+    """A writer that was never closed would try when it is collected, and a trace would follow the line that tells why."""
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    table = pa.table({"at": [1, 2, 3]})
+
+    def broken_off() -> None:
+        with SealedWriter(tmp_path / "feeds.parquet", table.schema) as writer:
+            writer.write(table, 2)
+            raise ConfigError("a value that makes no sense")
+
+    with pytest.raises(ConfigError, match="a value that makes no sense"):
+        broken_off()
+    gc.collect()
+    assert said == []

@@ -88,8 +88,8 @@ def test_a_run_may_be_called_by_its_day(name):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("name=1.50", "`name` is 1.5, no text to YAML. In quotes it is: '1.5'"),
-        ("name=true", "`name` is true, no text to YAML. In quotes it is: 'true'"),
+        ("name=1.50", "`name` is 1.5 to YAML, not text. Put it in quotes as you spelled it"),
+        ("name=true", "`name` is true to YAML, not text. Put it in quotes as you spelled it"),
         ("name=null", "`name` is None"),
         ("name=..", "it begins with a dot"),
         ("name=[", "`--set name=[` is not YAML"),

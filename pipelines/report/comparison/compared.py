@@ -116,6 +116,7 @@ class Tested:
         means: of both over the seeds that both have; None without one.
         test: of the gain, above 0 if the first is better, for errors too; None without shared seeds.
         gap: share of the worse one's distance to the truth that is closed; None without a ceiling.
+        untested: why there is no test; empty where there is one.
     """
 
     better: str
@@ -126,6 +127,7 @@ class Tested:
     test: Paired | None
     gap: float | None
     verdict: Verdict
+    untested: str = ""
 
     @property
     def stands(self) -> bool:
@@ -134,7 +136,7 @@ class Tested:
     def __str__(self) -> str:
         name = f"{self.better} {'≥' if self.or_equal else '>'} {self.worse} on {self.path}"
         if self.test is None:
-            return f"{name}: not tested, no seed of both is finished"
+            return f"{name}: not tested, {self.untested}"
         seeds = f"{self.test.seeds} seed{'s' if self.test.seeds > 1 else ''}"
         parts = [f"{spread_shown(self.test.mean, self.test.std, sign=True)} ({seeds})", p_shown(self.test.p)]
         if self.gap is not None and self.gap > 0:

@@ -63,6 +63,7 @@ class Trainings:
             self.fresh = True
             self._say_what_is_searched()
         self.rounds += 1
+        told: set[Graph] = set()  # seeds side by side may both have written their scores when the first of them is reported
 
         def over(training: Seeded, failure: str | None) -> None:
             graph, _ = training
@@ -71,7 +72,8 @@ class Trainings:
                     self._failed(graph, failure, names)
                 return
             scores = self._known(graph, seeds)
-            if scores is not None:
+            if scores is not None and graph not in told:
+                told.add(graph)
                 self.say(f"{names[graph]} · {score_text(scores)} · {spelled(graph)}")
 
         run_trainings(self.problem, missing, self.rounds, over)
