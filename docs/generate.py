@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,16 @@ FOLDER = Path(__file__).parent
 
 # Units that a key's name tells.
 UNITS = {"seconds": "seconds", "hours": "hours", "hour": "hours", "days": "days", "mb": "MB", "cpus": "CPUs", "gpus": "GPUs"}
-WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", date: "date", Any: "any value"}
+WORDS = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    Path: "path",
+    date: "date",
+    datetime: "date and time",
+    Any: "any value",
+}
 HEAD = """# Configuration
 
 <!-- Written by `python -m docs.generate` from the classes named below. Change the docstrings there, not this page. -->

@@ -7,6 +7,7 @@
     python -m jobs.bench levels    learners with weights of each level against joint training: time and memory
     python -m jobs.bench serve     the endpoint beside its application under uvicorn alone, under overload, with slow clients
     python -m jobs.bench sources   conversion and preparation of look-alikes of public data sets, at several sizes
+    python -m jobs.bench clock     logs cut off early against the whole, rows that arrive late, labels that are not final
     python -m jobs.bench endure    what the endpoint loses while it is exchanged, and while its processes are killed
 
 Each has options of its own: python -m jobs.bench NAME --help
@@ -20,7 +21,8 @@ from jobs import screen
 from models.config import ConfigError
 
 BENCHES = {
-    name: f"jobs.benches.{name}" for name in ("prepare", "step", "interests", "systems", "levels", "serve", "sources", "endure")
+    name: f"jobs.benches.{name}"
+    for name in ("prepare", "step", "interests", "systems", "levels", "serve", "sources", "clock", "endure")
 }
 
 

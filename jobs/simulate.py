@@ -1,4 +1,4 @@
-"""Writes the logs of a simulated live-stream world, with the truth beside them.
+"""Writes the logs of a simulated live-stream world, with the truth beside them; with more days, goes on with the same world.
 
 Worlds with the premises of papers are in jobs/configs/worlds/; logs.users is their size, and a premise has a strength from 0
 (the plain world) to 1, for example --set logs.levels.strength=1. docs/worlds.md describes them.

@@ -45,6 +45,20 @@ class HistoryBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Early:
+    """Labels that are not final: more may come until their window closes. They are below zero, -1 - what is known so far.
+
+    Attributes:
+        targets: that have such labels in the batch; a batch without any has no `Early`.
+        arrived: by target that is learnt from them all the same, the share of its positives that is known as early as each
+            label is (1 for final ones), float32 [N]. Labels of the others are left out.
+    """
+
+    targets: frozenset[str]
+    arrived: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedBatch:
     """R feeds with N candidates, tensors addressed by the names of a `Schema`.
 
@@ -53,7 +67,7 @@ class FeedBatch:
         candidate: candidate-level fields; int64 [N] table rows, float32 [N] numbers.
         histories: by history name.
         feed_of_candidate_N: row of the feed that a candidate belongs to, int64, not decreasing.
-        labels: by target, float32 [N], in the label's own unit; empty when predicting.
+        labels: by target, float32 [N], in the label's own unit; empty when predicting. Below zero where not final (`early`).
         level_N: index into the schema's level names, int64.
         user_R: raw user ids (never embedded; gAUC and in-batch negatives need them), int64.
         stage_R: rule-based stage, index into `schema.STAGES`, int64; None where the schema declares none.
@@ -61,6 +75,7 @@ class FeedBatch:
             `preference_days`, in [0, 1] (a value's mean as its quantile among positive labels), float32 [R, W]; NaN without
             earlier impressions. Empty when predicting.
         earlier_RW: the impressions that they are means over, int64; None when predicting.
+        early: what there is of labels that are not final; None where all are.
     """
 
     feed: dict[str, Tensor]
@@ -73,6 +88,7 @@ class FeedBatch:
     stage_R: Tensor | None = None
     preferences: dict[str, Tensor] = field(default_factory=dict)
     earlier_RW: Tensor | None = None
+    early: Early | None = None
 
     @property
     def feeds(self) -> int:
@@ -96,6 +112,7 @@ class FeedBatch:
             stage_R=None if self.stage_R is None else change(self.stage_R),
             preferences=each(self.preferences),
             earlier_RW=None if self.earlier_RW is None else change(self.earlier_RW),
+            early=self.early and Early(targets=self.early.targets, arrived=each(self.early.arrived)),
         )
 
     def to(self, device: torch.device | str) -> "FeedBatch":
@@ -126,6 +143,7 @@ class FeedBatch:
             stage_R=None if self.stage_R is None else self.stage_R[keep_R],
             preferences=feeds(self.preferences),
             earlier_RW=None if self.earlier_RW is None else self.earlier_RW[keep_R],
+            early=self.early and Early(targets=self.early.targets, arrived=candidates(self.early.arrived)),
         )
 
 
@@ -157,6 +175,20 @@ def joined(batches: Sequence[FeedBatch]) -> FeedBatch:
         stage_R=either(lambda batch: batch.stage_R),
         preferences=each(lambda batch: batch.preferences),
         earlier_RW=either(lambda batch: batch.earlier_RW),
+        early=_joined_early(batches),
+    )
+
+
+def _joined_early(batches: Sequence[FeedBatch]) -> Early | None:
+    found = [batch.early for batch in batches if batch.early is not None]
+    if not found:
+        return None
+    names = {name for early in found for name in early.arrived}
+    arrived_of = lambda batch: {} if batch.early is None else batch.early.arrived
+    all_known = lambda batch: torch.ones(batch.candidates, device=batch.level_N.device)
+    return Early(
+        targets=frozenset().union(*(early.targets for early in found)),
+        arrived={name: torch.cat([arrived_of(each).get(name, all_known(each)) for each in batches]) for name in sorted(names)},
     )
 
 

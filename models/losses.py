@@ -1,5 +1,15 @@
 """Losses per candidate, and the way between a label's unit and the space a target is trained in.
 
+Labels that are not final (`batch.Early`) are left out, target by target, positive ones as well: those that are early are the
+quick ones, and learning from them alone would learn what is quick. Or binary ones are learnt early (Chapelle 2014, "Modeling
+delayed feedback in display advertising", Sec. 4). Of what will be positive, a share F is known by now; so with a chance p
+
+    P(known to be positive by now) = p F        P(not known to be by now) = 1 - p F
+
+and their negative log-likelihoods are -log p and -log(1 - p F) up to a constant, which for F = 1 is cross-entropy. Chapelle
+learns an exponential delay from features beside p; here F is the curve of arrivals over windows that have closed, the same for
+all candidates of a target (`pipelines.encode.open_labels`), which is right as far as delays do not depend on what p does.
+
 # N candidates, K classes of a binned value, Q quantiles
 """
 
@@ -9,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.batch import Early
 from models.config import ConfigError
 from models.layers.named import Named
 from models.schema import Schema, Target
@@ -108,8 +119,13 @@ class Losses(nn.Module):
                 )
             binned.fit(quantiles[name])
 
-    def forward(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], early: Early | None = None
+    ) -> dict[str, Tensor]:
         """Loss [N] by target: cross-entropy of binary and binned targets, squared error of a value in its transformed space.
+
+        Args:
+            early: of labels that are not final; see `over` for which of their losses count.
 
         Raises:
             ValueError: labels of a target are missing.
@@ -118,6 +134,11 @@ class Losses(nn.Module):
         losses = {}
         for target in self.targets:
             output, label_N = outputs[target.name], labels[target.name]
+            if early is not None and target.name in early.arrived:
+                losses[target.name] = early_cross_entropy(output, label_N, early.arrived[target.name])
+                continue
+            if early is not None and target.name in early.targets:
+                label_N = so_far(label_N)
             if target.is_binary:
                 losses[target.name] = F.binary_cross_entropy_with_logits(output, label_N.to(output.dtype), reduction="none")
             elif target.bins is not None:
@@ -126,9 +147,14 @@ class Losses(nn.Module):
                 losses[target.name] = (output - transformed(target, label_N.to(output.dtype))).square()
         return losses
 
-    def over(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Bool [N] by target, whether its parents all happened; of none that is learnt over all candidates."""
-        return {name: torch.stack([labels[parent] > 0 for parent in above]).all(0) for name, above in self.parents.items()}
+    def over(self, labels: Mapping[str, Tensor], early: Early | None = None) -> dict[str, Tensor]:
+        """Bool [N] by target, whether its parents all happened, as far as that is final, and its label can be learnt from; of
+        none that is learnt over all candidates."""
+        found = {name: torch.stack([labels[parent] > 0 for parent in above]).all(0) for name, above in self.parents.items()}
+        for name in early.targets - early.arrived.keys() if early is not None else ():
+            final_N = labels[name] >= 0
+            found[name] = found[name] & final_N if name in found else final_N
+        return found
 
     def predictions(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
@@ -143,8 +169,8 @@ class Losses(nn.Module):
                 predicted[target.name] = in_label_unit(target, _product(value_N, above))
         return predicted
 
-    def beliefs(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """[N] by target: the labels as `slots.Training` has them.
+    def beliefs(self, labels: Mapping[str, Tensor], early: Early | None = None) -> dict[str, Tensor]:
+        """[N] by target: the labels as `slots.Training` has them, NaN where they are not final.
 
         Raises:
             ValueError: labels of a target are missing.
@@ -154,11 +180,14 @@ class Losses(nn.Module):
         for target in self.targets:
             label_N = labels[target.name]
             if target.is_binary:
-                beliefs[target.name] = label_N
+                belief_N = label_N
             elif target.bins is not None:
-                beliefs[target.name] = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins
+                belief_N = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins
             else:
-                beliefs[target.name] = transformed(target, label_N)
+                belief_N = transformed(target, label_N)
+            if early is not None and target.name in early.targets:
+                belief_N = belief_N.where(label_N >= 0, torch.nan)
+            beliefs[target.name] = belief_N
         return beliefs
 
     def _check(self, labels: Mapping[str, Tensor]) -> None:
@@ -175,6 +204,26 @@ def believed(target: Target, output: Tensor) -> Tensor:
         return output
     places_K = torch.linspace(0, 1, output.shape[1], dtype=output.dtype, device=output.device)
     return output.softmax(1) @ places_K
+
+
+def so_far(label_N: Tensor) -> Tensor:
+    """What is known of labels: final ones, and of others what they were written for (`batch.Early`)."""
+    return torch.where(label_N < 0, -1 - label_N, label_N)
+
+
+def early_cross_entropy(logit_N: Tensor, label_N: Tensor, arrived_N: Tensor) -> Tensor:
+    """[N]: cross-entropy of final labels, and of early ones -log p or -log(1 - p F) (see the head of this file).
+
+    Args:
+        label_N: 0 or 1 where final, -1 or -2 where not (`batch.Early`).
+        arrived_N: F, from 0 (nothing is learnt of what is not positive yet) to 1.
+    """
+    known_N = so_far(label_N).to(logit_N.dtype)
+    loss_N = F.binary_cross_entropy_with_logits(logit_N, known_N, reduction="none")
+    # 1 - p F = (1 + e^z (1 - F)) / (1 + e^z) with p = sigmoid(z)
+    missing_N = torch.log1p(-arrived_N.clamp(max=1 - 1e-6)).to(logit_N.dtype)
+    unknown_N = F.softplus(logit_N) - F.softplus(logit_N + missing_N)
+    return torch.where(label_N == -1, unknown_N, loss_N)
 
 
 def sum_count(losses_N: Tensor, over_N: Tensor | None = None) -> tuple[Tensor, Tensor]:

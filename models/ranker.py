@@ -214,7 +214,8 @@ class Ranker(nn.Module):
             progress: epochs that training has behind it, fractions included.
             of_user_R: as in `slots.Training`.
         """
-        training = Training(progress=progress, batch=batch, beliefs=self.losses.beliefs(batch.labels), of_user_R=of_user_R)
+        beliefs = self.losses.beliefs(batch.labels, batch.early)
+        training = Training(progress=progress, batch=batch, beliefs=beliefs, of_user_R=of_user_R)
         embedded, vectors, interests = self._inputs(batch, training, gathered)
         coupled = self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), training)
         weights = self.weighting(embedded, training)
@@ -223,7 +224,7 @@ class Ranker(nn.Module):
             weights=weights,
             penalties={**interests.penalties, **coupled.penalties, **weights.penalties},
             compared=interests.compared,
-            over=self.losses.over(batch.labels),
+            over=self.losses.over(batch.labels, batch.early),
         )
 
     def insight(self, batch: FeedBatch) -> Insight:

@@ -135,7 +135,8 @@ class Training:
         of_user_R: candidates of the feed's user in the joint batch, of all workers, int64; None where those of `batch` are all,
             or where no part asks (`weightings`).
         beliefs: [N] by target, the label in the form in which a parent hands it to its children: 0 or 1, a value in its
-            transformed space, a binned value as the place of its class between the first (0) and the last (1).
+            transformed space, a binned value as the place of its class between the first (0) and the last (1). NaN where the
+            label is not final.
     """
 
     progress: float

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from models.config import ConfigError, config, from_dict
 from models.schema import Schema
@@ -19,8 +20,21 @@ from pipelines.runs.sealed import footer_digest
 T = TypeVar("T")
 
 SPLITS = ("train", "valid", "test")
+EVENTS = ("impressions", "engagements", "product_clicks")  # tables of the log whose rows have a moment
 SNAPSHOTS = ("users", "rooms")
 MANIFEST, FILES, SCHEMA, ENCODER = "manifest.json", "files.json", "schema.json", "encoder"
+
+
+@config
+class OpenLabels:
+    """Labels of a target whose window had not closed at the log's end.
+
+    Attributes:
+        positive: those among them that are positive already.
+    """
+
+    labels: int
+    positive: int
 
 
 @config
@@ -32,6 +46,7 @@ class Split:
         largest_feed: candidates in the largest one.
         candidates_by_level: in the order of the schema's level names; empty for a split without feeds.
         days: `YYYY-MM-DD`, those with feeds.
+        open_labels: by target; without those that have none.
     """
 
     files: int
@@ -40,6 +55,7 @@ class Split:
     largest_feed: int
     candidates_by_level: tuple[int, ...] = ()
     days: tuple[str, ...] = ()
+    open_labels: dict[str, OpenLabels] = field(default_factory=dict)
 
 
 @config
@@ -93,6 +109,7 @@ class Findings:
         wild: by numeric field, values on training days too large to be meant.
         early: by attribute table with `valid_from`, feeds (of `users`) or candidates whose id has its first row only later.
         future: by attribute table with rows that hold only from the end of the log on, the last `valid_from`, ms.
+        too_late: by target, engagements that happened within the window of their impression and arrived after it.
     """
 
     missing: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
@@ -105,6 +122,7 @@ class Findings:
     wild: dict[str, int] = field(default_factory=dict)
     early: dict[str, int] = field(default_factory=dict)
     future: dict[str, int] = field(default_factory=dict)
+    too_late: dict[str, int] = field(default_factory=dict)
 
 
 @config
@@ -180,7 +198,12 @@ class Manifest:
         fingerprint: equal for equal logs, schema and configuration.
         splits: by name.
         empty_days: within the log, without a feed.
-        ending: the first moment after the log, ms.
+        ending: the first moment after the log, ms: `prepare.until`, or after the last arrival.
+        open_labels: what became of labels that were open then.
+        arrivals: event tables that tell when their rows arrived (`arrived_at`); of the others that is when they happened.
+        arrived: by binary target, the positives of training days by when in their window they were known, see
+            `pipelines.encode.open_labels`; windows that had closed alone.
+        warmup_feeds: feeds of days that only fill histories and counters, on `warmup_days`.
         entry_rate: entries a candidate, on training days.
         remarks: what of the tables says nothing, in lines.
         buckets: of users, and of streamers.
@@ -192,11 +215,31 @@ class Manifest:
     splits: dict[str, Split]
     empty_days: tuple[str, ...]
     ending: int
+    open_labels: Literal["mask", "as_is"]
+    arrivals: tuple[str, ...]
+    arrived: dict[str, tuple[int, ...]]
+    warmup_feeds: int
+    warmup_days: tuple[str, ...]
     entry_rate: float
     counts: LogCounts
     buckets: int
     seconds: dict[str, float]
     remarks: tuple[str, ...] = ()
+
+    def clock_lines(self) -> list[str]:
+        """Up to when the log is known, and by which clock; a line each."""
+        moment = datetime.fromtimestamp(self.ending / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
+        lines = [f"the log is known up to {moment}; of histories and counters an event counts from its arrival on"]
+        silent = [table for table in self.counts.account if table in EVENTS and table not in self.arrivals]
+        if silent:
+            tables = ", ".join(f"`{table}`" for table in silent)
+            lines.append(f"no arrivals (`arrived_at`) in {tables}: there an event arrives when it happens")
+        if self.warmup_days:
+            lines.append(
+                f"{self.warmup_feeds:,} feeds of {len(self.warmup_days)} days (the last is {self.warmup_days[-1]}) only fill "
+                "histories and counters (prepare.warmup_days)"
+            )
+        return lines
 
 
 @dataclass(frozen=True)

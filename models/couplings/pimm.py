@@ -125,4 +125,8 @@ class Pimm(nn.Module):
             return prediction_N
         draw_N = uniform_N(training.batch, training.progress, self.salts[name])
         label_N = training.beliefs[name].to(prediction_N.dtype)
-        return torch.where(draw_N < self.probability(training.progress), label_N, prediction_N)
+        shown_N = draw_N < self.probability(training.progress)
+        early = training.batch.early
+        if early is not None and name in early.targets:  # nobody knows yet what the label will be
+            shown_N = shown_N & ~label_N.isnan()
+        return torch.where(shown_N, label_N, prediction_N)

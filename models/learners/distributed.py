@@ -90,7 +90,7 @@ class DistributedRanker:
         batch = self.ranker.for_training(batch, progress)
         gathered = self.ranker.gather(batch)
         outcome = self.ranker.outcome(batch, gathered, progress=progress, of_user_R=of_user_R)
-        losses_N, over = self.ranker.losses(outcome.outputs, batch.labels), outcome.over
+        losses_N, over = self.ranker.losses(outcome.outputs, batch.labels, batch.early), outcome.over
         return Shard(
             batch=batch,
             gathered=gathered,

@@ -48,7 +48,8 @@ class BinarySummary:
         non_finite: predictions among them that are no finite numbers.
         group_names: by what rows are divided, the names of the groups.
         cells: rows by group and class, int64 [groups of the first division, ..., 2].
-        sorted: every row with its cell, a place in `cells`; None where a prediction is not finite, as are `means` empty then.
+        sorted: every row with its cell, a place in `cells`; None where a prediction is not finite or there is no row, as are
+            `means` empty then.
         means: by metric; and `predicted`, the mean prediction.
     """
 
@@ -72,7 +73,7 @@ class BinarySummary:
         cell_N = np.ravel_multi_index((*(group_N for group_N, _ in groups.values()), positive_N), shape)
         non_finite = int((~np.isfinite(prediction_N)).sum())
         in_order, means = None, {}
-        if not non_finite:
+        if not non_finite and len(label_N):
             order_N = np.argsort(prediction_N)
             cell_dtype = np.min_scalar_type(np.prod(shape) - 1)  # rows are kept and travel, so every byte counts
             in_order = SortedRows.of(prediction_N, cell_N.astype(cell_dtype), order_N)
@@ -89,6 +90,7 @@ class BinarySummary:
     @classmethod
     def together(cls, parts: Sequence[Self]) -> Self:
         """Of all rows, from parts that have no user in common."""
+        parts = [part for part in parts if part.rows] or parts[:1]
         in_order = [part.sorted for part in parts if part.sorted is not None]
         is_finite = len(in_order) == len(parts)
         first = parts[0]
@@ -120,7 +122,7 @@ class BinarySummary:
             "kind": "binary",
             "rows": self.rows,
             "positives": positives,
-            "positive_rate": positives / self.rows,
+            "positive_rate": positives / self.rows if self.rows else None,
         }
         for axis, (by, names) in enumerate(self.group_names.items()):
             others = tuple(each for each in range(len(self.group_names)) if each != axis)

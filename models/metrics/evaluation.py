@@ -89,7 +89,8 @@ class Evaluation:
 
         Args:
             predictions: by target, probabilities (binary) or label units (value), float [N].
-            labels: by target, in the label's unit, finite, float [N].
+            labels: by target, in the label's unit, finite, float [N]; below zero where not final (`models.batch.Early`), which
+                the target is not judged by.
             level_N: index into the schema's level names.
             feed_N: any number that candidates of one feed share; it need not be unique beyond this call.
             user_N: user ids, the same in all calls.
@@ -212,12 +213,15 @@ class Evaluation:
         for name in self.targets:
             target = self.schema.target(name)
             prediction_N, label_N = columns[f"prediction.{name}"], columns[f"label.{name}"]
+            final_N = label_N >= 0
+            final = _final(final_N, prediction_N, label_N, groups, lists) if not final_N.all() else None
+            judged_N, known_N, of_groups, of_lists = final or (prediction_N, label_N, groups, lists)
             if target.is_binary:
-                found[name] = BinarySummary.of(prediction_N, label_N, groups=groups, **lists)
+                found[name] = BinarySummary.of(judged_N, known_N, groups=of_groups, **of_lists)
                 if f"chance.{name}" in columns:
                     expected[name] = ExpectedSummary.of(prediction_N, columns[f"chance.{name}"], groups=groups, **lists)
             else:
-                found[name] = ValueSummary.of(prediction_N, label_N, groups=groups, target=target)
+                found[name] = ValueSummary.of(judged_N, known_N, groups=of_groups, target=target)
                 if f"mean.{name}" in columns:
                     moments = columns[f"mean.{name}"], columns[f"square.{name}"]
                     expected[name] = ExpectedErrors.of(prediction_N, moments, groups=groups, target=target)
@@ -272,8 +276,16 @@ class Evaluation:
 
     def _funnel(self, columns: dict[str, NDArray], kind: Literal["prediction", "label"]) -> dict[str, Mean]:
         is_binary = {name: self.schema.target(name).is_binary for name in self.targets}
+
+        def broken(child: str, parent: str) -> NDArray:
+            child_N, parent_N = columns[f"{kind}.{child}"], columns[f"{kind}.{parent}"]
+            if kind == "label":
+                final_N = (child_N >= 0) & (parent_N >= 0)
+                return child_N[final_N] > parent_N[final_N]
+            return child_N > parent_N
+
         return {
-            f"{name}<={parent}": Mean.of(columns[f"{kind}.{name}"] > columns[f"{kind}.{parent}"])
+            f"{name}<={parent}": Mean.of(broken(name, parent))
             for name in self.targets
             for parent in self.schema.parents(name)
             if is_binary[name] and is_binary.get(parent)
@@ -377,12 +389,17 @@ class Summary:
 
         suspects = []  # targets whose predictions differ from row to row
         for name, target in self.targets.items():
+            if not target.rows:
+                alarm("not_final", [name], f"`{name}`: not one of {self.rows} labels is final, so nothing is judged.")
+                continue
             if target.range is None:
-                alarm("non_finite", [name], f"`{name}`: {target.non_finite} of {self.rows} predictions are not finite numbers.")
+                alarm(
+                    "non_finite", [name], f"`{name}`: {target.non_finite} of {target.rows} predictions are not finite numbers."
+                )
                 continue
             smallest, largest = target.range
-            if self.rows > 1 and smallest == largest:
-                alarm("constant", [name], f"`{name}`: all {self.rows} predictions are {smallest:.6g}.")
+            if target.rows > 1 and smallest == largest:
+                alarm("constant", [name], f"`{name}`: all {target.rows} predictions are {smallest:.6g}.")
             else:
                 suspects.append(name)
                 if results[name].get("auc") == 0.5:
@@ -391,6 +408,14 @@ class Summary:
             if self.rows > 1 and (first, second) in self.identical:
                 alarm("identical", [first, second], f"`{first}` and `{second}` have identical predictions.")
         return alarms
+
+
+def _final(
+    final_N: NDArray, prediction_N: NDArray, label_N: NDArray, groups: Groups, lists: Mapping[str, NDArray]
+) -> tuple[NDArray, NDArray, Groups, dict[str, NDArray]]:
+    """The rows whose label is final; lists are numbered from 0 without gaps again."""
+    of_groups = {by: (group_N[final_N], names) for by, (group_N, names) in groups.items()}
+    return prediction_N[final_N], label_N[final_N], of_groups, {name: codes(of_N[final_N]) for name, of_N in lists.items()}
 
 
 def _means(metrics: list[dict[str, Any]]) -> dict[str, float | None]:

@@ -35,7 +35,8 @@ class ValueSummary:
         rows: how many.
         non_finite: predictions among them that are no finite numbers.
         label: the mean label.
-        sorted: every row with its label; None where a prediction is not finite, as are `means` and `squared_by` empty then.
+        sorted: every row with its label; None where a prediction is not finite or there is no row, as are `means` and
+            `squared_by` empty then.
         means: `mse_transformed`, `mse`, `mae`, and `predicted`, the mean prediction.
         squared_by: by what rows are divided, the mean squared error after the target's transform by group.
     """
@@ -52,7 +53,7 @@ class ValueSummary:
         non_finite = int((~np.isfinite(prediction_N)).sum())
         in_order, means = None, {}
         squared_by = {by: dict.fromkeys(names, Mean()) for by, (_, names) in groups.items()}
-        if not non_finite:
+        if not non_finite and len(label_N):
             in_order = SortedRows.of(prediction_N, label_N, np.argsort(prediction_N))
             exact_N, exact_label_N = prediction_N.astype(np.float64), label_N.astype(np.float64)
             squared_N = squared_errors(exact_N, exact_label_N, target)
@@ -75,6 +76,7 @@ class ValueSummary:
     @classmethod
     def together(cls, parts: Sequence[Self]) -> Self:
         """Of all rows."""
+        parts = [part for part in parts if part.rows] or parts[:1]
         in_order = [part.sorted for part in parts if part.sorted is not None]
         is_finite = len(in_order) == len(parts)
         first = parts[0]

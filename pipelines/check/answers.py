@@ -91,8 +91,8 @@ class Compared:
 def compare(sample: UserSample, windows_ms: Mapping[int, float], days: frozenset[int]) -> Compared:
     """Compares engagements with impressions as the labels do.
 
-    One with a request id answers an impression of that request, user and room, however late. One without answers the latest
-    impression of user and room that is not later, inside its action's window.
+    One with a request id answers the latest impression of that request, user and room that is not later, or the first. One
+    without answers the latest impression of user and room that is not later. Both inside their action's window.
 
     Args:
         windows_ms: by code of an action that a target reads; other engagements are not asked for.
@@ -127,6 +127,17 @@ def compare(sample: UserSample, windows_ms: Mapping[int, float], days: frozenset
     return Compared(answers, requests, tuple(repeats), _by_day(day_E), _by_day(day_E[credited_E]), example)
 
 
+def _not_later(key_N: np.ndarray, at_N: np.ndarray, key_E: np.ndarray, at_E: np.ndarray, otherwise_E: np.ndarray) -> np.ndarray:
+    """The latest row of the same key that is not later, among rows by key and time; `otherwise_E` where all are later."""
+    order = np.lexsort((np.r_[np.zeros(len(key_N)), np.ones(len(key_E))], np.r_[at_N, at_E], np.r_[key_N, key_E]))
+    last = np.maximum.accumulate(np.where(order < len(key_N), order, -1))  # rows are in order, so the largest is the last
+    before_E = np.empty(len(key_E), np.int64)
+    asked = order >= len(key_N)
+    before_E[order[asked] - len(key_N)] = last[asked]
+    same = (before_E >= 0) & (key_N[before_E] == key_E)
+    return np.where(same, before_E, otherwise_E)
+
+
 _EMPTY: Rows = {
     **{name: np.zeros(0, np.int64) for name in ("user", "room", "request", "at")},
     "has_request": np.zeros(0, bool),
@@ -147,9 +158,9 @@ def _answered(shown: Rows, done: Rows, window_E: np.ndarray) -> tuple[np.ndarray
         place = np.searchsorted(key_N, key_E)
         found = place < len(key_N)
         found[found] = key_N[place[found]] == key_E[found]
-        rows = asked[found]
-        credited_E[rows] = True
-        lag_E[rows] = done["at"][rows] - at_N[place[found]]
+        rows, place = asked[found], place[found]
+        lag_E[rows] = done["at"][rows] - at_N[_not_later(key_N, at_N, key_E[found], done["at"][rows], place)]
+        credited_E[rows] = lag_E[rows] <= window_E[rows]
         early_E[rows] = lag_E[rows] < 0
     unasked = np.flatnonzero(~done["has_request"])
     if len(unasked) and len(shown["user"]):

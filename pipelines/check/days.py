@@ -8,6 +8,7 @@ import numpy as np
 from models.schema import Schema
 from pipelines.check.columns import counted
 from pipelines.check.config import NO_DAY
+from pipelines.logs.values import LARGEST
 
 _MOST_ACTIONS = 64
 OTHERS = "(others)"
@@ -39,7 +40,7 @@ class DayTally:
         rows, first, last: by table.
         actions: engagements by code of the action.
         reached: engagements by binary target with `at_least`.
-        sums, valued: sum and number of values by value target.
+        sums, valued: sum and number of values by value target; of those that measure something.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -97,7 +98,7 @@ class Days:
                     reached = self.tallies[key].reached
                     reached[target.name] = reached.get(target.name, 0) + rows
         for target in self._values:
-            mine = (action == self._actions.code(target.action)) & np.isfinite(value) & (day != NO_DAY)
+            mine = (action == self._actions.code(target.action)) & (np.abs(value) <= LARGEST) & (day != NO_DAY)
             days, place = np.unique(day[mine], return_inverse=True)
             sums, counts = np.bincount(place, value[mine]).tolist(), np.bincount(place).tolist()
             for key, total, rows in zip(days.tolist(), sums, counts, strict=True):

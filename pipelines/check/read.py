@@ -95,7 +95,7 @@ class _Pass:
         if not parts:
             return
         total = sum(read_footer(part.path).num_rows for part in parts)
-        known = [name for name in TABLES[table] if "*" not in name]
+        known = [name for name in TABLES[table] if "*" not in name and name != "position"]  # which no schema reads
         read = logs.types(table, {*known, *(name for where, name in self.reads if where == table)})
         started = printed = time.monotonic()
         rows = 0

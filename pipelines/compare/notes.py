@@ -21,6 +21,8 @@ def about_of(comparison: Comparison, name: str) -> dict[str, str]:
         if counts.feeds:
             span = dict.fromkeys([*counts.days[:1], *counts.days[-1:]])
             about[term] = ", ".join(part for part in (split, " to ".join(span), f"{counts.candidates:,} candidates") if part)
+    if manifest.open_labels == "mask" and (not_final := manifest.splits[scored].open_labels):
+        about["Not final"] = ", ".join(f"{name} {each.labels:,}" for name, each in not_final.items()) + " labels, left out"
     about["Seeds"] = ", ".join(map(str, comparison.config.seeds))
     about["Prepared data"] = f"fingerprint {comparison.shared.fingerprint}"
     about["Code"] = ", ".join(sorted(_commits(comparison))) or MISSING

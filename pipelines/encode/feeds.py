@@ -35,7 +35,8 @@ def feeds_schema(schema: Schema) -> pa.Schema:
     `history.field`. Then what only training has: labels as `label.target`; `preference_count` and `preference.target`, a
     value for each of the schema's windows, null without earlier impressions; and where the schema declares stages, of all
     targets but their click `per_click.target`, the same sum of labels by clicks, null without any. A value's mean label is
-    written as its place among the positive labels of training days (see `EncoderState.label_quantiles`).
+    written as its place among the positive labels of training days (see `EncoderState.label_quantiles`). A label that is not
+    final is below zero (see `pipelines.encode.open_labels`).
 
     Raises:
         ConfigError: a field or history whose column would have the name of another.

@@ -118,14 +118,14 @@ def by_known(table: pa.Table, schema: Schema, targets: Iterable[str]) -> tuple[d
     found = {}
     for name in targets:
         prediction_N, label_N = (table[column].to_numpy().astype(np.float64) for column in (name, LABEL_PREFIX + name))
-        target = schema.target(name)
+        target, final_N = schema.target(name), label_N >= 0
         by_history: dict[str, dict[str, dict[str, float | None]]] = {}
         for of, (place_N, names) in histories.items():
-            for what, values in _by_group(target, prediction_N, label_N, place_N, names).items():
+            for what, values in _by_group(target, prediction_N, label_N, np.where(final_N, place_N, -1), names).items():
                 by_history.setdefault(f"{what}_by_history", {})[of] = values
         by_activity = {}
         if activity is not None:
-            numbers = _by_group(target, prediction_N, label_N, third_N, ACTIVITY)
+            numbers = _by_group(target, prediction_N, label_N, np.where(final_N, third_N, -1), ACTIVITY)
             by_activity = {f"{what}_by_activity": values for what, values in numbers.items()}
         found[name] = ByGroup(groups=by_activity, histories=by_history)
     return found, activity

@@ -62,11 +62,11 @@ def popularity(prepared: Prepared, split: str, *, rows: int, seed: int) -> Predi
     train = training_sample(prepared, signals, rows=rows, seed=seed)
     chosen: dict[str, tuple[str, float]] = {}
     for target in schema.targets:
-        label_N = train.table[LABEL_PREFIX + target.name].to_numpy()
-        by_signal = {name: auc(_signal(train.table, name), label_N > 0) or 0.5 for name in signals}
+        label_N, final_N = _final_labels(train.table, target)
+        by_signal = {name: auc(_signal(train.table, name)[final_N], label_N > 0) or 0.5 for name in signals}
         best = max(by_signal, key=lambda name: by_signal[name])
         total = transform(target)[0](label_N).sum()
-        chosen[target.name] = (best, float(total / max(_signal(train.table, best).sum(), 1e-9)))
+        chosen[target.name] = (best, float(total / max(_signal(train.table, best)[final_N].sum(), 1e-9)))
 
     def predict(table: pa.Table) -> dict[str, NDArray]:
         predictions = {}
@@ -106,19 +106,20 @@ def booster(
     valid = training_sample(prepared, list(wanted), rows=max(rows // 4, 1), seed=seed, split="valid")
     matrix = Matrix.fitted(train.table, wanted)
     train_NC, valid_NC = matrix(train.table), matrix(valid.table)
-    models = {
-        target.name: _boosted(
+    models = {}
+    for target in schema.targets:
+        label_N, final_N = _final_labels(train.table, target)
+        valid_label_N, valid_final_N = _final_labels(valid.table, target)
+        models[target.name] = _boosted(
             target,
-            train_NC,
-            train.table[LABEL_PREFIX + target.name].to_numpy(),
-            valid_NC,
-            valid.table[LABEL_PREFIX + target.name].to_numpy(),
+            train_NC[final_N],
+            label_N,
+            valid_NC[valid_final_N],
+            valid_label_N,
             iterations=iterations,
             categories=matrix.categorical,
             seed=seed,
         )
-        for target in schema.targets
-    }
 
     def predict(table: pa.Table) -> dict[str, NDArray]:
         matrix_NC = matrix(table)
@@ -294,6 +295,13 @@ def _sampled(sample: Sample) -> str:
     return f"{part}, {sample.table.num_rows:,} rows"
 
 
+def _final_labels(table: pa.Table, target: Target) -> tuple[NDArray, NDArray | slice]:
+    """The labels whose window has closed, and which rows they are of."""
+    label_N = table[LABEL_PREFIX + target.name].to_numpy()
+    final_N = label_N >= 0
+    return (label_N, slice(None)) if final_N.all() else (label_N[final_N], final_N)
+
+
 def transform(target: Target) -> tuple[Callable[[NDArray], NDArray], Callable[[NDArray], NDArray]]:
     """What a target's labels are learnt as, and the way back."""
     return (np.log1p, np.expm1) if target.transform == "log1p" else (np.asarray, np.asarray)
@@ -316,8 +324,8 @@ def _boosted(
     """A fitted booster as a function from matrix to predictions; a constant where training days hold one value only."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    if label_N.min() == label_N.max():
-        return lambda matrix_NC: np.full(len(matrix_NC), float(label_N[0]))
+    if not len(label_N) or label_N.min() == label_N.max():
+        return lambda matrix_NC: np.full(len(matrix_NC), float(label_N[0]) if len(label_N) else 0.0)
     settings: dict[str, Any] = {
         "max_iter": iterations,
         "categorical_features": categories,

@@ -43,7 +43,7 @@ def evaluate(
 
     Args:
         output: the report folder.
-        truth: folder with a simulator's truth (`impressions.parquet`); None for real logs.
+        truth: folder with a simulator's truth (`impressions/`); None for real logs.
         names: of the bundles in the report; by default those of their folders.
         run: title of the report.
         search: that the bundles come from; None for none.
@@ -120,7 +120,7 @@ def evaluate(
         exposure=split_exposure(prepared, split, new_rooms),
         search=None if search is None else search.summary,
         remarks=prepared.manifest.remarks,
-        account=tuple(prepared.manifest.counts.account_lines()),
+        account=(*prepared.manifest.counts.account_lines(), *prepared.manifest.clock_lines()),
     )
     path = write_report(output, report, schema, search)
     say(f"Report: {path}")

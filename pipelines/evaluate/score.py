@@ -39,7 +39,7 @@ def score(
     Returns:
         feed_id, user_id, room_id, at, level (index into the schema's levels), stage (index into `models.schema.STAGES`,
         where the schema has stages), `known.*` (what was known of the user, see `activity.with_known`), `label.<target>` where
-        the file has it, and `<target>`: a probability, or a value in the label's unit.
+        the file has it (below zero where it is not final), and `<target>`: a probability, or a value in the label's unit.
 
     Raises:
         ValueError: no feed in the files.

@@ -51,14 +51,14 @@ def truth_of(prepared: Prepared, split: str, folder: Path) -> Truth | str:
     """The truth about the targets that are labelled as the world has them.
 
     Args:
-        folder: holds `impressions.parquet` with user_id, room_id, shown_at, a column for each binary target it knows, and what
+        folder: holds `impressions/` with user_id, room_id, shown_at, a column for each binary target it knows, and what
             decides how long those who enter stay.
 
     Returns:
         a line that says why there is none: it knows no target, or not all of the split's candidates.
     """
     schema = prepared.schema
-    source = ds.dataset(folder / "impressions.parquet")
+    source = ds.dataset(folder / "impressions")
     there = set(source.schema.names)
     targets = [target.name for target in schema.targets if target.name in there and is_known(target)]
     stays = [target.name for target in schema.targets if {STAY_MEAN, STAY_CAP, ENTERED} <= there and is_known_stay(target)]

@@ -5,6 +5,7 @@ lie. All others have a converter in `SOURCES`, and what it writes is kept:
 
     OUTPUT/logs/         the canonical tables
     OUTPUT/truth/        simulated worlds only; no step that learns reads it
+    OUTPUT/state/        simulated worlds only; what it takes to go on for further days
     OUTPUT/rows.json     data sets in files: what became of every row of every file
     OUTPUT/quarantine/   rows of these files that make no sense
     OUTPUT/run.json      what was converted, and how
@@ -14,15 +15,17 @@ The folder appears whole or not at all. Meanwhile the work lies beside it, in `.
 killed goes on there where its converter leaves notes (`pipelines.logs.convert`), and starts afresh where it does not.
 """
 
+import os
+import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator
 
-from models.config import ConfigError, config, to_dict
+from models.config import ConfigError, config, from_dict, to_dict
 from pipelines.logs import simulator
 from pipelines.logs.canonical import CanonicalLogs, file_digest
 from pipelines.logs.check import check
@@ -63,7 +66,7 @@ __all__ = [
     "materialise",
 ]
 
-_FORMAT = 2  # raised when a converter writes something else for the same config
+_FORMAT = 4  # raised when a converter writes something else for the same config
 _INPUTS = "inputs.json"
 
 
@@ -110,6 +113,9 @@ DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
 # are noticed.
 SOURCES: dict[str, Callable[[Any, Path], None]] = {"simulate": simulator.simulate}
 
+# Of converters that can go on from what they wrote for another config, whether they can.
+GOES_ON: dict[str, Callable[[Any, Any], bool]] = {"simulate": simulator.goes_on}
+
 
 def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> CanonicalLogs:
     """The canonical logs of `source`, checked. Converted ones are written to `output` unless they are there already.
@@ -130,11 +136,17 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
             write_json(output / _INPUTS, inputs)
         return _checked(CanonicalLogs(output / "logs"))
     run.refuse_foreign()
-    if found:
+    goes_on = run.is_finished and _goes_on(source, run.identity, identity)
+    if goes_on:
+        print(f"Logs: {output} is the beginning of what is asked for ({told(found)}); going on", flush=True)
+    elif found:
         print(f"Logs: {output} was converted from something else ({told(found)}); replacing it.", flush=True)
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
     _begin(unfinished, identity, inputs)
+    if goes_on:
+        for folder in ("logs", "truth", "state"):
+            shutil.copytree(output / folder, unfinished / folder, copy_function=_linked)
     try:
         convert(unfinished)
         _checked(CanonicalLogs(unfinished / "logs"))
@@ -146,6 +158,24 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
         unfinished.rename(draft)
     print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
     return CanonicalLogs(output / "logs")
+
+
+def _goes_on(source: Any, before: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> bool:
+    """Whether what was written for another config is the beginning of what is asked for now."""
+    if source.kind not in GOES_ON or before is None or {**before, "config": identity["config"]} != identity:
+        return False
+    try:
+        return GOES_ON[source.kind](from_dict(type(source), before["config"]), source)
+    except ConfigError:
+        return False
+
+
+def _linked(file: str, beside: str) -> None:
+    """The same file at another place as well; no converter changes a file that it has written."""
+    try:
+        os.link(file, beside)
+    except OSError:
+        shutil.copyfile(file, beside)
 
 
 def _conversion(source: Any, work: Work) -> tuple[Callable[[Path], None], list[Path]]:

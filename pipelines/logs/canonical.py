@@ -48,6 +48,8 @@ def _may(holds: str) -> Column:
 
 VALID_FROM = "valid_from"  # of attribute tables: from when on a row holds; without it a table has one row an id
 _FROM = {VALID_FROM: _may(DAY)}
+ARRIVED_AT = "arrived_at"  # of event tables: when the platform knew, not before it happened; without it, as it happened
+_ARRIVED = {ARRIVED_AT: _may(TIME)}
 
 TABLES: dict[str, dict[str, Column]] = {
     "impressions": {
@@ -55,6 +57,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "user_id": Column(holds=ID),
         "room_id": Column(holds=ID),
         "shown_at": Column(holds=TIME),
+        **_ARRIVED,
         "split": _may(WORD),  # of a log without times, see `SPLIT_AT`
         "position": _may(COUNT),
         "context.*": _may(ATTRIBUTE),  # of the feed: device, scene, ...
@@ -65,6 +68,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "user_id": Column(holds=ID),
         "room_id": Column(holds=ID),
         "at": Column(holds=TIME),
+        **_ARRIVED,
         "action": Column(holds=WORD),  # enter, goods_bag, product_click, follow, comment, like, order, ...
         "value": _may(REAL),  # seconds of stay for `enter`, price for `order`
         "request_id": _may(ID),
@@ -75,6 +79,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "user_id": Column(holds=ID),
         "product_id": Column(holds=ID),
         "at": Column(holds=TIME),
+        **_ARRIVED,
     },
     "users": {"user_id": Column(holds=ID), **_FROM, "*": _may(ATTRIBUTE)},
     "rooms": {
@@ -272,7 +277,7 @@ class CanonicalLogs:
     def truth(self) -> Path | None:
         """Where a simulator left its truth (beside the log, never in it); None for logs of the real world."""
         folder = self.path.parent / "truth"
-        return folder if (folder / "impressions.parquet").is_file() else None
+        return folder if (folder / "impressions").is_dir() else None
 
 
 def declaration(table: str, column: str) -> Column | None:

@@ -24,6 +24,7 @@ import polars as pl
 import pyarrow as pa
 
 from models.config import ConfigError
+from pipelines.logs.canonical import REQUIRED_TABLES
 from pipelines.logs.files import GrowingFile
 from pipelines.logs.inputs import Found, Input, Wanted, find
 from pipelines.logs.raw import (
@@ -253,6 +254,12 @@ def convert_files(data: DataSet, source: Any, found: Found, output: Path, work: 
     write_json(output / ROWS, {"files": account, "gathered": gathered})
     for line in told(account, gathered):
         print(f"  {line}", flush=True)
+    made = {table for counts in (*account.values(), *gathered.values()) for table, rows in counts["made"].items() if rows}
+    for table in REQUIRED_TABLES:
+        if table not in made:
+            raise ConfigError(
+                f"not one row of the table `{table}` came of these files: see the lines above, and mend the files."
+            )
     shutil.rmtree(output / "work")
 
 

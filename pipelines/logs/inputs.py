@@ -201,6 +201,8 @@ def _below(folder: Path, levels: int) -> Iterator[Path]:
                 yield from _below(entry, levels - 1)
         elif entry.exists():
             yield entry
+        else:
+            raise ConfigError(f"{entry} is a link to nothing. Mend it or remove it.")
 
 
 def _members(file: Path, name: str) -> Iterator[Input]:

@@ -442,6 +442,8 @@ def _as(column: pa.Array, holds: str, where: str, layout: Layout) -> pl.Series:
 
 def _of_texts(column: pa.Array, holds: str, layout: Layout) -> pl.Series:
     if holds == ID:
+        if pa.types.is_string(column.type):  # 1001.0 is how a column of integers with gaps is written by pandas
+            column = pc.replace_substring_regex(column, r"^(0|-?[1-9][0-9]*)\.0+$", r"\1")
         return cast(pl.Series, pl.from_arrow(as_ids(column, "integer")))
     texts = cast(pl.Series, pl.from_arrow(column.cast(pa.string())))
     match holds:
@@ -556,13 +558,24 @@ def opened(each: Input) -> Iterator[IO[bytes]]:
     if each.member:
         with (
             zipfile.ZipFile(each.path) as packed,
-            packed.open(each.member) as member,
+            _member(packed, each) as member,
             _unpacked(member, each.compression) as stream,
         ):
             yield stream
     else:
         with each.path.open("rb") as file, _unpacked(file, each.compression) as stream:
             yield stream
+
+
+def _member(packed: zipfile.ZipFile, each: Input) -> IO[bytes]:
+    """
+    Raises:
+        ConfigError: it is encrypted, or packed by a method that Python does not know (Deflate64, of large files on Windows).
+    """
+    try:
+        return packed.open(each.member)
+    except (NotImplementedError, RuntimeError) as error:
+        raise ConfigError(f"{each} cannot be read within its zip ({str(error).rstrip('.')}). Unpack it first.") from None
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from models.config import ConfigError, config, from_dict, to_dict
+from pipelines.logs.layout import is_hidden
 from pipelines.logs.raw import Bad
 from pipelines.runs import FileNote, read_json, write_json, written
 from pipelines.runs.noted import noted
@@ -18,6 +20,7 @@ from pipelines.runs.runner import Done
 
 ROWS = "rows.json"
 QUARANTINE = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
+_LONGEST = 100  # characters of a path in the names of files made of it
 _SHOWN = 3  # reasons of a file in a line
 
 
@@ -87,12 +90,16 @@ class SourceRows:
 
 
 def file_name(name: str) -> str:
-    """A file's path as one word.
+    """A file's path as one word that no other path has, that is not hidden, and not too long.
 
-    >>> file_name("data.zip:live/click.csv")
-    'data.zip_live_click.csv'
+    >>> file_name("click.csv"), file_name("data.zip:live/click.csv")
+    ('click.csv', 'data.zip_live_click.csv-cfe27327ca515eae')
     """
-    return re.sub(r"[^A-Za-z0-9.=_-]", "_", name)
+    word = re.sub(r"[^A-Za-z0-9.=_-]", "_", name)
+    if word == name and not is_hidden(word) and len(word) <= _LONGEST:
+        return word
+    digest = xxhash.xxh64_hexdigest(name.encode("utf-8", "surrogateescape"))
+    return f"{word[-_LONGEST:].lstrip('._-') or 'file'}-{digest}"
 
 
 def write_bad(table: pa.Table, path: Path, folder: Path) -> FileNote:

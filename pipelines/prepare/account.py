@@ -3,6 +3,7 @@
 from models.config import ConfigError
 from pipelines.prepared import TableAccount
 
+LATE = "arrived from prepare.until on"
 PAST_MOST = "of users past prepare.user_most"
 UNUSED = "of an action that no target or counter asks for"
 _WAY_OUT = "Delete the folder and prepare again; where that happens twice, it is a fault of this program: please report it."

@@ -33,12 +33,12 @@ from pipelines.encode.columns import base_columns, column, preference_columns
 from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.remarks import Seen, silent_parts
-from pipelines.logs.canonical import SPLIT_AT, CanonicalLogs, read_footer
+from pipelines.logs.canonical import ARRIVED_AT, SPLIT_AT, CanonicalLogs, read_footer
 from pipelines.logs.check import check
 from pipelines.logs.ids import is_text
 from pipelines.logs.rows import SourceRows
-from pipelines.prepare.account import PAST_MOST, UNUSED, rows_agree, whole_account
-from pipelines.prepare.clean import EVENTS, TWICE, chunks_of
+from pipelines.prepare.account import LATE, PAST_MOST, UNUSED, rows_agree, whole_account
+from pipelines.prepare.clean import TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
 from pipelines.prepare.findings import findings, remarks
@@ -57,7 +57,19 @@ from pipelines.prepare.tasks import (
     SortedTables,
     WriteFeatures,
 )
-from pipelines.prepared import MANIFEST, SCHEMA, SPLITS, LogCounts, Manifest, Prepared, Split, TableAccount, write_notes
+from pipelines.prepared import (
+    EVENTS,
+    MANIFEST,
+    SCHEMA,
+    SPLITS,
+    LogCounts,
+    Manifest,
+    OpenLabels,
+    Prepared,
+    Split,
+    TableAccount,
+    write_notes,
+)
 from pipelines.runs import FileNote, RunFolder, told, write_text
 from pipelines.runs.noted import signed
 from pipelines.runs.runner import Done, Item, Runner, Workers
@@ -97,7 +109,12 @@ def prepare(
     write_notes(output, tables)
     write_text(output / MANIFEST, json.dumps(signed(to_dict(manifest)), indent=2) + "\n")
     shutil.rmtree(plan.work)
-    for line in (*manifest.counts.account_lines(), *_remarks(manifest.counts, output), *manifest.remarks):
+    for line in (
+        *manifest.counts.account_lines(),
+        *manifest.clock_lines(),
+        *_remarks(manifest.counts, output),
+        *manifest.remarks,
+    ):
         print(f"  {line}", flush=True)
     counts = ", ".join(f"{manifest.splits[split].feeds:,} {split}" for split in SPLITS)
     print(f"Prepared: {output}: feeds {counts}; {time.monotonic() - started:.1f} s", flush=True)
@@ -124,7 +141,8 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
             _missing(FAMILIES[table].column(name).name, name, table, logs)
         kinds |= {FAMILIES[table].column(field.name).name: (field.type, table) for field in there}
     _refuse_texts(schema, kinds)
-    if not logs.has_times:
+    has_times = logs.has_times
+    if not has_times:
         _refuse_times(schema, config, served)
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
         readers = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
@@ -132,7 +150,9 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
     has_events = frozenset(table for table in EVENTS[1:] if logs.types(table, ["event_id"]).names)
-    return Plan(logs, schema, config, output, frozenset(columns), frozenset(served), types, has_events, rows, buckets)
+    has_arrivals = frozenset(table for table in EVENTS if has_times and logs.types(table, [ARRIVED_AT]).names)
+    asked = (frozenset(columns), frozenset(served))
+    return Plan(logs, schema, config, output, *asked, types, has_events, has_arrivals, has_times, rows, buckets)
 
 
 def _refuse_texts(schema: Schema, kinds: Mapping[str, tuple[pa.DataType, str]]) -> None:
@@ -177,12 +197,14 @@ def _refuse_times(schema: Schema, config: PrepareConfig, served: Collection[str]
     for name in sorted(served):
         if (known := column(name, schema)) is not None and known.needs_times:
             raise ConfigError(f"`{name}` is asked for, but {why}. Take it out of `schema.levels` and `prepare.extra_columns`.")
+    if config.until is not None or config.warmup_days:
+        raise ConfigError(f"prepare.{'until' if config.until else 'warmup_days'} speaks of moments of the log, but {why}.")
     if config.valid_days != 1 or config.test_days > 1:
         raise ConfigError(f"{why}, so prepare.valid_days is 1, and prepare.test_days 1 (0 without a test split).")
 
 
 def _of_times(plan: Plan) -> list[str]:
-    if plan.logs.has_times:
+    if plan.has_times:
         return []
     stand = ", ".join(f"{_date(int(plan.config.clock.day(np.array(at))))} for {split}" for split, at in SPLIT_AT.items())
     return [f"the log has no times: its own split is kept ({stand}), and nothing that asks for a time can be read from it"]
@@ -241,6 +263,8 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
             worst[chunk.table][file] = worst[chunk.table].get(file, 0) + count
     _limit(plan, rows, bad, worst)
 
+    latest = max((done.counts["latest"] for done in cleaned.values() if done.counts["latest"] is not None), default=0)
+    ending = latest + 1 if plan.config.until_ms is None else plan.config.until_ms
     share = sum(plan.rows.values()) // plan.buckets
     buckets = [Item(f"{bucket:05d}", bucket, share) for bucket in range(plan.buckets)]
     cut = step("cut", buckets, CutBucket(plan, sorted_tables, sound))
@@ -263,8 +287,6 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     feeds = _summed(counts["feeds_by_day"] for counts in cuts)
     candidates = _summed(counts["candidates_by_day"] for counts in cuts)
     first_days, empty = _days(plan, feeds)
-    ending = 1 + max(done.counts["latest"] for done in cleaned.values() if done.counts["latest"] is not None)
-
     sent = {what: _files(cut, what) for what in ("shown", "done", "seen")}
     counted = step("rooms", buckets, CountRooms(plan, ending, sorted_tables, sent, everyone["rooms"]))
     for what, notes in {**sent, "all_rooms": everyone["rooms"]}.items():
@@ -275,7 +297,8 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         Item(item.name, BucketOfUsers(item.work, tuple(cut[item.name].files[name][0] for name in CUT)), item.rows)
         for item in buckets
     ]
-    features = WriteFeatures(plan, ending, first_days, sorted_tables, counters, everyone["users"])
+    open_at = ending if plan.has_times else None
+    features = WriteFeatures(plan, ending, open_at, first_days, sorted_tables, counters, everyone["users"])
     written = step("features", users, features)
     for what, notes in {"counters": counters, "all_users": everyone["users"]}.items():
         read = sum(done.counts["read"][what] for done in written.values())
@@ -287,9 +310,11 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         }
         for split in SPLITS
     }
+    warmup = _summed(done.counts["warmup"] for done in written.values())
     for what in ("feeds", "candidates"):
         of_splits = sum(totals[split][what] for split in SPLITS)
-        rows_agree("features", what, read=of_splits, left=sum(counts[what] for counts in cuts))
+        rows_agree("features", what, read=of_splits + warmup[what], left=sum(counts[what] for counts in cuts))
+    still_open = {split: _open_labels([done.counts["splits"][split]["open"] for done in written.values()]) for split in SPLITS}
     files = {split: _files(written, split) for split in SPLITS}
 
     is_training = lambda day: first_days["train"] <= int(day) < first_days["valid"]
@@ -306,12 +331,13 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     )
     finishing = FinishEncoder(plan, entry_rate, _files(fitted, "part"))
     encoder = step("encoder", [Item("encoder", None, totals["train"]["feeds"])], finishing)["encoder"]
-    latest = {table: done.counts["latest"] or 0 for table, done in attributes.items()}
+    of_tables = {table: done.counts["latest"] or 0 for table, done in attributes.items()}
     found = replace(
         found,
         wild=encoder.counts["wild"],
         early=_summed(done.counts["early"] for done in written.values()),
-        future={table: at for table, at in latest.items() if at > ending},
+        future={table: at for table, at in of_tables.items() if at > ending},
+        too_late=_summed(counts["too_late"] for counts in cuts),
     )
     items = {split: [_file_item(note) for note in files[split]] for split in SPLITS}
     encoded = step("encode", [item for split in SPLITS for item in items[split]], EncodeFile(plan, encoder.files["encoder"]))
@@ -326,13 +352,22 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         splits[split] = Split(
             files=len(files[split]),
             **totals[split],
+            open_labels=still_open[split],
             candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
-            days=tuple(_date(day) for day in sorted(map(int, feeds)) if _split_of(day, first_days) == split),
+            days=tuple(
+                _date(day)
+                for day in sorted(map(int, feeds))
+                if day >= first_days["train"] and _split_of(day, first_days) == split
+            ),
         )
     kept = _summed(counts["kept"] for counts in cuts) | {table: done.counts["kept"] for table, done in attributes.items()}
     past_most = _summed(counts["left_out"] for counts in cuts)
     left_out = {
-        table: {UNUSED: sum(done.counts["unused"] for done in of_table.get(table, ())), PAST_MOST: past_most.get(table, 0)}
+        table: {
+            UNUSED: sum(done.counts["unused"] for done in of_table.get(table, ())),
+            LATE: sum(done.counts["late"] for done in of_table.get(table, ())),
+            PAST_MOST: past_most.get(table, 0),
+        }
         for table in rows
     }
     account = {
@@ -356,8 +391,17 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         splits=splits,
         empty_days=tuple(_date(day) for day in empty),
         ending=ending,
+        open_labels=plan.config.open_labels,
+        arrivals=tuple(table for table in EVENTS if table in plan.has_arrivals),
+        arrived={name: tuple(each) for name, each in _added(done.counts["arrived"] for done in written.values()).items()},
+        warmup_feeds=warmup["feeds"],
+        warmup_days=tuple(_date(day) for day in sorted(map(int, feeds)) if day < first_days["train"]),
         entry_rate=entry_rate,
-        remarks=(*_of_times(plan), *silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds})),
+        remarks=(
+            *_of_times(plan),
+            *silent_parts(seen, plan.schema, {day: _date(int(day)) for day in feeds}),
+            *_of_open(plan, still_open, totals, ending),
+        ),
         counts=LogCounts(
             account=account,
             converted=SourceRows.read(plan.logs.path.parent),
@@ -435,9 +479,10 @@ def _days(plan: Plan, feeds: Mapping[str, int]) -> tuple[dict[str, int], list[in
         )
     test = days[-1] + 1 - plan.config.test_days
     valid = test - plan.config.valid_days
-    first_days = {"train": days[0], "valid": valid, "test": test}
+    first_days = {"train": days[0] + plan.config.warmup_days, "valid": valid, "test": test}
     empty = sorted(set(range(days[0], days[-1] + 1)) - set(days))
     ends = {"train": valid, "valid": test, "test": days[-1] + 1}
+    warmup = f", warmup_days {plan.config.warmup_days}" if plan.config.warmup_days else ""
     for split, first in first_days.items():
         if ends[split] > first and any(first <= day < ends[split] for day in days):
             continue
@@ -446,12 +491,49 @@ def _days(plan: Plan, feeds: Mapping[str, int]) -> tuple[dict[str, int], list[in
         asked = f"{_date(first)} to {_date(ends[split] - 1)}" if ends[split] > first else f"before {_date(ends[split])}"
         raise ConfigError(
             f"the {split} split ({asked}) has no feeds. The log has feeds on {len(days)} days from {_date(days[0])} to "
-            f"{_date(days[-1])}; valid_days is {plan.config.valid_days}, test_days {plan.config.test_days}. "
+            f"{_date(days[-1])}; valid_days is {plan.config.valid_days}, test_days {plan.config.test_days}{warmup}. "
             "Change these, or take in more days."
         )
     if empty:
         print(f"  warning: no feeds on {', '.join(_date(day) for day in empty)}", flush=True)
     return first_days, empty
+
+
+def _open_labels(parts: Iterable[Mapping[str, list[int]]]) -> dict[str, OpenLabels]:
+    """By target, from those of buckets."""
+    counts = _added(parts)
+    return {name: OpenLabels(labels=labels, positive=positive) for name, (labels, positive) in counts.items()}
+
+
+def _added(parts: Iterable[Mapping[str, list[int]]]) -> dict[str, list[int]]:
+    """Lists of counts by name, added up place by place."""
+    total: dict[str, list[int]] = {}
+    for part in parts:
+        for name, counts in part.items():
+            total[name] = [have + more for have, more in zip(total.get(name, [0] * len(counts)), counts, strict=True)]
+    return total
+
+
+def _of_open(
+    plan: Plan, still_open: Mapping[str, Mapping[str, OpenLabels]], totals: Mapping[str, Mapping[str, int]], ending: int
+) -> list[str]:
+    """A line a split on labels that are not final; and where all are, on what to do."""
+    is_masked = plan.config.open_labels == "mask"
+    what = "they are masked" if is_masked else "they are taken as they are (prepare.open_labels)"
+    lines = []
+    for split, targets in still_open.items():
+        if targets:
+            told = ", ".join(f"{name} {each.labels:,} ({each.positive:,} positive already)" for name, each in targets.items())
+            lines.append(f"labels of the {split} split whose window has not closed: {told}; {what}")
+        candidates = totals[split]["candidates"]
+        if is_masked and candidates and sum(each.labels for each in targets.values()) == candidates * len(plan.schema.targets):
+            moment = np.datetime64(ending, "ms").astype("datetime64[s]")
+            lines.append(
+                f"not one label of the {split} split is final: the log ends at {moment} UTC, before the windows "
+                "(`attribution_seconds`) of its impressions do. Where the log is complete up to a later moment, say so in "
+                "`prepare.until`; else take `prepare.open_labels: as_is`, or more days"
+            )
+    return lines
 
 
 def _split_of(day: int, first_days: Mapping[str, int]) -> str:

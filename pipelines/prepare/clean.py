@@ -18,18 +18,18 @@ from models.catalogue import ENTER
 from models.config import ConfigError
 from models.schema import Number, Schema
 from pipelines.encode.arrays import integers, present
-from pipelines.logs.canonical import CanonicalLogs, LogFile, read_footer
+from pipelines.logs.canonical import ARRIVED_AT, CanonicalLogs, LogFile, read_footer
 from pipelines.logs.ids import as_ids, is_text
 from pipelines.logs.types import WORD, as_plain
 from pipelines.logs.values import INFINITE, NAN, tidied
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepared import EVENTS
 from pipelines.runs import FileNote, written
 from pipelines.runs.exchange import ExchangeWriter, bucket_of
 from pipelines.runs.noted import noted
 from pipelines.runs.runner import Done
 
 ENTER_CODE = 0
-EVENTS = ("impressions", "engagements", "product_clicks")
 LONGEST_STAY_SECONDS = 366 * 86_400.0
 LARGEST_VALUE = 1e12  # its thousandths can be added up by the million in an int64
 
@@ -46,6 +46,7 @@ REPEATED = "impression logged twice"
 TWICE = "delivered twice"
 
 BELOW_ZERO = "below zero under log1p"
+NOT_GIVEN, TOO_EARLY = "none", "before it happened"  # of arrivals; the event's own time counts then
 _NO_REQUEST = frozenset(
     (
         "(none)",
@@ -137,12 +138,16 @@ class Asked:
         actions: in the order of their codes, see `actions_of`; engagements of others are left out.
         extra: columns of impressions beside ids and times (`position`, `context.*`, `state.*`) to carry on.
         has_events: whether some file of the table has the column `event_id`.
+        has_times: whether the log knows when things happened; else a row without request id belongs to nothing.
+        has_arrivals: whether some file of the table has the column `arrived_at`.
     """
 
     schema: Schema
     actions: Sequence[str]
     extra: pa.Schema
     has_events: bool
+    has_arrivals: bool
+    has_times: bool
 
 
 @dataclass
@@ -174,8 +179,9 @@ def clean(
 ) -> Done:
     """Writes the sound rows of a chunk by bucket of their user, the others to quarantine, below `folder`.
 
-    Of the counts, `rows` = `sound` + `unused` + the sum of `quarantined`. Beside them stand `missing`, `placeholders` and
-    `names` (see `_Told`), and `latest`, a time. The files are of the kinds `clean` and `quarantine`.
+    Of the counts, `rows` = `sound` + `unused` + `late` + the sum of `quarantined`; late is what arrived from `prepare.until`
+    on. Beside them stand `missing`, `placeholders` and `names` (see `_Told`), and two times: `latest`, when the last row
+    arrived, and of impressions `latest_shown`. The files are of the kinds `clean` and `quarantine`.
 
     Raises:
         ConfigError: a whole column of times is in seconds, or in microseconds; an id is not whole; the file is damaged, or
@@ -184,7 +190,7 @@ def clean(
     output, quarantine = folder / "work" / "clean" / f"{chunk.name}.arrow", folder / "quarantine" / f"{chunk.name}.parquet"
     judge = {"impressions": _impressions, "engagements": _engagements, "product_clicks": _product_clicks}[chunk.table]
     told = _Told()
-    counts: dict = {"rows": 0, "sound": 0, "unused": 0, "latest": None, "quarantined": {}}
+    counts: dict = {"rows": 0, "sound": 0, "unused": 0, "late": 0, "latest": None, "latest_shown": None, "quarantined": {}}
     bad_rows: list[pa.Table] = []
     with written(output, durable=False) as draft:
         writer = None
@@ -192,16 +198,20 @@ def clean(
         for batch in _batches(chunk, asked, config.rows_per_chunk):
             used, reason, ids = judge(batch, asked, config, chunk.file.path, told)
             is_bad = reason > 0
-            kept = ~is_bad if used is None else ~is_bad & used
+            used = ~is_bad if used is None else ~is_bad & used
+            counts["unused"] += int((~is_bad).sum() - used.sum())
+            arrival = integers(ids[ARRIVED_AT if ARRIVED_AT in ids.column_names else time])
+            kept = used if config.until_ms is None else used & (arrival < config.until_ms)
+            counts["late"] += int(used.sum() - kept.sum())
             good = ids if kept.all() else ids.filter(pa.array(kept))
             if writer is None:
                 writer = ExchangeWriter(draft, good.schema, buckets)
             writer.write(good, bucket_of(good["user_id"].to_numpy(), buckets))
             counts["rows"] += len(reason)
             if len(good):
-                counts["latest"] = max(counts["latest"] or 0, int(good[time].to_numpy().max()))
+                counts["latest"] = max(counts["latest"] or 0, int(arrival[kept].max()))
+                counts["latest_shown"] = max(counts["latest_shown"] or 0, int(integers(good[time]).max()))
             counts["sound"] += len(good)
-            counts["unused"] += int((~is_bad).sum()) - len(good)
             if is_bad.any():
                 rows = np.flatnonzero(is_bad)
                 bad_rows.append(_quarantined(chunk, ids.take(rows), first_row + rows, reason[rows]))
@@ -254,6 +264,8 @@ def _batches(chunk: Chunk, asked: Asked, rows: int) -> Iterator[pa.Table]:
         columns = pa.schema([*columns, *asked.extra])
     elif asked.has_events:
         columns = columns.append(pa.field("event_id", _INT))
+    if asked.has_arrivals:
+        columns = columns.append(pa.field(ARRIVED_AT, _INT))
     return chunk.file.batches(columns, rows, row_groups=chunk.row_groups, as_written=_AS_WRITTEN)
 
 
@@ -262,15 +274,18 @@ def _impressions(
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     request = _naming(batch, "request_id", file, told)
     reason = _first_reasons(batch, ("user_id", "room_id"), "shown_at", config, file)
+    if not asked.has_times:
+        _mark(reason, MISSING, ~present(request))
+    arrived = _arrived(batch, "shown_at", reason, config, file, told)
     own = {"request_id": request, **{name: batch[name] for name in ("user_id", "room_id", "shown_at")}}
     logarithmic = {field.column for field in asked.schema.fields if field.encoding == Number(transform="log1p")}
     others: dict[str, pa.Array] = {}
-    for name in batch.column_names[len(own) :]:
+    for name in asked.extra.names:
         others[name], missing = tidied(_one(batch[name]))
         told.add(told.missing, name, missing)
         if name in logarithmic:
             told.add(told.missing, name, below_zero(others[name]))
-    return None, reason, pa.table({**own, **others})
+    return None, reason, pa.table({**own, **arrived, **others})
 
 
 def below_zero(numbers: pa.Array) -> dict[str, int]:
@@ -288,6 +303,8 @@ def _engagements(
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     request = _naming(batch, "request_id", file, told)
     reason = _first_reasons(batch, ("user_id", "room_id"), "at", config, file)
+    if not asked.has_times:
+        _mark(reason, MISSING, ~present(request))
     action = _one(batch["action"])
     action = action if pa.types.is_dictionary(action.type) else action.dictionary_encode()
     action = action.chunk(0) if isinstance(action, pa.ChunkedArray) else action
@@ -317,7 +334,8 @@ def _engagements(
     _mark(reason, STAY, (code == ENTER_CODE) & ~((number >= 0) & (number <= LONGEST_STAY_SECONDS)))
     _mark(reason, OUT_OF_RANGE, is_used & (read[code] & (np.abs(number) > LARGEST_VALUE) | summed[code] & (number < 0)))
     ids = {"request_id": request, **{name: batch[name] for name in ("user_id", "room_id", "at")}}
-    return is_used, reason, pa.table({**ids, "action": pa.array(code), "value": value, **_event(batch, file, told)})
+    more = {**_event(batch, file, told), **_arrived(batch, "at", reason, config, file, told)}
+    return is_used, reason, pa.table({**ids, "action": pa.array(code), "value": value, **more})
 
 
 def _product_clicks(
@@ -325,11 +343,29 @@ def _product_clicks(
 ) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
     reason = _first_reasons(batch, ("user_id", "product_id"), "at", config, file)
     ids = {name: batch[name] for name in ("user_id", "product_id", "at")}
-    return None, reason, pa.table({**ids, **_event(batch, file, told)})
+    more = {**_event(batch, file, told), **_arrived(batch, "at", reason, config, file, told)}
+    return None, reason, pa.table({**ids, **more})
 
 
 def _event(batch: pa.Table, file: Path, told: _Told) -> dict[str, pa.Array]:
     return {"event_id": _naming(batch, "event_id", file, told)} if "event_id" in batch.column_names else {}
+
+
+def _arrived(
+    batch: pa.Table, time: str, reason: np.ndarray, config: PrepareConfig, file: Path, told: _Told
+) -> dict[str, pa.Array]:
+    """When the rows arrived, where the log tells. A row never arrives before it happened: clocks of two machines differ, so
+    the later of both times is taken, and the event is seen by nothing that came before either."""
+    if ARRIVED_AT not in batch.column_names:
+        return {}
+    happened, arrived, there = integers(batch[time]), integers(batch[ARRIVED_AT]), present(batch[ARRIVED_AT])
+    check_unit(arrived[there], f"{file}: column `{ARRIVED_AT}`")
+    earliest, latest = config.plausible
+    _mark(reason, IMPLAUSIBLE, there & ((arrived < earliest) | (arrived >= latest)))
+    early = there & (arrived < happened) & (reason == 0)
+    kinds = {NOT_GIVEN: int((~there & (reason == 0)).sum()), TOO_EARLY: int(early.sum())}
+    told.add(told.missing, ARRIVED_AT, {kind: count for kind, count in kinds.items() if count})
+    return {ARRIVED_AT: pa.array(np.where(there, np.maximum(arrived, happened), happened))}
 
 
 def _naming(batch: pa.Table, column: str, file: Path, told: _Told) -> pa.Array:

@@ -1,7 +1,7 @@
 """What the prepare step may be told, beside the schema."""
 
 from dataclasses import field as default
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Literal
 
 from models.config import config
@@ -28,6 +28,13 @@ class PrepareConfig:
         quarantine_limit: the job stops where more than this share of a table's rows is malformed, and before that where more of
             the rows of a file of a public data set, or of one's own CSV files, make no sense. What was delivered twice goes to
             quarantine too, and is not counted here.
+        until: the moment up to which the log is known (UTC where no offset is given). Rows that arrived then or later are left
+            out, as if they were not there yet; what the log is silent of before it did not happen. None for the moment after
+            the last row.
+        open_labels: what becomes of labels whose window (the target's `attribution_seconds` from the impression on) has not
+            closed by then. `mask` leaves them out of losses, metrics and baselines, target by target, also those that are
+            positive already; `as_is` takes what is known so far for the label.
+        warmup_days: the first days of the log that only fill histories and counters; they are in no split.
         earliest, latest: rows with a time outside of these dates (UTC) are malformed.
         extra_columns: base columns to write beside those that the schema needs.
         user_most: rows that one user may have, of all event tables together. What a user does from the moment on at which
@@ -48,6 +55,9 @@ class PrepareConfig:
     feed_gap_seconds: float = 60.0
     feed_most: int = 500
     quarantine_limit: float = 0.01
+    until: datetime | None = None
+    open_labels: Literal["mask", "as_is"] = "mask"
+    warmup_days: int = 0
     earliest: date = date(2000, 1, 1)
     latest: date = date(2100, 1, 1)
     extra_columns: tuple[str, ...] = ()
@@ -64,7 +74,7 @@ class PrepareConfig:
         for name in ("valid_days", "feed_most", "user_most", *sizes):
             if getattr(self, name) <= 0:
                 raise ValueError(f"prepare needs {name} > 0, got {getattr(self, name)}.")
-        for name in ("test_days", "feed_gap_seconds"):
+        for name in ("test_days", "warmup_days", "feed_gap_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"prepare needs {name} >= 0, got {getattr(self, name)}.")
         most = {"valid_days": _MOST_DAYS, "test_days": _MOST_DAYS, **dict.fromkeys(sizes, _MOST_ROWS)}
@@ -79,6 +89,13 @@ class PrepareConfig:
     @property
     def gap_ms(self) -> int:
         return round(self.feed_gap_seconds * 1000)
+
+    @property
+    def until_ms(self) -> int | None:
+        if self.until is None:
+            return None
+        moment = self.until if self.until.tzinfo is not None else self.until.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1000)
 
     @property
     def plausible(self) -> tuple[int, int]:

@@ -88,7 +88,9 @@ class Features:
         feeds: pa.Table,
         impressions: pa.Table,
         counters: pl.DataFrame,
+        open_at: int | None,
     ) -> None:
+        """`open_at`: the moment at which labels are asked whether they are open; None where none is."""
         self.log, self.side, self.columns, self.attributes = log, side, columns, attributes
         at_N = log.at_R[log.feed_N]
         # What does not change is looked up once a user and room, and picked from there; else once a feed and candidate.
@@ -110,7 +112,7 @@ class Features:
             ],
             how="horizontal",
         )
-        labels = {LABEL_PREFIX + target.name: log.credits.label(target) for target in schema.targets}
+        labels = {LABEL_PREFIX + target.name: log.credits.written(target, open_at) for target in schema.targets}
         own = {name: impressions[name] for name in impressions.column_names if name in columns}
         self.of_candidate = pl.concat(
             [

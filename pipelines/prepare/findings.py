@@ -95,6 +95,11 @@ def remarks(found: Findings) -> list[str]:
             f"{found.alike_engagements:,} engagements are as another in user, room, action and instant, but not in value, "
             "request or event id; all of them count"
         )
+    for target, count in found.too_late.items():
+        lines.append(
+            f"target `{target}`: {count:,} engagements happened within its window and arrived after it; they count for "
+            "histories and counters, not for labels. Where that is much, give it longer `attribution_seconds`"
+        )
     for table, count in found.events_apart.items():
         lines.append(
             f"`event_id` of {count:,} rows of `{table}` is that of an earlier row of their user at another time: they count as "

@@ -5,6 +5,9 @@ Ids of requests are used again (by a counter that starts anew, for a session, as
 shown on two days. Impressions without request id belong to one feed while they follow each other that closely. A feed's
 time is that of its first impression, and everything else about it is asked strictly before that time.
 
+Rows that carry `arrived_at` are taken in the order in which they arrived, so that a log that was cut off earlier is the
+beginning of this one; others in the order in which they are written.
+
     # N impressions, R feeds, E engagements
 """
 
@@ -17,10 +20,11 @@ import pyarrow as pa
 from models.catalogue import CANDIDATE, CONTEXT, ROOM, logged
 from models.hashing import splitmix64
 from pipelines.encode.arrays import integers, present
+from pipelines.logs.canonical import ARRIVED_AT
 from pipelines.prepare.clean import QUARANTINE, REPEATED, TWICE
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.deliveries import clicks_again, engagements_again, far_apart
-from pipelines.prepare.timeline import Moments, Timeline, codes, find
+from pipelines.prepare.timeline import Moments, codes, find
 from pipelines.runs.order import run_starts, stable_order
 
 _TOLD = 5  # of the request ids that are used again the most
@@ -32,9 +36,10 @@ class Bucket:
 
     Attributes:
         feeds: a row a feed by user and time: feed_id, user_id, at, day, size (of candidates), `context.*`.
-        impressions: a row a candidate, feed by feed in logged order: room_id, shown_at, `position`, `state.*`.
-        engagements: by user and time: user_id, room_id, at, action, value, row (the impression that is credited,
-            -1 for none), by_request.
+        impressions: a row a candidate, feed by feed in logged order: room_id, shown_at, maybe arrived_at, `position` and
+            `state.*`.
+        engagements: by user and time: user_id, room_id, at, maybe arrived_at, action, value, row (the impression that is
+            credited, -1 for none).
         quarantined: impressions that were logged twice and engagements that were delivered twice, as `QUARANTINE`.
         told: `alike`, engagements as another but for details; `apart`, copies of an event at another time; `again`, requests
             that became several feeds; `shared`, request ids of several users of this bucket.
@@ -51,9 +56,10 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
     """Orders a bucket's impressions into feeds and credits its engagements.
 
     Args:
-        impressions: request_id, user_id, room_id, shown_at and further columns, in logged order.
-        engagements: request_id, user_id, room_id, at, action (code), value and maybe event_id, in logged order.
+        impressions: request_id, user_id, room_id, shown_at, maybe arrived_at and further columns, in logged order.
+        engagements: request_id, user_id, room_id, at, action (code), value and maybe event_id and arrived_at, in logged order.
     """
+    impressions, engagements = by_arrival(impressions), by_arrival(engagements)
     twice_E, alike = engagements_again(engagements)
     apart = far_apart(engagements, twice_E, ("user_id", "room_id", "action"), config.gap_ms)
     delivered = engagements.filter(pa.array(~twice_E)) if twice_E.any() else engagements
@@ -120,6 +126,7 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
     candidates = {
         "room_id": pa.array(room_id[rows]),
         "shown_at": pa.array(shown_at[rows]),
+        **_arrivals(impressions, rows),
         **{name: impressions[name].take(pa.array(rows)) for name in own},
     }
     credited = _credited(
@@ -149,6 +156,18 @@ def cut(impressions: pa.Table, engagements: pa.Table, config: PrepareConfig) -> 
     )
 
 
+def by_arrival(rows: pa.Table) -> pa.Table:
+    """In the order of arrival, where that is told; rows that arrived together in logged order."""
+    if ARRIVED_AT not in rows.column_names:
+        return rows
+    arrived = integers(rows[ARRIVED_AT])
+    return rows if (arrived[1:] >= arrived[:-1]).all() else rows.take(pa.array(stable_order(arrived)))
+
+
+def _arrivals(rows: pa.Table, which: np.ndarray) -> dict[str, pa.Array]:
+    return {ARRIVED_AT: integers(rows[ARRIVED_AT])[which]} if ARRIVED_AT in rows.column_names else {}
+
+
 def quarantined(table: str, rows: pa.Table, which: np.ndarray, reason: str) -> pa.Table:
     """Some rows of several files as `QUARANTINE`."""
     found = rows.filter(pa.array(which))
@@ -162,12 +181,14 @@ def quarantined(table: str, rows: pa.Table, which: np.ndarray, reason: str) -> p
 
 
 def once(clicks: pa.Table, gap_ms: int) -> tuple[pa.Table, pa.Table, int]:
-    """A bucket's product clicks (user_id, product_id, at, maybe event_id), each once; the copies as `QUARANTINE`; and how many
-    of these are further than the gap from the event they repeat."""
+    """A bucket's product clicks (user_id, product_id, at, maybe event_id and arrived_at), each once; the copies as
+    `QUARANTINE`; and how many of these are further than the gap from the event they repeat."""
+    clicks = by_arrival(clicks)
     twice = clicks_again(clicks)
     kept = clicks.filter(pa.array(~twice)) if twice.any() else clicks
+    columns = [name for name in ("user_id", "product_id", "at", ARRIVED_AT) if name in kept.column_names]
     copies = quarantined("product_clicks", clicks, twice, TWICE)
-    return kept.select(["user_id", "product_id", "at"]), copies, far_apart(clicks, twice, ("user_id", "product_id"), gap_ms)
+    return kept.select(columns), copies, far_apart(clicks, twice, ("user_id", "product_id"), gap_ms)
 
 
 def first_of(key: np.ndarray) -> np.ndarray | None:
@@ -253,16 +274,16 @@ def _credited(
     """Engagements with the row of the impression they answer, by user and time.
 
     One with a request id answers the impression of that request, user and room; a clock that runs behind (answered
-    before shown) is set right. One without answers the latest impression of user and room that is not later; whether
-    it came soon enough is asked target by target. So does one whose request had become several feeds by then, among their
-    impressions; where none is earlier, it answers the first, if that follows within the gap.
+    before shown) is set right. One without answers the latest impression of user and room that is not later. So does one
+    whose request became several feeds, among their impressions; where none is earlier, it answers the next, if that is of a
+    feed that had begun, or of the first, or follows within the gap: so a feed that comes later changes nothing of it.
+    Whether it came soon enough is asked target by target.
     """
     user_id, room_id, at = (integers(engagements[name]) for name in ("user_id", "room_id", "at"))
     request, has_request = integers(engagements["request_id"]), present(engagements["request_id"])
     user_E, room_E = find(users_U, user_id), find(rooms_M, room_id)
     row_E = np.full(len(at), -1, np.int64)
     known_E = (user_E >= 0) & (room_E >= 0)
-    by_request_E = np.zeros(len(at), bool)
 
     asked = np.flatnonzero(known_E & has_request)
     if len(asked) and (request_R >= 0).any():
@@ -274,65 +295,54 @@ def _credited(
         feed_E = _places(key_R, key_E)
         key_N = feed_N * len(rooms_M) + room_N
         row_E[asked] = _places(key_N, np.where(feed_E >= 0, feed_E * len(rooms_M) + room_E[asked], -1))
-        by_request_E = row_E >= 0
-        several, many_R = np.unique(key_R[key_R >= 0], return_counts=True)
-        if (many_R > 1).any():
-            several = several[many_R > 1]
-            mine = np.flatnonzero(find(several, key_E) >= 0)
-            pair_E = key_E[mine] * len(rooms_M) + room_E[asked[mine]]
-            row, late = _latest(key_R[feed_N] * len(rooms_M) + room_N, shown_at_N, pair_E, at[asked[mine]], gap_ms)
-            begun = _begun(key_R, at_R, key_E[mine], at[asked[mine]])
-            row_E[asked[mine]], by_request_E[asked[mine]] = row, late | ((row >= 0) & (begun == 1))
-    at = np.where(by_request_E, np.maximum(at, shown_at_N[row_E] if len(shown_at_N) else at), at)
+        several, first_R, many_R = np.unique(key_R, return_index=True, return_counts=True)  # feeds of a user stand by time
+        several, first_R = several[(several >= 0) & (many_R > 1)], first_R[(several >= 0) & (many_R > 1)]
+        if len(several):
+            of_E = find(several, key_E)
+            mine = asked[of_E >= 0]
+            pair_E = key_E[of_E >= 0] * len(rooms_M) + room_E[mine]
+            earlier, after = _around(key_R[feed_N] * len(rooms_M) + room_N, shown_at_N, pair_E, at[mine])
+            feed = feed_N[after]
+            near = (at_R[feed] <= at[mine]) | (feed == first_R[of_E[of_E >= 0]]) | (shown_at_N[after] - at[mine] <= gap_ms)
+            row_E[mine] = np.where(earlier >= 0, earlier, np.where((after >= 0) & near, after, -1))
 
     unasked = np.flatnonzero(known_E & ~has_request)
     if len(unasked):
         pair_E = user_E[unasked] * len(rooms_M) + room_E[unasked]
-        row_E[unasked] = _latest(user_N * len(rooms_M) + room_N, shown_at_N, pair_E, at[unasked])[0]
+        row_E[unasked] = _around(user_N * len(rooms_M) + room_N, shown_at_N, pair_E, at[unasked])[0]
+    if len(shown_at_N):
+        at = np.where(row_E >= 0, np.maximum(at, shown_at_N[row_E]), at)
 
     order = np.lexsort((at, user_id))
     columns = {
         "user_id": user_id[order],
         "room_id": room_id[order],
         "at": at[order],
+        **{name: np.maximum(column, at[order]) for name, column in _arrivals(engagements, order).items()},
         "action": integers(engagements["action"])[order].astype(np.int8),
         "value": engagements["value"].take(pa.array(order)),
         "row": row_E[order],
-        "by_request": by_request_E[order],
     }
     return pa.table(columns)
 
 
-def _latest(
-    key_N: np.ndarray, shown_at_N: np.ndarray, key_E: np.ndarray, at_E: np.ndarray, gap_ms: int = -1
-) -> tuple[np.ndarray, np.ndarray]:
-    """The latest impression of the same key that is not later, -1 for none; and where it is the next one, within the gap."""
-    row_E, late_E = np.full(len(key_E), -1, np.int64), np.zeros(len(key_E), bool)
+def _around(key_N: np.ndarray, shown_at_N: np.ndarray, key_E: np.ndarray, at_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The latest impression of the same key that is not later, and the next one; -1 for none."""
+    earlier_E, after_E = np.full(len(key_E), -1, np.int64), np.full(len(key_E), -1, np.int64)
     pairs, pair_E = codes(key_E)
     pair_N = find(pairs, key_N)
     rows = np.flatnonzero(pair_N >= 0)
     if not len(rows):
-        return row_E, late_E
+        return earlier_E, after_E
     moments = Moments(len(pairs), shown_at_N[rows], at_E)
     packed_N = moments.pack(pair_N[rows], shown_at_N[rows])
     order_N = np.argsort(packed_N, kind="stable")
-    after = np.searchsorted(packed_N[order_N], moments.pack(pair_E, at_E), side="right")
-    found = (after > 0) & (pair_N[rows[order_N[after - 1]]] == pair_E)
-    row_E[found] = rows[order_N[after[found] - 1]]
-    if gap_ms >= 0:
-        next_E = rows[order_N[np.minimum(after, len(rows) - 1)]]
-        late_E = ~found & (after < len(rows)) & (pair_N[next_E] == pair_E) & (shown_at_N[next_E] - at_E <= gap_ms)
-        row_E[late_E] = next_E[late_E]
-    return row_E, late_E
-
-
-def _begun(key_R: np.ndarray, at_R: np.ndarray, key_E: np.ndarray, at_E: np.ndarray) -> np.ndarray:
-    """How many feeds of the same key have begun at each moment."""
-    keys, code_E = codes(key_E)
-    code_R = find(keys, key_R)
-    rows = np.flatnonzero(code_R >= 0)
-    moments = Moments(len(keys), at_R[rows], at_E)
-    return Timeline(moments, code_R[rows], at_R[rows]).count(code_E, at_E + 1)
+    place_E = np.searchsorted(packed_N[order_N], moments.pack(pair_E, at_E), side="right")
+    for found_E, beside_E in ((earlier_E, place_E - 1), (after_E, place_E)):
+        row_E = rows[order_N[np.clip(beside_E, 0, len(rows) - 1)]]
+        same = (beside_E >= 0) & (beside_E < len(rows)) & (pair_N[row_E] == pair_E)
+        found_E[same] = row_E[same]
+    return earlier_E, after_E
 
 
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:

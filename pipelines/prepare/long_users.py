@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.encode.arrays import integers
+from pipelines.logs.canonical import ARRIVED_AT
 from pipelines.prepare.timeline import find
 
 TIMES = {"impressions": "shown_at", "engagements": "at", "product_clicks": "at"}
@@ -32,13 +33,13 @@ class LongUsers:
     rows: np.ndarray
     until: np.ndarray
 
-    def kept(self, batches: Sequence[pa.RecordBatch], time: str) -> pa.Table:
+    def kept(self, batches: Sequence[pa.RecordBatch], table: str) -> pa.Table:
         """The rows before, batch by batch, so that the others are never held together."""
         found = []
         for batch in batches:
             user = find(self.ids, integers(batch["user_id"]))
             late = user >= 0
-            late[late] = integers(batch[time])[late] >= self.until[user[late]]
+            late[late] = _arrivals(batch, table)[late] >= self.until[user[late]]
             found.append(batch.filter(pa.array(~late)) if late.any() else batch)
         return pa.Table.from_batches(found)
 
@@ -67,13 +68,17 @@ def _untils(tables: Mapping[str, Sequence[pa.RecordBatch]], ids: np.ndarray, mos
     earliest = [np.zeros(0, np.int64) for _ in ids]  # of each, the times of `most` + 1 rows or more, once it has them
     for table, batches in tables.items():
         for batch in batches:
-            user, at = find(ids, integers(batch["user_id"])), integers(batch[TIMES[table]])
+            user, at = find(ids, integers(batch["user_id"])), _arrivals(batch, table)
             for place in np.unique(user[user >= 0]).tolist():
                 times = np.concatenate([earliest[place], at[user == place]])
                 if len(times) > 2 * (most + 1):
                     times = np.partition(times, most)[: most + 1]
                 earliest[place] = times
     return np.array([np.partition(times, most)[most] for times in earliest])
+
+
+def _arrivals(batch: pa.RecordBatch, table: str) -> np.ndarray:
+    return integers(batch[ARRIVED_AT if ARRIVED_AT in batch.schema.names else TIMES[table]])
 
 
 def _groups(batches: Sequence[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

@@ -112,7 +112,7 @@ class _Past:
 
 @dataclass(frozen=True)
 class _Events:
-    """What happened to rooms: their places in `Rooms.ids`, and when."""
+    """What happened to rooms: their places in `Rooms.ids`, and when that arrived."""
 
     room_E: np.ndarray
     at_E: np.ndarray
@@ -234,8 +234,8 @@ def count_bucket(
     what wrote the file.
 
     Args:
-        shown: by bucket of users: row, room_id, shown_at, feed_at (the moment to be asked about).
-        done: room_id, at, action (code), of the counted actions.
+        shown: by bucket of users: row, room_id, known_at (when it arrived), feed_at (the moment to be asked about).
+        done: room_id, known_at, action (code), of the counted actions.
         ending: a moment after all events; each room's counters then are what is returned.
     """
     schema = pa.schema([ROW, *(pa.field(column.name, counter_type(column)) for column in counting.columns)])
@@ -278,7 +278,7 @@ def _load(
     at_Q: list[np.ndarray] = []
     events: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in (IMPRESSIONS, *counting.codes)}
     for batch in shown:
-        room, feed_at, at = (integers(batch[name]) for name in ("room_id", "feed_at", "shown_at"))
+        room, feed_at, at = (integers(batch[name]) for name in ("room_id", "feed_at", "known_at"))
         room = find(ids, room)
         asked, event = (feed_at >= begin) & (feed_at < end), (at >= since) & (at < end)
         rows.append(batch["row"].to_numpy()[asked])
@@ -286,7 +286,7 @@ def _load(
         at_Q.append(feed_at[asked])
         events[IMPRESSIONS].append((room[event], at[event]))
     for batch in done:
-        at, action = integers(batch["at"]), batch["action"].to_numpy()
+        at, action = integers(batch["known_at"]), batch["action"].to_numpy()
         in_time = (at >= since) & (at < end)
         for kind, code in counting.codes.items():
             event = in_time & (action == code)

@@ -30,17 +30,17 @@ from pipelines.logs.canonical import CanonicalLogs
 from pipelines.prepare import snapshot
 from pipelines.prepare.account import rows_agree
 from pipelines.prepare.attributes import sort_table
-from pipelines.prepare.clean import ENTER_CODE, EVENTS, Asked, Chunk, actions_of, clean, kept_apart
+from pipelines.prepare.clean import ENTER_CODE, Asked, Chunk, actions_of, clean, kept_apart
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import AttributeTables, Features, attribute_columns, frame, picked, slices, write_parquet
-from pipelines.prepare.labels import Credits
+from pipelines.prepare.labels import Credits, arrivals
 from pipelines.prepare.log_to_feeds import cut, once
-from pipelines.prepare.long_users import TIMES, LongUsers, long_users
+from pipelines.prepare.long_users import LongUsers, long_users
 from pipelines.prepare.room_counters import START_AT, Counting, Rooms, count_bucket, counted_actions, streamers_of
 from pipelines.prepare.tables import KEYS, Attributes
 from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import UserSide, read_log
-from pipelines.prepared import SPLITS
+from pipelines.prepared import EVENTS, SPLITS
 from pipelines.runs import FileNote, written
 from pipelines.runs.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.runs.noted import noted, whole
@@ -71,6 +71,8 @@ class Plan:
         served: those of them that the endpoint needs too.
         carried: `position`, `context.*` and `state.*` among them, with the types they have in the log.
         has_events: tables with the column `event_id`.
+        has_arrivals: tables with the column `arrived_at`.
+        has_times: whether the log knows when things happened (`CanonicalLogs.has_times`).
         rows: of every event table, from the footers.
         buckets: how many buckets of users, and of streamers.
     """
@@ -83,6 +85,8 @@ class Plan:
     served: frozenset[str]
     carried: pa.Schema
     has_events: frozenset[str]
+    has_arrivals: frozenset[str]
+    has_times: bool
     rows: dict[str, int]
     buckets: int
 
@@ -159,7 +163,8 @@ class CleanChunk:
 
     def __call__(self, chunk: Chunk) -> Done:
         plan = self.plan
-        asked = Asked(plan.schema, plan.actions, plan.carried, chunk.table in plan.has_events)
+        has_events, has_arrivals = chunk.table in plan.has_events, chunk.table in plan.has_arrivals
+        asked = Asked(plan.schema, plan.actions, plan.carried, has_events, has_arrivals, plan.has_times)
         return clean(chunk, asked, plan.config, buckets=plan.buckets, folder=plan.output)
 
 
@@ -206,13 +211,14 @@ class CutBucket:
             shown = {
                 "row": pa.array(np.arange(len(feed_at)), pa.int32()),
                 "room_id": ordered.impressions["room_id"],
-                "shown_at": ordered.impressions["shown_at"],
+                "known_at": arrivals(ordered.impressions, "shown_at"),
                 "feed_at": feed_at,
             }
             files["shown"] = [self._send("shown", bucket, pa.table(shown), rooms)]
             codes_of = [plan.actions.index(name) for name in counted_actions(plan.counters)]
             done = ordered.engagements.filter(pa.array(np.isin(action, codes_of)))
-            files["done"] = [self._send("done", bucket, done.select(["room_id", "at", "action"]), rooms)]
+            sent = {"room_id": done["room_id"], "known_at": arrivals(done, "at"), "action": done["action"]}
+            files["done"] = [self._send("done", bucket, pa.table(sent), rooms)]
         feed_id = pa.array(np.repeat(integers(ordered.feeds["feed_id"]), sizes))
         seen = snapshot.last_seen(ordered.impressions.append_column("feed_id", feed_id))
         files["seen"] = [self._send("seen", bucket, seen, rooms)]
@@ -230,6 +236,7 @@ class CutBucket:
             "candidates_by_day": _by_day(day, sizes),
             "entries_by_day": _by_day(entry_day, np.ones(len(entry_day))),
             "unattributed": credits.unattributed(plan.schema),
+            "too_late": credits.too_late(plan.schema),
             "kept": {name: len(tables[name]) for name in EVENTS},
             "quarantined": _by_table(quarantined),
             **ordered.told,
@@ -309,13 +316,15 @@ class WriteFeatures:
     """Feature files of a bucket of users, by split, and its part of the snapshot. Files: every split, `snapshot`.
 
     Attributes:
-        first_days: of each split; a split ends where the next begins.
+        open_at: the moment at which labels are asked whether they are open; None for a log without times, where none is.
+        first_days: of each split; a split ends where the next begins. Feeds before the first are for warming up.
         counters: of all buckets of streamers.
         all_users: those of the log's table.
     """
 
     plan: Plan
     ending: int
+    open_at: int | None
     first_days: dict[str, int]
     attributes: SortedTables
     counters: Sequence[FileNote]
@@ -339,7 +348,7 @@ class WriteFeatures:
         )
         side = UserSide(log, plan.schema, plan.columns)
         counters = self._counters(bucket, len(impressions))
-        features = Features(log, side, plan.schema, plan.columns, attributes, feeds, impressions, counters)
+        features = Features(log, side, plan.schema, plan.columns, attributes, feeds, impressions, counters, self.masked_at)
 
         split_R = np.searchsorted([self.first_days[split] for split in SPLITS], integers(feeds["day"]), side="right") - 1
         counts: dict = {}
@@ -357,7 +366,10 @@ class WriteFeatures:
                 "feeds": len(mine),
                 "candidates": int(size.sum()),
                 "largest_feed": int(size.max(initial=0)),
+                "open": self._open(log.credits, split_R[log.feed_N] == number),
             }
+        is_warmup = split_R < 0
+        warmup = {"feeds": int(is_warmup.sum()), "candidates": int(np.diff(log.offsets_R)[is_warmup].sum())}
         users = np.arange(len(log.users))
         files["snapshot"] = []
         for part, some in enumerate(slices(users, config.feeds_per_file)):
@@ -365,7 +377,29 @@ class WriteFeatures:
             write_parquet(snapshot.user_rows(features, side, users[some], plan.served), path, FEATURE_GROUP)
             files["snapshot"].append(noted(path, plan.output, rows=len(users[some])))
         read = {"counters": len(counters) if plan.counters else 0, "all_users": len(more_users)}
-        return Done({"splits": counts, "users": len(users), "early": features.early(), "read": read}, files)
+        counted_N = split_R[log.feed_N] == 0
+        arrived = {
+            target.name: log.credits.arrived(target, counted_N & ~log.credits.is_open(target, self.ending)).tolist()
+            for target in plan.schema.targets
+            if target.is_binary
+        }
+        found = {"splits": counts, "warmup": warmup, "arrived": arrived, "users": len(users), "early": features.early()}
+        return Done({**found, "read": read}, files)
+
+    @property
+    def masked_at(self) -> int | None:
+        return self.open_at if self.plan.config.open_labels == "mask" else None
+
+    def _open(self, credits: Credits, mine_N: np.ndarray) -> dict[str, list[int]]:
+        """By target, open labels of some impressions, and how many of them are positive already; those without any left out."""
+        found: dict[str, list[int]] = {}
+        if self.open_at is None:
+            return found
+        for target in self.plan.schema.targets:
+            open_N = mine_N & credits.is_open(target, self.open_at)
+            if open_N.any():
+                found[target.name] = [int(open_N.sum()), int((open_N & (credits.label(target) > 0)).sum())]
+        return found
 
     def _counters(self, bucket: int, candidates: int) -> pl.DataFrame:
         plan = self.plan
@@ -448,7 +482,7 @@ def _together(batches: list[pa.RecordBatch], table: str, long: LongUsers | None)
     """All rows of a bucket but those of long users that are left out; mapped until something copies them."""
     if not batches:
         return EMPTY[table].empty_table()
-    return pa.Table.from_batches(batches) if long is None else long.kept(batches, TIMES[table])
+    return pa.Table.from_batches(batches) if long is None else long.kept(batches, table)
 
 
 def _bucket_of_rooms(rooms: np.ndarray, attributes: Attributes, plan: Plan) -> np.ndarray:

@@ -15,23 +15,27 @@ from pipelines.encode.arrays import integers
 from pipelines.encode.clock import DAY_MS, NEVER, hours_since
 from pipelines.encode.columns import preference_columns
 from pipelines.prepare.histories import Entries
-from pipelines.prepare.labels import Credits
+from pipelines.prepare.labels import Credits, arrivals
 from pipelines.prepare.room_counters import Rooms, counted_actions, counter_type
 from pipelines.prepare.timeline import Moments, Timeline, codes, find
 
 
 @dataclass(frozen=True)
 class Log:
-    """The log of a bucket of users as arrays; users and rooms as places in `users` and `rooms.ids`."""
+    """The log of a bucket of users as arrays; users and rooms as places in `users` and `rooms.ids`.
+
+    `known_*` is when a row arrived; what came before a moment is what had arrived by then.
+    """
 
     users: np.ndarray
     rooms: Rooms
     user_R: np.ndarray
     at_R: np.ndarray
+    known_R: np.ndarray  # when the first of its impressions arrived
     offsets_R: np.ndarray  # candidates of feed r are offsets_R[r] .. offsets_R[r + 1]
     feed_N: np.ndarray
     room_N: np.ndarray
-    shown_at_N: np.ndarray
+    known_N: np.ndarray
     user_E: np.ndarray
     room_E: np.ndarray
     at_E: np.ndarray
@@ -39,6 +43,7 @@ class Log:
     user_C: np.ndarray  # product clicks
     product_C: np.ndarray
     at_C: np.ndarray
+    known_C: np.ndarray
     ending: int
 
     @property
@@ -46,13 +51,13 @@ class Log:
         return self.user_R[self.feed_N]
 
     def events(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        """User and time of all events of a kind that a counter counts."""
+        """User and arrival of all events of a kind that a counter counts."""
         if kind == FEEDS:
-            return self.user_R, self.at_R
+            return self.user_R, self.known_R
         if kind == IMPRESSIONS:
-            return self.user_N, self.shown_at_N
+            return self.user_N, self.known_N
         did = self.credits.did(kind)
-        return self.user_E[did], self.at_E[did]
+        return self.user_E[did], self.credits.known_at_E[did]
 
     def rooms_of(self, kind: str) -> np.ndarray:
         """Rooms of the same events."""
@@ -66,7 +71,7 @@ class UserSide:
         self.log, self.schema, self.columns = log, schema, columns
         over_at_E = log.credits.over_at_E
         self.moments = Moments(
-            len(log.users), log.shown_at_N, log.at_R, log.at_E, over_at_E, log.at_C, np.array([log.ending], np.int64)
+            len(log.users), log.known_N, log.at_R, log.at_E, over_at_E, log.known_C, np.array([log.ending], np.int64)
         )
         self.entries: dict[str, Entries] = {}
         self._lines: dict[str, Timeline] = {}
@@ -80,7 +85,7 @@ class UserSide:
                 self.entries[history.name] = Entries(history, self.moments, log.user_E[rows], over_at_E[rows])
             else:
                 rows = np.arange(len(log.at_C))
-                self.entries[history.name] = Entries(history, self.moments, log.user_C, log.at_C)
+                self.entries[history.name] = Entries(history, self.moments, log.user_C, log.known_C)
             self.source[history.name] = rows[self.entries[history.name].order_E]
 
     def feed_columns(self, user_Q: np.ndarray, at_Q: np.ndarray, columns: Collection[str]) -> dict[str, pa.Array]:
@@ -189,7 +194,8 @@ class UserSide:
         pair_B = np.full(len(owner_B), -1, np.int64)
         pair_B[known_B] = code
         pairs = np.split(pair_B, np.cumsum([len(each) for each in owners])[:-1])
-        moments = Moments(len(distinct), log.shown_at_N, log.at_E, log.at_R, np.array([log.ending], np.int64))
+        ending = np.array([log.ending], np.int64)
+        moments = Moments(len(distinct), log.known_N, log.credits.known_at_E, log.at_R, ending)
         return Pairs(
             user_P=distinct // max(len(ids), 1),
             id_P=ids[distinct % max(len(ids), 1)] if len(ids) else distinct,
@@ -234,7 +240,7 @@ def read_log(
     """The tables of one bucket (see `log_to_feeds.Bucket`) as arrays.
 
     Args:
-        clicks: user_id, product_id, at in logged order.
+        clicks: user_id, product_id, at, maybe arrived_at, in logged order.
         more_users: users of the bucket who may have done nothing.
         rooms_of: from sorted room ids to `Rooms`.
     """
@@ -245,16 +251,19 @@ def read_log(
     room_N, room_E = integers(impressions["room_id"]), integers(engagements["room_id"])
     room_ids, room = codes(np.r_[room_N, room_E])
     shown_at = integers(impressions["shown_at"])
-    by_time = np.lexsort((integers(clicks["at"]), user_C))
+    known_N, offsets_R = arrivals(impressions, "shown_at"), np.r_[0, np.cumsum(size)]
+    known_C = arrivals(clicks, "at")
+    by_time = np.lexsort((known_C, user_C))
     return Log(
         users=users,
         rooms=rooms_of(room_ids),
         user_R=user_R,
         at_R=integers(feeds["at"]),
-        offsets_R=np.r_[0, np.cumsum(size)],
+        known_R=np.minimum.reduceat(known_N, offsets_R[:-1]) if len(size) else known_N,
+        offsets_R=offsets_R,
         feed_N=np.repeat(np.arange(len(size)), size),
         room_N=room[: len(room_N)],
-        shown_at_N=shown_at,
+        known_N=known_N,
         user_E=user_E,
         room_E=room[len(room_N) :],
         at_E=integers(engagements["at"]),
@@ -262,6 +271,7 @@ def read_log(
         user_C=user_C[by_time],
         product_C=integers(clicks["product_id"])[by_time],
         at_C=integers(clicks["at"])[by_time],
+        known_C=known_C[by_time],
         ending=ending,
     )
 

@@ -108,6 +108,7 @@ class Runner:
             RuntimeError: a task failed by our own fault; its trace is in the message.
         """
         step = self._steps[name] = _Step(name, {item.name: item for item in items}, task)
+        assert len(step.items) == len(items), f"{name}: two items have one name, so one of them would be lost"
         for item in items:
             self._take(step, item.name, self._left(step, item))
         waiting = [item for item in items if item.name not in step.done]

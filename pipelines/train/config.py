@@ -20,6 +20,9 @@ class TrainConfig:
         seed: of weights and data order. What training draws besides (dropout, hidden ids, labels shown or hidden) belongs to
             the rows (`models.layers.draws`).
         optimiser: of dense parameters and of embedding tables.
+        delayed: labels whose window has not closed yet (`prepare.open_labels: mask`). `wait` leaves them out until it has;
+            `corrected` learns binary targets from what is known of them so far, by how many positives arrive by when (see
+            `models.losses`).
         monitor: the validation metric that decides the best epoch, as `target.metric` or `mean.metric` (`mean.gauc_feed`,
             `click.log_loss`); None takes the mean AUC over binary targets that are trained for.
         patience: epochs without a better `monitor` before training stops. They count from the end of a curriculum on (pimm),
@@ -46,6 +49,7 @@ class TrainConfig:
     shuffle_row_groups: int = 16
     seed: int = 0
     optimiser: OptimiserConfig = default(default_factory=OptimiserConfig)
+    delayed: Literal["wait", "corrected"] = "wait"
     monitor: str | None = None
     patience: int = 2
     workers: int = 0

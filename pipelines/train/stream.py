@@ -10,7 +10,7 @@ import pyarrow as pa
 from models.batch import FeedBatch
 from models.schema import Schema
 from models.slots import PseudoLabel
-from pipelines.encode.batches import preferences_for, to_batch
+from pipelines.encode.batches import Arrivals, preferences_for, to_batch
 from pipelines.encode.feeds import EARLIER, META, PER_CLICK_PREFIX, PREFERENCE_PREFIX, feeds_schema
 from pipelines.runs.sealed import SealedFile
 from pipelines.train.ahead import ahead
@@ -22,15 +22,16 @@ Reader = Callable[[FeedOrder, int, int, Sequence[str]], Generator[pa.Table, None
 """(order, epoch, first window, columns) -> tables whose rows, one after another, are those of the parts from there on."""
 
 
-def columns_for(schema: Schema, preferences_of: PseudoLabel | None) -> list[str]:
+def columns_for(schema: Schema, preferences_of: PseudoLabel | None, *, with_times: bool = False) -> list[str]:
     """Columns of the feed table that `to_batch` reads.
 
     Args:
         preferences_of: which running preferences are read; they cost a fourth of all reading, and few rankers learn from them.
+        with_times: when feeds were shown as well.
     """
     of_users = {EARLIER, *(prefix + name for prefix in (PREFERENCE_PREFIX, PER_CLICK_PREFIX) for name in schema.target_names)}
     wanted = {EARLIER, *preferences_for(schema, preferences_of).values()} if preferences_of else set()
-    unread = {*META.names, *of_users} - {"user_id", "room_id", *wanted}
+    unread = {*META.names, *of_users} - {"user_id", "room_id", *wanted, *(["at"] if with_times else [])}
     return [name for name in feeds_schema(schema).names if name not in unread]
 
 
@@ -61,6 +62,7 @@ class Stream:
     Args:
         read_parts: where parts are read: `in_process`, or `pipelines.train.ray_data.ray_data`.
         preferences_of: which running preferences of users batches are to have; None for none.
+        arrivals: as `to_batch` has them.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class Stream:
         read_parts: Reader = in_process,
         *,
         preferences_of: PseudoLabel | None = "impression",
+        arrivals: Arrivals | None = None,
     ) -> None:
         self.order = order
         self.schema = schema
         self.read_parts = read_parts
         self.preferences_of: PseudoLabel | None = preferences_of
-        self.columns = columns_for(schema, preferences_of)
+        self.arrivals = arrivals
+        self.columns = columns_for(schema, preferences_of, with_times=arrivals is not None)
 
     @property
     def steps(self) -> int:
@@ -84,7 +88,8 @@ class Stream:
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[FeedBatch | None, None, None]:
         """One item for each step from `first_step` on; None where no feed of the joint batch lies with this rank."""
         shares = self.shares(epoch, first_step)
-        made = lambda share: to_batch(share, self.schema, self.preferences_of) if share.num_rows else None
+        of = self.preferences_of, self.arrivals
+        made = lambda share: to_batch(share, self.schema, *of) if share.num_rows else None
         yield from ahead((made(share) for share in shares), BATCHES_AHEAD)
 
     def shares(self, epoch: int, first_step: int = 0) -> Generator[pa.Table, None, None]:

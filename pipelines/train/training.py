@@ -21,7 +21,7 @@ from pipelines.train.defined import check_defined
 from pipelines.train.monitor import Monitor
 from pipelines.train.order import FeedOrder
 from pipelines.train.progress import HISTORY, EpochRecord, Progress, read_progress
-from pipelines.train.worker import CHECKPOINTS, Run, feed_order, work
+from pipelines.train.worker import CHECKPOINTS, Run, check_delayed, feed_order, work
 
 BUNDLE = "bundle"
 PARTS = (BUNDLE, CHECKPOINTS, HISTORY, "tensorboard", "ray", "progress.log")
@@ -81,6 +81,7 @@ def train(
     schema = schema or prepared.schema
     run = Run(data=prepared.path.resolve(), schema=schema, system=system, config=config, folder=output)
     Monitor(schema, config.monitor)  # what can be refused early is
+    check_delayed(prepared, schema, system, config)
     order = feed_order(run, prepared, rank=0, size=max(1, config.workers))
     if config.workers:
         from pipelines.train.ray_train import check_cluster

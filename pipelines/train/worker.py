@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.config import ConfigError
 from models.learners import Learner
 from models.learners.schedule import Schedule
 from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
 from models.ranker import Outcome, Ranker
 from models.schema import Schema
-from models.system import SystemConfig, build_learner, build_ranker, is_leveled
+from models.system import SystemConfig, build_learner, build_ranker, is_leveled, ranker_without_weights
+from pipelines.encode.batches import Arrivals
 from pipelines.prepared import Prepared
 from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.config import TrainConfig
@@ -81,7 +83,8 @@ def work(
         schedule = schedule_of(run, prepared, order) if is_leveled(run.system.learner) else None
         learner = build_learner(ranker, schema, run.system.learner, config.optimiser, group, schedule)
         _seed(config.seed, group.rank)  # what draws from a generator while it trains does so anew on every rank
-        stream = Stream(order, schema, _reader(config), preferences_of=preferences_of)
+        arrivals = arrivals_of(prepared, schema) if config.delayed == "corrected" else None
+        stream = Stream(order, schema, _reader(config), preferences_of=preferences_of, arrivals=arrivals)
         valid = StoredFeeds(
             groups=row_groups(prepared.files("valid")),
             schema=schema,
@@ -93,7 +96,7 @@ def work(
         report: Reports = Silent(on_epoch)
         if group.rank == 0:
             report = Report(run.folder, monitor, ranks=group.size, say=say, on_epoch=on_epoch)
-            for line in _plans(learner, ranker, config):
+            for line in (*_plans(learner, ranker, config), *_of_open(prepared, schema, config)):
                 say(line)
         return fit(learner, ranker, stream, valid, config, report, Checkpoints(run.folder / CHECKPOINTS, device), group)
     finally:
@@ -110,6 +113,30 @@ def feed_order(run: Run, prepared: Prepared, *, rank: int, size: int) -> FeedOrd
         rank=rank,
         size=size,
     )
+
+
+def check_delayed(prepared: Prepared, schema: Schema, system: SystemConfig, config: TrainConfig) -> None:
+    """
+    Raises:
+        ConfigError: labels that are not final are to be learnt from, and cannot be.
+    """
+    if config.delayed == "wait":
+        return
+    if prepared.manifest.open_labels != "mask":
+        raise ConfigError(
+            f"`train.delayed: {config.delayed}` corrects labels whose window has not closed, but {prepared.path} takes them as "
+            "they are. Prepare with `prepare.open_labels: mask`, or take `train.delayed: wait`."
+        )
+    if ranker_without_weights(schema, system).config.children == "entered":
+        raise ConfigError(
+            f"`train.delayed: {config.delayed}` learns from all candidates, but `model.children: entered` from those whose "
+            "parents happened, which is not known of all yet. Take `children: all`, or `train.delayed: wait`."
+        )
+
+
+def arrivals_of(prepared: Prepared, schema: Schema) -> Arrivals:
+    """By when positives are known, for targets to be learnt from labels that are not final."""
+    return Arrivals.of(schema, prepared.manifest.ending, prepared.manifest.arrived)
 
 
 def schedule_of(run: Run, prepared: Prepared, order: FeedOrder) -> Schedule:
@@ -144,6 +171,20 @@ def _plans(learner: Learner, ranker: Ranker | Leveled, config: TrainConfig) -> l
             f"epochs, but train.epochs is {config.epochs}: training ends before."
         )
     return lines
+
+
+def _of_open(prepared: Prepared, schema: Schema, config: TrainConfig) -> list[str]:
+    """A line on labels that are not final, where the training split has some."""
+    manifest = prepared.manifest
+    counts = manifest.splits["train"].open_labels if manifest.open_labels == "mask" else {}
+    told = [f"{name} {counts[name].labels:,}" for name in schema.target_names if name in counts]
+    if not told:
+        return []
+    early = [name for name in schema.target_names if name in counts and name in manifest.arrived]
+    way = "left out (train.delayed: wait)"
+    if config.delayed == "corrected" and early:
+        way = f"learnt early for {', '.join(early)}, else left out (train.delayed: corrected)"
+    return [f"Labels whose window has not closed: {', '.join(told)}; {way}."]
 
 
 def _reader(config: TrainConfig) -> Reader:

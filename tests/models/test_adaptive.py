@@ -99,7 +99,7 @@ class Toy(nn.Module):
     def own(self) -> dict[str, SumCount]:
         return {}
 
-    def losses(self, outputs: Mapping, labels: Mapping) -> dict[str, torch.Tensor]:
+    def losses(self, outputs: Mapping, labels: Mapping, early=None) -> dict[str, torch.Tensor]:
         (x0, x1), (y0, y1, y2) = self.x, self.y
         one = {
             "click": 1 + 3 * x0 + 4 * x1 + 12 * y0,
@@ -202,7 +202,7 @@ class Uneven(Toy):
     (3, 0), order's (2, 0) or (2, 2), stay's (-4, -3) or (-4, -5); the means are the toy's but for click's (3, 2), order's
     (2, 1) and stay's (-4, -4)."""
 
-    def losses(self, outputs: Mapping, labels: Mapping) -> dict[str, torch.Tensor]:
+    def losses(self, outputs: Mapping, labels: Mapping, early=None) -> dict[str, torch.Tensor]:
         (x0, x1), (y0, y1, y2), second_N = self.x, self.y, labels["second"]
         return {
             "click": 1 + 3 * x0 + (4 - 4 * second_N) * x1 + 12 * y0,
@@ -263,7 +263,7 @@ def test_noise_that_two_targets_share_is_no_agreement():
     """Each of 40 candidates pulls x its own way, and order's with click's: on the same ones they agree, on others not."""
 
     class Noisy(Toy):
-        def losses(self, outputs, labels):
+        def losses(self, outputs, labels, early=None):
             pull_N = labels["pull"] @ self.x
             return {"click": 1 + pull_N, "order": 1 + pull_N, "stay": 1 + 0 * pull_N}
 
@@ -290,7 +290,7 @@ def test_weights_move_however_small_the_gradients_are():
     """Of 1e-4 of the toy's: the slope of a weight is then some 1e-11."""
 
     class Faint(Toy):
-        def losses(self, outputs, labels):
+        def losses(self, outputs, labels, early=None):
             return {name: loss_N * 1e-4 for name, loss_N in super().losses(outputs, labels).items()}
 
     learner = learner_of(Faint(), OptimiserConfig(dense=AdagradConfig(rate=1e-3)), rate=0.02)
@@ -301,7 +301,7 @@ def test_weights_move_however_small_the_gradients_are():
 
 def test_targets_that_share_nothing_have_no_cosine():
     class Apart(Toy):
-        def losses(self, outputs, labels):
+        def losses(self, outputs, labels, early=None):
             y0, y1, y2 = self.y
             ones_N = torch.ones(self.candidates, dtype=torch.float64)
             return {"click": (1 + y0) * ones_N, "order": (2 + y1) * ones_N, "stay": (3 + y2) * ones_N}

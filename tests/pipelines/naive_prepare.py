@@ -113,8 +113,9 @@ class SmallLog:
         """As a canonical log; the event tables in several files of several row groups."""
         for table, types in TYPES.items():
             rows = getattr(self, table)
-            if any("valid_from" in row for row in rows):
-                types = types.append(pa.field("valid_from", INT))
+            for name in ("valid_from", "arrived_at"):
+                if any(name in row for row in rows):
+                    types = types.append(pa.field(name, INT))
             parts = np.array_split(np.arange(len(rows)), files if table in EVENTS else 1)
             for number, part in enumerate(parts):
                 values = {name: [rows[place].get(name) for place in part] for name in types.names}
@@ -267,6 +268,23 @@ def dated(log: SmallLog, seed: int) -> SmallLog:
     return replace(log, **tables)
 
 
+def delayed(log: SmallLog, seed: int) -> SmallLog:
+    """The same log with arrivals: most rows come at once, some a while or days later, some by clocks that run behind; some do
+    not tell."""
+    rng = np.random.default_rng([seed, 2])
+    delays = [0, 0, 1, 500, 30_000, 30_000, 90_000, HOUR, 13 * HOUR, 2 * DAY, -1, -5000, None]
+
+    def arriving(rows: list[dict]) -> list[dict]:
+        found = []
+        for row in rows:
+            delay = delays[int(rng.integers(len(delays)))]
+            at = row["shown_at"] if "shown_at" in row else row["at"]
+            found.append({**row, "arrived_at": None if delay is None else at + delay})
+        return found
+
+    return replace(log, **{table: arriving(getattr(log, table)) for table in EVENTS})
+
+
 # -- the definitions -------------------------------------------------------------------------------------------
 
 
@@ -277,13 +295,20 @@ class Shown:
     feed: int = -1
     credited: list["Done"] = field(default_factory=list)
 
+    @property
+    def known(self) -> int:
+        return arrival(self.row)
+
 
 @dataclass
 class Done:
     row: dict
     at: int
     answers: Shown | None = None
-    by_request: bool = False
+
+    @property
+    def known(self) -> int:
+        return max(arrival(self.row), self.at)
 
     @property
     def stay(self) -> float:
@@ -291,7 +316,7 @@ class Done:
 
     @property
     def over(self) -> int:
-        return self.at + (round(self.stay * 1000) if self.row["action"] == "enter" else 0)
+        return max(self.at + (round(self.stay * 1000) if self.row["action"] == "enter" else 0), self.known)
 
 
 @dataclass
@@ -300,12 +325,28 @@ class Feed:
     at: int
     rows: list[Shown]
 
+    @property
+    def known(self) -> int:
+        return min(item.known for item in self.rows)
+
+
+def arrival(row: dict) -> int:
+    """When the platform knew of a row: as it says, but not before it happened."""
+    happened = row["shown_at"] if "shown_at" in row else row["at"]
+    arrived = row.get("arrived_at")
+    return happened if arrived is None else max(arrived, happened)
+
+
+def arrived(rows: list[dict]) -> list[dict]:
+    """In the order of arrival, and of the log where several arrive together; as logged where nothing says when."""
+    return sorted(rows, key=arrival) if any("arrived_at" in row for row in rows) else rows
+
 
 def feeds_of(log: SmallLog, gap_ms: int, most: int) -> list[Feed]:
     stretch = stretches(log, gap_ms)
     seen: set = set()
     shown: list[Shown] = []
-    for number, row in enumerate(log.impressions):
+    for number, row in enumerate(arrived(log.impressions)):
         moment = row["shown_at"] if row["request_id"] is None else stretch[row["user_id"], row["request_id"], row["shown_at"]]
         key = (row["user_id"], row["request_id"], row["room_id"], moment)
         if key not in seen:
@@ -358,8 +399,9 @@ def stretches(log: SmallLog, gap_ms: int) -> dict[tuple, int]:
 
 
 def delivered(rows: list[dict]) -> list[dict]:
-    """Rows without those that repeat an earlier one."""
-    return [row for place, row in enumerate(rows) if row not in rows[:place]]
+    """Rows in order of arrival, without those that repeat an earlier one in all but that."""
+    plain = [{name: value for name, value in row.items() if name != "arrived_at"} for row in arrived(rows)]
+    return [row for place, row in enumerate(arrived(rows)) if plain[place] not in plain[:place]]
 
 
 def credit(log: SmallLog, feeds: list[Feed], gap_ms: int) -> list[Done]:
@@ -377,16 +419,18 @@ def credit(log: SmallLog, feeds: list[Feed], gap_ms: int) -> list[Done]:
             of_request = {shown.feed for feed in feeds for shown in feed.rows if is_of(shown, row)}
             if len(of_request) > 1:
                 earlier = [shown for shown in found if shown.row["shown_at"] <= row["at"]]
-                near = [shown for shown in found if 0 < shown.row["shown_at"] - row["at"] <= gap_ms]
+                later = [shown for shown in found if shown.row["shown_at"] > row["at"]]
                 if earlier:
                     item.answers = max(earlier, key=lambda shown: (shown.row["shown_at"], shown.feed, shown.number))
-                    item.by_request = sum(feeds[place].at <= row["at"] for place in of_request) == 1  # so far
-                elif near:
-                    item.answers, item.by_request = min(near, key=lambda shown: shown.row["shown_at"]), True
-                    item.at = item.answers.row["shown_at"]
+                elif later:
+                    after = min(later, key=lambda shown: shown.row["shown_at"])
+                    begun = feeds[after.feed].at <= row["at"] or after.feed == min(of_request)
+                    if begun or after.row["shown_at"] - row["at"] <= gap_ms:
+                        item.answers = after
             elif found:
-                item.answers, item.by_request = found[0], True
-                item.at = max(item.at, found[0].row["shown_at"])
+                item.answers = found[0]
+            if item.answers is not None:
+                item.at = max(item.at, item.answers.row["shown_at"])
         else:
             earlier = [shown for shown in same if shown.row["shown_at"] <= row["at"]]
             if earlier:
@@ -405,7 +449,7 @@ def is_of(shown: Shown, row: dict) -> bool:
 def counts_for(item: Done, target: Target) -> bool:
     if item.row["action"] != target.action or item.answers is None:
         return False
-    if not item.by_request and item.at - item.answers.row["shown_at"] > target.attribution_seconds * 1000:
+    if item.known - item.answers.row["shown_at"] > target.attribution_seconds * 1000:
         return False
     return target.at_least is None or (item.row["value"] is not None and item.row["value"] >= target.at_least)
 
@@ -415,11 +459,20 @@ def label(shown: Shown, target: Target) -> float:
     return float(bool(values)) if target.kind == "binary" else float(np.float32(sum(values)))
 
 
+def written_label(shown: Shown, target: Target, ending: int) -> float:
+    """As tables have it: below zero while more may come."""
+    value = label(shown, target)
+    is_open = shown.row["shown_at"] + target.attribution_seconds * 1000 >= ending
+    return float(np.float32(-1 - np.float32(value))) if is_open else value
+
+
 def known(shown: Shown, target: Target) -> list[tuple[int, float]]:
     """Moments and amounts by which a label became known."""
     needs_value = target.kind == "value" or target.at_least is not None
     events = [
-        (item.over if needs_value else item.at, item.row["value"] or 0.0) for item in shown.credited if counts_for(item, target)
+        (item.over if needs_value else item.known, item.row["value"] or 0.0)
+        for item in shown.credited
+        if counts_for(item, target)
     ]
     if target.kind == "binary":
         return [(min(at for at, _ in events), 1.0)] if events else []
@@ -456,14 +509,14 @@ def candidate(item: Shown, feed: Feed, shown: list[Shown], done: dict[str, list[
         def is_same(other: int, at: int, owner=owner, unknown=unknown) -> bool:
             return not unknown and (other == room if owner == "room" else streamer_of(other, at) == streamer)
 
-        seen = [other for other in shown if is_same(other.row["room_id"], other.row["shown_at"])]
-        times = [other.row["shown_at"] for other in seen]
-        mine = [other.row["shown_at"] for other in seen if other.row["user_id"] == feed.user]
+        seen = [other for other in shown if is_same(other.row["room_id"], other.known)]
+        times = [other.known for other in seen]
+        mine = [other.known for other in seen if other.row["user_id"] == feed.user]
         events = {"impressions": (times, mine)}
         for what, others in done.items():
-            there = [other for other in others if is_same(other.row["room_id"], other.at)]
-            own = [other.at for other in there if other.row["user_id"] == feed.user]
-            events[what] = ([other.at for other in there], own)
+            there = [other for other in others if is_same(other.row["room_id"], other.known)]
+            own = [other.known for other in there if other.row["user_id"] == feed.user]
+            events[what] = ([other.known for other in there], own)
         for what, (of_all, of_user) in events.items():
             for name, window_ms in WINDOWS.items():
                 values[f"{owner}_{what}.{name}"] = None if unknown else counted(of_all, now, window_ms)
@@ -485,8 +538,19 @@ def naive_features(
     most: int = 500,
     day_shift_ms: int = 0,
     actions: Mapping[str, str] = MappingProxyType({"entries": "enter", "orders": "order"}),
+    until: int | None = None,
 ) -> list[dict]:
-    """`actions`: what counters call the events of an action."""
+    """
+    Args:
+        actions: what counters call the events of an action.
+        until: the cut-off; None for the moment after the last row.
+    """
+    events = {name: getattr(log, name) for name in ("impressions", "engagements", "product_clicks")}
+    if until is not None:
+        log = replace(log, **{name: [row for row in rows if arrival(row) < until] for name, rows in events.items()})
+    counted_actions = {*actions.values(), *(target.action for target in schema.targets)}
+    seen = [*log.impressions, *log.product_clicks, *(row for row in log.engagements if row["action"] in counted_actions)]
+    ending = 1 + max(map(arrival, seen)) if until is None else until
     feeds = feeds_of(log, gap_ms, most)
     done = credit(log, feeds, gap_ms)
     shown = [item for feed in feeds for item in feed.rows]
@@ -506,7 +570,7 @@ def naive_features(
     rows = []
     for feed in feeds:
         now = feed.at
-        own_shown = [item.row["shown_at"] for item in shown if item.row["user_id"] == feed.user]
+        own_shown = [item.known for item in shown if item.row["user_id"] == feed.user]
         own_entries = [item for item in entries if item.row["user_id"] == feed.user]
         row: dict = {
             "user_id": feed.user,
@@ -515,16 +579,16 @@ def naive_features(
             "room_id": [item.row["room_id"] for item in feed.rows],
             "context.device": min(feed.rows, key=lambda item: item.number).row["context.device"],
             "user.age": attribute("users", feed.user, "age", now),
-            "user_feeds": sum(other.user == feed.user and other.at < now for other in feeds),
+            "user_feeds": sum(other.user == feed.user and other.known < now for other in feeds),
             "user_impressions": counted(own_shown, now),
             **{
-                f"user_{what}": counted([item.at for item in items if item.row["user_id"] == feed.user], now)
+                f"user_{what}": counted([item.known for item in items if item.row["user_id"] == feed.user], now)
                 for what, items in of_kind.items()
             },
             "user_last_seen_hours": hours(max((time for time in own_shown if time < now), default=None), now),
         }
         for target in schema.targets:
-            row[f"label.{target.name}"] = [label(item, target) for item in feed.rows]
+            row[f"label.{target.name}"] = [written_label(item, target, ending) for item in feed.rows]
         for place, days in enumerate(schema.preference_days):
             window, suffix = round(days * DAY), f".{days:g}d" if place else ""
             count = row[f"preference_count{suffix}"] = counted(own_shown, now, window)
@@ -559,9 +623,9 @@ def naive_features(
                 row[f"{history.name}.stay_seconds"] = [item.row["value"] for item in past]
             else:
                 clicks = [
-                    click for click in delivered(log.product_clicks) if click["user_id"] == feed.user and click["at"] < now
+                    click for click in delivered(log.product_clicks) if click["user_id"] == feed.user and arrival(click) < now
                 ]
-                clicks = sorted(clicks, key=lambda click: click["at"])[-history.length :]
+                clicks = sorted(clicks, key=arrival)[-history.length :]
                 row[f"{history.name}.at"] = [click["at"] for click in clicks]
                 row[f"{history.name}.product_id"] = [click["product_id"] for click in clicks]
                 row[f"{history.name}.product.price"] = [

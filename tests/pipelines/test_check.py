@@ -479,6 +479,16 @@ def test_what_prepare_refuses_is_refused(tmp_path):
         check_logs(logs, schema(), calendar(), CheckConfig(), tmp_path / "check", now=NOW)
 
 
+def test_the_largest_doubles_and_halves_of_positions_end_no_check(tmp_path):
+    """Their sum is infinite, which JSON does not know; and no schema reads a position."""
+    largest = float(np.finfo(np.float64).max)
+    log = changed(clean_log(), "engagements", when("value", pl.col("room_id") % 10 == 0, largest))
+    log = changed(log, "impressions", pl.lit(1.5).alias("position"))
+    facts = checked(log, tmp_path).facts
+    assert {round(day.means["stay"]) for day in facts.days} < set(range(1000))
+    assert next(column.high for column in facts.columns if column.name == "value") == largest
+
+
 def test_json_is_read_back_as_it_was(tmp_path):
     result = checked(_renamed(clean_log()), tmp_path)
     assert from_dict(Checked, json.loads((tmp_path / "check" / "check.json").read_text())) == result

@@ -119,8 +119,8 @@ def write_world(path: Path, *, train: int = 600, seed: int = 0) -> Prepared:
     (path / "prepared" / "schema.json").write_text(json.dumps(schema.to_dict()))
     splits = {split: {"files": 2, "feeds": sizes[split]} for split in SPLITS}
     write_manifest(path / "prepared", f"world-{seed}", splits)
-    (path / "truth").mkdir()
-    pq.write_table(pa.concat_tables(known[::-1]), path / "truth" / "impressions.parquet")  # in any order
+    (path / "truth" / "impressions").mkdir(parents=True)
+    pq.write_table(pa.concat_tables(known[::-1]), path / "truth" / "impressions" / "any.parquet")  # in any order
     return Prepared.open(path / "prepared")
 
 
@@ -241,7 +241,7 @@ def test_the_booster_beats_popularity_and_the_truth_beats_both(world):
 
 def test_the_truth_is_joined_by_user_room_and_time(world):
     found = truth_of(world, "test", world.path.parent / "truth").table
-    known = pq.read_table(world.path.parent / "truth" / "impressions.parquet").to_pylist()
+    known = pq.read_table(world.path.parent / "truth" / "impressions").to_pylist()
     by_key = {(row["user_id"], row["room_id"], row["shown_at"]): row["click"] for row in known}
     rows = found.to_pylist()
     assert (
@@ -251,7 +251,8 @@ def test_the_truth_is_joined_by_user_room_and_time(world):
 
 
 def test_a_truth_of_other_impressions_is_left_out(world, tmp_path):
-    pq.write_table(world_features(99, 5, 10**6)[1], tmp_path / "impressions.parquet")
+    (tmp_path / "impressions").mkdir()
+    pq.write_table(world_features(99, 5, 10**6)[1], tmp_path / "impressions" / "any.parquet")
     told = "left out: the truth knows 0.0% of the split's candidates, and it must know each of them once"
     assert truth_of(world, "test", tmp_path) == told
 

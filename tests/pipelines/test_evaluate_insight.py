@@ -370,6 +370,7 @@ def test_no_course_without_stages(tmp_path):
 def write_truth(prepared, path):
     """Chances of clicks and orders for all candidates, and stages that the rule always finds."""
     (path / "stages").mkdir(parents=True)
+    (path / "impressions").mkdir()
     rows = {"user_id": [], "room_id": [], "shown_at": [], "click": [], "order": []}
     stages = {}
     for split in ("train", "valid"):
@@ -380,7 +381,7 @@ def write_truth(prepared, path):
                     values = (feed["user_id"], room, feed["at"], 0.2 + 0.6 * click, 0.01 * (room % 7))
                     for name, value in zip(rows, values, strict=True):
                         rows[name].append(value)
-    pq.write_table(pa.table(rows), path / "impressions.parquet")
+    pq.write_table(pa.table(rows), path / "impressions" / "any.parquet")
     table = {"user_id": [user for user, _ in stages], "day": [day for _, day in stages], "stage": list(stages.values())}
     pq.write_table(pa.table(table), path / "stages" / "all.parquet")
     return path

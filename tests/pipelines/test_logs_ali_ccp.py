@@ -1,5 +1,7 @@
 """Ali-CCP as canonical logs, and what becomes of a log without times."""
 
+from dataclasses import replace
+
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -144,6 +146,32 @@ def test_a_log_without_times_keeps_its_split(tmp_path, capsys):
     assert told in capsys.readouterr().out
     assert prepared.manifest.remarks[0].startswith(told)
     assert prepared.manifest.counts.unattributed_engagements == 0
+
+
+def test_rows_of_a_log_without_times_that_belong_to_no_request_or_split_are_kept_apart(tmp_path):
+    """All of a split is of one moment, so without a request they would be one feed of a user, and repeat each other."""
+    more = pl.DataFrame(
+        {
+            "request_id": [None, None, 5, 6],
+            "user_id": [7, 7, 7, 7],
+            "room_id": [70, 70, 70, 70],
+            "split": ["train", "train", "dev", None],
+            "context.device": ["web"] * 4,
+        }
+    )
+    first = pl.read_parquet(timeless(tmp_path / "plain").files("impressions"))
+    acts = pl.DataFrame({"request_id": [1, None], "user_id": [7, 8], "room_id": [71, 70], "action": ["enter"] * 2})
+    acts = acts.with_columns(pl.lit("train").alias("split"))
+    logs = timeless(tmp_path / "logs", impressions=pl.concat([first, more]), engagements=acts)
+    prepared = prepare(logs, schema(), replace(CONFIG, quarantine_limit=0.9), tmp_path / "out")
+    account = prepared.manifest.counts.account
+    assert account["impressions"].quarantined == {"missing id, time or action": 4} and account["impressions"].kept == 5
+    assert account["engagements"].quarantined == {"missing id, time or action": 1} and account["engagements"].kept == 1
+    labels = pq.read_table(prepared.files("train"))
+    assert sorted(zip(labels["user_id"].to_pylist(), labels["label.click"].to_pylist(), strict=True)) == [
+        (7, [0.0, 1.0]),
+        (8, [0.0]),
+    ]
 
 
 WORD = Vocabulary(min_count=1)

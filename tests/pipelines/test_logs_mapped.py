@@ -82,3 +82,74 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
     zipped = from_dict(CsvConfig, {"path": str(tmp_path), "tables": {"impressions": [{**IMPRESSIONS, "files": ["a.csv.zip"]}]}})
     with pytest.raises(ConfigError, match=r"a\.csv\.zip is packed in a way that is not read\. Unpack it"):
         materialise(zipped, tmp_path / "out")
+
+
+def shown(folder, *patterns):
+    """The impressions of a log whose files match the patterns, by room; and what is said of each file."""
+    (folder / "acts.txt").write_text("u,r,t\n1,2,1756684800000\n")
+    acts = {**ACTS, "files": ["acts.txt"], "action": "enter"}
+    tables = {"impressions": [{**IMPRESSIONS, "files": list(patterns)}], "engagements": [acts]}
+    logs = materialise(from_dict(CsvConfig, {"path": str(folder), "tables": tables}), folder.parent / "out")
+    return sorted(room for file in logs.files("impressions") for room in pl.read_parquet(file)["room_id"].to_list())
+
+
+def write_shows(folder, *names):
+    """A file a name, each with one impression, in the room of its number."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"u,r,t\n1,{number},1756684800000\n")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a b.csv", "a_b.csv"),
+        ("数据.csv", "日志.csv"),
+        ("_a.csv", "b.csv"),
+        ("2025/06.csv", "2025_06.csv"),
+        (f"{'x' * 120}/{'y' * 120}/a.csv", "a.csv"),
+        ("day=1/part.csv", "day=2/part.csv"),
+    ],
+)
+def test_files_of_any_names_keep_their_rows(tmp_path, names):
+    """Names of what is made of them once were the same word for two files, or hidden; half of a log was lost."""
+    write_shows(tmp_path / "in", *names)
+    assert shown(tmp_path / "in", "**/*.csv") == [0, 1]
+
+
+def test_folders_behind_links_are_searched(tmp_path):
+    write_shows(tmp_path / "elsewhere", "a.csv")
+    write_shows(tmp_path / "in", "x.csv", "deep/b.csv", ".hidden.csv")
+    (tmp_path / "in" / "x.csv").unlink()
+    (tmp_path / "in" / "day").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
+    assert shown(tmp_path / "in", "**/*.csv") == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("", "`files` names ``, which is no file below `logs.path`"),
+        ("/data/a.csv", "`files` names `/data/a.csv`, which is no file below `logs.path`"),
+        ("../in/a.csv", "`files` names `../in/a.csv`, which is no file below `logs.path`"),
+        ("a**b", "has no file `a**b`"),
+        ("gone.csv", "gone.csv is a link to nothing"),
+        ("*.csv", "are one file, by links; its rows would count twice"),
+        ("head", "not one row of the table `impressions` came of these files"),
+    ],
+)
+def test_patterns_that_name_no_rows(tmp_path, pattern, told):
+    write_shows(tmp_path / "in", "a.csv")
+    (tmp_path / "in" / "head").write_text("u,r,t\n")
+    (tmp_path / "in" / "b.csv").symlink_to("a.csv")
+    if pattern == "gone.csv":
+        (tmp_path / "in" / "gone.csv").symlink_to("nothing")
+    with pytest.raises(ConfigError) as error:
+        shown(tmp_path / "in", pattern)
+    assert told in str(error.value)
+
+
+def test_ids_as_pandas_writes_columns_with_gaps(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("u,r,t\n1.0,7.0,1756684800000\n1,8,1756684800000\n1,0.0,1756684800000\n")
+    assert shown(tmp_path / "in", "a.csv") == [0, 7, 8]

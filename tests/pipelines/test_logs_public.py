@@ -171,6 +171,30 @@ def test_a_file_that_is_there_twice_is_refused_and_an_unpacked_zip_is_not(tmp_pa
         converted("kuailive", folder, tmp_path / "out")
 
 
+@pytest.mark.parametrize(("field", "value"), [("method", 9), ("flags", 1)])
+def test_what_a_zip_keeps_to_itself_is_told(tmp_path, field, value):
+    """Deflate64, of large files on Windows, and a password: Python opens neither."""
+    folder = write_sample("kuailive", tmp_path / "in")
+    with zipfile.ZipFile(folder / "all.zip", "w") as packed:
+        for file in sorted(folder.glob("*.csv")):
+            packed.write(file, file.name)
+            file.unlink()
+    packed_bytes = bytearray((folder / "all.zip").read_bytes())
+    for mark, places in ((b"PK\x03\x04", {"flags": 6, "method": 8}), (b"PK\x01\x02", {"flags": 8, "method": 10})):
+        for found in re.finditer(re.escape(mark), bytes(packed_bytes)):
+            packed_bytes[found.start() + places[field]] = value
+    (folder / "all.zip").write_bytes(bytes(packed_bytes))
+    with pytest.raises(ConfigError, match=r"all\.zip:.*\.csv cannot be read within its zip \(.*\)\. Unpack it first\."):
+        converted("kuailive", folder, tmp_path / "out")
+
+
+def test_a_link_to_nothing_is_refused(tmp_path):
+    folder = write_sample("kuailive", tmp_path / "in")
+    (folder / "click_2.csv").symlink_to("unmounted/click_2.csv")
+    with pytest.raises(ConfigError, match=r"click_2\.csv is a link to nothing"):
+        converted("kuailive", folder, tmp_path / "out")
+
+
 def test_another_file_of_that_name_is_refused_at_once(tmp_path):
     other = "user_id,live_id,streamer_id,timestamp,watch_live_time\n" + "a,b,c,d,e\n" * 5
     folder = write_sample("kuailive", tmp_path / "in", click=other)

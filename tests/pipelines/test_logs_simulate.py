@@ -44,7 +44,7 @@ def tables(logs):
 @pytest.fixture(scope="module")
 def judged(logs, tables):
     """Every impression with its truth, what happened (`did_*`, stay), position, streamer and level."""
-    truth = pl.read_parquet(logs.truth / "impressions.parquet")
+    truth = pl.read_parquet(logs.truth / "impressions")
     keys = ["request_id", "room_id"]
     for target, action in ACTIONS.items():
         events = tables["engagements"].filter(pl.col("action") == action).select(*keys, pl.lit(True).alias(f"did_{target}"))
@@ -69,7 +69,7 @@ def test_the_same_config_writes_the_same_bytes(tmp_path):
         materialise(small, tmp_path / name)
     first = contents(tmp_path / "a")
     assert first == contents(tmp_path / "b")
-    assert len(first) == 3 + 3 + 2 * 3 + 2 + 2  # things, rooms, events of two days, truth, stages
+    assert len(first) == 3 + 3 + 2 * 3 + 3 + 2  # things, rooms, events of two days, truth, stages
     materialise(replace(small, seed=6), tmp_path / "c")
     assert contents(tmp_path / "c")["logs/impressions/2025-06-02-00.parquet"] != first["logs/impressions/2025-06-02-00.parquet"]
 
@@ -91,7 +91,7 @@ def test_size_of_files_changes_no_rows(tmp_path, monkeypatch):
     assert len(cut.files("impressions")) > len(whole.files("impressions")) == 1
     for table in ("impressions", "engagements", "product_clicks"):
         assert pl.read_parquet(cut.files(table)).equals(pl.read_parquet(whole.files(table)))
-    assert pl.read_parquet(cut.truth / "impressions.parquet").equals(pl.read_parquet(whole.truth / "impressions.parquet"))
+    assert pl.read_parquet(cut.truth / "impressions").equals(pl.read_parquet(whole.truth / "impressions"))
 
 
 def test_the_size_follows_from_the_number_of_users():
@@ -202,7 +202,7 @@ def test_clicks_on_products_happen_in_rooms_and_in_the_shop(tables):
 
 
 def test_there_is_a_truth_for_every_impression(logs, tables):
-    truth = pl.read_parquet(logs.truth / "impressions.parquet")
+    truth = pl.read_parquet(logs.truth / "impressions")
     keys = ["request_id", "user_id", "room_id", "shown_at"]
     binary = ["click", "goods_bag", "product_click", "order", "follow", "comment", "like"]
     assert truth.columns == [*keys, *binary, "stay_seconds", STAY_MEAN, STAY_CAP]

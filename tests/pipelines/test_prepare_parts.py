@@ -197,13 +197,13 @@ def test_a_request_id_that_is_used_again_is_another_feed():
         {"user_id": 2, "at": 0, "size": 1},
     ]
     assert log.impressions["room_id"].to_pylist() == [10, 11, 12, 10, 13, 10]
-    assert log.engagements.select(["at", "row", "by_request"]).to_pylist() == [
-        {"at": 5000, "row": 0, "by_request": True},  # nobody knew then that the id would be used again
-        {"at": week - 60_001, "row": -1, "by_request": False},
-        {"at": week, "row": 4, "by_request": True},
-        {"at": week + 5000, "row": 3, "by_request": False},
-        {"at": week + 9000, "row": 2, "by_request": False},
-        {"at": week, "row": 5, "by_request": True},
+    assert log.engagements.select(["at", "row"]).to_pylist() == [
+        {"at": 5000, "row": 0},  # nobody knew then that the id would be used again
+        {"at": week - 60_001, "row": -1},
+        {"at": week, "row": 4},
+        {"at": week + 5000, "row": 3},
+        {"at": week + 9000, "row": 2},
+        {"at": week, "row": 5},
     ]
     assert log.told == {
         "alike": 0,
@@ -302,16 +302,16 @@ def test_engagements_are_credited_by_request_else_to_the_latest_impression():
             (None, 2, 10, 400),  # nothing shown to this user
         ],
     )
-    found = zip(*(log.engagements[name].to_pylist() for name in ("user_id", "at", "row", "by_request")), strict=True)
+    found = zip(*(log.engagements[name].to_pylist() for name in ("user_id", "at", "row")), strict=True)
     assert sorted(found) == [
-        (1, 100, 0, True),
-        (1, 199, 0, False),
-        (1, 200, 1, False),
-        (1, 250, 0, True),
-        (1, 299, -1, False),
-        (1, 400, -1, False),
-        (1, 400, -1, False),
-        (2, 400, -1, False),
+        (1, 100, 0),
+        (1, 199, 0),
+        (1, 200, 1),
+        (1, 250, 0),
+        (1, 299, -1),
+        (1, 400, -1),
+        (1, 400, -1),
+        (2, 400, -1),
     ]
 
 
@@ -330,9 +330,9 @@ def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
     batches = []
     for size in (90, 0, 60):  # of three buckets of users
         shown_at = rng.integers(0, 40, size) * (hour // 8) + 1000
-        columns = {"row": pa.array(rng.permutation(size), pa.int32()), "room_id": rng.choice(ids, size), "shown_at": shown_at}
+        columns = {"row": pa.array(rng.permutation(size), pa.int32()), "room_id": rng.choice(ids, size), "known_at": shown_at}
         batches.append(pa.record_batch(columns | {"feed_at": shown_at - rng.integers(0, 2, size)}))
-    events = {"room_id": rng.choice(ids, 160), "at": rng.integers(0, 40, 160) * (hour // 8) + 1000}
+    events = {"room_id": rng.choice(ids, 160), "known_at": rng.integers(0, 40, 160) * (hour // 8) + 1000}
     done = [pa.record_batch({**events, "action": pa.array([0, 2] * 80, pa.int8())})]  # every second one is an order
     of_room = ["room_impressions.10m", "room_impressions.life", "room_entries.1h", "room_orders.life", "room_age_hours"]
     of_streamer = ["streamer_impressions.1h", "streamer_entries.life", "streamer_orders.10m", "streamer_age_hours"]
@@ -343,8 +343,8 @@ def test_counters_of_slices_equal_those_of_one_piece(tmp_path, rows_per_slice):
     final, writer = count_bucket(batches, done, counting, rows_per_slice=rows_per_slice, ending=ending, output=tmp_path / "out")
 
     pairs = lambda batch, time: zip(batch["room_id"].to_pylist(), batch[time].to_pylist(), strict=True)
-    shown = [pair for batch in batches for pair in pairs(batch, "shown_at")]
-    entered, ordered = (list(pairs(done[0].slice(first), "at"))[::2] for first in (0, 1))
+    shown = [pair for batch in batches for pair in pairs(batch, "known_at")]
+    entered, ordered = (list(pairs(done[0].slice(first), "known_at"))[::2] for first in (0, 1))
 
     def expected(room, now):
         same = [other for other in streamer_of if streamer_of[other] == streamer_of[room]]

@@ -31,7 +31,7 @@ def truth(logs: CanonicalLogs) -> pl.DataFrame:
     """The truth about every impression, with the streamer and their level."""
     rooms = pl.read_parquet(logs.files("rooms")).select("room_id", "streamer_id")
     levels = pl.read_parquet(logs.truth / "streamers.parquet")
-    return pl.read_parquet(logs.truth / "impressions.parquet").join(rooms, on="room_id").join(levels, on="streamer_id")
+    return pl.read_parquet(logs.truth / "impressions").join(rooms, on="room_id").join(levels, on="streamer_id")
 
 
 def world_of(name: str, **changes) -> SimulateConfig:
@@ -47,8 +47,8 @@ def test_at_strength_0_every_world_is_the_plain_one(tmp_path):
     for table, more in (("products", ["intention"]), ("streamers", ["level", "intention"])):
         before, now = (pl.read_parquet(tmp_path / name / "logs" / f"{table}.parquet") for name in "ab")
         assert now.drop(more).equals(before) and now.columns == [*before.columns, *more]
-    assert pl.read_parquet(tmp_path / "a" / "truth" / "impressions.parquet").equals(
-        pl.read_parquet(tmp_path / "b" / "truth" / "impressions.parquet")
+    assert pl.read_parquet(tmp_path / "a" / "truth" / "impressions").equals(
+        pl.read_parquet(tmp_path / "b" / "truth" / "impressions")
     )
 
 

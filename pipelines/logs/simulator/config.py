@@ -131,12 +131,43 @@ class Chain:
 
 
 @config
+class Delays:
+    """When the platform knows of what happened: the column `arrived_at`, which a world without delays does not write.
+
+    How late something is does not depend on anything else: the delay is exponential, with these mean seconds. A file of the log
+    holds what arrived on its day, so what is late lies in a later day's file; what arrives after the last day is not in the log
+    yet.
+
+    Attributes:
+        impression: from being shown on.
+        enter: from the end of the stay on.
+        goods_bag, product_click, order, follow, comment, like: from the act on.
+        shop: from a product click outside of rooms on.
+    """
+
+    impression: float = 2.0
+    enter: float = 2.0
+    goods_bag: float = 2.0
+    product_click: float = 2.0
+    order: float = 21_600.0
+    follow: float = 2.0
+    comment: float = 2.0
+    like: float = 2.0
+    shop: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, seconds in vars(self).items():
+            if not 0 <= seconds <= 30 * 86_400:
+                raise ValueError(f"delays.{name} is {seconds:g} seconds; it must lie between 0 and 30 days.")
+
+
+@config
 class SimulateConfig:
     """A simulated world.
 
     Attributes:
         users: the size of the world; about 35 impressions per user and day, where nothing says otherwise.
-        days: days in the log, from 2025-06-02 on (UTC).
+        days: days in the log, from 2025-06-02 on (UTC). Where it is raised later, the world goes on from where it was.
         seed: another seed, another world.
         activity: sessions of a user and visits to the shop, times as many as in the plain world.
         session: feeds of a session on average; None for the plain world's, about three. Where users come less, there are fewer
@@ -145,6 +176,7 @@ class SimulateConfig:
         intentions: users have several intentions (eLiveRec); None for the plain world's one taste.
         stages: stages of users differ (STAN); None for the plain world's.
         chain: targets depend on each other (DBMTL, PIMM); None for the plain world's.
+        delays: what happened is known later; None for at once.
     """
 
     kind: Literal["simulate"] = "simulate"
@@ -157,6 +189,7 @@ class SimulateConfig:
     intentions: Intentions | None = None
     stages: Stages | None = None
     chain: Chain | None = None
+    delays: Delays | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("users", 20), ("days", 1), ("seed", 0)):

@@ -24,24 +24,29 @@ the first days of a longer run are those of a shorter one.
 | follow, comment, like | the same | | click |
 | stay_seconds (a value) | enter | seconds of stay | |
 
-Beside the logs lies the truth: `impressions.parquet` with request_id, user_id, room_id, shown_at, the probability of
+Where the world has delays, the three tables of events have `arrived_at` as well (see `Delays`).
+
+Beside the logs lies the truth: `impressions/` with request_id, user_id, room_id, shown_at, the probability of
 every binary target and the expected `stay_seconds` (0 if not entered), given all that was drawn before the impression, and
 the mean and the cap of the log-normal stay of those who enter (`stay_log_mean`, `stay_cap_seconds`);
 `stages/` with user_id, day and life-cycle stage; `streamers.parquet` with streamer_id and level.
 """
 
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.logs.files import GrowingFile, GrowingFolder, write
+from pipelines.logs.simulator import state
 from pipelines.logs.simulator.acts import Outcome, act
 from pipelines.logs.simulator.chances import chances
 from pipelines.logs.simulator.clock import EPOCH_MS, SLOT_MS, SLOTS_A_DAY, date_of
 from pipelines.logs.simulator.config import LEVELS, STAGES, SimulateConfig
+from pipelines.logs.simulator.delivery import ARRIVED_AT, TABLES, Delivery
 from pipelines.logs.simulator.people import DEVICES, World, make_world
 from pipelines.logs.simulator.rooms import Rooms, rooms_of_day
 from pipelines.logs.simulator.shows import FAVOURITES, Familiarity, Impressions, Shares, choose, live_rooms
@@ -66,6 +71,23 @@ class Life:
     next_room: int
     next_request: int
     shares: Shares | None  # of levels, where they are a premise
+    delivery: Delivery
+    day: int  # the next one to be lived
+
+    def save(self, folder: Path) -> None:
+        """Writes all that another day needs beside the world, which is made anew of its config."""
+        keys, values = self.familiarity.state()
+        shown = {} if self.shares is None else {"shares.shown": self.shares.shown_L}
+        arrays = {
+            "familiarity.keys": keys,
+            "familiarity.values": values,
+            "favourites": self.favourites_UC,
+            "stage": self.stage_U,
+            "free_from": self.free_from_S,
+            "numbers": np.array([self.next_room, self.next_request, self.day], np.int64),
+            **shown,
+        }
+        state.save(folder, arrays, self.rooms, self.delivery.waiting())
 
 
 def begin(world: World) -> Life:
@@ -83,34 +105,58 @@ def begin(world: World) -> Life:
         next_room=_FIRST_ROOM + len(rooms),
         next_request=1,
         shares=None if levels is None or levels.shares is None else Shares(levels.shares),
+        delivery=Delivery(world.config.delays),
+        day=0,
     )
 
 
-def simulate(source: SimulateConfig, output: Path) -> None:
-    """Writes the logs of a world into the folder `output/logs` and what is true about them into `output/truth`."""
-    logs, truth = output / "logs", output / "truth"
-    world = make_world(source)
-    streamers = world.streamers
-    write(world.users.table(), logs / "users.parquet")
-    write(world.streamers_table(), logs / "streamers.parquet")
-    write(world.products_table(), logs / "products.parquet")
-    level = pa.array(np.array(LEVELS)[streamers.level_S])
-    write(pa.table({"streamer_id": streamers.id_S, "level": level}), truth / "streamers.parquet")
+def going_on(world: World, folder: Path) -> Life:
+    """The world as `Life.save` left it."""
+    arrays, rooms, pending = state.load(folder)
     life = begin(world)
-    write(life.rooms.table(streamers), logs / "rooms" / "day-before.parquet")
-    with GrowingFile(truth / "impressions.parquet", repeated=KEYS) as truth_file:
-        for day in range(source.days):
-            started = time.monotonic()
-            rng = np.random.default_rng([source.seed, 2, day])
-            counts = _live(rng, life, day, logs, truth, truth_file)
-            rate = counts["impressions"] / (time.monotonic() - started)
-            told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-            print(f"  day {day + 1}/{source.days}: {told}; {rate:,.0f} impressions/s", flush=True)
+    life.familiarity = Familiarity(len(world.streamers), arrays["familiarity.keys"], arrays["familiarity.values"])
+    life.favourites_UC, life.stage_U, life.free_from_S = (arrays[name] for name in ("favourites", "stage", "free_from"))
+    life.next_room, life.next_request, life.day = arrays["numbers"].tolist()
+    life.rooms, life.delivery = rooms, Delivery(world.config.delays, pending)
+    if life.shares is not None:
+        life.shares.shown_L = arrays["shares.shown"]
+    return life
 
 
-def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Path, truth_file: GrowingFile) -> dict[str, int]:
+def simulate(source: SimulateConfig, output: Path) -> None:
+    """Writes the logs of a world into the folder `output/logs`, what is true about them into `output/truth`, and what it takes
+    to go on into `output/state`. Where a shorter simulation left these, only the days after it are added."""
+    logs, truth, before = output / "logs", output / "truth", output / "state"
+    world = make_world(source)
+    if state.is_there(before):
+        life = going_on(world, before)
+    else:
+        streamers = world.streamers
+        write(world.users.table(), logs / "users.parquet")
+        write(world.streamers_table(), logs / "streamers.parquet")
+        write(world.products_table(), logs / "products.parquet")
+        level = pa.array(np.array(LEVELS)[streamers.level_S])
+        write(pa.table({"streamer_id": streamers.id_S, "level": level}), truth / "streamers.parquet")
+        life = begin(world)
+        write(life.rooms.table(streamers), logs / "rooms" / "day-before.parquet")
+    for day in range(life.day, source.days):
+        started = time.monotonic()
+        counts = _live(life, day, logs, truth)
+        rate = counts["impressions"] / (time.monotonic() - started)
+        told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        print(f"  day {day + 1}/{source.days}: {told}; {rate:,.0f} impressions/s", flush=True)
+    life.save(before)
+
+
+def goes_on(before: SimulateConfig, after: SimulateConfig) -> bool:
+    """Whether a simulation is another one with more days."""
+    return after.days > before.days and replace(before, days=after.days) == after
+
+
+def _live(life: Life, day: int, logs: Path, truth: Path) -> dict[str, int]:
     """Lives and writes one day; changes `life`. Returns counts of what happened, by name."""
-    world, date = life.world, date_of(day)
+    world, date, delivery = life.world, date_of(day), life.delivery
+    rng, late = (np.random.default_rng([world.config.seed, stream, day]) for stream in (2, 4))
     users = world.users
     today, life.free_from_S = rooms_of_day(rng, world, day, life.next_room, life.free_from_S)
     life.next_room += len(today)
@@ -124,12 +170,12 @@ def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Pat
     feeds = feeds_of_day(rng, world, day, life.stage_U)
     entries_U, orders_U = np.zeros(len(users), dtype=np.int64), np.zeros(len(users), dtype=np.int64)
     impressions = 0
-    with (
-        GrowingFolder(logs / "impressions", date) as impressions_file,
-        GrowingFolder(logs / "engagements", date) as engagements_file,
-        GrowingFolder(logs / "product_clicks", date) as clicks_file,
-    ):
-        clicks_file.write(_clicks(world, *shop_of_day(rng, world, day, life.stage_U)))
+    with ExitStack() as stack:
+        files = {table: stack.enter_context(GrowingFolder(logs / table, date)) for table in TABLES}
+        truth_file = stack.enter_context(GrowingFile(truth / "impressions" / f"{date}.parquet", repeated=KEYS))
+        sent = lambda table, rows: delivery.write(table, rows, day, files[table])
+        delivery.begin_day(day, files)
+        sent("product_clicks", delivery.shop(late, _clicks(world, *shop_of_day(rng, world, day, life.stage_U))))
         slots = SLOTS_A_DAY // _BLOCKS
         for first_slot in range(day * SLOTS_A_DAY, (day + 1) * SLOTS_A_DAY, slots):
             live_TS = live_rooms(life.rooms, len(world.streamers), first_slot, first_slot + slots)
@@ -151,15 +197,17 @@ def _live(rng: np.random.Generator, life: Life, day: int, logs: Path, truth: Pat
                 learned.append(_learned(life.rooms, shown, outcome))
 
                 shown_table = _impressions(world, life.rooms, shown, request_N)
-                engagements, clicks = _happenings(world, life.rooms, shown, outcome, request_N)
-                impressions_file.write(shown_table)
-                engagements_file.write(engagements)
-                clicks_file.write(clicks)
+                happened, product = _happenings(world, life.rooms, shown, outcome, request_N)
+                engagements = delivery.engagements(late, happened)
+                sent("impressions", delivery.impressions(late, shown_table))
+                sent("engagements", engagements)
+                sent("product_clicks", _product_clicks(world, engagements, product))
                 keys = shown_table.select(KEYS)
                 truth_file.write(pa.table({**dict(zip(keys.column_names, keys.columns, strict=True)), **chance.truth()}))
             if learned:
                 user_N, streamer_N, amount_N = (np.concatenate(part) for part in zip(*learned, strict=True))
                 _remember(life, user_N, streamer_N, amount_N)
+    life.day = day + 1
     life.stage_U = np.where(there, next_stages(rng, life.stage_U, entries_U, orders_U, world.config.pace), life.stage_U)
     return {"feeds": len(feeds), "impressions": impressions, "entries": int(entries_U.sum()), "orders": int(orders_U.sum())}
 
@@ -206,8 +254,8 @@ def _impressions(world: World, rooms: Rooms, shown: Impressions, request_N: np.n
 
 def _happenings(
     world: World, rooms: Rooms, shown: Impressions, outcome: Outcome, request_N: np.ndarray
-) -> tuple[pa.Table, pa.Table]:
-    """The engagements, by time, and the product clicks among them as rows of the second domain."""
+) -> tuple[pa.Table, np.ndarray]:
+    """The engagements, by time, and the product that was on screen at each of them."""
     events = outcome.events
     order = np.argsort(events.at_M, kind="stable")
     row = events.row_M[order]
@@ -221,10 +269,15 @@ def _happenings(
             "request_id": request_N[row],
         }
     )
-    clicked = events.action_M[order] == "product_click"
-    row = row[clicked]
-    product = rooms.product_RT[shown.room_N[row], shown.slot_N[row] - rooms.first_slot_R[shown.room_N[row]]]
-    return engagements, _clicks(world, shown.user_N[row], product, events.at_M[order][clicked])
+    return engagements, rooms.product_RT[shown.room_N[row], shown.slot_N[row] - rooms.first_slot_R[shown.room_N[row]]]
+
+
+def _product_clicks(world: World, engagements: pa.Table, product: np.ndarray) -> pa.Table:
+    """The product clicks among engagements as rows of the second domain."""
+    clicked = engagements["action"].to_numpy() == "product_click"
+    rows = engagements.filter(pa.array(clicked))
+    columns = {"user_id": rows["user_id"], "product_id": world.products.id_P[product[clicked]], "at": rows["at"]}
+    return pa.table(columns | ({ARRIVED_AT: rows[ARRIVED_AT]} if ARRIVED_AT in rows.column_names else {}))
 
 
 def _clicks(world: World, user: np.ndarray, product: np.ndarray, at: np.ndarray) -> pa.Table:

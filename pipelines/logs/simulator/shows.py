@@ -20,10 +20,14 @@ _MOST_TIMES = 4.0  # its even part that a level gets of a feed at most, to make 
 class Familiarity:
     """How well a user knows a streamer, from earlier entries: a sparse matrix kept as sorted keys."""
 
-    def __init__(self, streamers: int) -> None:
+    def __init__(self, streamers: int, keys: np.ndarray | None = None, values: np.ndarray | None = None) -> None:
+        """`keys`, `values`: as `state` gave them."""
         self._streamers = streamers
-        self._keys = np.empty(0, dtype=np.int64)
-        self._values = np.empty(0, dtype=np.float32)
+        self._keys = np.empty(0, dtype=np.int64) if keys is None else keys
+        self._values = np.empty(0, dtype=np.float32) if values is None else values
+
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._keys, self._values
 
     def of(self, user_N: np.ndarray, streamer_N: np.ndarray) -> np.ndarray:
         """Familiarity per pair, in [-1, 3]; 0 for strangers."""

@@ -4,11 +4,13 @@ Of every canonical table the config lists files and says which of their columns 
 kinds of files, and a file may give several tables: it is read once for each.
 """
 
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field as default
+from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import polars as pl
@@ -31,7 +33,7 @@ class MappedFiles:
     """Files of one kind, and what their columns are. Names on the left are LiveRank's, those on the right the files'.
 
     Attributes:
-        files: below `logs.path`; `*` stands for anything, `**` for folders.
+        files: below `logs.path`; `*` stands for anything but a dot at the beginning, `**` for folders, linked ones too.
         columns: canonical columns, and the columns of the files that they are.
         names: of all columns of a CSV file, in order, where it has no header.
         separator: between the values of a CSV file.
@@ -61,6 +63,10 @@ class MappedFiles:
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("`files` names no file.")
+        for pattern in self.files:
+            parts = PurePosixPath(pattern).parts
+            if not parts or parts[0] == "/" or ".." in parts:
+                raise ValueError(f"`files` names `{pattern}`, which is no file below `logs.path`; name it from there on.")
         if len(self.separator) != 1:
             raise ValueError(f"`separator` is {self.separator!r}; it must be one character.")
         for name in ("scale", "numbers"):
@@ -126,23 +132,56 @@ def data_set(source: CsvConfig) -> DataSet:
 def _find(place: Path, source: CsvConfig) -> Found:
     """
     Raises:
-        ConfigError: no such folder, or a pattern without a file.
+        ConfigError: no such folder, a pattern without a file, a file that is there twice by links.
     """
     if not place.is_dir():
         raise ConfigError(f"logs.path: {place} is not a folder. `logs.tables` names files below it.")
+    there = sorted(_below(place, (_real(place),)))
     inputs = []
     for table, several in source.tables.items():
         for number, files in enumerate(several):
             found: dict[Path, None] = {}
             for pattern in files.files:
-                matching = sorted(path for path in place.glob(pattern) if path.is_file())
+                asked = PurePosixPath(pattern).parts
+                matching = [path for path in there if _matches(path.relative_to(place).parts, asked)]
                 if not matching:
                     raise ConfigError(f"logs.tables.{table}: {place} has no file `{pattern}`.")
                 found |= dict.fromkeys(matching)
+            real: dict[Path, Path] = {}
             for path in found:
+                if not path.is_file():
+                    raise ConfigError(f"logs.tables.{table}: {path} is a link to nothing, or no file. Mend or remove it.")
+                if (other := real.setdefault(_real(path), path)) != path:
+                    raise ConfigError(
+                        f"logs.tables.{table}: {path} and {other} are one file, by links; its rows would count twice."
+                    )
                 name = f"{path.relative_to(place).as_posix()} ({table}{number + 1 if len(several) > 1 else ''})"
                 inputs.append(input_of(path, name, f"{table}.{number}"))
     return Found(tuple(inputs), (), ())
+
+
+def _below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """All that is no folder in and below one, behind links too; a link back to a folder above leads to nothing new."""
+    for entry in folder.iterdir():
+        if not entry.is_dir():
+            yield entry
+        elif (real := _real(entry)) not in above:
+            yield from _below(entry, (*above, real))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path is of a pattern, part by part, as in a shell: hidden names have to be asked for."""
+    if not pattern or not parts:
+        return not pattern and not parts
+    if parts[0].startswith(".") and not pattern[0].startswith("."):
+        return pattern[0] == "**" and _matches(parts, pattern[1:])
+    if pattern[0] == "**":
+        return len(pattern) == len(parts) == 1 or _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _layout(table: str, files: MappedFiles) -> Layout:

@@ -146,15 +146,15 @@ def order_of(prepared: Prepared, structure: StructureConfig, names: Sequence[str
 
 
 def shares_of(prepared: Prepared, names: Sequence[str]) -> dict[str, float]:
-    """Positives among the candidates of the training split, by target."""
-    positives, rows = dict.fromkeys(names, 0.0), 0
+    """Positives among the final labels of the training split, by target."""
+    positives, rows = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
     for file in prepared.files("train"):
         for batch in SealedFile(file).batches(65_536, [LABEL_PREFIX + name for name in names]):
             labels = {name: batch.column(LABEL_PREFIX + name).flatten().to_numpy() for name in names}
-            rows += len(labels[names[0]])
             for name, label_N in labels.items():
+                rows[name] += int((label_N >= 0).sum())
                 positives[name] += float((label_N > 0).sum())
-    return {name: count / rows for name, count in positives.items()}
+    return {name: count / max(rows[name], 1) for name, count in positives.items()}
 
 
 def _names(schema: Schema, structure: StructureConfig) -> tuple[str, ...]:
