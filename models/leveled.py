@@ -93,7 +93,7 @@ class Leveled(nn.Module):
         """Of the first level; those of the others are built alike."""
         return self.first.weighting
 
-    def predict(self, batch: FeedBatch, *, untaught: bool = False) -> dict[str, Tensor]:
+    def predict(self, batch: FeedBatch, *, untaught: bool = False, judged: bool = False) -> dict[str, Tensor]:
         """As `Ranker.predict`: [N] by target that is trained for.
 
         A feed is embedded once for every level among its candidates.
@@ -101,8 +101,8 @@ class Leveled(nn.Module):
         parts = self._each(batch)
         if len(parts) == 1:
             ((ranker, _, whole),) = parts
-            return ranker.predict(whole, untaught=untaught)
-        answers = [(of_level_N, ranker.predict(part, untaught=untaught)) for ranker, of_level_N, part in parts]
+            return ranker.predict(whole, untaught=untaught, judged=judged)
+        answers = [(of_level_N, ranker.predict(part, untaught=untaught, judged=judged)) for ranker, of_level_N, part in parts]
         names = answers[0][1]
         return {name: _assembled([(of_level_N, answer[name]) for of_level_N, answer in answers]) for name in names}
 

@@ -1,4 +1,4 @@
-"""Losses per candidate, and the way between a label's unit and the space a target is trained in.
+"""Losses and predictions per candidate.
 
 Labels that are not final (`batch.Early`) are left out, target by target, positive ones as well: those that are early are the
 quick ones, and learning from them alone would learn what is quick. Or binary ones are learnt early (Chapelle 2014, "Modeling
@@ -14,6 +14,7 @@ all candidates of a target (`pipelines.encode.open_labels`), which is right as f
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,60 +23,8 @@ from torch import Tensor, nn
 from models.batch import Early
 from models.config import ConfigError
 from models.layers.named import Named
-from models.schema import Schema, Target
-
-
-def transformed(target: Target, values: Tensor) -> Tensor:
-    """From the label's unit into the target's transformed space."""
-    return values.log1p() if target.transform == "log1p" else values
-
-
-def in_label_unit(target: Target, values: Tensor) -> Tensor:
-    """From the transformed space into the label's unit, at least 0."""
-    return (values.expm1() if target.transform == "log1p" else values).clamp(min=0)
-
-
-class Binned(nn.Module):
-    """The classes of a binned value: 0, and bins that hold equal shares of the positive labels of training days.
-
-    Edges and means belong to the weights: `fit` sets them before training, and they are saved with the ranker.
-    """
-
-    edges_E: Tensor
-    means_K: Tensor
-
-    def __init__(self, target: Target) -> None:
-        super().__init__()
-        assert target.bins is not None
-        self.target = target
-        self.register_buffer("edges_E", torch.arange(1.0, target.bins))
-        self.register_buffer("means_K", transformed(target, torch.arange(target.bins + 1.0)))
-
-    def fit(self, quantiles_Q: Tensor) -> None:
-        """Sets edges and means.
-
-        Args:
-            quantiles_Q: the positive labels' quantiles at Q evenly spaced shares from 0 to 1, ascending, float64.
-        """
-        bins = len(self.means_K) - 1
-        share_Q = torch.linspace(0, 1, len(quantiles_Q), dtype=torch.float64)
-        places = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-        edges = _interpolated(places, share_Q, quantiles_Q)
-        self.edges_E.copy_(edges[1:-1])
-        # the mean over a bin: of the transformed quantiles at evenly spaced shares inside of it
-        inside = (torch.arange(64, dtype=torch.float64) + 0.5) / 64 / bins
-        values = _interpolated((places[:-1, None] + inside).flatten(), share_Q, quantiles_Q).reshape(bins, 64)
-        self.means_K[0] = 0
-        self.means_K[1:].copy_(transformed(self.target, values).mean(1))
-
-    def classes(self, label_N: Tensor) -> Tensor:
-        """Class of every label, int64."""
-        bin_N = torch.searchsorted(self.edges_E, label_N.to(self.edges_E.dtype).contiguous(), right=True)
-        return torch.where(label_N > 0, bin_N + 1, 0)
-
-    def expected(self, logits_NK: Tensor) -> Tensor:
-        """Expectation [N] of the transformed value."""
-        return logits_NK.softmax(1) @ self.means_K.to(logits_NK.dtype)
+from models.layers.values import HEADS, Smearing
+from models.schema import LOG, Schema, Target
 
 
 class Losses(nn.Module):
@@ -87,7 +36,7 @@ class Losses(nn.Module):
 
                 p(t) = f_t * product of f_a over all ancestors a of t, each once,
 
-            f the chance given all parents, as in ESMM; of a value likewise, in its transformed space.
+            f the chance given all parents, as in ESMM; of both expectations of a value likewise.
 
     Raises:
         ConfigError: `entered`, and a value is a parent, which has no chance.
@@ -104,25 +53,27 @@ class Losses(nn.Module):
                     f"`model.children: entered` multiplies `{name}` with the chances of what is above it, but `{value}` is a "
                     f"value. Give `{name}` binary parents only, or take `children: all`."
                 )
-        self.binned = Named({target.name: Binned(target) for target in schema.targets if target.bins is not None})
+        values = [target for target in schema.targets if not target.is_binary]
+        self.values: Named[Any] = Named({target.name: HEADS[str(target.head)](target) for target in values})
+        self.smearings: Named[Smearing] = Named({target.name: Smearing() for target in values if target.is_log})
 
     def fit(self, quantiles: Mapping[str, Tensor]) -> None:
-        """Sets the bins of binned targets from the quantiles of their positive labels (see `Binned.fit`).
+        """Tells the heads of values the quantiles of their positive labels (see `ValueHead.fit`).
 
         Raises:
-            ValueError: a binned target without quantiles.
+            ValueError: a value without quantiles.
         """
-        for name, binned in self.binned.items():
+        for name, head in self.values.items():
             if name not in quantiles:
                 raise ValueError(
-                    f"target `{name}` is binned, but there are no quantiles of its labels; prepare the data again."
+                    f"target `{name}` is a value, but there are no quantiles of its labels; prepare the data again."
                 )
-            binned.fit(quantiles[name])
+            head.fit(quantiles[name])
 
     def forward(
         self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], early: Early | None = None
     ) -> dict[str, Tensor]:
-        """Loss [N] by target: cross-entropy of binary and binned targets, squared error of a value in its transformed space.
+        """Loss [N] by target: cross-entropy of binary targets, and what its head says of a value.
 
         Args:
             early: of labels that are not final; see `over` for which of their losses count.
@@ -141,10 +92,8 @@ class Losses(nn.Module):
                 label_N = so_far(label_N)
             if target.is_binary:
                 losses[target.name] = F.binary_cross_entropy_with_logits(output, label_N.to(output.dtype), reduction="none")
-            elif target.bins is not None:
-                losses[target.name] = F.cross_entropy(output, self.binned[target.name].classes(label_N), reduction="none")
             else:
-                losses[target.name] = (output - transformed(target, label_N.to(output.dtype))).square()
+                losses[target.name] = self.values[target.name].loss(output, label_N)
         return losses
 
     def over(self, labels: Mapping[str, Tensor], early: Early | None = None) -> dict[str, Tensor]:
@@ -156,18 +105,27 @@ class Losses(nn.Module):
             found[name] = found[name] & final_N if name in found else final_N
         return found
 
-    def predictions(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """[N] by target: probabilities of binary targets, values in the label's unit, at least 0."""
+    def predictions(self, outputs: Mapping[str, Tensor], *, judged: bool = False) -> dict[str, Tensor]:
+        """[N] by target: probabilities of binary targets, expectations of values in the label's unit, at least 0.
+
+        Args:
+            judged: also, as `LOG` and the target's name, the expectation of log(1 + value) where a value is judged by it.
+        """
         predicted = {}
         for target in self.targets:
-            output = outputs[target.name]
-            above = [outputs[name].sigmoid() for name in self.ancestors[target.name]]
+            name, output = target.name, outputs[target.name]
+            above = [outputs[ancestor].sigmoid() for ancestor in self.ancestors[name]]
             if target.is_binary:
-                predicted[target.name] = _product(output.sigmoid(), above)
-            else:
-                value_N = self.binned[target.name].expected(output) if target.bins is not None else output
-                predicted[target.name] = in_label_unit(target, _product(value_N, above))
+                predicted[name] = _product(output.sigmoid(), above)
+                continue
+            predicted[name] = self.smeared(name, _product(self.values[name].expected(output), above))
+            if judged and target.is_log:
+                predicted[LOG + name] = _product(self.values[name].expected_log(output), above)
         return predicted
+
+    def smeared(self, name: str, value_N: Tensor) -> Tensor:
+        """[N]: expectations of a value as validation has mended them, but of a linear head."""
+        return self.smearings[name](value_N) if name in self.smearings else value_N
 
     def beliefs(self, labels: Mapping[str, Tensor], early: Early | None = None) -> dict[str, Tensor]:
         """[N] by target: the labels as `slots.Training` has them, NaN where they are not final.
@@ -182,9 +140,11 @@ class Losses(nn.Module):
             if target.is_binary:
                 belief_N = label_N
             elif target.bins is not None:
-                belief_N = self.binned[target.name].classes(label_N).to(label_N.dtype) / target.bins
+                belief_N = self.values[target.name].classes(label_N).to(label_N.dtype) / target.bins
+            elif target.head == "zero_inflated":
+                belief_N = label_N.log1p() / self.values[target.name].mean
             else:
-                belief_N = transformed(target, label_N)
+                belief_N = label_N.log1p() if target.is_log else label_N
             if early is not None and target.name in early.targets:
                 belief_N = belief_N.where(label_N >= 0, torch.nan)
             beliefs[target.name] = belief_N
@@ -197,9 +157,14 @@ class Losses(nn.Module):
 
 
 def believed(target: Target, output: Tensor) -> Tensor:
-    """[N]: an output as `Losses.beliefs` spells a label: a probability, a transformed value, the expected place of a class."""
+    """[N]: an output as `Losses.beliefs` spells a label: a probability, a value or its logarithm, a class's place.
+
+    That of a zero-inflated value is in units of the mean logarithm of a positive one on training days, as its head's outputs.
+    """
     if target.is_binary:
         return output.sigmoid()
+    if target.head == "zero_inflated":
+        return output[:, 0].sigmoid() * (1 + output[:, 1])
     if target.bins is None:
         return output
     places_K = torch.linspace(0, 1, output.shape[1], dtype=output.dtype, device=output.device)
@@ -241,10 +206,3 @@ def _product(own_N: Tensor, above: Sequence[Tensor]) -> Tensor:
     for chance_N in above:
         own_N = own_N * chance_N
     return own_N
-
-
-def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Linear interpolation between ascending points (x, y)."""
-    right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
-    share = (at - x[right - 1]) / (x[right] - x[right - 1])
-    return y[right - 1] + share * (y[right] - y[right - 1])

@@ -27,7 +27,7 @@ from models.layers.tables import Gathered, TableSet
 from models.layers.unknown import with_hidden_ids
 from models.layers.wide import Wide
 from models.losses import Losses
-from models.schema import STAGES, Schema
+from models.schema import LOG, STAGES, Schema
 from models.slots import STAGE, Compared, Insight, Interests, Probe, SumCount, Together, Training, Vectors, Weights, Widths
 from models.weightings import WEIGHTINGS, WeightingConfig
 from models.weightings.fixed import FixedConfig
@@ -181,7 +181,7 @@ class Ranker(nn.Module):
         return {tables: tables.gather(batch) for tables in self.table_sets().values()}
 
     def forward(self, batch: FeedBatch, gathered: Mapping[nn.Module, Gathered] | None = None) -> dict[str, Tensor]:
-        """Outputs by target (`slots.Coupled`): logits of binary targets, values in their transformed space, logits of classes.
+        """Outputs by target (`slots.Coupled`): logits of binary targets, what the heads of values read.
 
         Args:
             gathered: from `gather` for the same batch; None reads the tables themselves.
@@ -189,15 +189,20 @@ class Ranker(nn.Module):
         _, vectors, _ = self._inputs(batch, None, gathered)
         return dict(self.coupling(self._with_wide(self.fusion(vectors), batch, gathered), None).outputs)
 
-    def predict(self, batch: FeedBatch, *, untaught: bool = False) -> dict[str, Tensor]:
-        """[N] by target that is trained for: probabilities of binary targets, values in the label's unit, at least 0.
+    def predict(self, batch: FeedBatch, *, untaught: bool = False, judged: bool = False) -> dict[str, Tensor]:
+        """[N] by target that is trained for: probabilities of binary targets, expectations of values in the label's unit.
 
         Args:
             untaught: those of weight 0 as well, which no loss of their own has taught anything. What they are worth is what
                 other targets hand on; they are for judging, and for nothing else.
+            judged: as in `Losses.predictions`.
         """
-        predicted = self.losses.predictions(self(batch))
-        return predicted if untaught else {name: predicted[name] for name in self.trained}
+        predicted = self.losses.predictions(self(batch), judged=judged)
+        return (
+            predicted
+            if untaught
+            else {name: each for name, each in predicted.items() if name.removeprefix(LOG) in self.trained}
+        )
 
     def outcome(
         self,

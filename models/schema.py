@@ -24,6 +24,8 @@ from models.config import config, from_dict, to_dict
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TAKEN = ("at", "feed_id", "fused", "level", "mean", "room_id", "score", "stage", "user_id")
 """No target's names: predictions stand beside columns, and metrics beside means, of these names."""
+LOG = "log."
+"""Before a target's name: the expectation of the logarithm of a value, which is judged beside that of the value."""
 STAGES = ("new", "wander", "stick", "loyal")
 """Rule-based stages of a user's life cycle (STAN, Sec. 2.1), see `Stages`."""
 
@@ -198,9 +200,12 @@ class Target:
         at_least: binary targets only; the action's value must reach it (30 for "read at least 30 s").
         attribution_seconds: how long after the impression an engagement without request id still counts.
         parents: targets that must have happened for this one to happen; the graph of all parents has no cycle.
-        transform: what a value is trained on; predictions are always given back in the label's own unit.
-        bins: values only: trained as a classification into this many equal-frequency bins of the positive labels of
-            training days, and one class for 0. The prediction is the expectation of the transformed value.
+        head: of a value, how it is learnt (`models.layers.values`); the prediction is an expectation in the label's own unit
+            with each. `linear`: its squared error; `log1p`: that of its logarithm, corrected on validation; `bins`: as a
+            class; `zero_inflated`: whether there is any, and a log-normal of how much. All but `linear` are judged in the
+            logarithm as well. None takes `linear`.
+        bins: of head `bins`: equal-frequency bins of the positive labels of training days, beside one class for 0; None
+            takes 10.
         loss_weight: weight in the training loss. A target of weight 0 is not learnt, and so neither predicted nor judged; as
             a parent of others it still takes its place in the graph that couplings follow.
         fusion_weight: weight in the one score that orders a feed (see `models.score`).
@@ -212,7 +217,7 @@ class Target:
     at_least: float | None = None
     attribution_seconds: float = 3600.0
     parents: tuple[str, ...] = ()
-    transform: Literal["none", "log1p"] = "none"
+    head: Literal["linear", "log1p", "bins", "zero_inflated"] | None = None
     bins: int | None = None
     loss_weight: float = 1.0
     fusion_weight: float = 0.0
@@ -226,10 +231,16 @@ class Target:
             )
         if self.kind == "value" and self.at_least is not None:
             raise ValueError(f"target `{self.name}` is a value; `at_least` is for binary targets.")
-        if self.kind == "binary" and self.transform != "none":
-            raise ValueError(f"target `{self.name}` is binary; `transform` is for values.")
-        if self.bins is not None and (self.kind == "binary" or self.bins < 2):
-            raise ValueError(f"target `{self.name}`: `bins` is for values and at least 2, got {self.bins} for a {self.kind}.")
+        if self.kind == "binary" and (self.head, self.bins) != (None, None):
+            raise ValueError(f"target `{self.name}` is binary; `head` and `bins` are for values.")
+        if self.kind == "value":
+            object.__setattr__(self, "head", self.head or "linear")
+            if self.head == "bins":
+                object.__setattr__(self, "bins", 10 if self.bins is None else self.bins)
+        if self.bins is not None and (self.head != "bins" or self.bins < 2):
+            raise ValueError(
+                f"target `{self.name}`: `bins` is for `head: bins` and at least 2, got {self.bins} for head {self.head}."
+            )
         if self.loss_weight < 0:
             raise ValueError(f"target `{self.name}` needs loss_weight >= 0, got {self.loss_weight}.")
         if self.attribution_seconds <= 0:
@@ -240,8 +251,15 @@ class Target:
         return self.kind == "binary"
 
     @property
+    def is_log(self) -> bool:
+        """Whether it is a value that is judged, and handed on to other targets, as log(1 + value)."""
+        return self.kind == "value" and self.head != "linear"
+
+    @property
     def outputs(self) -> int:
-        """Numbers that a model gives for the target: a logit, a value, or a logit a class."""
+        """Numbers that a model gives for the target: a logit, a value, a logit a class, or three (`layers.values`)."""
+        if self.head == "zero_inflated":
+            return 3
         return 1 if self.bins is None else self.bins + 1
 
 

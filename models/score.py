@@ -8,12 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.losses import transformed
 from models.schema import Schema
 
 
 def fused_score(predictions: Mapping[str, Tensor], schema: Schema, weights: Mapping[str, float] | None = None) -> Tensor:
-    """[N]: sum of fusion weight times probability, or times the value in its transformed space.
+    """[N]: sum of fusion weight times probability, or times the expected value in its own unit.
 
     Args:
         predictions: [N] by target, as `Ranker.predict` gives them.
@@ -33,4 +32,4 @@ def fused_score(predictions: Mapping[str, Tensor], schema: Schema, weights: Mapp
             f"all fusion weights of what is predicted ({', '.join(predictions)}) are 0, so no candidate is better than "
             "another; give one a weight."
         )
-    return torch.stack([weight * transformed(schema.target(name), predictions[name]) for name, weight in used.items()]).sum(0)
+    return torch.stack([weight * predictions[name] for name, weight in used.items()]).sum(0)

@@ -134,9 +134,9 @@ class Training:
         batch: for draws (`layers.draws`) and user ids; its labels are in their own units.
         of_user_R: candidates of the feed's user in the joint batch, of all workers, int64; None where those of `batch` are all,
             or where no part asks (`weightings`).
-        beliefs: [N] by target, the label in the form in which a parent hands it to its children: 0 or 1, a value in its
-            transformed space, a binned value as the place of its class between the first (0) and the last (1). NaN where the
-            label is not final.
+        beliefs: [N] by target, the label in the form in which a parent hands it to its children: 0 or 1, a value or its
+            logarithm, a binned value as the place of its class between the first (0) and the last (1). NaN where the label is
+            not final.
     """
 
     progress: float
@@ -160,8 +160,8 @@ def candidates_of_users(batch: FeedBatch) -> Tensor:
 class Coupled:
     """What a coupling gives: outputs per target, and losses of its own by name.
 
-    An output is a logit [N] for a binary target, a number [N] in the transformed space for a value, and logits [N, K] of
-    classes for a binned value, the first of which is 0.
+    An output is a logit [N] for a binary target, and for a value what its head reads (`layers.values`): a number [N], in the
+    logarithm for head `log1p`; logits [N, K] of classes, the first of which is 0; or [N, 3] of a zero-inflated one.
     """
 
     outputs: Mapping[str, Tensor]

@@ -269,7 +269,7 @@ class Prepared:
         """
         Args:
             schema: the schema it is going to be used with; a folder prepared for other tables is refused. It may have fewer
-                targets, and other weights, parents, transforms and bins of them. None takes that of the folder.
+                targets, and other weights, parents, heads of them. None takes that of the folder.
 
         Raises:
             ConfigError: there is no such folder, it is not finished, it is of another version, its parts do not fit, or

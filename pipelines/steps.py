@@ -6,8 +6,10 @@
     search/     trials of a search
     train/      checkpoints, curves, the bundle
     bundles/    registered bundles
+    live/       entries among the rooms that were live, for the report
     report/     report.html, metrics.json
     compare/    cells and baselines of a comparison, its table
+    leaderboard/ the same of a leaderboard, with its page
     serve/      an endpoint that a process keeps: where it is, what it says
     store/      the endpoint's feature stores, each in a folder named after the prepared tables
 
@@ -16,7 +18,7 @@ process that wants to is told who does (`pipelines.runs.claim`).
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -29,16 +31,20 @@ from pipelines.check import Calendar, Checked, check_logs
 from pipelines.cluster import connected
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.execute import OnRay, carry_out
+from pipelines.compare.leaderboard import FLOOR, board, protocol_of
 from pipelines.compare.table import compared
 from pipelines.encode.contract import differences
 from pipelines.evaluate import evaluate
+from pipelines.evaluate.config import Baseline
 from pipelines.experiment import Experiment
+from pipelines.live import live_feeds
 from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, Work, materialise
 from pipelines.logs.check import refuse_within
 from pipelines.paths import local
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
 from pipelines.report.comparison.compared import Compared
+from pipelines.report.comparison.leaderboard import write_leaderboard
 from pipelines.report.comparison.write import write_table
 from pipelines.report.evaluation.entries import SearchShown
 from pipelines.report.search.graphs import PICTURE, TABLE, StructureResult
@@ -54,6 +60,7 @@ from pipelines.tune.search import run_of, search_preview
 from pipelines.tune.structure.search import run_of as run_of_structure
 from pipelines.tune.structure.search import structure_preview
 
+COMPARE, LEADERBOARD = "compare", "leaderboard"  # folders of the two kinds of comparisons
 STORES = 3  # that are kept: what is served, what was served before, and one more
 
 
@@ -214,18 +221,31 @@ def evaluate_step(experiment: Experiment, bundles: list[Bundle]) -> Path:
             truth=truth_of(experiment),
             run=experiment.name,
             search=searched_of(experiment, bundles),
+            live=live_of(experiment),
         )
 
 
+def live_of(experiment: Experiment) -> Path | None:
+    """The feeds of rooms that were live, made unless they are there; None where `evaluate.candidates` does not ask."""
+    if experiment.evaluate.candidates == "logged":
+        return None
+    folder = experiment.folder / "live"
+    with claim(folder), connected(experiment.ray) if experiment.prepare.parallel == "ray" else nullcontext():
+        return live_feeds(logs_of(experiment), prepared_of(experiment), experiment.prepare, experiment.evaluate, folder)
+
+
 @contextmanager
-def claimed_comparison(experiment: Experiment, *, only: Collection[str] = ()) -> Iterator[Comparison]:
+def claimed_comparison(experiment: Experiment, *, only: Collection[str] = (), folder: str = COMPARE) -> Iterator[Comparison]:
     """The comparison for a process that is going to run it, which no other does meanwhile."""
-    with claim(experiment.folder / "compare"):
-        yield comparison_of(experiment, only=only)
+    with claim(experiment.folder / folder):
+        yield comparison_of(experiment, only=only, folder=folder)
 
 
-def comparison_of(experiment: Experiment, *, only: Collection[str] = ()) -> Comparison:
+def comparison_of(experiment: Experiment, *, only: Collection[str] = (), folder: str = COMPARE) -> Comparison:
     """The experiment's comparison, with what earlier runs left of it.
+
+    Args:
+        folder: of the comparison, below the experiment's.
 
     Raises:
         ConfigError: there is no section `compare`, or it does not fit the prepared data.
@@ -241,7 +261,7 @@ def comparison_of(experiment: Experiment, *, only: Collection[str] = ()) -> Comp
         experiment.schema,
         experiment.train,
         experiment.evaluate,
-        experiment.folder / "compare",
+        experiment.folder / folder,
         truth_of(experiment),
         only=only,
     )
@@ -262,6 +282,34 @@ def compare_step(experiment: Experiment, comparison: Comparison, *, run: bool = 
     for why, number in Counter(each.untested for each in table.claims if each.test is None).items():
         print(f"{number} {'claim is' if number == 1 else 'claims are'} not tested: {why}")
     print(f"Table: {path}")
+    return table
+
+
+def board_of(experiment: Experiment, systems: Sequence[str] = ()) -> tuple[Experiment, dict[str, str]]:
+    """The experiment with a leaderboard's comparison in place, and why systems of the zoo cannot be on it, by name.
+
+    Args:
+        systems: of the zoo; none means all, or those of `compare.systems` where the experiment has that section.
+    """
+    prepared = prepared_of(experiment)
+    config, left_out = board(experiment.compare, experiment.schema, prepared.encoder.table_sizes, systems)
+    baselines: tuple[Baseline, ...] = tuple(dict.fromkeys((*FLOOR, *experiment.evaluate.baselines)))
+    return replace(experiment, compare=config, evaluate=replace(experiment.evaluate, baselines=baselines)), left_out
+
+
+def leaderboard_step(
+    experiment: Experiment, comparison: Comparison, left_out: Mapping[str, str], *, run: bool = True
+) -> Compared:
+    """Runs what is left of a leaderboard's comparison, and writes its page and numbers beside the table.
+
+    Args:
+        experiment, left_out: of `board_of`.
+        run: as in `compare_step`.
+    """
+    table = compare_step(experiment, comparison, run=run)
+    protocol = protocol_of(comparison, experiment.logs.kind)
+    path = write_leaderboard(comparison.output, table, protocol, left_out, experiment.schema)
+    print(f"Leaderboard: {path}")
     return table
 
 

@@ -49,13 +49,13 @@ def tiny_schema() -> Schema:
             Target(name="click", action="enter", fusion_weight=0.5),
             Target(name="goods_bag", action="goods_bag", parents=("click",), fusion_weight=0.2),
             Target(name="order", action="order", parents=("goods_bag",), fusion_weight=1.0),
-            Target(name="stay", action="enter", kind="value", transform="log1p", parents=("click",), fusion_weight=0.1),
+            Target(name="stay", action="enter", kind="value", head="log1p", parents=("click",), fusion_weight=0.1),
         ),
     )
 
 
 def full_schema() -> Schema:
-    """`tiny_schema` with life-cycle stages, two preference windows, a sparse target beside the funnel and a binned value."""
+    """`tiny_schema` with life-cycle stages, two preference windows, a sparse target beside the funnel, values of all heads."""
     spelling = tiny_schema().to_dict()
     return Schema.from_dict(
         {
@@ -63,7 +63,8 @@ def full_schema() -> Schema:
             "targets": [
                 *spelling["targets"],
                 {"name": "follow", "action": "follow", "parents": ["click"]},
-                {"name": "visit", "action": "enter", "kind": "value", "transform": "log1p", "bins": 3, "parents": ["click"]},
+                {"name": "visit", "action": "enter", "kind": "value", "head": "bins", "bins": 3, "parents": ["click"]},
+                {"name": "price", "action": "order", "kind": "value", "head": "zero_inflated", "parents": ["order"]},
             ],
             "preference_days": [7.0, 30.0],
             "stages": {"click": "click", "stay": "stay", "order": "order"},

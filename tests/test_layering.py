@@ -19,7 +19,7 @@ ROOMS = (
     ("pipelines.papers",),
     ("pipelines.steps",),
     ("pipelines.experiment",),
-    ("pipelines.compare", "pipelines.tune"),
+    ("pipelines.compare", "pipelines.tune", "pipelines.live"),
     ("pipelines.check", "pipelines.prepare", "pipelines.train", "pipelines.evaluate", "pipelines.serve"),
     ("pipelines.report",),
     ("pipelines.prepared", "pipelines.bundle"),

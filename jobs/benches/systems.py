@@ -157,7 +157,7 @@ def quickstart() -> Schema:
 
 
 def binned(schema: Schema) -> Schema:
-    bins = lambda target: target if target.is_binary else dataclasses.replace(target, bins=10)
+    bins = lambda target: target if target.is_binary else dataclasses.replace(target, head="bins", bins=10)
     return dataclasses.replace(schema, targets=tuple(bins(target) for target in schema.targets))
 
 

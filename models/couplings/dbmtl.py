@@ -66,7 +66,7 @@ class Dbmtl(nn.Module):
 
     penalties: tuple[str, ...] = ()
     curriculum_epochs = 0
-    carries = "change of the child's output (logit, transformed value, place of the bin) without the parent's embedding"
+    carries = "change of the child's output (logit, value or its logarithm, place of the bin) without the parent's embedding"
 
     def __init__(self, config: DbmtlConfig, schema: Schema, widths: dict[str, int]) -> None:
         super().__init__()
@@ -146,5 +146,5 @@ def graph(config: DbmtlConfig, schema: Schema) -> dict[str, tuple[str, ...]]:
 
 
 def as_number(target: Target, output: Tensor) -> Tensor:
-    """[N]: a logit, a transformed value, or the expected place of a class."""
-    return output if target.bins is None else believed(target, output)
+    """[N]: a logit, a value or its logarithm, or what else is believed of a value."""
+    return output if output.dim() == 1 else believed(target, output)

@@ -11,9 +11,10 @@ which on a chain is p(child) = p(parent) f(child), over all impressions. Product
 outputs are logits of them, exact far below the smallest probability that float32 can subtract from 1. Where paths of
 the graph meet again, an ancestor counts once, as the chain rule has it.
 
-A value target is f_t (in the transformed space it is trained in) times the probability of its ancestors: the paper's
+A value target is f_t (in the space its head is trained in) times the probability of its ancestors: the paper's
 variant for stay time, as the DBMTL paper describes it. A binned value has the classes of f_t with the probability of its
-ancestors; what is missing from it belongs to the class of 0.
+ancestors; what is missing from it belongs to the class of 0. The chance that a zero-inflated value is not 0 is multiplied
+likewise, and how much it is then is its own.
 """
 
 from typing import Literal
@@ -49,6 +50,7 @@ class Esmm(nn.Module):
     def __init__(self, config: EsmmConfig, schema: Schema, widths: dict[str, int]) -> None:
         super().__init__()
         self.heads = Heads(schema, widths)
+        self.targets = {target.name: target for target in schema.targets}
         self.is_binary = {target.name: target.is_binary for target in schema.targets}
         self.parents = {name: schema.parents(name) for name in schema.target_names}
         self.ancestors = {name: schema.ancestors(name) for name in schema.target_names}
@@ -71,6 +73,9 @@ class Esmm(nn.Module):
             log_above_N = torch.stack([log_own[ancestor] for ancestor in above]).sum(0)
             if name in log_own:
                 outputs[name] = logit_of_log(log_above_N + log_own[name])
+            elif self.targets[name].head == "zero_inflated":
+                any_N = logit_of_log(log_above_N + logsigmoid(own[name][:, 0]))
+                outputs[name] = torch.cat([any_N.unsqueeze(1), own[name][:, 1:]], dim=1)
             elif own[name].dim() == 1:
                 outputs[name] = log_above_N.exp() * own[name]
             else:

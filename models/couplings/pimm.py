@@ -12,7 +12,7 @@ probability p, drawn for each candidate, else the parent's prediction; no gradie
 is the prediction. p falls with the epochs E that training has behind it: p = max(alpha - decay E, floor).
 
 The paper has a chain of binary targets. Here a target attends over its own vector and the Z^m of all its parents, and a
-parent hands all its children the same Z^m, of one draw. A value's y* is in its transformed space, a binned value's the
+parent hands all its children the same Z^m, of one draw. A value's y* is its logarithm (`losses.believed`), a binned value's the
 (expected) place of its class between 0 and 1. The paper calls FC a fully connected layer; it has a ReLU here, as in
 AITM, which the paper builds on. Q, K and V have no bias.
 """

@@ -1,9 +1,10 @@
 """The evaluation of predictions for all targets of a schema, on one worker or many.
 
 An `Evaluation` gathers candidates batch by batch; its `Summary` has everything that metrics follow from. It costs
-17 + 8 T bytes a candidate for T targets in float32 (49 for four), and one more where users have stages; while they are
-summarised it is some 150 more, whatever T is. Past `limit` candidates it goes on with a part of the users, whole, drawn by
-a hash of their id: every metric is then exact for those users and `user_share` says how many they are.
+17 + 8 T bytes a candidate for T targets in float32 (49 for four), four more for every value among them, and one more where
+users have stages; while they are summarised it is some 150 more, whatever T is. Past `limit` candidates it goes on with a
+part of the users, whole, drawn by a hash of their id: every metric is then exact for those users and `user_share` says how
+many they are.
 
 Several workers evaluate together in four moves, each of which all of them make:
 
@@ -18,7 +19,7 @@ one worker with all rows.
     # N candidates
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, Self
@@ -31,9 +32,10 @@ from models.metrics.binary import BinarySummary, Groups
 from models.metrics.expected import ExpectedErrors, ExpectedSummary, Known, undefined
 from models.metrics.names import DIRECTIONS
 from models.metrics.ordering import codes
+from models.metrics.smearing import Seen
 from models.metrics.sums import Mean
-from models.metrics.value import ValueSummary
-from models.schema import STAGES, Schema
+from models.metrics.value import ValueSummary, transformed
+from models.schema import LOG, STAGES, Schema
 
 LIMIT = 50_000_000  # candidates kept; 2.5 GB for four targets, and 10 GB while one worker summarises them all
 HALVINGS = 64  # at most: as many as a hash has bits
@@ -88,7 +90,8 @@ class Evaluation:
         """Takes in candidates of whole feeds: no feed is divided among calls.
 
         Args:
-            predictions: by target, probabilities (binary) or label units (value), float [N].
+            predictions: by target, probabilities (binary) or label units (value), float [N]; and by `LOG` and the target, what
+                is predicted of a value's logarithm, which is that of the prediction where it is not given.
             labels: by target, in the label's unit, finite, float [N]; below zero where not final (`models.batch.Early`), which
                 the target is not judged by.
             level_N: index into the schema's level names.
@@ -116,6 +119,13 @@ class Evaluation:
                 column = np.asarray(columns[name])
                 part[f"{kind}.{name}"] = column if column.dtype in (np.float32, np.float64) else column.astype(np.float64)
         for name in self.targets:
+            if not self.schema.target(name).is_binary:
+                given = predictions.get(LOG + name)
+                part[LOG + name] = (
+                    transformed(part[f"prediction.{name}"].astype(np.float64), self.schema.target(name))
+                    if given is None
+                    else given
+                )
             part |= {} if known is None else known.column(name)
         for name, column in part.items():
             if column.shape != (n,):
@@ -124,6 +134,16 @@ class Evaluation:
                 raise ValueError(f"`{name}` holds {int((~np.isfinite(column)).sum())} labels that are not finite numbers.")
         if n:
             self._take(part)
+
+    def seen(self, name: str) -> Seen:
+        """What was observed where a value was predicted."""
+        columns = [(part[f"prediction.{name}"], part[f"label.{name}"]) for part in self._parts]
+        return Seen.together([Seen.of(np.zeros(0), np.zeros(0)), *(Seen.of(*pair) for pair in columns)])
+
+    def become(self, name: str, change: Callable[[NDArray], NDArray]) -> None:
+        """Replaces the predictions of a target by others that follow from them."""
+        for part in self._parts:
+            part[f"prediction.{name}"] = change(part[f"prediction.{name}"])
 
     def state(self) -> dict[str, Any]:
         """Everything gathered, as plain numbers and arrays, to travel to another process."""
@@ -221,10 +241,13 @@ class Evaluation:
                 if f"chance.{name}" in columns:
                     expected[name] = ExpectedSummary.of(prediction_N, columns[f"chance.{name}"], groups=groups, **lists)
             else:
-                found[name] = ValueSummary.of(judged_N, known_N, groups=of_groups, target=target)
+                log_N = columns[LOG + name]
+                found[name] = ValueSummary.of(
+                    judged_N, log_N[final_N], known_N, groups=of_groups, target=target, feed_N=of_lists["feed_N"]
+                )
                 if f"mean.{name}" in columns:
                     moments = columns[f"mean.{name}"], columns[f"square.{name}"]
-                    expected[name] = ExpectedErrors.of(prediction_N, moments, groups=groups, target=target)
+                    expected[name] = ExpectedErrors.of(log_N, moments, groups=groups)
         identical = {
             (first, second)
             for first, second in combinations(self.targets, 2)

@@ -25,8 +25,7 @@ from models.metrics.binary import SMALLEST, Groups, gini
 from models.metrics.names import CUTOFFS
 from models.metrics.ordering import SortedRows, codes_in_order, runs
 from models.metrics.sums import Mean, exact_sum
-from models.metrics.value import mean_by, transformed
-from models.schema import Target
+from models.metrics.value import mean_by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,14 +165,12 @@ class ExpectedErrors:
     by: Mapping[str, Mapping[str, Mean]]
 
     @classmethod
-    def of(
-        cls, prediction_N: NDArray, moments: tuple[NDArray, NDArray], *, groups: Groups, target: Target
-    ) -> "ExpectedErrors | None":
-        """None where a prediction is not finite."""
-        if not np.isfinite(prediction_N).all():
+    def of(cls, log_N: NDArray, moments: tuple[NDArray, NDArray], *, groups: Groups) -> "ExpectedErrors | None":
+        """Of what is predicted of the logarithm. None where one is not finite."""
+        if not np.isfinite(log_N).all():
             return None
         mean_N, square_N = (moment_N.astype(np.float64) for moment_N in moments)
-        error_N = np.square(transformed(prediction_N.astype(np.float64), target) - mean_N) + square_N - np.square(mean_N)
+        error_N = np.square(log_N.astype(np.float64) - mean_N) + square_N - np.square(mean_N)
         return cls(
             overall=Mean.of(error_N), by={by: mean_by(error_N, group_N, names) for by, (group_N, names) in groups.items()}
         )

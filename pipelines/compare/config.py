@@ -26,7 +26,7 @@ from pipelines.report.evaluation.metrics import EvaluationResult
 BASELINES = ("popularity", "booster", "truth")  # rows that `evaluate.baselines` adds
 TARGETS, EPOCHS, RATE, OPTIMISER = "targets", "epochs", "rate", "optimiser"  # what a row may say beside its model
 BESIDE_MODEL = (TARGETS, EPOCHS, RATE, OPTIMISER)
-OF_A_ROW = ("loss_weight", "parents", "transform", "bins")  # what a row may change of a target: nothing that decides a label
+OF_A_ROW = ("loss_weight", "parents", "head", "bins")  # what a row may change of a target: nothing that decides a label
 
 
 @config
@@ -100,7 +100,7 @@ class CompareConfig:
 
     Attributes:
         systems: rows of the table by label, spelled as `model:`; `targets` may change, by name, a target's loss_weight,
-            parents, transform or bins for this row, `epochs` how long it is trained, for learners that plan their whole
+            parents, head or bins for this row, `epochs` how long it is trained, for learners that plan their whole
             training need another length than those that are stopped early, `rate` its learning rate, of dense parameters and
             tables alike, which is then not searched for, and `optimiser` what else is laid over `train.optimiser` for it (L2 or
             eps, say).
@@ -113,7 +113,7 @@ class CompareConfig:
         base: the row that RelaImpr and costs refer to; empty means the first system.
         metrics: columns, as `target.metric` (`click.auc`, `order.ndcg@5`, `click.auc_by_level.tail`,
             `click.auc_by_activity.low`, `click.auc_by_history.channels.1-5`, `fused.poor@3`); none means the AUC of every
-            binary target and the squared error, after its transform, of every value.
+            binary target and the squared error, in the logarithm, of every value.
         fewest_positives: a metric with drawn labels that rests on fewer positives is not shown, and no claim is tested on it;
             expected metrics are always shown.
         claims: orderings to be tested.

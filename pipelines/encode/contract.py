@@ -11,7 +11,7 @@ _NAMED = {"fields": "field", "histories": "history", "targets": "target"}
 def decisive_part(schema: Schema) -> dict[str, Any]:
     """The schema's spelling without what may change and needs no new preparation.
 
-    What may change are weights, parents, transforms and bins of targets, and widths of embeddings.
+    What may change are weights, parents, heads of targets, and widths of embeddings.
     """
     spelling = schema.to_dict()
     for item in (*spelling["fields"], *(field for history in spelling["histories"] for field in history["fields"])):

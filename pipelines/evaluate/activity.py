@@ -15,8 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.metrics.binary import auc
-from models.metrics.value import squared_errors
-from models.schema import Schema, Target
+from models.metrics.value import transformed
+from models.schema import LOG, Schema, Target
 from pipelines.encode.arrays import flat, lengths
 from pipelines.encode.feeds import EARLIER, LABEL_PREFIX
 from pipelines.evaluate.insight import last_of
@@ -100,7 +100,7 @@ def by_known(table: pa.Table, schema: Schema, targets: Iterable[str]) -> tuple[d
     """Metrics of a scored table by what it knows in `known.*` columns; nothing where it has none.
 
     Returns:
-        by target: `auc_by_history` (or `mse_by_history`, after the target's transform) by history and group, `rows_by_history`
+        by target: `auc_by_history` (or `mse_by_history`, in the logarithm) by history and group, `rows_by_history`
         and for binary targets `positives_by_history`; the same `_by_activity` by `ACTIVITY`. None where undefined.
         And the groups of activity.
     """
@@ -119,6 +119,9 @@ def by_known(table: pa.Table, schema: Schema, targets: Iterable[str]) -> tuple[d
     for name in targets:
         prediction_N, label_N = (table[column].to_numpy().astype(np.float64) for column in (name, LABEL_PREFIX + name))
         target, final_N = schema.target(name), label_N >= 0
+        if not target.is_binary:  # which are judged in the logarithm
+            log_N = table[LOG + name].to_numpy() if LOG + name in table.column_names else transformed(prediction_N, target)
+            prediction_N, label_N = log_N.astype(np.float64), transformed(label_N, target)
         by_history: dict[str, dict[str, dict[str, float | None]]] = {}
         for of, (place_N, names) in histories.items():
             for what, values in _by_group(target, prediction_N, label_N, np.where(final_N, place_N, -1), names).items():
@@ -146,7 +149,7 @@ def _by_group(
             numbers |= {"positives": int(positive_N.sum()), "auc": auc(prediction_N[own_N], positive_N) if finite else None}
         else:
             known = finite and rows
-            numbers["mse"] = float(squared_errors(prediction_N[own_N], label_N[own_N], target).mean()) if known else None
+            numbers["mse"] = float(np.square(prediction_N[own_N] - label_N[own_N]).mean()) if known else None
         for what, value in numbers.items():
             found.setdefault(what, {})[name] = value
     return found

@@ -11,12 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
 from models.catalogue import WINDOWS, find
 from models.config import ConfigError
+from models.layers.values import Smearing
 from models.metrics.binary import auc
-from models.schema import Bins, Number, Schema, Target
+from models.metrics.smearing import Seen
+from models.metrics.value import transformed
+from models.schema import LOG, Bins, Number, Schema, Target
 from pipelines.encode.arrays import floats, lengths, whole
 from pipelines.encode.columns import column
 from pipelines.encode.derive import derive_columns
@@ -47,7 +51,7 @@ def popularity(prepared: Prepared, split: str, *, rows: int, seed: int) -> Predi
     """Every target by one popularity signal of the room: its smoothed entry rate or its entries, in one of the windows.
 
     Which signal, training days decide, target by target (AUC; for a value, of being above 0). Predictions are the signal
-    times the training days' ratio of labels to signal; values are scaled after their transform.
+    times the training days' ratio of labels to signal, and of their logarithms for the logarithm of a value.
 
     Returns:
         predictions, or a line that says why there are none: the feature tables lack the room's counters.
@@ -60,24 +64,28 @@ def popularity(prepared: Prepared, split: str, *, rows: int, seed: int) -> Predi
         return f"left out: the feature tables hold no counters of the room; add {wanted} to prepare.extra_columns"
     signals = [name for window in windows for name in (f"room_entry_rate.{window}", f"room_entries.{window}")]
     train = training_sample(prepared, signals, rows=rows, seed=seed)
-    chosen: dict[str, tuple[str, float]] = {}
+    chosen: dict[str, str] = {}
+    ratios: dict[str, float] = {}  # by what is predicted: a target, or the logarithm of a value
     for target in schema.targets:
         label_N, final_N = _final_labels(train.table, target)
         by_signal = {name: auc(_signal(train.table, name)[final_N], label_N > 0) or 0.5 for name in signals}
         best = max(by_signal, key=lambda name: by_signal[name])
-        total = transform(target)[0](label_N).sum()
-        chosen[target.name] = (best, float(total / max(_signal(train.table, best)[final_N].sum(), 1e-9)))
+        chosen[target.name] = best
+        signal = max(_signal(train.table, best)[final_N].sum(), 1e-9)
+        ratios[target.name] = float(label_N.sum() / signal)
+        if target.is_log:
+            ratios[LOG + target.name] = float(np.log1p(label_N).sum() / signal)
 
     def predict(table: pa.Table) -> dict[str, NDArray]:
         predictions = {}
-        for target in schema.targets:
-            name, ratio = chosen[target.name]
-            scaled_N = transform(target)[1](_signal(table, name) * ratio)
-            predictions[target.name] = np.clip(scaled_N, 0, 1 if target.is_binary else None)
+        for name, ratio in ratios.items():
+            target = schema.target(name.removeprefix(LOG))
+            scaled_N = _signal(table, chosen[target.name]) * ratio
+            predictions[name] = np.clip(scaled_N, 0, 1 if target.is_binary else None)
         return predictions
 
     by_column: dict[str, list[str]] = {}
-    for target_name, (name, _) in chosen.items():
+    for target_name, name in chosen.items():
         by_column.setdefault(name, []).append(target_name)
     choice = "; ".join(f"{name} for {', '.join(names)}" for name, names in by_column.items())
     return Predicted(
@@ -92,8 +100,8 @@ def booster(
     """scikit-learn's histogram gradient boosting, one for each target, on the counters that the schema's fields read.
 
     Columns: fields encoded as numbers or bins, as numbers; all other fields with at most `MOST_CATEGORIES` values, as
-    categories (hour, device; ids drop out), and `columns`. Values are learnt after their transform. Boosting stops when the
-    validation split no longer gains.
+    categories (hour, device; ids drop out), and `columns`. Values are learnt by their logarithm, whose retransformation is
+    mended on the validation split (`layers.values.Smearing`). Boosting stops when that split no longer gains.
 
     Returns:
         predictions, or a line that says why there are none.
@@ -123,7 +131,7 @@ def booster(
 
     def predict(table: pa.Table) -> dict[str, NDArray]:
         matrix_NC = matrix(table)
-        return {name: model(matrix_NC) for name, model in models.items()}
+        return {name: values_N for model in models.values() for name, values_N in model(matrix_NC).items()}
 
     return Predicted(
         table=_predicted(prepared, split, list(wanted), predict),
@@ -302,11 +310,6 @@ def _final_labels(table: pa.Table, target: Target) -> tuple[NDArray, NDArray | s
     return (label_N, slice(None)) if final_N.all() else (label_N[final_N], final_N)
 
 
-def transform(target: Target) -> tuple[Callable[[NDArray], NDArray], Callable[[NDArray], NDArray]]:
-    """What a target's labels are learnt as, and the way back."""
-    return (np.log1p, np.expm1) if target.transform == "log1p" else (np.asarray, np.asarray)
-
-
 # -- boosting ------------------------------------------------------------------------------------------------------
 
 
@@ -320,12 +323,15 @@ def _boosted(
     iterations: int,
     categories: list[bool],
     seed: int,
-) -> Callable[[NDArray], NDArray]:
-    """A fitted booster as a function from matrix to predictions; a constant where training days hold one value only."""
+) -> Callable[[NDArray], dict[str, NDArray]]:
+    """A fitted booster as a function from matrix to predictions, of a value's logarithm too.
+
+    A constant where training days hold one value only.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     if not len(label_N) or label_N.min() == label_N.max():
-        return lambda matrix_NC: np.full(len(matrix_NC), float(label_N[0]) if len(label_N) else 0.0)
+        return lambda matrix_NC: {target.name: np.full(len(matrix_NC), float(label_N[0]) if len(label_N) else 0.0)}
     settings: dict[str, Any] = {
         "max_iter": iterations,
         "categorical_features": categories,
@@ -338,9 +344,20 @@ def _boosted(
         # Both classes must be seen at validation; where they are not, a tenth of the training rows stands in.
         known = {"X_val": valid_NC, "y_val": valid_label_N > 0} if 0 < (valid_label_N > 0).sum() < len(valid_label_N) else {}
         classifier.fit(train_NC, label_N > 0, **known)
-        return lambda matrix_NC: classifier.predict_proba(matrix_NC)[:, 1]
-    forward, backward = transform(target)
+        return lambda matrix_NC: {target.name: classifier.predict_proba(matrix_NC)[:, 1]}
+    forward = lambda values_N: transformed(values_N, target)
     regressor = HistGradientBoostingRegressor(**settings)
     known = {"X_val": valid_NC, "y_val": forward(valid_label_N)} if len(valid_label_N) else {}
     regressor.fit(train_NC, forward(label_N), **known)
-    return lambda matrix_NC: np.maximum(backward(regressor.predict(matrix_NC)), 0)
+    if not target.is_log:
+        return lambda matrix_NC: {target.name: np.maximum(regressor.predict(matrix_NC), 0)}
+    smearing = Smearing()
+    if len(valid_label_N):
+        knots = Seen.of(np.expm1(np.maximum(regressor.predict(valid_NC), 0)), valid_label_N).knots()
+        smearing.set(*map(torch.from_numpy, knots))
+
+    def predict(matrix_NC: NDArray) -> dict[str, NDArray]:
+        log_N = np.maximum(regressor.predict(matrix_NC), 0)
+        return {target.name: smearing(torch.from_numpy(np.expm1(log_N))).numpy(), LOG + target.name: log_N}
+
+    return predict

@@ -13,6 +13,11 @@ class EvaluateConfig:
 
     Attributes:
         split: whose feeds are scored.
+        candidates: `logged` ranks what a feed showed. `live` does that, and ranks the room of each of a sample of entries
+            among all rooms that were live at that second, as of then; the log must say when rooms began and ended.
+        live_entries: feeds with an entry that are drawn for it.
+        live_rooms: rooms of such a feed that are ranked at most; where more were live, others are drawn. Memory grows with
+            their product.
         batch_feeds: feeds scored at a time; memory grows with it, results do not change.
         untaught: judge targets of weight 0 as well: what a model says of them follows from other targets alone (the DBMTL
             paper's Table 1). They are marked, in no mean, and the endpoint never answers them.
@@ -25,6 +30,9 @@ class EvaluateConfig:
     """
 
     split: Literal["valid", "test"] = "test"
+    candidates: Literal["logged", "live"] = "logged"
+    live_entries: int = 2000
+    live_rooms: int = 500
     batch_feeds: int = 1024
     untaught: bool = False
     baselines: tuple[Baseline, ...] = ("popularity", "booster", "truth")
@@ -34,7 +42,7 @@ class EvaluateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_feeds", "baseline_rows", "baseline_iterations"):
+        for name in ("batch_feeds", "live_entries", "live_rooms", "baseline_rows", "baseline_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"evaluate.{name} must be at least 1, got {getattr(self, name)}.")
         if self.seed < 0:

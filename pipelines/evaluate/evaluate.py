@@ -16,11 +16,13 @@ from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.exposure import new_rooms_of, split_exposure
 from pipelines.evaluate.insight import curriculum_of, insight_of, sampled_feeds
 from pipelines.evaluate.life_cycle import life_cycle_of
+from pipelines.evaluate.live import floors, ranked_by, sample_of
 from pipelines.evaluate.score import evaluate_table, score
 from pipelines.evaluate.truth import Truth, as_predicted, truth_of
 from pipelines.prepared import Prepared
 from pipelines.report.evaluation.entries import Entry, Epoch, EvaluationReport, SearchShown
 from pipelines.report.evaluation.insight import ModelInsight
+from pipelines.report.evaluation.live import LiveRanking, LiveRanks
 from pipelines.report.evaluation.write import write_report
 from pipelines.runs import read_json
 
@@ -37,6 +39,7 @@ def evaluate(
     names: Sequence[str] | None = None,
     run: str = "Evaluation",
     search: SearchShown | None = None,
+    live: Path | None = None,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> Path:
     """Evaluates bundles and the configured baselines on one split.
@@ -47,6 +50,7 @@ def evaluate(
         names: of the bundles in the report; by default those of their folders.
         run: title of the report.
         search: that the bundles come from; None for none.
+        live: what `pipelines.live` left of this split; None ranks logged candidates alone.
 
     Returns:
         path of `report.html`; `metrics.json` lies beside it.
@@ -71,6 +75,7 @@ def evaluate(
     sample = sampled_feeds(prepared.files(split)) if bundles else None
     found = None if truth is None else truth_of(prepared, split, truth)
     known = found.known if isinstance(found, Truth) else None
+    ranks: dict[str, dict[str, LiveRanks]] = {}
     for name, bundle in zip(names or bundle_names(bundles), bundles, strict=True):
         began = time.monotonic()
         files = prepared.files(split)
@@ -90,6 +95,9 @@ def evaluate(
             )
         )
         say(f"{name}: {table.num_rows:,} candidates, {table.num_rows / seconds:,.0f}/s · {_headline(entries[-1])}")
+        if live is not None:
+            ranks[name] = ranked_by(bundle.ranker, bundle.schema, live)
+            say(f"{name}, among what was live: {_live_headline(ranks[name])}")
     left_out: dict[str, str] = {}
     for name, predicted in _baselines(prepared, config, found):
         if isinstance(predicted, str):
@@ -100,6 +108,10 @@ def evaluate(
         result = evaluate_table(predicted.table, prepared.schema, new_rooms, known)
         entries.append(Entry(name=name, role="truth" if name == "truth" else "baseline", result=result, note=predicted.note))
         say(f"{name}: {_headline(entries[-1])}")
+    if live is not None:
+        for name, order in floors(prepared.schema, live).items():
+            ranks[name] = {name: order}
+            say(f"{name}, among what was live: {_live_headline(ranks[name])}")
     if at is None:
         raise ConfigError("nothing to report: no bundle was given, and no baseline could be had.")
     about = {
@@ -118,6 +130,7 @@ def evaluate(
         settings={"evaluate": to_dict(config)},
         life_cycle=life_cycle_of(prepared, split, truth),
         exposure=split_exposure(prepared, split, new_rooms),
+        live=None if live is None else LiveRanking(sample=sample_of(live), ranks=ranks),
         search=None if search is None else search.summary,
         remarks=prepared.manifest.remarks,
         account=(*prepared.manifest.counts.account_lines(), *prepared.manifest.clock_lines()),
@@ -198,6 +211,14 @@ def _headline(entry: Entry) -> str:
             shown.append(f"{name} {called} {value:.4f}{' (untaught)' if metrics.untaught else ''}")
     feed = entry.result.find("mean.gauc_feed")
     return " · ".join(shown + ([f"mean gAUC feed {feed:.4f}"] if feed is not None else []))
+
+
+def _live_headline(orders: Mapping[str, LiveRanks]) -> str:
+    shown = []
+    for name, ranks in orders.items():
+        values = [(metric, ranks.values[metric]) for metric in ("recall@10", "ndcg@10", "mrr")]
+        shown.append(f"by {name} " + ", ".join(f"{metric} {value:.4f}" for metric, value in values if value is not None))
+    return " · ".join(shown)
 
 
 def _days(at: pa.ChunkedArray, utc_offset_hours: float) -> str:

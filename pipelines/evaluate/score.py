@@ -13,7 +13,7 @@ from models.leveled import Leveled
 from models.metrics.evaluation import Evaluation
 from models.metrics.expected import Known
 from models.ranker import Ranker
-from models.schema import Schema
+from models.schema import LOG, Schema
 from pipelines.encode.arrays import flat, is_list, lengths
 from pipelines.encode.batches import to_batch
 from pipelines.encode.feeds import LABEL_PREFIX, STAGE
@@ -39,7 +39,8 @@ def score(
     Returns:
         feed_id, user_id, room_id, at, level (index into the schema's levels), stage (index into `models.schema.STAGES`,
         where the schema has stages), `known.*` (what was known of the user, see `activity.with_known`), `label.<target>` where
-        the file has it (below zero where it is not final), and `<target>`: a probability, or a value in the label's unit.
+        the file has it (below zero where it is not final), and `<target>`: a probability, or the expectation of a value in the
+        label's unit, with `log.<target>`, that of its logarithm, where it is judged by it.
 
     Raises:
         ValueError: no feed in the files.
@@ -55,7 +56,7 @@ def score(
                     feeds = pa.Table.from_batches([part])
                     if not feeds.num_rows:
                         continue
-                    predictions = ranker.predict(to_batch(feeds, schema).to(device), untaught=untaught)
+                    predictions = ranker.predict(to_batch(feeds, schema).to(device), untaught=untaught, judged=True)
                     feeds = with_known(feeds, schema)
                     columns = feeds.column_names
                     table = candidates(feeds, [*_keys(columns, schema), *known_columns(columns), *_labels(feeds, schema)])
@@ -109,8 +110,9 @@ def evaluate_table(
 
 def _measured(table: pa.Table, schema: Schema, targets: Sequence[str], known: Known | None) -> EvaluationResult:
     evaluation = Evaluation(schema, targets)
+    logs = [LOG + name for name in targets if LOG + name in table.column_names]
     evaluation.add(
-        {name: table[name].to_numpy() for name in targets},
+        {name: table[name].to_numpy() for name in (*targets, *logs)},
         {name: table[LABEL_PREFIX + name].to_numpy() for name in targets},
         table["level"].to_numpy(),
         table["feed_id"].to_numpy(),

@@ -4,6 +4,7 @@ It judges predictions without the noise of drawn labels (`models.metrics.expecte
 step that learns reads it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
 from models.metrics.expected import Known
-from models.schema import Schema, Target
+from models.schema import LOG, Schema, Target
 from pipelines.evaluate.baselines import Predicted
 from pipelines.evaluate.score import labelled_candidates
 from pipelines.logs.simulator import ACTIONS, STAY_CAP, STAY_MEAN, moments_of_log_stay
@@ -31,19 +33,22 @@ class Truth:
         rows: the candidates in the order in which `score` gives them, with keys and labels.
         known: given all that was drawn before the impression: by binary target the probability of a positive, float32, and of
             the stay the moments of its logarithm.
+        values: of the stay, its expectation in seconds, float32.
     """
 
     rows: pa.Table
     known: Known
+    values: Mapping[str, NDArray]
 
     @property
     def table(self) -> pa.Table:
-        """As a table of predictions: in expectation no system can rank better, or be nearer to a value's logarithm."""
+        """As a table of predictions: in expectation no system can rank better, or be nearer to a value or its logarithm."""
         table = self.rows
         for name, chance_N in self.known.chances.items():
             table = table.append_column(name, pa.array(chance_N))
         for name, (mean_N, _) in self.known.moments.items():
-            table = table.append_column(name, pa.array(np.expm1(mean_N)))
+            table = table.append_column(name, pa.array(self.values[name]))
+            table = table.append_column(LOG + name, pa.array(mean_N))
         return table
 
 
@@ -61,10 +66,12 @@ def truth_of(prepared: Prepared, split: str, folder: Path) -> Truth | str:
     source = ds.dataset(folder / "impressions")
     there = set(source.schema.names)
     targets = [target.name for target in schema.targets if target.name in there and is_known(target)]
-    stays = [target.name for target in schema.targets if {STAY_MEAN, STAY_CAP, ENTERED} <= there and is_known_stay(target)]
+    stays = [
+        target.name for target in schema.targets if {STAY, STAY_MEAN, STAY_CAP, ENTERED} <= there and is_known_stay(target)
+    ]
     if not targets and not stays:
         return f"left out: the truth knows none of the targets {', '.join(schema.target_names)}"
-    wanted = dict.fromkeys([*targets, *([ENTERED, STAY_MEAN, STAY_CAP] if stays else [])])
+    wanted = dict.fromkeys([*targets, *([ENTERED, STAY, STAY_MEAN, STAY_CAP] if stays else [])])
     rows = labelled_candidates(prepared.files(split), schema)
     first, last = pc.min(rows["at"]), pc.max(rows["at"])
     known = source.to_table(
@@ -83,7 +90,8 @@ def truth_of(prepared: Prepared, split: str, folder: Path) -> Truth | str:
         first_N, second_N = moments_of_log_stay(mean_N, cap_N)
         moments = {name: (entered_N * first_N, entered_N * second_N) for name in stays}  # 0 for those who do not enter
     chances = {name: joined[name].to_numpy() for name in targets}
-    return Truth(rows=rows, known=Known(chances=chances, moments=moments))
+    values = {name: joined[STAY].to_numpy() for name in stays}
+    return Truth(rows=rows, known=Known(chances=chances, moments=moments), values=values)
 
 
 def as_predicted(truth: Truth) -> Predicted:
@@ -106,4 +114,4 @@ def is_known(target: Target) -> bool:
 
 def is_known_stay(target: Target) -> bool:
     """Whether a target's label is the seconds of a simulated stay, judged after their logarithm."""
-    return target.name == STAY and target.action == ACTIONS[ENTERED] and target.transform == "log1p"
+    return target.name == STAY and target.action == ACTIONS[ENTERED] and target.is_log

@@ -20,6 +20,10 @@ HEADS = {
     "mse_transformed": "MSE",
     "mse": "MSE",
     "mae": "MAE",
+    "normalised_gini": "Norm. Gini",
+    **{f"value_ndcg@{k}": f"NDCG@{k} value" for k in CUTOFFS},
+    "calibration_by_decile": "Calibration, decile",
+    "decile_error": "Decile error",
     "auc_by_level": "AUC",
     "auc_by_stage": "AUC",
     "mse_by_level": "MSE",
@@ -38,7 +42,7 @@ def head(path: str, schema: Schema) -> tuple[str, str]:
     plain = metric.removeprefix(EXPECTED)
     text = HEADS[metric] if metric == plain else f"E {HEADS[plain]}"
     if plain == "mse_transformed" or plain.startswith("mse_by_"):
-        text += " (log)" if schema.target(target).transform == "log1p" else ""
+        text += " (log)" if schema.target(target).is_log else ""
     return target, " ".join([text, *part])
 
 

@@ -11,10 +11,12 @@ from contextlib import closing
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from models.learners.workers import WorkerGroup
 from models.leveled import Leveled
 from models.metrics.evaluation import Evaluation, Summary
+from models.metrics.smearing import Seen
 from models.ranker import Ranker
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.process_group import device_of_group, exchange_bytes, from_rank_0
@@ -22,11 +24,35 @@ from pipelines.train.stream import StoredFeeds
 
 
 def validate(ranker: Ranker | Leveled, valid: StoredFeeds, group: WorkerGroup) -> dict[str, Any] | None:
-    """Metrics of the validation split, the same on every rank; None if the split is empty."""
+    """Metrics of the validation split, the same on every rank; None if the split is empty.
+
+    Expectations of values are mended by what the split shows (`layers.values.Smearing`), in the ranker and in the metrics.
+    """
     if not valid.groups:
         return None
     ranker.eval()
-    return together(with_heartbeat(lambda: scored(ranker, valid), group), group)
+    for smearing in ranker.losses.smearings.values():
+        smearing.forgotten()
+    own = with_heartbeat(lambda: scored(ranker, valid), group)
+    mend(ranker, own, group)
+    return together(own, group)
+
+
+def mend(ranker: Ranker | Leveled, own: Evaluation, group: WorkerGroup) -> None:
+    """Sets the ranker's smearings by the predictions of all ranks, and applies them to this rank's."""
+    losses = ranker.losses
+    names = [name for name in losses.smearings if name in own.targets]
+    seen = with_heartbeat(lambda: [own.seen(name) for name in names], group)
+    parts = [seen] if group.size == 1 else exchanged(lambda: [seen] * group.size, group)
+    for place, name in enumerate(names):
+        predicted_B, observed_B = Seen.together([part[place] for part in parts]).knots()
+        losses.smearings[name].set(torch.from_numpy(predicted_B), torch.from_numpy(observed_B))
+
+        def mended(value_N: NDArray, name: str = name) -> NDArray:
+            device = next(ranker.parameters()).device
+            return losses.smeared(name, torch.from_numpy(value_N).to(device)).cpu().numpy()
+
+        own.become(name, mended)
 
 
 def scored(ranker: Ranker | Leveled, valid: StoredFeeds) -> Evaluation:
@@ -35,7 +61,7 @@ def scored(ranker: Ranker | Leveled, valid: StoredFeeds) -> Evaluation:
     evaluation = Evaluation(valid.schema, ranker.trained)
     with closing(valid.batches()) as batches:
         for batch in batches:
-            predictions = ranker.predict(batch.to(device))
+            predictions = ranker.predict(batch.to(device), judged=True)
             evaluation.add(
                 {name: values.cpu().numpy() for name, values in predictions.items()},
                 {name: values.numpy() for name, values in batch.labels.items()},

@@ -216,6 +216,9 @@ def test_predictions_are_probabilities_and_label_units(config):
         }
     )
     assert_close(predictions["click"], 1 / (1 + torch.exp(-outputs["click"])))
+    judged = ranker.predict(batch, judged=True)
+    logs = {f"log.{name}" for name in predictions if schema.target(name).is_log}
+    assert judged.keys() == predictions.keys() | logs and all((judged[name] >= 0).all() for name in logs)
     if "stay" in predictions and config.children == "all":
         assert_close(predictions["stay"], torch.clamp(torch.exp(outputs["stay"]) - 1, min=0), **TOLERANCE)
 

@@ -14,8 +14,8 @@ from tests.samples import full_schema, tiny_schema
 
 DIAMOND = with_targets(  # every kind as parent and as child, declared children first
     Target(name="d", action="d", parents=("c", "b")),
-    Target(name="b", action="b", kind="value", transform="log1p", parents=("a",)),
-    Target(name="c", action="c", kind="value", bins=3, parents=("a",)),
+    Target(name="b", action="b", kind="value", head="log1p", parents=("a",)),
+    Target(name="c", action="c", kind="value", head="bins", bins=3, parents=("a",)),
     Target(name="a", action="a"),
 )
 WIDTHS = {"a": 2, "b": 3, "c": 2, "d": 4}
@@ -103,7 +103,7 @@ def test_the_graph_is_the_schemas_by_default():
     schema = full_schema()
     coupling = Dbmtl(DbmtlConfig(), schema, dict.fromkeys(schema.target_names, 2))
     assert coupling.parents == {name: schema.parents(name) for name in schema.target_names}
-    assert coupling.groups == (("click",), ("goods_bag", "stay", "follow", "visit"), ("order",))
+    assert coupling.groups == (("click",), ("goods_bag", "stay", "follow", "visit"), ("order",), ("price",))
 
 
 @pytest.mark.parametrize("root", ["click", "goods_bag", "stay"])

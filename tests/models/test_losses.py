@@ -7,17 +7,14 @@ import torch
 from torch.testing import assert_close
 
 from models.config import ConfigError
-from models.losses import Binned, Losses, believed, in_label_unit, sum_count, transformed
-from models.schema import Schema, Target
+from models.losses import Losses, believed, sum_count
+from models.schema import Schema
 from models.score import fused_score
 from tests.samples import full_schema, tiny_schema
 
-STAY = Target(name="stay", action="enter", kind="value", transform="log1p")
-SECONDS = Target(name="seconds", action="enter", kind="value")
-
 
 def test_losses_by_hand():
-    """Binary: p = 1/2 for a 1, p = 3/4 for a 0. Value: e - 1 seconds are 1 in the transformed space, predicted 3."""
+    """Binary: p = 1/2 for a 1, p = 3/4 for a 0. Value: the logarithm of e - 1 seconds is 1, predicted 3."""
     zeros = torch.zeros(2)
     outputs = {
         "click": torch.tensor([0.0, math.log(3)]),
@@ -55,8 +52,10 @@ def test_children_may_be_learnt_over_entered_candidates_alone():
     assert Losses(tiny_schema()).over(labels) == {}
     predicted = losses.predictions(outputs)
     assert {name: values[0].item() for name, values in predicted.items()} == pytest.approx(
-        {"click": 1 / 2, "goods_bag": 1 / 4, "order": 1 / 8, "stay": math.exp(2 / 2) - 1}
+        {"click": 1 / 2, "goods_bag": 1 / 4, "order": 1 / 8, "stay": (math.exp(2) - 1) / 2}
     )
+    judged = losses.predictions(outputs, judged=True)
+    assert judged.keys() - predicted.keys() == {"log.stay"} and judged["log.stay"][0].item() == pytest.approx(2 / 2)
 
 
 def test_a_value_has_no_chance_to_multiply_with():
@@ -77,65 +76,49 @@ def test_missing_labels_are_named():
         Losses(tiny_schema())({}, {"click": torch.ones(1), "order": torch.ones(1)})
 
 
-def test_predictions_come_back_in_the_labels_unit():
-    assert in_label_unit(STAY, torch.tensor([math.log(31), -2.0])).tolist() == pytest.approx([30.0, 0.0])
-    assert in_label_unit(SECONDS, torch.tensor([30.0, -2.0])).tolist() == [30.0, 0.0]
-    assert transformed(STAY, torch.tensor([30.0])).item() == pytest.approx(math.log(31))
-    assert transformed(SECONDS, torch.tensor([30.0])).item() == 30.0
-
-
-def test_a_binned_value_by_hand():
-    """Positive labels are even on 0 .. 300 s: three bins of 100 s, and class 0 for 0. Means are of the value itself."""
-    binned = Binned(Target(name="visit", action="enter", kind="value", bins=3))
-    binned.fit(torch.linspace(0, 300, 257, dtype=torch.float64))
-    assert_close(binned.edges_E, torch.tensor([100.0, 200.0]))
-    assert binned.classes(torch.tensor([0.0, 1.0, 99.0, 101.0, 250.0, 1e6])).tolist() == [0, 1, 1, 2, 3, 3]
-    assert_close(binned.means_K, torch.tensor([0.0, 50.0, 150.0, 250.0]))
-    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
-    assert binned.expected(logits).item() == pytest.approx(0.2 * 50 + 0.3 * 150 + 0.4 * 250)
-
-
-def test_the_mean_of_a_bin_is_that_of_the_transformed_value():
-    """Even on e^0 - 1 .. e^4 - 1 after log1p: the two bins' means are 1 and 3."""
-    binned = Binned(Target(name="visit", action="enter", kind="value", transform="log1p", bins=2))
-    binned.fit(torch.linspace(0, 4, 257, dtype=torch.float64).expm1())
-    assert_close(binned.edges_E, torch.tensor([math.exp(2) - 1]).float())
-    assert_close(binned.means_K, torch.tensor([0.0, 1.0, 3.0]), rtol=1e-3, atol=1e-3)
-
-
 def test_losses_predictions_and_beliefs_of_a_binned_value():
     """Classes 0 .. 3 with probabilities .1 .2 .3 .4; a label of 150 s is class 2, believed to lie at 2/3."""
     losses = Losses(full_schema())
-    losses.fit({"visit": torch.linspace(0, 300, 257, dtype=torch.float64)})
+    losses.fit(dict.fromkeys(("stay", "visit", "price"), torch.linspace(0, 300, 257, dtype=torch.float64)))
     n = torch.zeros(1)
     outputs = {
         **dict.fromkeys(("click", "goods_bag", "order", "stay", "follow"), n),
         "visit": torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(),
+        "price": torch.zeros(1, 3),
     }
     labels = {**dict.fromkeys(outputs, n), "visit": torch.tensor([150.0])}
     assert losses(outputs, labels)["visit"].item() == pytest.approx(-math.log(0.3))
-    mean = losses.binned["visit"].means_K
-    assert losses.predictions(outputs)["visit"].item() == pytest.approx(
-        math.expm1((mean @ torch.tensor([0.1, 0.2, 0.3, 0.4])).item()), rel=1e-5
-    )
+    assert losses.predictions(outputs)["visit"].item() == pytest.approx(0.2 * 50 + 0.3 * 150 + 0.4 * 250)
     assert losses.beliefs(labels)["visit"].item() == pytest.approx(2 / 3)
     assert believed(full_schema().target("visit"), outputs["visit"]).item() == pytest.approx((0.2 + 2 * 0.3 + 3 * 0.4) / 3)
 
 
-def test_a_binned_target_needs_quantiles():
-    with pytest.raises(ValueError, match="target `visit` is binned, but there are no quantiles of its labels"):
+def test_a_zero_inflated_value_hands_on_in_one_scale():
+    """Of a label: its logarithm in units of the mean one. Of an output: the chance of any times the mean, in the same units."""
+    spelling = tiny_schema().to_dict()
+    spelling["targets"][3]["head"] = "zero_inflated"
+    schema = Schema.from_dict(spelling)
+    losses = Losses(schema)
+    losses.fit({"stay": torch.full((257,), math.exp(4) - 1, dtype=torch.float64)})
+    labels = {**dict.fromkeys(schema.target_names, torch.zeros(2)), "stay": torch.tensor([0.0, math.exp(2) - 1])}
+    assert losses.beliefs(labels)["stay"].tolist() == pytest.approx([0.0, 0.5])
+    assert believed(schema.target("stay"), torch.tensor([[0.0, -0.5, 0.0]])).item() == pytest.approx(0.25)
+
+
+def test_a_value_needs_quantiles():
+    with pytest.raises(ValueError, match="target `stay` is a value, but there are no quantiles of its labels"):
         Losses(full_schema()).fit({})
 
 
 def test_the_fused_score_is_the_weighted_sum():
-    """Schema's weights: click .5, goods bag .2, order 1, stay .1 of log(1 + seconds)."""
+    """Schema's weights: click .5, goods bag .2, order 1, stay .1 a second."""
     predictions = {
         "click": torch.tensor([0.4, 1.0]),
         "goods_bag": torch.tensor([0.5, 0.0]),
         "order": torch.tensor([0.1, 0.0]),
-        "stay": torch.tensor([math.e - 1, 0.0]),
+        "stay": torch.tensor([3.0, 0.0]),
     }
-    assert fused_score(predictions, tiny_schema()).tolist() == pytest.approx([0.2 + 0.1 + 0.1 + 0.1, 0.5])
+    assert fused_score(predictions, tiny_schema()).tolist() == pytest.approx([0.2 + 0.1 + 0.1 + 0.3, 0.5])
     assert fused_score(predictions, tiny_schema(), {"order": 2.0}).tolist() == pytest.approx([0.2, 0.0])
 
 
@@ -149,5 +132,5 @@ def test_wrong_fusion_weights_are_refused():
 
 
 def test_what_is_not_predicted_is_left_out_of_the_score():
-    predictions = {"order": torch.tensor([0.1, 0.3]), "stay": torch.tensor([math.e - 1, 0.0])}
-    assert fused_score(predictions, tiny_schema()).tolist() == pytest.approx([0.1 + 0.1, 0.3])
+    predictions = {"order": torch.tensor([0.1, 0.3]), "stay": torch.tensor([2.0, 0.0])}
+    assert fused_score(predictions, tiny_schema()).tolist() == pytest.approx([0.1 + 0.2, 0.3])

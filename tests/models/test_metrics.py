@@ -18,6 +18,7 @@ from models.metrics.names import DIRECTIONS, direction, value_of
 from models.metrics.ordering import codes
 from models.metrics.ranking import Lists
 from models.metrics.sums import UNIT, Mean, exact_sum, exact_sums
+from models.metrics.value import decile_calibration, normalised_gini, value_ndcg
 
 LEVELS = ("tail", "medium", "head")
 
@@ -177,6 +178,59 @@ def test_value_errors_by_hand(tiny_schema):
     assert found["mse_by_level"] == {"tail": pytest.approx(1), "medium": None, "head": pytest.approx(in_logs)}
     assert found["mse"] == pytest.approx(((np.e - 1) ** 2 + 4) / 2)
     assert found["mae"] == pytest.approx((np.e - 1 + 2) / 2)
+    assert found["calibration"] == pytest.approx((np.e + 2) / 5)
+
+
+def test_a_value_is_judged_by_what_is_said_of_its_logarithm(tiny_schema):
+    """Of labels 0 and e^2 - 1 half each, 1 is the best guess of the logarithm, and (e^2 - 1) / 2 of the value."""
+    predictions, labels, *rest = part_of(some_rows(tiny_schema), np.arange(2))
+    labels["stay"], predictions["stay"] = np.array([0.0, np.exp(2) - 1]), np.full(2, (np.exp(2) - 1) / 2)
+    found = result_of(tiny_schema, (predictions | {"log.stay": np.ones(2)}, labels, *rest))["targets"]["stay"]
+    assert (found["mse_transformed"], found["calibration"]) == pytest.approx((1.0, 1.0))
+    assert result_of(tiny_schema, (predictions, labels, *rest))["targets"]["stay"]["mse_transformed"] > 1.1
+
+
+def test_calibration_by_decile_by_hand():
+    """Twenty predictions 1 .. 20; labels as large in the upper half, nothing in the lowest tenth, twice as large between."""
+    prediction_N = np.arange(1.0, 21.0)
+    label_N = np.where(prediction_N > 10, prediction_N, 2 * prediction_N) * (prediction_N > 2)
+    assert decile_calibration(prediction_N, label_N) == {
+        "1": None, **{str(place): 0.5 for place in range(2, 6)}, **{str(place): 1.0 for place in range(6, 11)}
+    }  # fmt: skip
+    same = decile_calibration(np.ones(20), label_N)  # equal predictions are never divided
+    assert same.pop("1") == pytest.approx(1 / label_N.mean()) and set(same.values()) == {None}
+
+
+def test_normalised_gini_by_hand_and_by_a_loop():
+    """Values 0, 0, 1, 3 in their own order are 1, the other way round -1, of one prediction 0."""
+    label_N = np.array([0.0, 0.0, 1.0, 3.0])
+    assert normalised_gini(np.arange(4.0), label_N) == 1
+    assert normalised_gini(np.arange(4.0), label_N[::-1]) == -1
+    assert normalised_gini(np.ones(4), label_N) == 0
+    assert normalised_gini(np.arange(4.0), np.ones(4)) is None
+    rng = np.random.default_rng(0)
+    prediction_N, label_N = np.sort(rng.integers(0, 40, 500)).astype(float), rng.exponential(5, 500) * (rng.random(500) < 0.3)
+
+    def area(order_N):  # below the Lorenz curve
+        return np.cumsum(label_N[order_N]).sum() / label_N.sum()
+
+    middle = (len(label_N) + 1) / 2
+    ties = [np.lexsort((sign * label_N, prediction_N)) for sign in (1, -1)]
+    expected = np.mean([middle - area(order_N) for order_N in ties]) / (middle - area(np.argsort(label_N)))
+    assert normalised_gini(prediction_N, label_N) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+def test_ndcg_by_value_equals_sklearn(tiny_schema, k):
+    predictions, labels, _, feed_N, _ = some_rows(tiny_schema, ties=True)
+    prediction_N, label_N = predictions["stay"].astype(np.float64).round(-1), labels["stay"].astype(np.float64)
+    expected = []
+    for feed in np.unique(feed_N):
+        here_N = feed_N == feed
+        if label_N[here_N].sum() > 0:
+            expected.append(ndcg_score([label_N[here_N]], [prediction_N[here_N]], k=k) if here_N.sum() > 1 else 1.0)
+    found = value_ndcg(prediction_N, label_N, codes(feed_N))[f"value_ndcg@{k}"]
+    assert found.count == len(expected) > 10 and found.value == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 @pytest.mark.parametrize("limit", [10_000, 400], ids=["all rows", "a part of the users"])

@@ -21,8 +21,8 @@ SCHEMA = full_schema()
 CHAIN = with_targets(Target(name="click", action="c"), Target(name="order", action="o", parents=("click",)))
 KINDS = with_targets(  # parents of every kind, one child of them all
     Target(name="click", action="c"),
-    Target(name="stay", action="s", kind="value", transform="log1p", parents=("click",)),
-    Target(name="visit", action="v", kind="value", transform="log1p", bins=3),
+    Target(name="stay", action="s", kind="value", head="log1p", parents=("click",)),
+    Target(name="visit", action="v", kind="value", head="bins", bins=3),
     Target(name="order", action="o", parents=("click", "stay", "visit")),
 )
 ALWAYS = {"alpha": 1.0, "decay": 0.0, "floor": 1.0}

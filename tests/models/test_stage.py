@@ -348,7 +348,7 @@ def test_loss_weights_multiply_gamma_and_zero_is_left_out():
     module, plain = stage(schema, beta=False), feeds_of([1, 2], [1, 2], schema=schema)
     weights, preferences = module(fields_of(2), training(plain)), module.preferences(fields_of(2))
     assert weights.targets["stay"] == 0.0 and "preference.stay" not in weights.penalties
-    assert tuple(preferences) == ("click", "goods_bag", "order", "follow", "visit")
+    assert tuple(preferences) == ("click", "goods_bag", "order", "follow", "visit", "price")
     assert_close(weights.targets["order"], 2 * preferences["order"][[0, 1, 1]])
     assert_close(weights.targets["follow"], preferences["follow"][[0, 1, 1]])
     assert list(weights.targets) == list(TARGETS)

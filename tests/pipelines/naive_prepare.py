@@ -89,7 +89,7 @@ def wide_schema() -> Schema:
         targets=(
             Target(name="click", action="enter", attribution_seconds=120),
             Target(name="long", action="enter", at_least=30.0, attribution_seconds=40),
-            Target(name="stay", action="enter", kind="value", transform="log1p", attribution_seconds=120),
+            Target(name="stay", action="enter", kind="value", head="log1p", attribution_seconds=120),
             Target(name="paid", action="order", kind="value", attribution_seconds=3600),
         ),
         preference_days=(7.0, 1.5),
@@ -150,7 +150,7 @@ TYPES = {
     ),
     "product_clicks": pa.schema([("user_id", INT), ("product_id", INT), ("at", INT)]),
     "users": pa.schema([("user_id", INT), ("age", INT)]),
-    "rooms": pa.schema([("room_id", INT), ("streamer_id", INT), ("start_at", INT), ("category", WORD)]),
+    "rooms": pa.schema([("room_id", INT), ("streamer_id", INT), ("start_at", INT), ("end_at", INT), ("category", WORD)]),
     "streamers": pa.schema([("streamer_id", INT), ("fans", REAL)]),
     "products": pa.schema([("product_id", INT), ("price", REAL)]),
 }

@@ -145,7 +145,7 @@ def test_a_wrong_comparison_cannot_be_configured(spelling, message):
             r"targets\.click: `at_least` cannot be set for one row.*loss_weight, parents",
         ),
         ({"targets": {"click": 3}}, r"targets\.click: 3 cannot be set"),
-        ({"targets": {"click": {"bins": 3}}}, r"compare\.systems\.x: .*`bins` is for values"),
+        ({"targets": {"click": {"bins": 3}}}, r"compare\.systems\.x: .*`head` and `bins` are for values"),
         ({"targets": {"click": {"parents": ["order"]}}}, r"compare\.systems\.x: .*form a cycle: click, goods_bag, order"),
         ({"targets": [1]}, r"`targets` is \[1\]; write settings by target"),
     ],
@@ -165,11 +165,11 @@ def test_common_lies_over_the_zoo_and_below_what_a_system_says(tiny_schema):
 
 
 def test_a_row_changes_its_own_targets_alone(tiny_schema):
-    changes = {"stay": {"bins": 10, "loss_weight": 0.5}, "order": {"parents": ["click"]}}
+    changes = {"stay": {"head": "bins", "bins": 10, "loss_weight": 0.5}, "order": {"parents": ["click"]}}
     plain, changed = systems_of(compare(systems={"x": {}, "y": {"targets": changes}}), tiny_schema)
     assert plain.schema == tiny_schema
     assert (changed.schema.target("stay").bins, changed.schema.target("stay").loss_weight) == (10, 0.5)
-    assert changed.schema.target("stay").transform == "log1p" and changed.schema.parents("order") == ("click",)
+    assert changed.schema.target("stay").head == "bins" and changed.schema.parents("order") == ("click",)
 
 
 def test_columns(tiny_schema):
@@ -645,7 +645,7 @@ def test_two_systems_two_seeds(prepared, tmp_path):
     config = compare(
         systems={
             "mmoe": {"system": "mmoe", **SMALL},
-            "binned": {"system": "shared_bottom", **SMALL, "targets": {"stay": {"bins": 3}}},
+            "binned": {"system": "shared_bottom", **SMALL, "targets": {"stay": {"head": "bins", "bins": 3}}},
         },
         metrics=["click.auc", "stay.mse_transformed"],
         rates=[0.01],
@@ -669,7 +669,7 @@ def test_two_systems_two_seeds(prepared, tmp_path):
             assert result.cell.valid.value == bundle.provenance["monitor"]["auc"]
             assert not (cell.folder / "checkpoints").exists() and (cell.folder / "history.json").exists()
     assert table.row("mmoe").scores["click.auc"].mean > 0.55  # it has learnt something
-    assert table.row("binned").settings["targets"] == {"stay": {"bins": 3}}
+    assert table.row("binned").settings["targets"] == {"stay": {"head": "bins", "bins": 3}}
     assert write_table(tmp_path, table, prepared.schema).exists()
     again = planned(config, prepared, tmp_path)
     assert again.left() == 0 and compared(again, "tiny").rows == table.rows

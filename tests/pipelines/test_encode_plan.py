@@ -79,7 +79,7 @@ def schema_of(chosen: list[int], *, levels: Levels, stages: bool, histories: int
     targets = (
         Target(name="click", action="enter", fusion_weight=1.0),
         Target(name="order", action="order", parents=("click",)),
-        Target(name="stay", action="enter", kind="value", transform="log1p", parents=("click",)),
+        Target(name="stay", action="enter", kind="value", head="log1p", parents=("click",)),
     )
     return Schema(
         fields=(*matched, *fields),

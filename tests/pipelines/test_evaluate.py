@@ -53,7 +53,7 @@ def world_schema() -> Schema:
         targets=(
             Target(name="click", action="enter"),
             Target(name="order", action="order", parents=("click",)),
-            Target(name="stay", action="enter", kind="value", transform="log1p", parents=("click",)),
+            Target(name="stay", action="enter", kind="value", head="log1p", parents=("click",)),
         ),
         levels=Levels(of="room"),
     )

@@ -22,7 +22,7 @@ SCHEMA = {
         {"name": "forward", "action": "enter", "fusion_weight": 1.0},
         {"name": "items", "action": "order", "parents": ["forward"], "fusion_weight": 1.0},
         {"name": "loss", "action": "follow", "parents": ["forward"]},
-        {"name": "label", "action": "enter", "kind": "value", "transform": "log1p", "bins": 4, "parents": ["forward"]},
+        {"name": "label", "action": "enter", "kind": "value", "head": "bins", "bins": 4, "parents": ["forward"]},
     ],
     "fields": [
         {"name": "type", "of": "feed", "column": "user.age_band", "encoding": VOCABULARY},

@@ -222,7 +222,7 @@ def test_weights_transforms_and_widths_need_no_new_preparation(logs, output, cap
     first = prepare(logs, SCHEMA, config(), output)
     spelling = SCHEMA.to_dict()
     spelling["targets"][0] |= {"loss_weight": 0.5, "fusion_weight": 3.0}
-    spelling["targets"][2] |= {"transform": "none", "bins": 4, "parents": ["click"]}
+    spelling["targets"][2] |= {"head": "bins", "bins": 4, "parents": ["click"]}
     spelling["fields"][2]["width"] = spelling["histories"][1]["fields"][0]["width"] = 5  # one table: product
     schema = Schema.from_dict(spelling)
     capsys.readouterr()

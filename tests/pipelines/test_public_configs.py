@@ -26,6 +26,7 @@ SHARES = {
     "csv": 3e-4,
     "ali_ccp": 1e-4,
 }
+SAYS_WHEN_LIVE = ("kuailive", "kuailive_m3")  # whose tables of rooms have starts and ends
 
 
 def test_every_data_set_has_a_config_and_a_look_alike():
@@ -40,7 +41,9 @@ def test_from_files_to_an_answer(tmp_path, kind, monkeypatch):
     LOOKALIKES[kind](folder, SHARES[kind], days=4)
     small = [f"logs.path={folder}", f"output={tmp_path}", "prepare.parallel=none", "train.epochs=1", "train.batch_feeds=64"]
     config = ROOT / "jobs" / "configs" / f"{kind}.yaml"
-    experiment = load_experiment(config, [*small, "evaluate.baselines=[popularity]"])
+    candidates = "live" if kind in SAYS_WHEN_LIVE else "logged"
+    more = ["evaluate.baselines=[popularity]", f"evaluate.candidates={candidates}"]
+    experiment = load_experiment(config, [*small, *more])
     checked = check_step(experiment)
     assert not [(finding.kind, finding.told) for finding in checked.findings if finding.severity == "high"]
 
@@ -57,6 +60,10 @@ def test_from_files_to_an_answer(tmp_path, kind, monkeypatch):
     metrics = json.loads((report.parent / "metrics.json").read_text())
     (model,) = [entry for entry in metrics["entries"] if entry["role"] == "model"]
     assert set(model["result"]["targets"]) == {target.name for target in experiment.schema.targets}
+    if kind in SAYS_WHEN_LIVE:
+        assert metrics["live"]["sample"]["entries"] > 10
+        orders = {name: set(found) for name, found in metrics["live"]["ranks"].items()}
+        assert orders == {model["name"]: {"click", "fused"}, "chance": {"chance"}, "popularity": {"popularity"}}
 
     endpoint = Endpoint.open(bundle, Store(store_of(experiment)), experiment.serve)
     parity = check_parity(prepared, load_bundle(bundle), endpoint.ask, feeds=20)

@@ -118,7 +118,7 @@ def changed(schema: Schema, place: int = 0, /, **of_target) -> Schema:
 
 def test_weights_of_targets_need_no_new_preparation_but_labels_do(tiny_schema):
     weighted = changed(tiny_schema, loss_weight=0.5, fusion_weight=2.0)
-    assert differences(tiny_schema, changed(weighted, 3, transform="none", bins=5, parents=["order"])) == []
+    assert differences(tiny_schema, changed(weighted, 3, head="bins", bins=5, parents=["order"])) == []
     assert differences(tiny_schema, changed(tiny_schema, at_least=30.0)) == ["target `click`"]
     assert differences(tiny_schema, changed(tiny_schema, attribution_seconds=60.0)) == ["target `click`"]
 
@@ -143,5 +143,19 @@ def test_fewer_targets_and_no_stages_can_still_be_read():
     here["targets"][0]["parents"] = []
     fewer = Schema.from_dict(here)
     assert obstacles(there, fewer) == []
-    assert differences(there, fewer) == ["target `order`", "target `stay`", "target `follow`", "target `visit`", "stages"]
-    assert obstacles(fewer, there) == ["target `order`", "target `stay`", "target `follow`", "target `visit`", "stages"]
+    assert differences(there, fewer) == [
+        "target `order`",
+        "target `stay`",
+        "target `follow`",
+        "target `visit`",
+        "target `price`",
+        "stages",
+    ]
+    assert obstacles(fewer, there) == [
+        "target `order`",
+        "target `stay`",
+        "target `follow`",
+        "target `visit`",
+        "target `price`",
+        "stages",
+    ]

@@ -188,4 +188,4 @@ def test_an_update_was_made_at_all(data):
     fresh = Ranker(prepared.schema, smaller(ZOO["mmoe"]), prepared.encoder.table_sizes).double().state_dict()
     after, _, _ = trained(data, "mmoe", "adam", SingleWorker())
     still = [name for name, values in after.items() if torch.equal(values, fresh[name])]
-    assert still == ["losses.binned.of_visit.edges_E", "losses.binned.of_visit.means_K"]  # what a training finds, not learns
+    assert all(name.startswith(("losses.values.", "losses.smearings.")) for name in still)  # what a training finds, not learns

@@ -30,7 +30,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather see another HTTP library
     from fastapi.testclient import TestClient
 
-TARGETS = ["click", "goods_bag", "order", "stay", "follow", "visit"]
+TARGETS = ["click", "goods_bag", "order", "stay", "follow", "visit", "price"]
 PROBABILITIES = ["click", "goods_bag", "order", "follow"]
 BODY = {"user_id": 1, "at": NOW, "candidates": [{"room_id": 11}, {"room_id": 12}, {"room_id": 99}]}
 

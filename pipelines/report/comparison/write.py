@@ -61,31 +61,32 @@ def parts_of(columns: tuple[str, ...]) -> list[list[str]]:
 def markdown(compared: Compared, schema: Schema) -> str:
     lines = [f"## {compared.name}: {len(compared.systems)} systems compared", ""]
     lines += [" · ".join(f"{term}: {fact}" for term, fact in compared.about.items() if term != "Data"), ""]
-    lines += [line for warning in compared.warnings for line in (f"> **{_escaped(warning)}**", ">")][:-1]
+    lines += [line for warning in compared.warnings for line in (f"> **{escaped(warning)}**", ">")][:-1]
     lines += [""] if compared.warnings else []
     for part in parts_of(compared.columns):
         heads = [" ".join(head(path, schema)) + arrow(path) for path in part]
         counts = [positives_shown(compared, path) for path in part]
         counted = [["positives", *counts]] if any(counts) else []
-        rows = [[row.label, *(_cell(row.scores[path]) for path in part)] for row in compared.rows]
-        lines += _grid(["", *heads], counted + rows)
+        rows = [[row.label, *(cell(row.scores[path]) for path in part)] for row in compared.rows]
+        lines += grid_lines(["", *heads], counted + rows)
     if compared.claims:
-        lines += ["**Claims**", "", *(f"- {_escaped(str(claim))}" for claim in compared.claims), ""]
+        lines += ["**Claims**", "", *(f"- {escaped(str(claim))}" for claim in compared.claims), ""]
     for curve in compared.curves:
         values = [f"**{value}**" if place == curve.own else value for place, value in enumerate(curve.values)]
         rows = [
-            [" ".join(head(path, schema)) + arrow(path), *(_cell(score) for score in scores)]
+            [" ".join(head(path, schema)) + arrow(path), *(cell(score) for score in scores)]
             for path, scores in curve.scores.items()
         ]
-        lines += _grid([f"{curve.title}, {curve.of}", *values], rows)
+        lines += grid_lines([f"{curve.title}, {curve.of}", *values], rows)
     costs = [[row.label, *_costs(row)] for row in compared.systems]
-    lines += _grid(["cost", *COST_HEADS], costs)
-    lines += [f"- {_escaped(term)}: {_escaped(text)}" for term, text in compared.words.items()]
+    lines += grid_lines(["cost", *COST_HEADS], costs)
+    lines += [f"- {escaped(term)}: {escaped(text)}" for term, text in compared.words.items()]
     return "\n".join(lines) + "\n"
 
 
-def _grid(heads: list[str], rows: list[list[str]]) -> list[str]:
-    line = lambda cells: "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def grid_lines(heads: list[str], rows: list[list[str]]) -> list[str]:
+    """A table in Markdown, an empty line behind it."""
+    line = lambda cells: "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
     return [line(heads), line(["---"] + ["---:"] * (len(heads) - 1)), *map(line, rows), ""]
 
 
@@ -95,7 +96,7 @@ def positives_shown(compared: Compared, path: str) -> str:
     return next((f"{positives:,}" for positives in known if positives is not None), "")
 
 
-def _cell(score: Score) -> str:
+def cell(score: Score) -> str:
     """`**.7159**\\* ± .0011 (+1.2 %)`."""
     text = shown(score.mean)
     if score.place is not None:
@@ -106,7 +107,8 @@ def _cell(score: Score) -> str:
     return text + (f" ({percent(score.relaimpr)})" if score.relaimpr is not None else "")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Words that hold signs of Markdown."""
     return text.replace("*", "\\*").replace("_", "\\_").replace(">", "\\>")
 
 

@@ -1,12 +1,15 @@
-"""The report's sections that compare entries by what was known of users, and by the exposure of what they place first."""
+"""The report's sections that compare entries by what was known of users, by the exposure of what they place first, and
+among what was live."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from models.metrics.entered import TOP
 from models.metrics.names import TOPS
 from models.schema import Schema, Target
 from pipelines.report.evaluation.entries import Entry
 from pipelines.report.evaluation.exposure import SplitExposure
+from pipelines.report.evaluation.live import LiveRanking, LiveRanks
 from pipelines.report.evaluation.metrics import EvaluationResult, TargetMetrics, Values
 from pipelines.report.evaluation.tables import Cell, Column, Grid, Row, grid, merit, unit
 from pipelines.report.figures.bars import group_bars
@@ -208,3 +211,38 @@ def _shares(entry: Entry, order: str) -> Values:
 
 def _percent(share: float | None) -> Cell:
     return Cell("–" if share is None else f"{share:.1%}")
+
+
+# -- among what was live -------------------------------------------------------------------------------------------
+
+
+def among_live(entries: Sequence[Entry], live: LiveRanking) -> list[tuple[str, Grid]]:
+    """How far up entered rooms stand: overall, and MRR and Recall@10 by level, stage and age of the room."""
+    roles = {entry.name: entry.role for entry in entries if entry.role == "model"}
+    orders = [
+        (f"{name}, by {order}" if name in roles else name, roles.get(name, "baseline"), ranks)
+        for name, found in live.ranks.items()
+        for order, ranks in found.items()
+    ]
+    metrics = [*(f"recall@{k}" for k in TOP), *(f"ndcg@{k}" for k in TOP), "mrr"]
+    heads = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
+    spelled = [metric.replace(metric.split("@")[0], heads[metric.split("@")[0]]) for metric in metrics]
+
+    def table(columns: Sequence[tuple[str, str]], values: Callable[[LiveRanks], Sequence[float | None]]) -> Grid:
+        found = [values(ranks) for _, _, ranks in orders]
+        best = [max((row[place] or 0.0 for row in found), default=0.0) for place in range(len(columns))]
+        cells = lambda own: [
+            Cell("–" if value is None else f"{value:.4f}", best=value is not None and value == top > 0)
+            for value, top in zip(own, best, strict=True)
+        ]
+        rows = [Row(name, role, cells(own)) for (name, role, _), own in zip(orders, found, strict=True)]
+        return Grid(list(columns), rows)
+
+    tables = [("Overall", table([("", head) for head in spelled], lambda ranks: [ranks.values[metric] for metric in metrics]))]
+    for by in orders[0][2].by if orders else ():
+        groups = {group: own["entries"] for group, own in orders[0][2].by[by].items() if own["entries"]}
+        for metric, head in (("recall@10", "Recall@10"), ("mrr", "MRR")):
+            columns = [(f"{head} (entries)", f"{group} ({count:,.0f})") for group, count in groups.items()]
+            of = lambda ranks, by=by, metric=metric, groups=groups: [ranks.by[by][group][metric] for group in groups]
+            tables.append((f"{head} by {by}" if by != "age" else f"{head} by age of the room", table(columns, of)))
+    return tables

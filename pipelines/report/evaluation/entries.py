@@ -9,6 +9,7 @@ from models.config import from_dict, to_dict
 from pipelines.report.evaluation.exposure import SplitExposure
 from pipelines.report.evaluation.insight import ModelInsight
 from pipelines.report.evaluation.life_cycle import LifeCycle
+from pipelines.report.evaluation.live import LiveRanking
 from pipelines.report.evaluation.metrics import EvaluationResult
 
 Role = Literal["model", "baseline", "truth"]
@@ -144,6 +145,7 @@ class EvaluationReport:
         settings: of the evaluation.
         life_cycle: how users move through their stages; None where they have none.
         exposure: what the split's own order does for candidates of little exposure; None where nobody asked.
+        live: entries ranked among what was live; None where nobody asked.
         search: what the search before it came to, in lines; None where there was none.
         remarks: what of the prepared data says nothing, in lines.
         account: what became of the log's rows, in lines.
@@ -158,6 +160,7 @@ class EvaluationReport:
     settings: dict[str, Any] = field(default_factory=dict)
     life_cycle: LifeCycle | None = None
     exposure: SplitExposure | None = None
+    live: LiveRanking | None = None
     search: tuple[str, ...] | None = None
     remarks: tuple[str, ...] = ()
     account: tuple[str, ...] = ()
@@ -175,6 +178,7 @@ class EvaluationReport:
             "settings": self.settings,
             "stages": None if self.life_cycle is None else to_dict(self.life_cycle),
             "exposure": None if self.exposure is None else to_dict(self.exposure),
+            "live": None if self.live is None else self.live.to_dict(),
             "search": None if self.search is None else list(self.search),
             "remarks": list(self.remarks),
             "account": list(self.account),
@@ -183,7 +187,7 @@ class EvaluationReport:
 
     @classmethod
     def from_dict(cls, spelling: Mapping[str, Any]) -> "EvaluationReport":
-        stages, exposure, search = (spelling[part] for part in ("stages", "exposure", "search"))
+        stages, exposure, live, search = (spelling[part] for part in ("stages", "exposure", "live", "search"))
         return cls(
             entries=tuple(map(Entry.from_dict, spelling["entries"])),
             about=spelling["about"],
@@ -191,6 +195,7 @@ class EvaluationReport:
             settings=spelling["settings"],
             life_cycle=None if stages is None else from_dict(LifeCycle, stages),
             exposure=None if exposure is None else from_dict(SplitExposure, exposure),
+            live=None if live is None else from_dict(LiveRanking, live),
             search=None if search is None else tuple(search),
             remarks=tuple(spelling["remarks"]),
             account=tuple(spelling["account"]),

@@ -111,11 +111,11 @@ def number(value: float | None, metric: str) -> str:
     """The value with the digits that tell entries apart: four decimals, for large ones four places."""
     if value is None:
         return "–"
-    if metric == "calibration":
+    if metric.startswith("calibration"):
         return f"{value:.3f}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 def unit(target: Target) -> str:
     """What is said behind the name of an error of a target's values: that it is one after a logarithm."""
-    return " (log)" if target.transform == "log1p" else ""
+    return " (log)" if target.is_log else ""

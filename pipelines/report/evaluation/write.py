@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.metrics.names import CUTOFFS
+from models.metrics.value import DECILES
 from models.schema import STAGES, Schema, Target
 from pipelines.report.evaluation import comparisons, sections
 from pipelines.report.evaluation.entries import Entry, EvaluationReport, SearchShown
@@ -33,7 +34,9 @@ EXPLANATIONS = {
     "Calibration": "sum of predictions / sum of labels; 1 is right on average",
     "ECE": "mean gap between predicted and observed rate in bins of equal frequency",
     "Gini": "unevenness of the AUCs over the levels (CMLIR's formula); 0 is even",
-    "MSE": "mean squared error, after the target's transform and in its own unit",
+    "MSE": "mean squared error, of what is predicted of the logarithm (log), and in the target's own unit",
+    "Norm. Gini": "Gini coefficient of values in the order of predictions, by that in their own order; 1 orders by value",
+    "Decile error": "mean distance from 1 of predicted / observed in tenths of the candidates by prediction",
     "MAE": "mean absolute error in the target's own unit",
     "expected": "of a simulated world: the same under its true probabilities instead of drawn labels, so without their noise",
     "Funnel": "share of candidates for which a child target is predicted above its parent, which cannot be",
@@ -90,12 +93,20 @@ def _tables(target: Target, levels: Sequence[str], stages: Sequence[str], has_tr
     """
     scale = unit(target)
     if not target.is_binary:
-        heads = {"mse_transformed": f"MSE{scale}", "mse": "MSE", "mae": "MAE", "calibration": "Calibration"}
+        heads = {"mse_transformed": f"MSE{scale}", "mse": "MSE", "mae": "MAE"}
         heads |= {"expected_mse_transformed": f"expected MSE{scale}"} if has_truth else {}
         overall = [Column("overall", head, target.name, metric) for metric, head in heads.items()]
         by_level = [Column(f"MSE{scale} by level", level, target.name, "mse_by_level", level) for level in levels]
         by_stage = [Column(f"MSE{scale} by stage", stage, target.name, "mse_by_stage", stage) for stage in stages]
-        return [overall + by_level + by_stage]
+        order = {"normalised_gini": "Norm. Gini", **{f"value_ndcg@{k}": f"NDCG@{k}" for k in CUTOFFS}}
+        deciles = [str(1 + place) for place in range(DECILES)]
+        return [
+            overall + by_level + by_stage,
+            [Column("order by value", head, target.name, metric) for metric, head in order.items()]
+            + [Column("calibration", "overall", target.name, "calibration")]
+            + [Column("calibration", "decile error", target.name, "decile_error")],
+            [Column("calibration by decile of predictions", at, target.name, "calibration_by_decile", at) for at in deciles],
+        ]
     areas = {"auc": "AUC", "gauc_feed": "gAUC feed", "gauc_user": "gAUC user"}
     ranking = {f"ndcg@{k}": f"NDCG@{k}" for k in CUTOFFS} | {f"precision@{k}": f"Prec@{k}" for k in CUTOFFS}
     probability = {"log_loss": "Log loss", "calibration": "Calibration", "ece": "ECE"}
@@ -154,6 +165,8 @@ def html(report: EvaluationReport, schema: Schema, search: SearchShown | None = 
         activity=reference.activity,
         fewest=comparisons.FEWEST,
         exposure=exposure,
+        live=report.live,
+        live_tables=comparisons.among_live(entries, report.live) if report.live is not None else [],
         exposures=comparisons.exposures(entries, schema, exposure) if exposure is not None else [],
         inside=sections.targets_and_gates(models, schema, reference),
         funnel=_funnel(racing, reference),
