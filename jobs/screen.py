@@ -11,7 +11,11 @@ from pipelines.faults import told
 
 def parser(description: str | None, *, config: str = "jobs/configs/quickstart.yaml") -> argparse.ArgumentParser:
     """The options every job has."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # options are looked for by their names, and handed on
+    )
     made.add_argument("--config", default=config, help="experiment file (default: %(default)s)")
     made.add_argument(
         "--set", action="append", default=[], metavar="A.B=C", help="change one value of the experiment; may be repeated"

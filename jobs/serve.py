@@ -6,6 +6,7 @@ Features come from the prepared tables through an embedded store, which is built
 
 import argparse
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from pipelines.serve import here
 from pipelines.serve.app import application
 from pipelines.serve.deploy import Served, Standing, deploy, exchange, roll_back, standing, stop
 from pipelines.serve.example import example_request
+from pipelines.serve.guard import check_files
 from pipelines.serve.parity import check_parity
 from pipelines.serve.port import check_port
 from pipelines.steps import bundle_of, endpoint_of, prepared_of, store_of
@@ -77,21 +79,27 @@ def _serve(experiment: Experiment, args: argparse.Namespace) -> None:
     bundle, prepared, store = bundle_of(experiment, args.bundle), prepared_of(experiment), store_of(experiment)
     if starts_ray(experiment.ray):
         check_port(experiment.serve)  # before Ray takes its seconds to start
-    signal.signal(signal.SIGTERM, _interrupt)  # a stopped job ends the endpoint as Ctrl-C does
-    folder = endpoint_of(experiment)
-    with claim(folder), connected(experiment.ray):
-        served = deploy(bundle.path, store, experiment.serve)
-        try:
-            if args.check:
-                _check(args.check, served, prepared, bundle)
-                return
-            with here.kept(folder, served.url):
-                _say(served, bundle.path, example_request(prepared))
-                while True:
-                    signal.pause()
-        finally:
-            served.end()
-            print("Endpoint stopped.")
+        check_files(experiment.serve)
+    folder, answers = endpoint_of(experiment), False
+    try:
+        with claim(folder), connected(experiment.ray):
+            signal.signal(signal.SIGTERM, _interrupt)  # ends it as Ctrl-C does; not before, for Ray takes it when it starts
+            served = deploy(bundle.path, store, experiment.serve)
+            try:
+                if args.check:
+                    _check(args.check, served, prepared, bundle)
+                    return
+                with here.kept(folder, served.url):
+                    _say(served, bundle.path, example_request(prepared))
+                    answers = True
+                    while True:
+                        signal.pause()
+            finally:
+                served.end()
+                print("Endpoint stopped.")
+    except KeyboardInterrupt:  # which is how it is ended
+        if not answers:
+            raise
 
 
 def _detach(experiment: Experiment, args: argparse.Namespace, words: Sequence[str]) -> None:
@@ -162,7 +170,7 @@ def _told(name: str, now: Standing) -> Iterator[str]:
 
 def _stop(experiment: Experiment) -> None:
     if starts_ray(experiment.ray):
-        here.end(endpoint_of(experiment))
+        here.end(endpoint_of(experiment), experiment.serve.drain_seconds)
     else:
         with connected(experiment.ray):
             stop(experiment.serve.name)
@@ -171,10 +179,13 @@ def _stop(experiment: Experiment) -> None:
 
 def _say(served: Served, bundle: Path, request: dict) -> None:
     config, url = served.config, served.url
-    token = "" if config.token_file is None else f' -H "authorization: Bearer $(head -n 1 {config.token_file})"'
-    trust = "" if config.tls_certificate is None else f" --cacert {config.tls_certificate}"
+    quoted = lambda file: shlex.quote(str(file))
+    first = "" if config.token_file is None else f"grep -m 1 '^[^#]' {quoted(config.token_file)} | tr -d '\\r'"
+    token = first and f' -H "authorization: Bearer $({first})"'
+    trust = "" if config.tls_certificate is None else f" --cacert {quoted(config.tls_certificate)}"
     print(f"Serving {bundle}, {config.replicas} replica{'s' if config.replicas != 1 else ''}")
-    print(f"  try it:  curl -s{trust} {url}/rank{token} -H 'content-type: application/json' -d '{json.dumps(request)}'")
+    body = shlex.quote(json.dumps(request))
+    print(f"  try it:  curl -s{trust} {url}/rank{token} -H 'content-type: application/json' -d {body}")
     print(f"  pages:   {url}/docs  {url}/model  {url}/healthz")
     print("Ctrl-C ends it.")
     print(f"Endpoint: {url}/rank")

@@ -185,8 +185,11 @@ class Listener:
         return f"process {self.pid} (`{self.command}`)" + (f", which {self.starter} started" if self.starter else "")
 
 
-def listeners(port: int) -> list[Listener]:
+def listeners(port: int, address: str | None = None) -> list[Listener]:
     """Processes of this machine that listen at a TCP port.
+
+    Args:
+        address: of an interface; those at others, which get none of its connections, are left out.
 
     `psutil` travels inside of Ray since 1.x. Without it nobody is named: a message says that another process holds the port.
     """
@@ -200,8 +203,14 @@ def listeners(port: int) -> list[Listener]:
         found = psutil.net_connections("tcp")
     except psutil.AccessDenied:  # some systems show them to the administrator alone
         return []
-    pids = {each.pid for each in found if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port}
+    there = [each for each in found if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port]
+    pids = {each.pid for each in there if _overlap(address, each.laddr.ip)}
     return [_listener(pid) for pid in sorted(pids, key=lambda pid: pid or 0)]
+
+
+def _overlap(one: str | None, other: str) -> bool:
+    everywhere = ("0.0.0.0", "::")
+    return one is None or one == other or one in everywhere or other in everywhere
 
 
 def _listener(pid: int | None) -> Listener:

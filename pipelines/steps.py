@@ -49,9 +49,9 @@ from pipelines.report.comparison.write import write_table
 from pipelines.report.evaluation.entries import SearchShown
 from pipelines.report.search.graphs import PICTURE, TABLE, StructureResult
 from pipelines.report.search.trials import SearchResult
-from pipelines.runs import claim, discard, read_json
+from pipelines.runs import claim, read_json
 from pipelines.runs.runner import Workers
-from pipelines.serve.store import build_store, is_built
+from pipelines.serve.store import build_store, discard_unused, is_built
 from pipelines.train import TrainResult, train
 from pipelines.tune import search, search_structure
 from pipelines.tune.folder import GRAPH, SETTINGS, left_over
@@ -61,7 +61,7 @@ from pipelines.tune.structure.search import run_of as run_of_structure
 from pipelines.tune.structure.search import structure_preview
 
 COMPARE, LEADERBOARD = "compare", "leaderboard"  # folders of the two kinds of comparisons
-STORES = 3  # that are kept: what is served, what was served before, and one more
+STORES = 3  # that are kept, beside those that are being read
 
 
 def logs_of(experiment: Experiment) -> CanonicalLogs:
@@ -316,7 +316,8 @@ def leaderboard_step(
 def store_of(experiment: Experiment) -> Path:
     """The endpoint's feature store of what is prepared now, built from its snapshot unless it is there.
 
-    Each store has a folder of its own, since one that is being served is never written again; the last `STORES` are kept.
+    Each store has a folder of its own, since one that is being served is never written again; the last `STORES` are kept, and
+    any other that is being read.
     """
     prepared, folder = prepared_of(experiment), experiment.folder / "store"
     store = folder / prepared.fingerprint
@@ -326,8 +327,8 @@ def store_of(experiment: Experiment) -> Path:
         build_store(prepared, store)
         built = sorted(folder.glob("*/store.json"), key=lambda file: file.stat().st_mtime)
         for old in built[:-STORES]:
-            discard(old.parent)
-            print(f"Removed the store {old.parent}: the last {STORES} are kept.", flush=True)
+            if discard_unused(old.parent):
+                print(f"Removed the store {old.parent}: the last {STORES} are kept, and any that is read.", flush=True)
     return store
 
 

@@ -16,6 +16,7 @@ that changes starts new replicas. Serve only looks at the text: if files were re
 
 import asyncio
 import json
+import logging
 import os
 import re
 import time
@@ -46,6 +47,8 @@ from pipelines.serve.store import Store
 DEPLOYMENT = "Ranking"
 SPARE_SECONDS = 5.0
 _TOLD = ("bundle", "store", "version", "deployed")  # keys of `user_config`
+
+logger = logging.getLogger(__name__)
 
 
 @serve.deployment(name=DEPLOYMENT)
@@ -136,9 +139,13 @@ class Ranking:
         while True:
             await asyncio.sleep(PUBLISH_SECONDS)
             endpoint = self._exchange.current
-            if endpoint is not None:
+            if endpoint is None:
+                continue
+            try:
                 ages = {"store": endpoint.freshness()["age_seconds"], "bundle": origin(endpoint.bundle)["trained_seconds_ago"]}
                 self._meters.publish(self._exchange.report, self._http.admission.waiting, ages)
+            except Exception:  # what answers is worth more than what is told of it, and the next time comes
+                logger.exception("The metrics could not be told.")
 
     def _current(self) -> Endpoint:
         endpoint = self._exchange.current

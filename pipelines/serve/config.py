@@ -38,7 +38,8 @@ class ServeConfig:
             504 if scoring took longer.
         max_candidates: most candidates of one request.
         max_body_bytes: largest body of a request; a larger one is answered 413.
-        max_age_hours: a store is stale when a request comes this long after the end of its log; None never is.
+        max_age_hours: a store is stale for a request whose time (`at`, else now) is this long after the end of its log; None
+            never is.
         stale: what then: `flag` answers and says so, `refuse` answers 503.
         drain_seconds: before its end `/healthz` answers 503 for so long, and all else goes on: load balancers turn away.
         start_seconds: a start or an exchange that takes longer is given up; what answered before goes on.

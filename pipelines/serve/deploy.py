@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,7 +39,7 @@ from pipelines.serve.app import (
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.exchange import Target
 from pipelines.serve.front import is_found, middlewares
-from pipelines.serve.guard import first_token
+from pipelines.serve.guard import check_files, first_token
 from pipelines.serve.port import check_alone, check_port
 
 PAUSE = 0.1  # seconds between two looks
@@ -55,11 +55,13 @@ class Served:
     Attributes:
         url: where it answers.
         started_serve: whether Serve runs because of it.
+        owner: token of the deployment, by which the application is known as this process's own through all exchanges.
     """
 
     url: str
     config: ServeConfig
     started_serve: bool
+    owner: str = ""
 
     @property
     def name(self) -> str:
@@ -75,14 +77,16 @@ class Served:
         )
 
     def end(self) -> None:
-        """Takes the application away once it has answered what it holds; and Serve too, where this process started it and
-        nobody else uses it."""
-        stop(self.name)
+        """Takes the application away once it has answered what it holds, unless somebody else has done so; and Serve too, where
+        this process started it and nobody else uses it."""
+        if self.name not in serve.status().applications:
+            print(f"{self.name} has been taken away already.", flush=True)
+        elif not _is_of(self.name, self.owner):
+            print(f"{self.name} stays: it is another one by now, {holder_of(_ours(self.name))}.", flush=True)
+        else:
+            stop(self.name)
         if self.started_serve:
-            if others := sorted(serve.status().applications):
-                print(f"Serve stays: it holds {', '.join(others)}.", flush=True)
-            else:
-                end_serve(END_SECONDS)
+            _end_serve_unless_used()
 
 
 @dataclass(frozen=True)
@@ -117,22 +121,24 @@ def deploy(bundle: Path, store: Path | None, config: ServeConfig) -> Served:
     config = replace(config, replicas=replicas_of(config, ray.available_resources))  # for all its life
     started_serve = _join_serve(config)
     try:
-        if config.name in serve.status().applications:
+        if config.name in serve.status().applications:  # `_wait` tells one that comes at the same moment
             raise ConfigError(
                 f"an application `{config.name}` is there already, {holder_of(_ours(config.name))}. `--swap` exchanges its "
                 "bundle, `--stop` takes it away; for another one beside it set serve.name and serve.route_prefix."
             )
         remember(config.name, [])  # of another application, that had this name before
+        me = asdict(this_process())
         try:
-            _apply(config, target_of(bundle, store), asdict(this_process()))
+            _apply(config, target_of(bundle, store), {**me, "owner": me["token"]}, is_new=True)
         except BaseException:
-            serve.delete(config.name)  # it would go on trying, and hold CPUs
+            if asked_of(config.name, DEPLOYMENT) is None or _is_of(config.name, me["token"]):
+                serve.delete(config.name)  # it would go on trying, and hold CPUs
             raise
     except BaseException:
         if started_serve:
-            end_serve(END_SECONDS)
+            _end_serve_unless_used()
         raise
-    return Served(url_of(config), config, started_serve)
+    return Served(url_of(config), config, started_serve, me["token"])
 
 
 def exchange(name: str, bundle: Path, store: Path | None) -> str:
@@ -142,6 +148,7 @@ def exchange(name: str, bundle: Path, store: Path | None) -> str:
     Raises:
         ConfigError: there is no such application, it was deployed from a file, or a replica could not load the bundle or the
             store. What answered before goes on then, and is asked for again.
+        Overtaken: somebody asked for something else meanwhile, and that goes on.
     """
     return _exchange(name, _changeable(name), target_of(bundle, store))
 
@@ -170,9 +177,11 @@ def stop(name: str) -> None:
     if drain_seconds:
         with suppress(*AWAY):
             serve.get_deployment_handle(DEPLOYMENT, name).broadcast("drain").results(timeout_s=REPORT_SECONDS)
+    try:
         time.sleep(drain_seconds)
-    serve.delete(name)
-    remember(name, [])
+    finally:  # whoever says it twice does not want to wait
+        serve.delete(name)
+        remember(name, [])
 
 
 def standing(name: str) -> Standing:
@@ -221,13 +230,16 @@ def beside(config: ServeConfig) -> ServeConfig:
 
 def holder_of(asked: Asked) -> str:
     """Who deployed an application, in words."""
-    by = asked.user_config.get("deployed")
-    return f"deployed by {Holder(**by)} at {by['since']}" if by else "deployed from a file, by `serve deploy`"
+    if not (by := _deployed(asked)):
+        return "deployed from a file, by `serve deploy`"
+    holder = Holder(**{name: value for name, value in by.items() if name != "owner"})
+    return f"deployed by {holder} at {holder.since}"
 
 
 def url_of(config: ServeConfig) -> str:
     """Where it answers, for who is on the same machine."""
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
+    host = f"[{host}]" if ":" in host else host
     scheme = "http" if config.tls_certificate is None else "https"
     return f"{scheme}://{host}:{config.port}{config.route_prefix.rstrip('/')}"
 
@@ -240,6 +252,7 @@ def _join_serve(config: ServeConfig) -> bool:
     running = running_serve()
     if running is None:
         _on_head(check_port, config)
+        _on_head(check_files, config)
         serve.start(
             proxy_location=proxy_location(config),
             http_options=http_options(config),
@@ -341,7 +354,7 @@ def _ours(name: str) -> Asked:
 
 def _changeable(name: str) -> Asked:
     asked = _ours(name)
-    if not asked.user_config.get("deployed"):
+    if not _deployed(asked):
         raise ConfigError(
             f"the application `{name}` was deployed from a file, by `serve deploy`. Change `user_config` in that file, and "
             "deploy it again."
@@ -353,24 +366,44 @@ def _config_of(asked: Asked) -> ServeConfig:
     return from_dict(ServeConfig, asked.args[0], where="serve")
 
 
+class Overtaken(ConfigError):
+    """Somebody else has asked for something else, or taken the application away, while this process waited."""
+
+
 def _exchange(name: str, before: Asked, target: Target) -> str:
     config, good = _config_of(before), remembered(name)
+    deployed = _deployed(before)
+    mine = {**asdict(this_process()), "owner": deployed.get("owner")}
     try:
-        _apply(config, target, asdict(this_process()))
+        _apply(config, target, mine, after=[deployed["token"]])
+    except Overtaken:
+        raise
     except BaseException as error:
         # what answered is asked for again, so that a replica that starts anew does not look for what was refused
         answered = good[0] if good else Target.of(before.user_config)
-        by = {**before.user_config["deployed"], "token": this_process().token}
-        _apply(config, answered, by, wait=isinstance(error, ConfigError))
+        by = {**deployed, "token": this_process().token}
+        with suppress(ConfigError):  # where that does not come up either, the first error says more
+            _apply(config, answered, by, wait=isinstance(error, ConfigError), after=[deployed["token"], mine["token"]])
+            remember(name, good)  # what one replica refused is nothing to go back to
         raise
     return url_of(config)
 
 
-def _apply(config: ServeConfig, target: Target, by: Mapping[str, Any], *, wait: bool = True) -> None:
+def _apply(
+    config: ServeConfig,
+    target: Target,
+    by: Mapping[str, Any],
+    *,
+    wait: bool = True,
+    is_new: bool = False,
+    after: Collection[str] = (),
+) -> None:
     """Tells Serve what is to be served, and by whom it was asked.
 
     Args:
-        by: a `Holder`, whose token tells this very deployment from all others.
+        by: a `Holder`, whose token tells this very deployment from all others, and the application's owner.
+        is_new: there was no application of this name.
+        after: tokens of deployments before this one.
     """
     spelled, environment = to_dict(config), _code()
     if config.proxy == "haproxy":
@@ -390,15 +423,22 @@ def _apply(config: ServeConfig, target: Target, by: Mapping[str, Any], *, wait: 
             f"for example /{config.name}."
         ) from None
     if wait:
-        _wait(config, by["token"])
+        _wait(config, by["token"], is_new, after)
 
 
-def _wait(config: ServeConfig, token: str) -> None:
+def _wait(config: ServeConfig, token: str, is_new: bool, after: Collection[str]) -> None:
     """Until every replica has been told by this very deployment, and answers with it."""
-    deadline = time.monotonic() + config.start_seconds
+    deadline, is_told = time.monotonic() + config.start_seconds, False
     while time.monotonic() < deadline:
+        asked = asked_of(config.name, DEPLOYMENT)  # Serve's controller takes a moment to know of it
+        known = _deployed(asked).get("token")
+        if asked is None and (is_told or not is_new):
+            raise Overtaken(f"the application `{config.name}` was taken away meanwhile.")
+        if asked is not None and known != token and (is_told or known not in after):
+            raise Overtaken(f"`{config.name}` was meanwhile asked to serve something else, {holder_of(asked)}. That goes on.")
+        is_told = known == token
         status = serve.status().applications.get(config.name)
-        if status is not None and (problem := _problem(status)):
+        if status is not None and (problem := _problem(status, is_new)):
             raise ConfigError(f"the endpoint could not start: {problem}")
         if status is not None and status.status == ApplicationStatus.RUNNING:
             states = _states(status)
@@ -417,6 +457,24 @@ def _wait(config: ServeConfig, token: str) -> None:
     )
 
 
+def _is_of(name: str, owner: str) -> bool:
+    """Whether an application is that of the deployment with this token, whoever exchanged its bundle since."""
+    return _deployed(asked_of(name, DEPLOYMENT)).get("owner") == owner
+
+
+def _deployed(asked: Asked | None) -> Mapping[str, Any]:
+    """Who asked for it; nothing of an application from a file, or of somebody else's."""
+    known = asked is not None and isinstance(asked.user_config, dict) and asked.user_config.get("deployed")
+    return known or {}
+
+
+def _end_serve_unless_used() -> None:
+    if others := sorted(serve.status().applications):
+        print(f"Serve stays: it holds {', '.join(others)}.", flush=True)
+    else:
+        end_serve(END_SECONDS)
+
+
 def _states(status: ApplicationStatusOverview) -> dict[str, int]:
     deployments = status.deployments
     return {str(state): count for state, count in deployments[DEPLOYMENT].replica_states.items()} if deployments else {}
@@ -429,11 +487,14 @@ def _code() -> dict[str, Any]:
     return shipped or {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}}
 
 
-def _problem(status: ApplicationStatusOverview) -> str | None:
-    """Why the application will not come up, as one line; None while it still may."""
+def _problem(status: ApplicationStatusOverview, is_new: bool) -> str | None:
+    """Why the application will not come up, as one line; None while it still may.
+
+    Of one that is not new, messages may be those of replicas that died before; what Serve itself calls failed has failed.
+    """
     texts = [status.message, *(item.message for item in status.deployments.values())]
     failed = status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
-    for text in texts:
+    for text in texts if failed or is_new else ():
         for line in reversed(text.splitlines()):
             _, _, message = line.partition("ConfigError: ")
             if message:

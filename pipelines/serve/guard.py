@@ -2,25 +2,31 @@
 
 import hashlib
 import hmac
+import logging
+import ssl
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.config import ConfigError
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.request import Problem, Refusal, as_json
 
 OPEN = ("/healthz",)  # what load balancers ask, who know no token
 LEAST = 16  # characters of a token
 LOOK_SECONDS = 1.0  # between two looks at the file
+_BOM = b"\xef\xbb\xbf"  # with which some editors begin a file
+
+logger = logging.getLogger(__name__)
 
 
 class Tokens:
     """Those of a file, a token a line; lines that begin with # are left out. Two of them let one be replaced without a gap.
 
-    The file is read again when it has changed. While it cannot be read, the tokens of before hold.
+    The file is read again when it has changed. While it cannot be read, or holds no token, the tokens of before hold, and the
+    log says so: to lock everybody out, write a new one.
     """
 
     def __init__(self, file: Path) -> None:
@@ -31,6 +37,7 @@ class Tokens:
         self.file = file
         self._identity: tuple[int, ...] | None = None
         self._looked = float("-inf")
+        self._complaint: str | None = None
         self._digests: list[bytes] = []
         try:
             self._read()
@@ -42,8 +49,14 @@ class Tokens:
         now = time.monotonic()
         if now - self._looked > LOOK_SECONDS:
             self._looked = now
-            with suppress(OSError, ConfigError):  # it is just being replaced; who did it sees whether the new one works
+            try:
                 self._read()
+                complaint = None
+            except (OSError, ConfigError) as error:  # perhaps it is just being replaced
+                complaint = str(error)
+            if complaint != self._complaint and complaint is not None:
+                logger.warning("The tokens of before hold: %s", complaint)
+            self._complaint = complaint
         digest = hashlib.sha256(token).digest()
         return any([hmac.compare_digest(digest, known) for known in self._digests])
 
@@ -61,13 +74,42 @@ class Tokens:
         self._digests, self._identity = [hashlib.sha256(token).digest() for token in tokens], identity
 
 
+def check_files(config: ServeConfig) -> None:
+    """Makes sure that token, certificate and key can be used, before anything is started that needs them.
+
+    Raises:
+        ConfigError: a file is not there, is none of its kind, or the key is that of another certificate or has a password.
+    """
+    if config.token_file is not None:
+        Tokens(config.token_file)
+    if config.tls_certificate is None or config.tls_key is None:
+        return
+    for name in ("tls_certificate", "tls_key"):
+        try:
+            getattr(config, name).open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"serve.{name} {getattr(config, name)} cannot be read ({error.strerror}).") from None
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            config.tls_certificate,
+            config.tls_key,
+            password=lambda: "",  # instead of a question on the screen
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"serve.tls_certificate {config.tls_certificate} and serve.tls_key {config.tls_key} cannot be used "
+            f"({getattr(error, 'reason', None) or error}). They must be PEM files that belong together, the key without "
+            "a password."
+        ) from None
+
+
 def first_token(file: Path) -> str:
     """The one to ask with."""
     return _tokens(file)[0].decode("latin-1")
 
 
 def _tokens(file: Path) -> list[bytes]:
-    lines = [line.strip() for line in file.read_bytes().splitlines()]
+    lines = [line.strip() for line in file.read_bytes().removeprefix(_BOM).splitlines()]
     return [line for line in lines if line and not line.startswith(b"#")]
 
 
@@ -87,6 +129,9 @@ class Guard:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") if scope["type"] == "http" else None
         if scope["type"] == "lifespan" or path in OPEN or self._lets_in(scope):
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
             return
         body = as_json(Refusal((Problem("unauthorized", ("header", "authorization"), "must be `Bearer` and a valid token."),)))
         headers = [

@@ -81,8 +81,13 @@ def keep(folder: Path, words: Sequence[str], seconds: float) -> Kept:
         seconds: for the endpoint to start.
 
     Raises:
-        ConfigError: it ended, or does not answer in time; it is ended then.
+        ConfigError: one is kept there already, or it ended, or does not answer in time; it is ended then.
     """
+    if (note := found(folder)) is not None:
+        raise ConfigError(
+            f"process {note.pid} keeps this endpoint already, at {note.url}. `--swap` exchanges what it serves, `--stop` ends "
+            "it; for another one beside it set serve.name and serve.port."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / LOG
     with log.open("wb") as out:
@@ -90,19 +95,26 @@ def keep(folder: Path, words: Sequence[str], seconds: float) -> Kept:
             [sys.executable, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
     deadline = time.monotonic() + seconds + PATIENCE
-    while time.monotonic() < deadline:
-        if started.poll() is not None:
-            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise ConfigError(f"the endpoint ended at once: {last[0].removeprefix('error: ')} (all it said is in {log})")
-        if (note := found(folder)) is not None and note.pid == started.pid:
-            return note
-        time.sleep(PAUSE)
-    started.terminate()
-    raise ConfigError(f"the endpoint did not answer in time, and was ended. What it said is in {log}.")
+    try:
+        while time.monotonic() < deadline:
+            if started.poll() is not None:
+                last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+                raise ConfigError(f"the endpoint ended at once: {last[0].removeprefix('error: ')} (all it said is in {log})")
+            if (note := found(folder)) is not None and note.pid == started.pid:
+                return note
+            time.sleep(PAUSE)
+        raise ConfigError(f"the endpoint did not answer in time, and was ended. What it said is in {log}.")
+    except BaseException:  # Ctrl-C too: nobody would know of it
+        started.terminate()
+        started.wait()
+        raise
 
 
-def end(folder: Path) -> None:
+def end(folder: Path, seconds: float) -> None:
     """Ends the process that keeps the endpoint, and waits for it: it answers what it holds first.
+
+    Args:
+        seconds: that the endpoint itself takes for that.
 
     Raises:
         ConfigError: nobody keeps one, or it does not end.
@@ -111,7 +123,7 @@ def end(folder: Path) -> None:
     if note is None:
         raise ConfigError(f"no process of this machine keeps an endpoint in {folder}.")
     os.kill(note.pid, signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + seconds + PATIENCE
     while note.is_alive:
         if time.monotonic() > deadline:
             raise ConfigError(f"process {note.pid} does not end. `kill -9 {note.pid}` ends it, and drops what it holds.")

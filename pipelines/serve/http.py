@@ -9,6 +9,7 @@ Every answer other than 200 is a `Refusal`: a line for each thing that is wrong.
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -61,6 +62,13 @@ class _Gone(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
+_PAGES: Mapping[str, Callable[[Endpoint], Reply]] = {
+    "/model": lambda endpoint: Reply(200, as_json(endpoint.describe())),
+    "/openapi.json": lambda endpoint: Reply(200, as_json(openapi(endpoint))),
+    "/docs": lambda endpoint: Reply(200, page(openapi(endpoint)).encode(), {"content-type": "text/html; charset=utf-8"}),
+}
+
+
 class RankingApp(Starlette):
     """The application. Of Starlette it is the start and end, and the routes by which a server names its metrics.
 
@@ -72,13 +80,9 @@ class RankingApp(Starlette):
         self, current: Callable[[], Endpoint], config: ServeConfig, status: Callable[[], Mapping[str, Any]], watch: Watch
     ) -> None:
         self._current, self._config, self._status, self._watch = current, config, status, watch
-        self._pages: Mapping[str, Callable[[], Reply]] = {
-            "/model": lambda: Reply(200, as_json(current().describe())),
-            "/healthz": self._health,
-            "/openapi.json": lambda: Reply(200, as_json(openapi(current()))),
-            "/docs": lambda: Reply(200, page(openapi(current())).encode(), {"content-type": "text/html; charset=utf-8"}),
-        }
-        self._allowed = {"/rank": ("POST", "OPTIONS"), **dict.fromkeys(self._pages, ("GET", "HEAD", "OPTIONS"))}
+        self._pages: dict[str, Reply] = {}
+        self._pages_of: weakref.ref[Endpoint] | None = None
+        self._allowed = {"/rank": ("POST", "OPTIONS"), **dict.fromkeys(("/healthz", *_PAGES), ("GET", "HEAD", "OPTIONS"))}
         super().__init__(routes=[Route(path, lambda request: None, methods=[of[0]]) for path, of in self._allowed.items()])
         self.admission: Admission[RankRequest, Answer] = Admission(
             lambda requests: current().rank(requests),
@@ -100,7 +104,9 @@ class RankingApp(Starlette):
                 reply = await self._other(path, scope["method"])
         except _Gone:
             return
-        headers = {"content-type": "application/json", **reply.headers, "content-length": str(len(reply.body))}
+        headers = dict(reply.headers)
+        if reply.status != 204:  # which has no body, and may not speak of one
+            headers = {"content-type": "application/json", **headers, "content-length": str(len(reply.body))}
         start = {"type": "http.response.start", "status": reply.status}
         await send({**start, "headers": [(name.encode(), value.encode()) for name, value in headers.items()]})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
@@ -113,17 +119,29 @@ class RankingApp(Starlette):
         if method == "OPTIONS":
             return Reply(204, b"", allow)
         if method not in allowed:
-            return _reply(405, "not_allowed", f"{path} takes {', '.join(allowed)}, not {method}.", "method", headers=allow)
+            return _reply(405, "not_allowed", f"{path} takes {', '.join(allowed)}.", "method", headers=allow)
         try:
-            return self._pages[path]()
+            return self._health() if path == "/healthz" else self._page(path)
         except Exception as error:
             return self._refusal(error)
+
+    def _page(self, path: str) -> Reply:
+        """What is said of an endpoint is made once, at the first question: it takes a ranking, and the time of who waits."""
+        endpoint = self._current()
+        if self._pages_of is None or self._pages_of() is not endpoint:
+            self._pages, self._pages_of = {}, weakref.ref(endpoint)  # held by nobody here, so that it can go
+        if path not in self._pages:
+            self._pages[path] = _PAGES[path](endpoint)
+        return self._pages[path]
 
     def _health(self) -> Reply:
         endpoint = self._current()
         told = {"status": "ok", "model": endpoint.bundle.name, **endpoint.freshness(), "waiting": self.admission.waiting}
         told |= self._status()
-        return Reply(200 if told["status"] == "ok" else 503, as_json(told))
+        if told["status"] == "ok":
+            return Reply(200, as_json(told))
+        ends = Problem(told["status"], (), "it is going to end; ask another one.")
+        return Reply(503, as_json({**told, "detail": [ends]}), RETRY_AFTER)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         arrived = time.monotonic()
@@ -142,9 +160,9 @@ class RankingApp(Starlette):
         if self.admission.is_full:
             raise Full
         headers = dict(scope["headers"])
-        coding = headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
-        if coding != "identity":
-            wrong = Problem("encoding", ("header", "content-encoding"), f"is `{coding}`; send the body as it is.")
+        coding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        if coding not in ("", "identity"):
+            wrong = Problem("encoding", ("header", "content-encoding"), f"is `{coding[:50]}`; send the body as it is.")
             raise _Refused(415, wrong, headers={**CLOSE, "accept-encoding": "identity"})
         held, largest = 0, self._config.max_body_bytes
         if _declared(headers) > largest:

@@ -38,8 +38,10 @@ class Meter:
 
 METERS: Mapping[str, Meter] = {
     "liverank_requests": Meter("counter", "Requests for a ranking, by the status of their answer.", ("status",)),
-    "liverank_shed": Meter("counter", "Requests turned away because too many waited."),
-    "liverank_late": Meter("counter", "Requests whose body or turn or score came too late."),
+    "liverank_shed": Meter(
+        "counter", "Requests turned away with 503: too many waited, the store is too old, or there is no model yet."
+    ),
+    "liverank_late": Meter("counter", "Requests whose body or score came too late."),
     "liverank_latency_ms": Meter(
         "histogram",
         "Of answered requests, by part: assemble, encode, model, and request for all from arrival to answer.",

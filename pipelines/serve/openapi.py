@@ -16,6 +16,7 @@ _ROOMS = 5
 _SCHEMAS = "#/components/schemas/{name}"
 _REFUSALS = {
     "400": "The body is no JSON.",
+    "401": "No valid token, where one is asked for.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is compressed.",
@@ -79,7 +80,7 @@ def page(spec: Body) -> str:
     info = spec["info"]
     parts = [
         f"<h1>{_text(info['title'])}</h1><p>{_text(info['description'])} Answering: <code>{_text(info['version'])}</code>.",
-        'As <a href="openapi.json">OpenAPI</a>.</p>',
+        'As <a id="spec" href="openapi.json">OpenAPI</a>.</p>',
         '<h2>Try it</h2><form id="try"><textarea id="body" rows="14" spellcheck="false">'
         f"{_text(json.dumps(asked, indent=2))}</textarea><p><button>POST /rank</button></p></form>",
         '<pre id="said"></pre>',
@@ -134,11 +135,13 @@ pre:empty { display: none; }
 </style></head><body>
 CONTENT
 <script>
+const root = location.pathname.replace(/docs\\/*$/, "");  // also where a slash stands behind it
+document.getElementById("spec").href = root + "openapi.json";
 document.getElementById("try").addEventListener("submit", async event => {
   event.preventDefault();
   const said = document.getElementById("said");
   try {
-    const answer = await fetch("rank", {method: "POST", body: document.getElementById("body").value});
+    const answer = await fetch(root + "rank", {method: "POST", body: document.getElementById("body").value});
     said.textContent = answer.status + "\\n" + JSON.stringify(await answer.json(), null, 2);
   } catch (error) { said.textContent = String(error); }
 });

@@ -21,8 +21,8 @@ def check_port(config: ServeConfig) -> None:
     """
     where = f"serve.port {config.port} of serve.host {config.host}"
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as asked:
+        family, address = _address(config)
+        with socket.socket(family, socket.SOCK_STREAM) as asked:
             asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are just ending do not count
             asked.bind(address)
     except socket.gaierror as error:
@@ -46,9 +46,16 @@ def check_alone(config: ServeConfig) -> None:
     Raises:
         ConfigError: several processes listen there; each would get a share of the requests.
     """
-    found: list[Listener] = listeners(config.port)
+    found: list[Listener] = listeners(config.port, _address(config)[1][0])
     if len(found) > 1:
         raise ConfigError(
             f"serve.port {config.port} is shared by {' and '.join(map(str, found))}: each would get a part of the requests. "
             "Stop one of them, or set serve.port to another number."
         )
+
+
+def _address(config: ServeConfig) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """Where Ray's proxy listens: a name is one of IPv4 for it (`localhost` may be both)."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    found = socket.getaddrinfo(config.host, config.port, family=family, type=socket.SOCK_STREAM)[0][4]
+    return family, (str(found[0]), config.port)

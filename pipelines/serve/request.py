@@ -17,9 +17,12 @@ MOST_TEXT = 1000  # characters
 MOST_NAMES = 500  # columns of one subject
 MOST_ENTRIES = 1000  # of a history
 _MOST_SHOWN = 100  # characters of a name that is repeated in an answer
+_MOST_SAID = 1000  # characters of what is said of one thing that is wrong
 _LARGE = 100_000  # bytes from which on candidates are counted before any is read
+_MOST_LOOKED = 20_000  # values that are looked at to say what is wrong: all this happens while other requests wait
 
 Place = tuple[str | int, ...]  # of a value in the body of a request
+_Way = tuple[Any, str | int] | None  # to a place: the way to what it is in, and the last step
 Body = dict[str, Any]  # JSON as it is sent: a `RankRequest`, or a `RankResponse`
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -64,7 +67,7 @@ class RankRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     candidates: Annotated[list[CandidateRequest], Meta(min_length=1)]
     k: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="Give only the k best; all by default.")] = None
     fusion_weights: Annotated[
-        dict[Name, int | float] | None,
+        Annotated[dict[Name, int | float], Meta(max_length=MOST_NAMES)] | None,
         Meta(description="Weight of every target in the score, instead of the schema's; targets not named count 0."),
     ] = None
     format: Annotated[
@@ -145,6 +148,7 @@ class RequestError(ValueError):
     """A request that cannot be answered; `where` leads to the (first) field, from `body` on."""
 
     def __init__(self, where: Place, message: str, *, kind: str = "invalid", more: Sequence[Problem] = ()) -> None:
+        message = message if len(message) <= _MOST_SAID else f"{message[:_MOST_SAID]}..."
         super().__init__(message)
         self.where = ("body", *where)
         self.problems = (Problem(kind, self.where, message), *more)
@@ -204,18 +208,42 @@ def _check_count(count: int, most: int) -> None:
 
 
 def _explained(body: bytes, error: msgspec.DecodeError) -> RequestError:
-    """All that is wrong with a body, and where: the decoder tells the first error, and not in which key of an object."""
+    """What is wrong with a body, and where: the decoder tells the first error, and not in which key of an object.
+
+    Of a large body that first error alone is looked for, and of any body so many values are looked at and no more: who sends
+    nonsense must not keep others waiting.
+    """
+    message, where = _told(error)
     try:
-        found = list(islice(_problems(_read_anything(body), RankRequest, ()), MOST_TOLD))
+        whole = _read_anything(body)
     except (msgspec.DecodeError, RecursionError) as malformed:
         return _malformed(body, malformed if type(malformed) is msgspec.DecodeError else error)
+    found = [] if len(body) > _LARGE else _first(MOST_TOLD, whole, RankRequest, ())
+    if not found:
+        try:
+            found = _first(1, *_inside(whole, RankRequest, where), where)
+        except LookupError:  # a key that is there twice: the decoder has read both, and this is the other one
+            found = []
     if found:
         return RequestError(tuple(found[0].loc)[1:], found[0].msg, more=found[1:])
-    message, where = _told(error)
     return RequestError(where, message)
 
 
-def _problems(value: Any, kind: Any, place: Place) -> Iterator[Problem]:
+def _first(most: int, value: Any, kind: Any, place: Place) -> list[Problem]:
+    return list(islice(filter(None, islice(_problems(value, kind, place), _MOST_LOOKED)), most))
+
+
+def _inside(value: Any, kind: Any, place: Place) -> tuple[Any, Any]:
+    """What is at the end of a decoder's path of fields and items, and of which kind it is to be."""
+    for step in place:
+        bare, _ = _bare(kind)
+        fields = {} if isinstance(step, int) else {field.name: field.type for field in msgspec.structs.fields(bare)}
+        value, kind = value[step], get_args(bare)[0] if isinstance(step, int) else fields[step]
+    return value, kind
+
+
+def _problems(value: Any, kind: Any, place: Place) -> Iterator[Problem | None]:
+    """None for each value that is as it should be."""
     bare, metas = _bare(kind)
     if get_origin(bare) in (Union, UnionType):
         # of several kinds, the one that is a container like the value
@@ -245,6 +273,7 @@ def _problems(value: Any, kind: Any, place: Place) -> Iterator[Problem]:
     else:
         try:
             msgspec.convert(value, kind)
+            yield None
         except msgspec.ValidationError as error:
             yield _problem(place, _told(error)[0])
 
@@ -268,38 +297,49 @@ def _problem(place: Place, message: str) -> Problem:
 def _told(error: msgspec.DecodeError) -> tuple[str, Place]:
     """A decoder's message without its path, and the path as far as it names fields."""
     message, _, path = str(error).partition(" - at `$")
-    steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", path)
+    # behind `[...]` it is in some key of an object
+    steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", path.partition("[...]")[0])
     message = message.removeprefix("JSON is malformed: ")
     return f"{message[:1].lower()}{message[1:]}.", tuple(int(number) if number else name for name, number in steps)
 
 
 def _malformed(body: bytes, error: msgspec.DecodeError) -> RequestError:
-    """What is no JSON; of numbers and texts that only look like it, the place is told."""
+    """What is no JSON; of numbers and texts that only look like it, the place is told where the body is not large."""
     if not body.strip():
         return NotJson("is empty; it has to be a JSON object with `candidates`.")
-    try:
-        for place, value in _leaves(json.loads(body, parse_int=float), ()):
-            if isinstance(value, float) and not math.isfinite(value):
-                return NotJson("is NaN, infinite or beyond float64.", place)
-            if isinstance(value, str) and not _is_text(value):
-                return NotJson("holds half a character (a lone surrogate), which is no text.", place)
-    except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
-        pass
+    if len(body) <= _LARGE:
+        try:
+            for way, value in islice(_leaves(json.loads(body, parse_int=float)), _MOST_LOOKED):
+                if isinstance(value, float) and not math.isfinite(value):
+                    return NotJson("is NaN, infinite or beyond float64.", _place(way))
+                if isinstance(value, str) and not _is_text(value):
+                    return NotJson("holds half a character (a lone surrogate), which is no text.", _place(way))
+        except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
+            pass
     message, where = _told(error)
     return NotJson(message, where) if where else NotJson(f"is no JSON: {message}")
 
 
-def _leaves(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
-    if isinstance(value, dict):
-        for name, each in value.items():
-            if not _is_text(name):
-                yield place, name
-            yield from _leaves(each, (*place, name))
-    elif isinstance(value, list):
-        for number, each in enumerate(value):
-            yield from _leaves(each, (*place, number))
-    else:
-        yield place, value
+def _leaves(whole: Any) -> Iterator[tuple[_Way, Any]]:
+    """Texts and numbers in their order; without recursion, whose every step would cost as much as the place is deep."""
+    waiting: list[tuple[_Way, Any]] = [(None, whole)]
+    while waiting:
+        way, value = waiting.pop()
+        if isinstance(value, dict):
+            yield from ((way, name) for name in value if not _is_text(name))
+            waiting += [((way, name), each) for name, each in reversed(value.items())]
+        elif isinstance(value, list):
+            waiting += [((way, number), value[number]) for number in range(len(value) - 1, -1, -1)]
+        elif isinstance(value, str | float):
+            yield way, value
+
+
+def _place(way: _Way) -> Place:
+    steps: list[str | int] = []
+    while way is not None:
+        way, step = way
+        steps.append(step)
+    return tuple(reversed(steps))
 
 
 def _is_text(value: str) -> bool:

@@ -3,16 +3,20 @@
 LMDB holds it: one file, memory-mapped, so that replicas of a machine share its pages and start at once. What is written
 are the arrays themselves (`pipelines.serve.records`), so that reading is no parsing.
 
-A store is a snapshot: whole or not there, and never written again. `store.json` holds the size and the xxh64 of its data,
+A store is a snapshot: whole or not there, and never written again; who reads it holds a lock by which others see that it is
+in use. `store.json` holds the size and the xxh64 of its data,
 which are checked before a page is mapped: reading past the end of a mapped file kills a process, and a damaged page may.
 (Measured on two shared cores: 1.7 to 2.9 GB/s where the file is in memory, so a store of ten million users of 1 kB costs
 four to six seconds once, beside the endpoint that answers meanwhile.)
 """
 
 import errno
+import fcntl
 import json
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,7 @@ from models.config import ConfigError
 from pipelines.encode.arrays import whole
 from pipelines.logs.ids import as_ids
 from pipelines.prepared import SNAPSHOTS, Prepared
-from pipelines.runs import read_json, written
+from pipelines.runs import discard, read_json, written
 from pipelines.serve.records import Layout, Records, User, UserLayout
 
 META = "store.json"
@@ -39,6 +43,7 @@ PARTS: Mapping[str, Subject] = {"streamers": STREAMER, "products": PRODUCT}
 _MAP_BYTES = 1 << 40  # address space, not disk
 _CHUNK = 8192  # rows in one transaction
 _PIECE = 1 << 20  # bytes read at once for a hash
+_WAY_OUT = "Copy the store again, or delete the folder: it is built again."
 
 
 class Store:
@@ -65,16 +70,22 @@ class Store:
             raise ConfigError(
                 f"there is no store at `{path}`. `pipelines.serve.store.build_store` makes one of a prepared folder."
             )
-        if meta["layout"] != LAYOUT:
+        if meta.get("layout") != LAYOUT:
             raise ConfigError(
-                f"the store at `{path}` has layout {meta['layout']}, this version reads {LAYOUT}. Build it again."
+                f"the store at `{path}` has layout {meta.get('layout')}, this version reads {LAYOUT}. Build it again."
             )
-        _check_data(self.path, meta, verify=verify)
-        self.fingerprint: str = meta["fingerprint"]
-        self.as_of: int = meta["as_of"]
-        plain, lists = meta["users"]
-        self.users = UserLayout(Layout.spelled(plain), {name: Layout.spelled(each) for name, each in lists.items()})
-        self.rooms = {table: Layout.spelled(each) for table, each in meta["rooms"].items()}
+        self._let_go = _held(self.path / META, self)
+        try:
+            _check_data(self.path, meta, verify=verify)
+            self.fingerprint: str = meta["fingerprint"]
+            self.as_of: int = meta["as_of"]
+            plain, lists = meta["users"]
+            self.users = UserLayout(Layout.spelled(plain), {name: Layout.spelled(each) for name, each in lists.items()})
+            self.rooms = {table: Layout.spelled(each) for table, each in meta["rooms"].items()}
+        except ConfigError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise ConfigError(f"the store at `{path}` is damaged: {META} does not hold what it has to. {_WAY_OUT}") from None
         self._identity = _identity(self.path)
         # nobody writes to a finished store, so readers need no locks and may come from a read-only disk
         self._environment = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=8, readahead=False)
@@ -102,6 +113,7 @@ class Store:
 
     def close(self) -> None:
         self._environment.close()
+        self._let_go()
 
 
 def is_built(prepared: Prepared, path: Path) -> bool:
@@ -169,16 +181,34 @@ def build_store(prepared: Prepared, path: Path) -> Path:
     return path
 
 
+def discard_unused(path: Path) -> bool:
+    """Throws a store away unless somebody reads it, and returns whether it did."""
+    try:
+        with (path / META).open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            discard(path)
+            return True
+    except OSError:  # somebody reads it, or the disk knows no locks
+        return False
+
+
+def _held(file: Path, owner: object) -> weakref.finalize:
+    """Holds a lock that others share, until the owner is gone or the result is called. A disk without locks is as well."""
+    handle = os.open(file, os.O_RDONLY)
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return weakref.finalize(owner, os.close, handle)
+
+
 def _check_data(path: Path, meta: Mapping[str, Any], *, verify: bool) -> None:
-    way_out = "Copy the store again, or delete the folder: it is built again."
     try:
         size = (path / DATA).stat().st_size
     except FileNotFoundError:
-        raise ConfigError(f"the store at `{path}` is not whole: {DATA} is missing. {way_out}") from None
+        raise ConfigError(f"the store at `{path}` is not whole: {DATA} is missing. {_WAY_OUT}") from None
     if size != (expected := meta["data"]["bytes"]):
-        raise ConfigError(f"the store at `{path}` is not whole: {DATA} has {size:,} of {expected:,} bytes. {way_out}")
+        raise ConfigError(f"the store at `{path}` is not whole: {DATA} has {size:,} of {expected:,} bytes. {_WAY_OUT}")
     if verify and _digest(path / DATA) != meta["data"]["xxh64"]:
-        raise ConfigError(f"the store at `{path}` is damaged: {DATA} is not what was written (its xxh64 differs). {way_out}")
+        raise ConfigError(f"the store at `{path}` is damaged: {DATA} is not what was written (its xxh64 differs). {_WAY_OUT}")
 
 
 def _digest(file: Path) -> str:

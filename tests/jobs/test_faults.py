@@ -14,6 +14,7 @@ from jobs import screen
 from models.config import ConfigError
 from pipelines.cluster import RayConfig, connected, starts_ray
 from pipelines.faults import told
+from pipelines.ray_private import listeners
 from pipelines.runs.runner import Done, Item, Runner, Workers
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.port import check_alone, check_port
@@ -133,6 +134,21 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
         check_port(ServeConfig(host="192.0.2.1", open=True))
     with pytest.raises(ConfigError, match=r"serve.host is `no such host`, which is no address"):
         check_port(ServeConfig(host="no such host", open=True))
+
+
+def test_a_port_of_another_address_is_nobodys_here():
+    with socket.socket() as ours, socket.socket() as other:
+        ours.bind(("127.0.0.1", 0))
+        ours.listen()
+        port = ours.getsockname()[1]
+        other.bind(("127.0.0.2", port))
+        other.listen()
+        assert len(listeners(port, "127.0.0.1")) == 1 and listeners(port, "127.0.0.3") == []
+        check_port(ServeConfig(host="127.0.0.3", port=port))
+        check_alone(ServeConfig(port=port))
+        for host in ("0.0.0.0", "localhost"):  # the latter is 127.0.0.1 for Ray, whatever else it is here
+            with pytest.raises(ConfigError, match="is taken by"):
+                check_port(ServeConfig(host=host, port=port, open=True))
 
 
 def test_a_port_that_two_share_is_told():

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from models.config import ConfigError, from_dict
 from pipelines.serve import ServeConfig, guard
-from pipelines.serve.guard import Guard, Tokens
+from pipelines.serve.guard import Guard, Tokens, check_files
 
 OLD, NEW = "an-old-token-of-24-chars", "a-new-token-of-24-chars!"
 
@@ -76,6 +77,60 @@ def test_a_token_is_replaced_without_a_gap(file, monkeypatch):
     assert asked(app, f"Bearer {NEW}")[0] == 200
     file.write_text(f"{NEW}\n")
     assert (asked(app, f"Bearer {OLD}")[0], asked(app, f"Bearer {NEW}")[0]) == (401, 200)
+
+
+def test_files_of_other_systems_hold_tokens_and_a_file_without_one_is_told_once(file, monkeypatch, caplog):
+    monkeypatch.setattr(guard, "LOOK_SECONDS", -1.0)
+    file.write_bytes(b"\xef\xbb\xbf# of the app\r\n\r\n" + OLD.encode() + b"\r\n  " + NEW.encode() + b" \r\n")
+    app = guarded(file)
+    assert asked(app, f"Bearer {OLD}")[0] == asked(app, f"Bearer {NEW}")[0] == 200 and guard.first_token(file) == OLD
+    file.write_bytes(b"\xef\xbb\xbf" + NEW.encode())
+    assert (asked(app, f"Bearer {OLD}")[0], asked(app, f"Bearer {NEW}")[0]) == (401, 200) and not caplog.messages
+    file.write_text("")  # locks nobody out, and is not passed over in silence
+    assert [asked(app, f"Bearer {NEW}")[0] for _ in range(3)] == [200] * 3
+    file.unlink()
+    assert [asked(app, f"Bearer {NEW}")[0] for _ in range(3)] == [200] * 3
+    assert len(caplog.messages) == 2 and all(text.startswith("The tokens of before hold: ") for text in caplog.messages)
+
+
+def test_a_websocket_needs_a_token_too(file):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def run():
+        await guarded(file)({"type": "websocket", "path": "/healthz", "headers": []}, None, send)
+
+    asyncio.run(run())
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_certificate_and_key_are_tried_before_anything_starts(tmp_path, file):
+    from tests.pipelines.serving import certificate
+
+    cert, key = certificate(tmp_path)
+    config = lambda cert, key: ServeConfig(tls_certificate=cert, tls_key=key, token_file=file)
+    check_files(config(cert, key))
+    (tmp_path / "other").mkdir()
+    other = certificate(tmp_path / "other")[1]
+    (tmp_path / "none").write_text("no key")
+    locked = tmp_path / "locked"
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    locked.write_bytes(private.private_bytes(pem, form, serialization.BestAvailableEncryption(b"secret")))
+    with pytest.raises(ConfigError, match=r"serve\.tls_key .*nowhere cannot be read \(No such file or directory\)"):
+        check_files(config(cert, tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"serve\.tls_certificate .*nowhere cannot be read"):
+        check_files(config(tmp_path / "nowhere", key))
+    for wrong in (other, tmp_path / "none", locked):
+        with pytest.raises(
+            ConfigError, match=r"cannot be used \(.+\)\. They must be PEM files that belong together, the key wi"
+        ):
+            check_files(config(cert, wrong))
+    file.write_text("")
+    with pytest.raises(ConfigError, match="must hold a token a line"):
+        check_files(config(cert, key))
 
 
 def test_a_file_without_a_token_is_told(tmp_path, file):

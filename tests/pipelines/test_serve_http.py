@@ -1,9 +1,11 @@
 """Bodies that come slowly, never or too large; a full queue; formats, staleness, pages: over ASGI in this process."""
 
 import asyncio
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -278,5 +280,86 @@ def test_the_pages_need_nothing_from_elsewhere_and_their_example_works(endpoint)
             and "RankRequest" in page
             and '"user_id": 1' in page.replace("&quot;", '"')
         )
+
+    run(test)
+
+
+def test_a_page_is_made_once_for_an_endpoint_and_keeps_none_alive(endpoint, monkeypatch):
+    """It takes a ranking, and the loop on which everybody else waits."""
+    asked = []
+    monkeypatch.setattr(Endpoint, "ask", lambda self, body, ask=Endpoint.ask: asked.append(body) or ask(self, body))
+    current = [replace(endpoint)]
+    app = http_app(lambda: current[0])
+
+    async def get(path: str) -> bytes:
+        client = Client(app, path=path, method="GET")
+        await client.task
+        assert client.sent[0]["status"] == 200
+        return client.sent[1]["body"]
+
+    async def test() -> None:
+        pages = [[await get(path) for path in ("/openapi.json", "/docs", "/model")] for _ in range(3)]
+        assert pages[0] == pages[1] == pages[2] and len(asked) == 2
+        gone = weakref.ref(current[0])
+        current[0] = replace(endpoint)
+        gc.collect()
+        assert gone() is None
+        assert json.loads(await get("/openapi.json"))["info"] == json.loads(pages[0][0])["info"] and len(asked) == 3
+
+    run(test)
+
+
+def test_it_answers_as_http_has_it(endpoint):
+    status = {"status": "draining", "bundle": None}
+    app = http_app(lambda: endpoint, status=lambda: status)
+
+    async def test() -> None:
+        options = Client(app, method="OPTIONS")
+        assert await options.answer() == (204, None)
+        assert options.header("content-length") is None and options.header("content-type") is None
+        assert (await Client(app, headers=[(b"content-encoding", b"")]).send(GOOD).answer())[0] == 200
+        assert (await Client(app, headers=[(b"content-encoding", b" Identity ")]).send(GOOD).answer())[0] == 200
+        coding = Client(app, headers=[(b"content-encoding", b"x" * 60_000)]).send(GOOD)
+        found, told = await coding.answer()
+        assert found == 415 and len(told["detail"][0]["msg"]) < 200
+        health = Client(app, path="/healthz", method="GET")
+        found, told = await health.answer()
+        assert found == 503 and told["status"] == "draining" and told["detail"][0]["type"] == "draining"
+        assert health.header("retry-after") == "1"
+
+    run(test)
+
+
+@pytest.mark.parametrize("when", ["before its body", "within its body", "while it waits", "at work"])
+def test_who_goes_takes_nothing_along(endpoint, when):
+    """Wherever a client is cancelled, as a server does that finds it gone: no place, no bytes, no turn are lost."""
+    slow = Slow(endpoint)
+    app = http_app(lambda: slow, ServeConfig(max_queued_requests=2, batch=1, max_wait_seconds=20, timeout_seconds=30))
+
+    async def test() -> None:
+        busy = Client(app).send(GOOD)
+        await eventually(lambda: slow.batches)
+        for _ in range(5):
+            client = Client(app)
+            if when != "before its body":
+                client.send(GOOD[:9], more=True)
+            if when in ("while it waits", "at work"):
+                client.send(GOOD[9:])
+                await eventually(lambda: app.admission.waiting == 1)
+            else:
+                await eventually(lambda client=client: client.asked)
+            if when == "at work":
+                slow.may_go.set()
+                await eventually(lambda: app.admission.waiting == 0)
+            client.task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await client.task
+            assert app.admission.waiting == 0 and app._held in (0, len(GOOD))
+            if when == "at work":
+                break
+        slow.may_go.set()
+        assert (await busy.answer())[0] == 200
+        assert (await Client(app).send(GOOD).answer())[0] == 200
+        assert app._held == 0 and app.admission.waiting == 0
 
     run(test)

@@ -1,8 +1,11 @@
 """The store gives back what the snapshot holds, and only whole stores are opened."""
 
 import dataclasses
+import gc
+import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -17,7 +20,7 @@ from pipelines import steps
 from pipelines.logs.ids import as_ids
 from pipelines.prepared import Prepared
 from pipelines.serve.records import UserLayout
-from pipelines.serve.store import Store, build_store
+from pipelines.serve.store import LAYOUT, Store, build_store
 from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.serve_samples import NOW, users, write_prepared
 
@@ -156,18 +159,52 @@ def test_a_finished_store_is_served_without_writing_beside_it(prepared, tmp_path
     assert steps.store_of(experiment) == tmp_path / "store" / "abc"
 
 
-def test_each_preparation_has_a_store_of_its_own_and_three_are_kept(prepared, tmp_path, monkeypatch, capsys):
+def test_each_preparation_has_a_store_of_its_own_and_three_are_kept_and_what_is_read(prepared, tmp_path, monkeypatch, capsys):
     experiment = SimpleNamespace(folder=tmp_path)
+
+    def built(*names: str) -> list[str]:
+        for name in names:
+            manifest = dataclasses.replace(prepared.manifest, fingerprint=name)
+            monkeypatch.setattr(steps, "prepared_of", lambda _, made=manifest: dataclasses.replace(prepared, manifest=made))
+            number = ord(name[0])
+            os.utime(steps.store_of(experiment) / "store.json", (number, number))
+        return sorted(path.name for path in (tmp_path / "store").iterdir())
+
     before = Store(build_store(prepared, tmp_path / "store" / "abc"))
     os.utime(tmp_path / "store" / "abc" / "store.json", (0, 0))
-    for number, name in enumerate(["b", "c", "d"], start=1):
-        manifest = dataclasses.replace(prepared.manifest, fingerprint=name)
-        monkeypatch.setattr(steps, "prepared_of", lambda _, manifest=manifest: dataclasses.replace(prepared, manifest=manifest))
-        os.utime(steps.store_of(experiment) / "store.json", (number, number))
-    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["b", "c", "d"]
-    assert "Removed the store" in capsys.readouterr().out
-    assert before.user(1) is not None  # who has it open reads on
+    assert built("b", "c", "d") == ["abc", "b", "c", "d"]  # a replica that starts anew must find what is served
+    assert before.user(1) is not None and not capsys.readouterr().out
     before.close()
+    assert built("e") == ["c", "d", "e"]
+    assert capsys.readouterr().out.count("Removed the store") == 2
+    dropped = Store(tmp_path / "store" / "c")
+    del dropped  # without a word
+    gc.collect()
+    assert built("f") == ["d", "e", "f"]
+
+
+def test_a_store_built_anew_in_its_place_is_another_one(prepared, tmp_path):
+    opened = Store(build_store(prepared, tmp_path / "store"))
+    shutil.rmtree(tmp_path / "store")
+    assert not opened.is_current(tmp_path / "store")
+    anew = Store(build_store(prepared, tmp_path / "store"))  # while the other one is read on
+    assert not opened.is_current(tmp_path / "store") and anew.is_current(tmp_path / "store")
+    assert anew.user(1) is not None and opened.user(1) is not None
+    anew.close()
+    assert opened.user(1) is not None
+    opened.close()
+
+
+@pytest.mark.parametrize("text", ["{}", '{"layout": 4}', '{"layout": 4, "data": 3}', '{"layout": null}', "[]", "{", ""])
+def test_a_damaged_note_of_a_store_is_one_line(prepared, tmp_path, text):
+    meta = build_store(prepared, tmp_path / "store") / "store.json"
+    meta.write_text(text)
+    with pytest.raises(ConfigError, match=r"(is damaged|has layout None)"):
+        Store(tmp_path / "store")
+    whole = {"layout": LAYOUT, "fingerprint": "a", "as_of": 1, "rooms": {}, "data": {"bytes": 0, "xxh64": ""}}
+    meta.write_text(json.dumps({**whole, "data": {"bytes": (tmp_path / "store" / "data.mdb").stat().st_size}}))
+    with pytest.raises(ConfigError, match=r"is damaged: store.json does not hold what it has to\. Copy the store again"):
+        Store(tmp_path / "store", verify=False)
 
 
 def test_a_store_that_is_not_whole_is_one_line(prepared, tmp_path):
