@@ -12,6 +12,7 @@ Vocabulary of the names used here:
 
 import re
 from collections.abc import Iterator
+from dataclasses import InitVar
 from dataclasses import field as default
 from functools import cached_property
 from typing import Annotated, Literal
@@ -193,6 +194,9 @@ class History:
 class Target:
     """One thing to predict for a candidate.
 
+    A configuration may still say `transform: log1p` (or `none`) of a value, which is what `head` was called before: it is
+    head `log1p` (or `linear`), and with `bins` head `bins`.
+
     Attributes:
         name: how models, reports and the endpoint address it.
         kind: `binary` (a probability) or `value` (a non-negative real, for example seconds).
@@ -221,8 +225,9 @@ class Target:
     bins: int | None = None
     loss_weight: float = 1.0
     fusion_weight: float = 0.0
+    transform: InitVar[Literal["none", "log1p"] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, transform: str | None) -> None:
         _check_name("target", self.name)
         if self.name in TAKEN:
             raise ValueError(
@@ -231,8 +236,13 @@ class Target:
             )
         if self.kind == "value" and self.at_least is not None:
             raise ValueError(f"target `{self.name}` is a value; `at_least` is for binary targets.")
-        if self.kind == "binary" and (self.head, self.bins) != (None, None):
+        if self.kind == "binary" and (self.head, self.bins, transform) not in ((None, None, None), (None, None, "none")):
             raise ValueError(f"target `{self.name}` is binary; `head` and `bins` are for values.")
+        if self.kind == "value" and transform is not None:
+            if self.head is not None:
+                raise ValueError(f"target `{self.name}`: `transform` is what `head` was called before. Leave `head` alone.")
+            head = "bins" if self.bins is not None else "log1p" if transform == "log1p" else "linear"
+            object.__setattr__(self, "head", head)
         if self.kind == "value":
             object.__setattr__(self, "head", self.head or "linear")
             if self.head == "bins":

@@ -50,6 +50,8 @@ def _line(error: BaseException) -> str | None:
         return "the GPU has no memory left. Lower train.batch_feeds or the widths of the model, or set train.device to cpu."
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return f"{_ANYWHERE[errno.ENOMEM]} Memory goes by prepare.rows_per_bucket, train.batch_feeds and the model's widths."
+    if isinstance(error, UnicodeEncodeError) and error.encoding.lower() not in ("utf-8", "utf8"):  # a name of a file
+        return f"`{error.object}` cannot be spelled in this locale ({error.encoding}). Set LC_ALL=C.UTF-8, or PYTHONUTF8=1."
     if isinstance(error, RuntimeError) and str(error).startswith(_LOOP):  # of `Path.resolve` before Python 3.13
         return f"{str(error).removeprefix(_LOOP).strip(chr(39))}: {_OF_A_FILE[errno.ELOOP]}"
     if not isinstance(error, OSError) or error.errno is None:

@@ -45,7 +45,6 @@ class Split:
         files: of encoded feeds, and as many of raw ones.
         largest_feed: candidates in the largest one.
         candidates_by_level: in the order of the schema's level names; empty for a split without feeds.
-        days: `YYYY-MM-DD`, those with feeds.
         open_labels: by target; without those that have none.
     """
 
@@ -54,7 +53,6 @@ class Split:
     candidates: int
     largest_feed: int
     candidates_by_level: tuple[int, ...] = ()
-    days: tuple[str, ...] = ()
     open_labels: dict[str, OpenLabels] = field(default_factory=dict)
 
 
@@ -125,7 +123,7 @@ class Findings:
     too_late: dict[str, int] = field(default_factory=dict)
 
 
-@config
+@dataclass(frozen=True)
 class TableAccount:
     """What became of the rows of a table of the log: `read` = `kept` + the sums of `quarantined` and `left_out`.
 
@@ -137,8 +135,8 @@ class TableAccount:
 
     read: int
     kept: int
-    quarantined: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, int]
+    left_out: dict[str, int]
 
     @property
     def is_whole(self) -> bool:
@@ -150,7 +148,10 @@ class LogCounts:
     """What became of the log.
 
     Attributes:
-        account: of every row, by table.
+        rows: read, by table.
+        kept: by table, those that feeds, histories, counters and attributes are made of.
+        quarantined: by table and reason.
+        left_out: by table and rule.
         converted: what became of the source that the log was converted from; nothing where it was not.
         unattributed_engagements: they follow no impression in time; they count for histories and counters, not for labels.
         users, rooms: in the snapshot.
@@ -158,7 +159,10 @@ class LogCounts:
         feeds_by_day: by `YYYY-MM-DD`.
     """
 
-    account: dict[str, TableAccount]
+    rows: dict[str, int]
+    kept: dict[str, int]
+    quarantined: dict[str, dict[str, int]]
+    left_out: dict[str, dict[str, int]]
     converted: SourceRows
     unattributed_engagements: int
     feeds: int
@@ -168,6 +172,14 @@ class LogCounts:
     attributes: dict[str, int]
     feeds_by_day: dict[str, int]
     found: Findings
+
+    @property
+    def account(self) -> dict[str, TableAccount]:
+        """What became of every row, by table."""
+        return {
+            table: TableAccount(rows, self.kept[table], self.quarantined[table], self.left_out[table])
+            for table, rows in self.rows.items()
+        }
 
     def account_lines(self) -> list[str]:
         """The account as a table in lines, below it what was quarantined and left out, by table."""
@@ -197,6 +209,7 @@ class Manifest:
         tables: version of the tables.
         fingerprint: equal for equal logs, schema and configuration.
         splits: by name.
+        days: of each split, `YYYY-MM-DD`, those with feeds.
         empty_days: within the log, without a feed.
         ending: the first moment after the log, ms: `prepare.until`, or after the last arrival.
         open_labels: what became of labels that were open then.
@@ -213,6 +226,7 @@ class Manifest:
     tables: int
     fingerprint: str
     splits: dict[str, Split]
+    days: dict[str, tuple[str, ...]]
     empty_days: tuple[str, ...]
     ending: int
     open_labels: Literal["mask", "as_is"]

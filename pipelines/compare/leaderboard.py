@@ -77,7 +77,7 @@ def protocol_of(comparison: Comparison, source: str) -> dict[str, Any]:
         "source": source,
         "fingerprint": comparison.shared.fingerprint,
         "splits": {
-            name: {"days": list(split.days), "feeds": split.feeds, "candidates": split.candidates}
+            name: {"days": list(manifest.days[name]), "feeds": split.feeds, "candidates": split.candidates}
             for name, split in manifest.splits.items()
         },
         "scored on": comparison.shared.evaluate.split,

@@ -19,7 +19,8 @@ def about_of(comparison: Comparison, name: str) -> dict[str, str]:
     for term, split in {"Trained on": "train", "Stopped by": "valid", "Scored on": scored}.items():
         counts = manifest.splits[split]
         if counts.feeds:
-            span = dict.fromkeys([*counts.days[:1], *counts.days[-1:]])
+            days = manifest.days[split]
+            span = dict.fromkeys([*days[:1], *days[-1:]])
             about[term] = ", ".join(part for part in (split, " to ".join(span), f"{counts.candidates:,} candidates") if part)
     if manifest.open_labels == "mask" and (not_final := manifest.splits[scored].open_labels):
         about["Not final"] = ", ".join(f"{name} {each.labels:,}" for name, each in not_final.items()) + " labels, left out"

@@ -1,5 +1,7 @@
 """Every row of the log is accounted for: sums of rows from step to step, and the rules by which sound rows are left out."""
 
+from collections.abc import Mapping
+
 from models.config import ConfigError
 from pipelines.prepared import TableAccount
 
@@ -19,12 +21,12 @@ def rows_agree(step: str, table: str, *, read: int, left: int) -> None:
         raise ConfigError(f"{step}: {read:,} rows of {table} were read where the steps before left {left:,}. {_WAY_OUT}")
 
 
-def whole_account(table: str, account: TableAccount) -> TableAccount:
-    """The account, once it adds up.
+def adds_up(account: Mapping[str, TableAccount]) -> None:
+    """Makes sure that every table's rows are kept, quarantined or left out.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: they are not.
     """
-    if not account.is_whole:
-        raise ConfigError(f"the account of `{table}` does not add up ({account}). {_WAY_OUT}")
-    return account
+    for table, each in account.items():
+        if not each.is_whole:
+            raise ConfigError(f"the account of `{table}` does not add up ({each}). {_WAY_OUT}")

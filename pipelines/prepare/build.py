@@ -37,7 +37,7 @@ from pipelines.logs.canonical import ARRIVED_AT, SPLIT_AT, CanonicalLogs, read_f
 from pipelines.logs.check import check
 from pipelines.logs.ids import is_text
 from pipelines.logs.rows import SourceRows
-from pipelines.prepare.account import LATE, PAST_MOST, UNUSED, rows_agree, whole_account
+from pipelines.prepare.account import LATE, PAST_MOST, UNUSED, adds_up, rows_agree
 from pipelines.prepare.clean import TWICE, chunks_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.features import attribute_columns
@@ -67,7 +67,6 @@ from pipelines.prepared import (
     OpenLabels,
     Prepared,
     Split,
-    TableAccount,
     write_notes,
 )
 from pipelines.runs import FileNote, RunFolder, told, write_text
@@ -354,11 +353,6 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
             **totals[split],
             open_labels=still_open[split],
             candidates_by_level=tuple(seen[split].candidates_by_level) if split in seen else (),
-            days=tuple(
-                _date(day)
-                for day in sorted(map(int, feeds))
-                if day >= first_days["train"] and _split_of(day, first_days) == split
-            ),
         )
     kept = _summed(counts["kept"] for counts in cuts) | {table: done.counts["kept"] for table, done in attributes.items()}
     past_most = _summed(counts["left_out"] for counts in cuts)
@@ -370,25 +364,21 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         }
         for table in rows
     }
-    account = {
-        table: whole_account(
-            table,
-            TableAccount(
-                read=rows[table],
-                kept=kept[table],
-                quarantined=bad[table],
-                left_out={rule: count for rule, count in left_out[table].items() if count},
-            ),
-        )
-        for table in (*EVENTS, *KEYS)
-        if plan.logs.has(table)
-    }
+    there = [table for table in (*EVENTS, *KEYS) if plan.logs.has(table)]
     runner.settled("quarantine", "encoder")
     made = runner.settled("snapshot", *SPLITS, "encoded")
     manifest = Manifest(
         tables=TABLES,
         fingerprint=fingerprint,
         splits=splits,
+        days={
+            split: tuple(
+                _date(day)
+                for day in sorted(map(int, feeds))
+                if day >= first_days["train"] and _split_of(day, first_days) == split
+            )
+            for split in SPLITS
+        },
         empty_days=tuple(_date(day) for day in empty),
         ending=ending,
         open_labels=plan.config.open_labels,
@@ -403,7 +393,10 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
             *_of_open(plan, still_open, totals, ending),
         ),
         counts=LogCounts(
-            account=account,
+            rows={table: rows[table] for table in there},
+            kept={table: kept[table] for table in there},
+            quarantined={table: bad[table] for table in there},
+            left_out={table: {rule: count for rule, count in left_out[table].items() if count} for table in there},
             converted=SourceRows.read(plan.logs.path.parent),
             unattributed_engagements=sum(counts["unattributed"] for counts in cuts),
             feeds=sum(feeds.values()),
@@ -417,6 +410,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         buckets=plan.buckets,
         seconds=seconds,
     )
+    adds_up(manifest.counts.account)
     return manifest, made
 
 

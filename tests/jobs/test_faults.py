@@ -39,6 +39,7 @@ def of_the_system(number: int, *names: str) -> OSError:
         (of_the_system(errno.EMFILE, "/r/a"), "/r/a: too many files are open. Raise the limit (ulimit -n)"),
         (of_the_system(errno.ELOOP, "/r/a"), "/r/a: its symbolic links go in a circle."),
         (RuntimeError("Symlink loop from '/r/a'"), "/r/a: its symbolic links go in a circle."),
+        (UnicodeEncodeError("ascii", "/r/日志", 3, 5, "ordinal"), "`/r/日志` cannot be spelled in this locale (ascii)."),
         (MemoryError(), "there is no memory left."),
         (torch.OutOfMemoryError("CUDA out of memory"), "the GPU has no memory left. Lower train.batch_feeds"),
         (FloatingPointError("the loss is not finite for `click` (nan)"), "the loss is not finite for `click` (nan)"),

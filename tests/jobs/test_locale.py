@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_names_of_any_language_in_schema_and_log(tmp_path):
+    """Below a folder that looks like a day's: it is nobody's column."""
+    output = tmp_path / "dt=2025-11-29" / "user_id=7"
     log = random_log(1)
     logs = replace(log, impressions=[row | {"context.device": "手机"} for row in log.impressions]).write(tmp_path / "logs")
     for file in logs.files("impressions"):
@@ -27,7 +29,7 @@ def test_names_of_any_language_in_schema_and_log(tmp_path):
     schema = replace(schema, fields=(*schema.fields, Field(name="device", of="feed", column="context.设备")))
     experiment = {
         "name": "locale",
-        "output": str(tmp_path / "out"),
+        "output": str(output),
         "logs": {"kind": "canonical", "path": str(logs.path)},
         "schema": schema.to_dict(),
         "prepare": {"parallel": "none"},
@@ -42,5 +44,5 @@ def test_names_of_any_language_in_schema_and_log(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "impressions: column `标记` is not read" in done.stdout
-    files = (tmp_path / "out" / "locale" / "prepared" / "features").rglob("*.parquet")
+    files = (output / "locale" / "prepared" / "features").rglob("*.parquet")
     assert {value for file in files for value in pq.read_table(file)["context.设备"].to_pylist()} == {"手机"}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from models.config import from_dict, to_dict
 from models.couplings.esmm import EsmmConfig
 from models.fusions.mmoe import MmoeConfig
 from models.fusions.ple import PleConfig
@@ -104,6 +105,33 @@ def test_gathered_rows_give_the_outputs_and_gradients_of_whole_tables(config, sc
         expected = torch.zeros_like(tables.weight)
         expected[rows.ids_U] = rows.rows_UD.grad
         assert_close(tables.weight.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+WORDS = {  # of Python and torch, for what a log may call its actions, columns and events
+    **{"click": "forward", "goods_bag": "items", "order": "update", "stay": "train", "follow": "type", "visit": "to"},
+    **{"user": "compile", "hour": "half", "room": "apply", "streamer": "keys", "category": "buffers", "rate": "training"},
+    **{"channels": "values"},
+}
+
+
+def test_names_change_nothing(config):
+    def renamed(value, key=""):
+        if isinstance(value, dict):
+            return {inner: renamed(each, inner) for inner, each in value.items()}
+        if isinstance(value, list):
+            return [renamed(each, key) for each in value]
+        others = ("of", "action", "column", "events", "kind", "pseudo_label")
+        return value if not isinstance(value, str) or key in others else WORDS.get(value, value)
+
+    schema = full_schema()
+    other = Schema.from_dict(renamed(schema.to_dict()))
+    sizes = {WORDS.get(name, name): size for name, size in TABLE_SIZES.items()}
+    batch, same = random_batch(schema, TABLE_SIZES, feeds=6, seed=1), random_batch(other, sizes, feeds=6, seed=1)
+    torch.manual_seed(3)
+    expected = Ranker(schema, config, TABLE_SIZES).eval()(batch)
+    torch.manual_seed(3)
+    found = Ranker(other, from_dict(SystemConfig, renamed(to_dict(config))), sizes).eval()(same)
+    assert_same({WORDS.get(name, name): output for name, output in expected.items()}, found, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from models.config import ConfigError
+from models.config import ConfigError, from_dict, to_dict
 from models.schema import Field, Hash, History, HistoryField, Number, Schema, Target
 
 
@@ -148,3 +148,19 @@ def test_schema_is_frozen(tiny_schema):
         tiny_schema.list_context = True
     with pytest.raises(AttributeError):
         Target(name="t", action="x").loss_weight = 2.0
+
+
+@pytest.mark.parametrize(
+    ("spelling", "head"),
+    [
+        ({"transform": "log1p"}, {"head": "log1p"}),
+        ({"transform": "none"}, {"head": "linear"}),
+        ({"transform": "log1p", "bins": 4}, {"head": "bins", "bins": 4}),
+    ],
+)
+def test_a_head_may_be_spelled_as_it_was_before(spelling, head):
+    stay = {"name": "stay", "action": "enter", "kind": "value"}
+    target = from_dict(Target, {**stay, **spelling})
+    assert target == from_dict(Target, {**stay, **head}) and "transform" not in to_dict(target)
+    with pytest.raises(ConfigError, match=r"`transform` is what `head` was called before\. Leave `head` alone"):
+        from_dict(Target, {**stay, **spelling, "head": "linear"})

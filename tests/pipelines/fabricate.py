@@ -74,7 +74,10 @@ def epoch_record(epoch: int, **known: Any) -> EpochRecord:
 def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     """The manifest of a folder that no log was prepared for: its splits count at least `files` and `feeds`."""
     nothing = LogCounts(
-        account={},
+        rows={},
+        kept={},
+        quarantined={},
+        left_out={},
         converted=SourceRows(),
         unattributed_engagements=0,
         feeds=0,
@@ -89,6 +92,7 @@ def write_manifest(folder: Path, fingerprint: str, splits: Mapping[str, Mapping[
         tables=TABLES,
         fingerprint=fingerprint,
         splits={split: Split(**{"candidates": 0, "largest_feed": 0, **counts}) for split, counts in splits.items()},
+        days=dict.fromkeys(splits, ()),
         empty_days=(),
         ending=1_700_000_000_000,
         open_labels="mask",

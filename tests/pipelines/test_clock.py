@@ -156,8 +156,8 @@ def test_days_that_warm_up_fill_histories_and_are_in_no_split(tmp_path):
     logs = random_log(2, feeds=60).write(tmp_path / "logs")
     plain = prepare(logs, SCHEMA, config(), tmp_path / "plain").manifest
     warm = prepare(logs, SCHEMA, config(warmup_days=1), tmp_path / "warm").manifest
-    first = plain.splits["train"].days[0]
-    assert warm.warmup_days == (first,) and warm.splits["train"].days == plain.splits["train"].days[1:]
+    first = plain.days["train"][0]
+    assert warm.warmup_days == (first,) and warm.days["train"] == plain.days["train"][1:]
     assert warm.warmup_feeds == plain.counts.feeds_by_day[first] > 0
     begin = START + DAY
     assert_same(rows_of(tmp_path / "warm"), [row for row in rows_of(tmp_path / "plain") if row["at"] >= begin])

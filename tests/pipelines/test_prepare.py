@@ -134,7 +134,7 @@ def test_days_are_cut_at_the_local_hour(tmp_path):
     last = max(row["day"] for rows in by_split.values() for row in rows)
     assert {row["day"] for row in by_split["test"]} == {last}
     assert {row["day"] for row in by_split["valid"]} == {last - 1}
-    assert manifest.splits["test"].days == (day_name(last),)
+    assert manifest.days["test"] == (day_name(last),)
     assert all((row["at"] - int(8.5 * HOUR)) // DAY == row["day"] for rows in by_split.values() for row in rows)
 
 

@@ -162,7 +162,7 @@ def test_an_empty_day_is_named_and_an_empty_split_is_refused(tmp_path, output, c
     empty = day_name(START // DAY + 1)
     assert f"warning: no feeds on {empty}" in capsys.readouterr().out
     assert manifest.empty_days == (empty,)
-    assert empty not in manifest.splits["train"].days
+    assert empty not in manifest.days["train"]
 
     no_valid = replace(log, impressions=[row for row in log.impressions if (row["shown_at"] - START) // DAY != 3])
     message = refused(no_valid.write(tmp_path / "no_valid"), tmp_path / "x")

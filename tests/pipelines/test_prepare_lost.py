@@ -1,5 +1,11 @@
-"""Files between steps that are gone, cut short or damaged: made again to the same bytes, or told by name."""
+"""Files between steps that are gone, cut short or damaged: made again to the same bytes, or told by name.
 
+    LIVERANK_LOST=all python -m pytest tests/pipelines/test_prepare_lost.py -k any_one_file -s
+
+removes each file between each two steps, one after the other; without it a few of them are tried.
+"""
+
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +19,7 @@ from tests.pipelines.test_prepare import config, contents
 
 SCHEMA = wide_schema()
 STEPS = ("clean", "cut", "rooms", "features", "fit", "encoder", "encode")
+LOST = 10**6 if os.environ.get("LIVERANK_LOST") == "all" else 2  # files that are tried between two steps
 SETTINGS = config(rows_per_chunk=200, rows_per_bucket=60, feeds_per_file=8)
 
 
@@ -84,6 +91,28 @@ def test_a_job_started_again_makes_what_is_gone(logs, undisturbed, tmp_path, mon
         prepare(logs, SCHEMA, SETTINGS, output)
         assert contents(output) == undisturbed, file
         shutil.rmtree(output)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_any_one_file_that_goes_between_two_steps_changes_nothing(logs, undisturbed, tmp_path, monkeypatch, step, capsys):
+    """Of a job that runs, and so has seen it; every kind of file that is there by then, notes and quarantine included."""
+    with monkeypatch.context() as killed, pytest.raises(Stopped):
+        before(killed, step, stop)
+        prepare(logs, SCHEMA, SETTINGS, tmp_path / "killed")
+    files = made(tmp_path / "killed")
+    again = []
+    for number in sorted({number * len(files) // min(LOST, len(files)) for number in range(min(LOST, len(files)))}):
+        output, file = tmp_path / str(number), files[number].relative_to(tmp_path / "killed")
+        shutil.copytree(tmp_path / "killed", output)
+        with monkeypatch.context() as here:
+            before(here, step, (output / file).unlink)
+            prepare(logs, SCHEMA, SETTINGS, output)
+        assert contents(output) == undisturbed, file
+        again += [file] if f"{file} is not there" in capsys.readouterr().out else []
+        shutil.rmtree(output)
+    if len(files) < LOST:
+        with capsys.disabled():
+            print(f"\nbefore {step}: {len(files)} files removed one by one, {len(again)} of them were needed and made again")
 
 
 @pytest.mark.parametrize("step", STEPS[1:])
