@@ -12,6 +12,10 @@ from models.config import ConfigError
 LONGEST = 150  # bytes of a name: file systems take 255, and folders for drafts and claims have longer names
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two characters at least: C:/ is a disk
+# how a path begins that says where something lies; two strokes behind a colon are an address
+_ROOT = r"(?:file://[\w.-]*)?(?:~[\w.-]*|\.{1,2})?(?:(?<!:)/+|/(?!/))"
+_QUOTED = re.compile(rf"([`'\"]){_ROOT}([^`'\"\n]*)\1")  # it may hold spaces
+_BARE = re.compile(rf"(?<![\w/.~-]){_ROOT}(?:[^\s/`'\"]+/+)*([^\s/`'\"]+)/?")
 
 
 def local(path: str | Path) -> Path:
@@ -50,6 +54,16 @@ def local(path: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ConfigError(f"`{text}` begins with `~`, but its home folder is not known. Write the whole path.") from None
+
+
+def without_paths(text: str) -> str:
+    """The same with the last name of each path alone, for who is not to know where things lie on this machine.
+
+    >>> without_paths("the store `/data/live stores/1` is damaged; see ~/logs/today.txt")
+    'the store `1` is damaged; see today.txt'
+    """
+    text = _QUOTED.sub(lambda found: f"{found[1]}{found[2].rstrip('/').rpartition('/')[2]}{found[1]}", text)
+    return _BARE.sub(r"\1", text)
 
 
 def folder_name(name: str) -> str:

@@ -8,7 +8,7 @@ installed, and makes sure that nothing outside of this file uses such parts, so 
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -398,15 +398,46 @@ def of_version(deployment: Any, version: str) -> Any:
     return deployment
 
 
-def has_replica(handle: Any) -> bool:
-    """Whether a deployment has a replica that takes requests, as far as this process knows; asks nobody.
+@dataclass(frozen=True)
+class Ingress:
+    """What Ray's proxy would ask at a path.
 
-    The set stands in the handle's router since 2.x. Without it there always is one: requests wait in silence while none is.
+    Attributes:
+        deployment, application: their names.
+        has_replica: whether it has a replica that takes requests, as far as this process knows; asks nobody.
     """
-    try:
-        return bool(handle._router._asyncio_router.request_router.curr_replicas)
-    except AttributeError:
-        return True
+
+    deployment: str
+    application: str
+    has_replica: Callable[[], bool]
+
+
+def ingress_at(app: Any, path: str) -> Ingress | None:
+    """In Ray's proxy, by its own table of routes; None where it has none.
+
+    Args:
+        app: what a middleware of the proxy stands before.
+
+    The proxy is an ASGI application with a router, which finds a path's handle, since 2.x; the replicas stand in the handle's
+    router. Without the first no path is anybody's, so requests of dead replicas are lost; without the second there always is
+    a replica: requests wait in silence while none is.
+    """
+    while not hasattr(app, "proxy_router"):
+        app = getattr(app, "_app", None) or getattr(app, "app", None)
+        if app is None:
+            return None
+    found = app.proxy_router.match_route(path)
+    if found is None:
+        return None
+    handle = found[1]
+
+    def has_replica() -> bool:
+        try:
+            return bool(handle._router._asyncio_router.request_router.curr_replicas)
+        except AttributeError:
+            return True
+
+    return Ingress(handle.deployment_name, handle.app_name, has_replica)
 
 
 def read_note(name: str) -> bytes | None:

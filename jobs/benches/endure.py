@@ -1,15 +1,18 @@
 """What an endpoint loses while it is exchanged, and while its processes are killed: requests, and time.
 
-    python -m jobs.bench endure --prepared runs/quickstart/prepared --bundle runs/quickstart/bundles/...
+    python -m jobs.bench endure --prepared runs/quickstart/prepared --bundle runs/quickstart/bundles/... --kills 10
+    python -m jobs.bench endure --prepared runs/quickstart/prepared --bundle runs/quickstart/bundles/... --replicas 1 --swaps 20
 
 Clients ask without a pause, each on a connection of its own. A request counts as lost whose answer is neither 200 nor a
 503 that says when to come again; a connection that breaks or is refused counts as lost too, and apart. Kills are drawn at
-random with a seed: kill -9 of a replica, of Serve's controller, of the proxy.
+random with a seed: kill -9 of a replica, of Serve's controller, of a proxy (with HAProxy: HAProxy itself, or Ray's process that
+looks after it).
 """
 
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -26,12 +29,17 @@ import httpx
 import numpy as np
 
 from jobs.benches.serve import bodies_of
+from models.config import ConfigError
 from pipelines.cluster import RayConfig, connected
 from pipelines.prepared import Prepared
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.store import build_store
 
-TITLES = {"replica": "ray::ServeReplica:endure:", "controller": "ray::ServeController", "proxy": "ray::ProxyActor"}
+TITLES = {  # words of their commands
+    "replica": ("ray::ServeReplica:endure:",),
+    "controller": ("ray::ServeController",),
+    "proxy": ("ray::ProxyActor", "ray::HAProxyManager", "/haproxy -db"),
+}
 BACK_SECONDS = 60.0  # after a kill, for all processes to be there again
 
 
@@ -46,13 +54,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument(
         "--seconds", type=float, default=20.0, help="without any disturbance, to compare with (default: %(default)s)"
     )
-    made.add_argument("--swaps", type=int, default=20, help="(default: %(default)s)")
+    made.add_argument("--swaps", type=int, default=0, help="with one replica (default: none)")
     made.add_argument("--load-seconds", type=float, default=30.0, help="that a bundle takes to load (default: %(default)s)")
-    made.add_argument("--kills", type=int, default=10, help="(default: %(default)s)")
+    made.add_argument("--kills", type=int, default=0, help="(default: none)")
     made.add_argument("--of", nargs="+", choices=TITLES, default=list(TITLES), help="what is killed (default: all)")
     made.add_argument("--seed", type=int, default=0, help="of the kills (default: %(default)s)")
     made.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
     args = made.parse_args(argv)
+    if args.swaps and args.replicas != 1:
+        raise ConfigError("--swaps needs --replicas 1: a pipe makes the bundle slow, and its text comes to one reader alone.")
     prepared = Prepared.open(args.prepared)
     bodies = bodies_of(prepared, args.candidates)
     config = ServeConfig(
@@ -73,9 +83,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             if args.swaps:
                 print(_swapped(served, args, store, bodies, Path(folder)), flush=True)
             draw = random.Random(args.seed)
+            kills: dict[str, list[Seen]] = {}
             for number in range(args.kills):
                 what = draw.choice(args.of)
-                print(_killed(served, what, args, bodies, draw, number + 1), flush=True)
+                seen, title = _killed(served, what, args, bodies, draw)
+                print(seen.line(f"{number + 1}. {title}"), flush=True)
+                kills.setdefault(what, []).append(seen)
+            for what, each in kills.items():
+                every = Seen([answer for seen in each for answer in seen.answers])
+                print(every.line(f"{len(each)} kills of a {what}", max(seen.gap for seen in each)), flush=True)
         finally:
             served.end()
 
@@ -89,14 +105,17 @@ class Seen:
 
     answers: list[tuple[float, float, int | str]] = field(default_factory=list)  # begun, seconds, status or error
 
-    def line(self, what: str) -> str:
+    @property
+    def gap(self) -> float:
+        ends = sorted(begun + seconds for begun, seconds, status in self.answers if status == 200)
+        return float(max(np.diff(ends), default=np.nan))
+
+    def line(self, what: str, gap: float | None = None) -> str:
         kinds = Counter(_kind(status) for _, _, status in self.answers)
         taken = np.array([seconds for _, seconds, status in self.answers if status == 200]) * 1e3
         p50, p99 = np.percentile(taken, [50, 99]) if len(taken) else (np.nan, np.nan)
-        ends = sorted(begun + seconds for begun, seconds, status in self.answers if status == 200)
-        gap = max(np.diff(ends), default=np.nan)
         counts = f"{kinds['200']:>8}{kinds['503']:>6}{kinds['lost']:>6}{kinds['broken']:>8}{kinds['refused']:>9}"
-        return f"{what:<24}{len(self.answers):>8}{counts}{p50:>9.1f}{p99:>9.1f}{gap:>8.2f}"
+        return f"{what:<24}{len(self.answers):>8}{counts}{p50:>9.1f}{p99:>9.1f}{self.gap if gap is None else gap:>8.2f}"
 
 
 def _kind(status: int | str) -> str:
@@ -181,11 +200,12 @@ def _trickle(pipe: Path, text: bytes, seconds: float, done: threading.Event) -> 
 
 
 def _killed(
-    served: Any, what: str, args: argparse.Namespace, bodies: Sequence[dict[str, Any]], draw: random.Random, number: int
-) -> str:
+    served: Any, what: str, args: argparse.Namespace, bodies: Sequence[dict[str, Any]], draw: random.Random
+) -> tuple[Seen, str]:
+    """What clients met, and the words of the command of what was killed."""
     from pipelines.serve.deploy import reports
 
-    title = "ray::HAProxyManager" if (what, args.proxy) == ("proxy", "haproxy") else TITLES[what]
+    title = draw.choice(TITLES[what][1:] if (what, args.proxy) == ("proxy", "haproxy") else TITLES[what][:1])
     with asked(served.client, bodies, args.clients) as seen:
         before = processes(title)
         os.kill(draw.choice(sorted(before)), signal.SIGKILL)
@@ -195,11 +215,11 @@ def _killed(
                 break
             time.sleep(0.2)
         time.sleep(3)
-    return seen.line(f"{number}. kill -9 of {what}")
+    return seen, re.sub(r"[^A-Za-z]*(\w+).*", r"\1", title.removeprefix("ray::"))
 
 
 def processes(title: str) -> set[int]:
-    """That descend from this one and have such a title, by process id; as Linux tells it."""
+    """That descend from this one and have these words in their command, by process id; as Linux tells it."""
     above, titles = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -216,4 +236,4 @@ def processes(title: str) -> set[int]:
             process = above.get(process, 0)
         return process == os.getpid()
 
-    return {process for process, found in titles.items() if found.startswith(title) and is_ours(process)}
+    return {process for process, found in titles.items() if title in found and is_ours(process)}

@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[int] | None = None
         self._received = bytearray()
         self._ends = 0  # length of the whole answer, once its head is there
+        self._is_last = False  # whether the other side says that it closes after this answer
 
     @classmethod
     async def open(cls, host: str, port: int) -> "Connection":
@@ -71,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+        return self._transport is not None and not self._transport.is_closing() and not self._is_last
 
     def close(self) -> None:
         if self._transport is not None:
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
         if not self._ends and (head := self._received.find(b"\r\n\r\n")) >= 0:
             fields = dict(line.lower().split(b":", 1) for line in bytes(self._received[:head]).split(b"\r\n")[1:])
             self._ends = head + 4 + int(fields.get(b"content-length", b"0"))
+            self._is_last = fields.get(b"connection", b"").strip() == b"close"
         if self._ends and len(self._received) >= self._ends and self._answer is not None:
             status = int(self._received[9:12])
             del self._received[: self._ends]
@@ -183,7 +185,10 @@ async def _asked(target: Target, connection: Connection | None, number: int, sin
     """One request, timed since a moment; gives back the connection for the next one."""
     try:
         async with asyncio.timeout(PATIENCE):
-            if connection is None or not connection.is_open:
+            if connection is not None and not connection.is_open:
+                connection.close()
+                connection = None
+            if connection is None:
                 connection = await Connection.open(target.host, target.port)
             status = await connection.ask(target.requests[number % len(target.requests)])
     except (OSError, TimeoutError) as error:

@@ -8,6 +8,7 @@
 * slow: the rate of others while bodies trickle in at two bytes a second.
 
 Contestants take turns, and a ratio is taken within a turn. On a machine that is busy before, nothing is compared.
+`--beside URL` takes another endpoint that runs, of an older version perhaps, in the place of uvicorn.
 """
 
 import argparse
@@ -18,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -44,10 +46,10 @@ from pipelines.serve.store import Store, build_store
 
 WARM_UP = 30
 BODIES = 200  # different ones
-BUSY = 0.5  # load average from which on the machine is busy
+BUSY = 10.0  # per cent of the CPUs from which on the machine is busy
+BUSY_SECONDS = 3.0  # that are looked at
 PARTS = ("parts", "closed", "overload", "slow")
 TIMES = (1, 3, 10)
-_MORE = ("503/s", "503 p50 ms", "others", "lost", "replica MB", "client late ms")
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,17 @@ class Contestant:
     """An endpoint that answers.
 
     Attributes:
-        pids: of its processes, now.
+        pids: of its processes, now; none of one that this process did not start.
     """
 
     name: str
     host: str
     port: int
     pids: Callable[[], list[int]]
+    path: str = "/rank"
+
+    def asked(self, bodies: Sequence[bytes]) -> Target:
+        return Target.of(self.host, self.port, bodies, self.path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -71,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of it (default: all)")
     made.add_argument("--candidates", type=int, nargs="+", default=[20, 200, 1000], help="of a request (default: 20 200 1000)")
     made.add_argument("--connections", type=int, nargs="+", default=[1, 8, 16], help="of closed loops (default: 1 8 16)")
+    made.add_argument("--proxy", choices=("default", "haproxy"), default="default", help="(default: %(default)s)")
+    made.add_argument("--replicas", type=int, default=1, help="as uvicorn has one process (default: %(default)s)")
+    made.add_argument("--beside", metavar="URL", help="an endpoint that runs, to be compared with in the place of uvicorn")
     made.add_argument("--batch", type=int, default=ServeConfig().batch, help="as `serve.batch` (default: %(default)s)")
     made.add_argument("--turns", type=int, default=4, help="of each contestant (default: %(default)s)")
     made.add_argument("--seconds", type=float, default=4.0, help="of a turn (default: %(default)s)")
@@ -93,11 +102,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check_quiet(may_be_busy: bool) -> None:
-    busy = os.getloadavg()[0]
-    print(f"{os.cpu_count()} CPUs, load {busy:.1f} before anything was started")
+    busy = _psutil().cpu_percent(BUSY_SECONDS)
+    print(f"{os.cpu_count()} CPUs, {busy:.0f} % busy before anything was started")
     if busy > BUSY and not may_be_busy:
         raise ConfigError(
-            f"the machine is busy (load {busy:.1f}, more than {BUSY}), so nothing is compared. Wait, or say --busy."
+            f"the CPUs are busy ({busy:.0f} %, more than {BUSY:.0f} %), so nothing is compared. Wait, or say --busy."
         )
 
 
@@ -149,14 +158,16 @@ def _parts(bundle: Path, store: Path, bodies: Mapping[int, Sequence[bytes]]) -> 
 
 
 def _contest(args: argparse.Namespace, store: Path, bodies: Mapping[int, Sequence[bytes]]) -> None:
-    with _alone(args, store) as alone, connected(RayConfig(dashboard=False)):
-        config = ServeConfig(port=args.port, batch=args.batch)
+    beside = _alone(args, store) if args.beside is None else nullcontext(_running(args.beside))
+    with beside as other, connected(RayConfig(dashboard=False)):
+        config = ServeConfig(port=args.port, batch=args.batch, proxy=args.proxy, replicas=args.replicas)
         served = deploy(args.bundle, store, config)
         try:
-            ray_pids = lambda: [pid for pid in _below(os.getpid()) if pid not in set(alone.pids())]
-            ours = Contestant("Ray Serve", config.host, config.port, ray_pids)
+            ray_pids = lambda: [pid for pid in _below(os.getpid()) if pid not in set(other.pids())]
+            name = f"Ray Serve, proxy {args.proxy}, {args.replicas} replica{'s' if args.replicas > 1 else ''}"
+            ours = Contestant(name, config.host, config.port, ray_pids)
             if "closed" in args.only:
-                _closed(args, ours, alone, bodies)
+                _closed(args, ours, other, bodies)
             if "overload" in args.only:
                 _overload(args, ours, bodies)
             if "slow" in args.only:
@@ -165,31 +176,43 @@ def _contest(args: argparse.Namespace, store: Path, bodies: Mapping[int, Sequenc
             served.end()
 
 
-def _closed(args: argparse.Namespace, ours: Contestant, alone: Contestant, bodies: Mapping[int, Sequence[bytes]]) -> None:
-    title(f"{ours.name}, and uvicorn alone: closed loops")
-    row("candidates", "connections", "contestant", "requests/s", "p50 ms", "p99 ms", "CPU ms a request", "CPU beside uvicorn")
-    row(*["---"] * 8)
+def _running(url: str) -> Contestant:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigError(f"--beside takes a URL as http://127.0.0.1:8000, got {url}.")
+    return Contestant(url, parts.hostname, parts.port or 80, list, f"{parts.path.rstrip('/')}/rank")
+
+
+def _closed(args: argparse.Namespace, ours: Contestant, other: Contestant, bodies: Mapping[int, Sequence[bytes]]) -> None:
+    title(f"{ours.name}, and {other.name}: closed loops")
+    row(
+        *("candidates", "connections", "contestant", "requests/s", "p50 ms", "p99 ms", "CPU ms a request"),
+        *("requests/s beside the other", "CPU beside the other"),
+    )
+    row(*["---"] * 9)
     for count, raw in bodies.items():
         for connections in args.connections:
-            taken: dict[str, list[Taken]] = {ours.name: [], alone.name: []}
-            cpu: dict[str, list[float]] = {ours.name: [], alone.name: []}
+            taken: dict[str, list[Taken]] = {ours.name: [], other.name: []}
+            cpu: dict[str, list[float]] = {ours.name: [], other.name: []}
             for turn in range(-1, args.turns):
-                for each in (ours, alone) if turn % 2 else (alone, ours):
+                for each in (ours, other) if turn % 2 else (other, ours):
                     before = _cpu_seconds(each.pids())
-                    found = asyncio.run(load.closed(Target.of(each.host, each.port, raw), connections, args.seconds))
-                    _check_answers(found)
+                    found = asyncio.run(load.closed(each.asked(raw), connections, args.seconds))
+                    _check_answers(each.name, found)
                     if turn >= 0:  # the first is for practice
                         taken[each.name].append(found)
                         cpu[each.name].append(1e3 * _since(before, each.pids()) / found.count(200))
-            for each in (ours, alone):
-                rates = [found.rate for found in taken[each.name]]
+            rates = {name: [found.rate for found in turns] for name, turns in taken.items()}
+            for each in (ours, other):
                 seconds = [second for found in taken[each.name] for second in found.seconds[200]]
+                beside = each is ours
                 row(
                     *(str(count), str(connections), each.name),
-                    f"{median(rates):.0f} ({min(rates):.0f} - {max(rates):.0f})",
+                    f"{median(rates[each.name]):.0f} ({min(rates[each.name]):.0f} - {max(rates[each.name]):.0f})",
                     *(f"{1e3 * np.percentile(seconds, percentile):.1f}" for percentile in (50, 99)),
-                    f"{median(cpu[each.name]):.2f}",
-                    ratio(cpu[ours.name], cpu[alone.name]) if each is ours else "",
+                    f"{median(cpu[each.name]):.2f}" if each.pids() else "",
+                    ratio(rates[ours.name], rates[other.name]) if beside else "",
+                    ratio(cpu[ours.name], cpu[other.name]) if beside and other.pids() else "",
                 )
 
 
@@ -212,7 +235,7 @@ def _overload(args: argparse.Namespace, ours: Contestant, bodies: Mapping[int, S
     )
     row(*["---"] * 13)
     for count, raw in bodies.items():
-        target = Target.of(ours.host, ours.port, raw)
+        target = ours.asked(raw)
         capacity = max(asyncio.run(load.closed(target, 16, args.seconds)).rate for _ in range(2))
         for times in TIMES:
             found = asyncio.run(load.opened(target, times * capacity, args.overload_seconds))
@@ -242,7 +265,7 @@ def _slow(args: argparse.Namespace, ours: Contestant, bodies: Mapping[int, Seque
             await trickling
 
     for count, raw in bodies.items():
-        target = Target.of(ours.host, ours.port, raw)
+        target = ours.asked(raw)
         for slow in args.slow_bodies:
             without, with_them = [], []
             for _ in range(args.turns):
@@ -252,10 +275,10 @@ def _slow(args: argparse.Namespace, ours: Contestant, bodies: Mapping[int, Seque
             row(str(count), str(slow), *shown, ratio(with_them, without))
 
 
-def _check_answers(found: Taken) -> None:
+def _check_answers(name: str, found: Taken) -> None:
     others = {status: len(seconds) for status, seconds in found.seconds.items() if status != 200}
     if others or found.lost:
-        print(f"  not answered 200: {others or ''} {dict(found.lost) or ''}", flush=True)
+        print(f"  {name} did not answer 200: {others or ''} {dict(found.lost) or ''}", flush=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ By YAML (`application` writes the same):
         import_path: pipelines.serve.app:build
         args: {replicas: 2, max_queued_requests: 128}
         deployments:
-          - name: Ranking
+          - name: LiveRank
             user_config: {bundle: /models/2024-06-01, store: /stores/2024-06-01}
 
 Deploying again with another `user_config` alone exchanges bundle and store inside the running replicas; anything else
@@ -18,7 +18,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,17 +33,17 @@ from ray.serve.config import BackpressureConfig
 from models.config import ConfigError, from_dict, to_dict
 from pipelines.bundle import Bundle
 from pipelines.faults import told
+from pipelines.paths import without_paths
 from pipelines.ray_private import read_note, write_note
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint, NotReady
 from pipelines.serve.exchange import Exchange, Target
-from pipelines.serve.front import Marked
+from pipelines.serve.front import DEPLOYMENT
 from pipelines.serve.guard import Guard, Tokens
-from pipelines.serve.http import http_app
+from pipelines.serve.http import RankingApp, http_app
 from pipelines.serve.meters import PUBLISH_SECONDS, Meters
 from pipelines.serve.store import Store
 
-DEPLOYMENT = "Ranking"
 SPARE_SECONDS = 5.0
 _TOLD = ("bundle", "store", "version", "deployed")  # keys of `user_config`
 
@@ -71,8 +70,8 @@ class Ranking:
         self._http = http_app(self._current, self._config, self._status, self._meters.watch)
         self._tokens = None if self._config.token_file is None else Tokens(self._config.token_file)
 
-    def __serve_build_asgi_app__(self) -> Marked:
-        return Marked(self._http if self._tokens is None else Guard(self._http, self._tokens), self._application)
+    def __serve_build_asgi_app__(self) -> RankingApp | Guard:
+        return self._http if self._tokens is None else Guard(self._http, self._tokens)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Has bundle and store loaded beside those that answer, and returns: Serve sends no request to a replica meanwhile.
@@ -93,7 +92,12 @@ class Ranking:
             self._exchange.refuse(user_config, str(error))
         else:
             if is_new:
-                await asyncio.to_thread(self._exchange.start, target, remembered(self._application))
+                try:
+                    await asyncio.to_thread(self._exchange.start, target, remembered(self._application))
+                except Exception as error:
+                    if (message := told(error)) is None:
+                        raise
+                    raise ConfigError(message) from error  # by this name the deployer finds it in what Serve says
             else:
                 self._exchange.aim(target)
         self._deployed = user_config.get("deployed")
@@ -120,7 +124,12 @@ class Ranking:
             store = now.store
         else:
             store = Store(path, verify=not answered_before)
-        return Endpoint.open(Path(target.bundle), store, self._config)
+        try:
+            return Endpoint.open(Path(target.bundle), store, self._config)
+        except BaseException:
+            if store is not None and (now is None or store is not now.store):
+                store.close()  # a process opens a store once, and what answered before may need this one
+            raise
 
     def _status(self) -> dict[str, Any]:
         """What anybody may know of an exchange: folders by their names alone."""
@@ -165,15 +174,6 @@ def origin(bundle: Bundle) -> dict[str, Any]:
         "trained_seconds_ago": ago,
         "learnt_until": data.get("as_of") if isinstance(data, Mapping) else None,
     }
-
-
-def without_paths(text: str) -> str:
-    """The same with the last name of each path alone.
-
-    >>> without_paths("the store at `/data/stores/1` is damaged")
-    'the store at `1` is damaged'
-    """
-    return re.sub(r"(?<![\w.~/])/(?:[^\s/`'\"]+/)*([^\s/`'\"]+)", r"\1", text)
 
 
 def remembered(application: str) -> list[Target]:

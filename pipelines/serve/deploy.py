@@ -26,7 +26,6 @@ from pipelines.bundle import fingerprint
 from pipelines.ray_private import DIRECT, Asked, asked_of, end_serve, of_version, proxy_settings, running_serve
 from pipelines.runs import Holder, this_process
 from pipelines.serve.app import (
-    DEPLOYMENT,
     SPARE_SECONDS,
     deployment,
     http_options,
@@ -38,7 +37,7 @@ from pipelines.serve.app import (
 )
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.exchange import Target
-from pipelines.serve.front import is_found, middlewares
+from pipelines.serve.front import DEPLOYMENT, is_found, middlewares
 from pipelines.serve.guard import check_files, first_token
 from pipelines.serve.port import check_alone, check_port
 

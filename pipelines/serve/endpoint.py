@@ -20,6 +20,7 @@ from models.score import fused_score
 from pipelines.bundle import Bundle, load_bundle
 from pipelines.encode.plan import EncodePlan
 from pipelines.logs.values import LARGEST
+from pipelines.paths import without_paths
 from pipelines.serve.assemble import Assembler
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.request import (
@@ -309,9 +310,9 @@ def _public(value: Any) -> Any:
     Null stands for every number that JSON does not know (an AUC without positives, say).
     """
     if isinstance(value, dict):
-        return {key: _public(inner) for key, inner in value.items()}
+        return {without_paths(key): _public(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_public(inner) for inner in value]
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
+    if isinstance(value, str):
+        return without_paths(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

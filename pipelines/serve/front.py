@@ -3,7 +3,8 @@ answered is told at once, in the endpoint's own words.
 
 Ray's proxy answers 500 where a replica dies over a request, waits in silence where none is left, and its own answers are
 plain text. A ranking can be asked twice, so here it is, once. Applications of others behind the same proxy are not touched:
-a path is ours once an answer from it has said so (`MARK`). HAProxy does the same by its settings (`pipelines.ray_private`).
+a path is ours where the proxy would ask a deployment of our name. HAProxy does the same by its settings
+(`pipelines.ray_private`), and asks Ray's proxy, and so this, where no replica is left.
 
 Ray's proxy takes it by an environment variable (`pipelines.ray_private`), and must be able to import it.
 """
@@ -15,7 +16,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-MARK = b"x-liverank"  # header of every answer of an endpoint: its application and the route it is at
+from pipelines.ray_private import Ingress, ingress_at
+
+DEPLOYMENT = "LiveRank"  # name of every endpoint's deployment, whatever its application is called
 MOST_KEPT = 2_000_000  # bytes of a body that can be asked twice
 GRACE = 1.0  # seconds without a replica before that is told; one that is told of a new bundle is away for .2
 LOOK = 0.2  # seconds between two looks whether there is one
@@ -39,28 +42,6 @@ def is_found() -> None:
     """Does nothing where this file can be found, which is what is asked."""
 
 
-class Marked:
-    """An endpoint whose answers say that they are its own.
-
-    Attributes:
-        routes: of the application, by which Serve names its metrics.
-    """
-
-    def __init__(self, app: Any, application: str) -> None:
-        self._app, self._application = app, application
-        self.routes = app.routes
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        mark = (MARK, f"{self._application} {scope.get('root_path') or '/'}".encode())
-
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), mark]}
-            await send(message)
-
-        await self._app(scope, receive, marked)
-
-
 @dataclass
 class Vacancy:
     """Since when an application has no replica that takes requests.
@@ -71,15 +52,17 @@ class Vacancy:
 
     is_there: Callable[[], bool]
     since: float | None = None
+    looked: float = float("-inf")
 
     def lasts(self) -> bool:
-        """Whether it has had none for longer than a moment."""
+        """Whether it has had none for longer than a moment, as far as was looked at it all along."""
         if self.is_there():
             self.since = None
             return False
         now = time.monotonic()
-        if self.since is None:
+        if self.since is None or now - self.looked > GRACE:
             self.since = now
+        self.looked = now
         return now - self.since > GRACE
 
 
@@ -121,18 +104,18 @@ class Front:
     """ASGI middleware.
 
     Args:
-        vacancy_of: by name of an application.
+        asked_at: whom `app` would ask at a path.
     """
 
-    def __init__(self, app: Any, vacancy_of: Callable[[str], Vacancy] | None = None) -> None:
+    def __init__(self, app: Any, asked_at: Callable[[Any, str], Ingress | None] = ingress_at) -> None:
         self._app = app
-        self._vacancy_of = vacancy_of or _vacancy_of
-        self._applications: dict[str, Vacancy] = {}  # by route
+        self._asked_at = asked_at
+        self._vacancies: dict[str, Vacancy] = {}  # by application
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        vacancy = self._application_of(scope)
+        vacancy = self._vacancy_at(scope)
         if vacancy is None:
-            await self._app(scope, receive, self._noticing(send))
+            await self._app(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name != b"x-request-timeout-seconds"]
         kept = _Kept(receive)
@@ -172,25 +155,16 @@ class Front:
             raise error
         return begun
 
-    def _application_of(self, scope: MutableMapping[str, Any]) -> Vacancy | None:
+    def _vacancy_at(self, scope: MutableMapping[str, Any]) -> Vacancy | None:
+        """Of the endpoint at this path; None where somebody else answers."""
         if scope["type"] != "http":
             return None
-        path = scope["path"]
-        for route, vacancy in self._applications.items():
-            if route == "/" or path == route or path.startswith(f"{route}/"):
-                return vacancy
-        return None
-
-    def _noticing(self, send: Send) -> Send:
-        async def noticing(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                mark = next((value for name, value in message.get("headers", []) if name == MARK), None)
-                if mark is not None:
-                    application, _, route = mark.decode("latin-1").partition(" ")
-                    self._applications[route] = self._vacancy_of(application)
-            await send(message)
-
-        return noticing
+        ingress = self._asked_at(self._app, scope["path"])
+        if ingress is None or ingress.deployment != DEPLOYMENT:
+            return None
+        vacancy = self._vacancies.setdefault(ingress.application, Vacancy(ingress.has_replica))
+        vacancy.is_there = ingress.has_replica  # an application that was taken away and came again has others
+        return vacancy
 
 
 # what Ray itself answers, by status, in the words of the endpoint
@@ -213,12 +187,3 @@ async def _say(send: Send, status: int, kind: str, message: str) -> None:
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _vacancy_of(application: str) -> Vacancy:
-    from ray import serve
-
-    from pipelines.ray_private import has_replica
-
-    handle = serve.get_deployment_handle("Ranking", application)  # Ray's proxy has this very one, and asks nobody for it
-    return Vacancy(lambda: has_replica(handle))

@@ -106,7 +106,7 @@ def asked_meanwhile(served: "Served", clients: int = 3) -> Iterator[list[tuple[i
             thread.join()
 
 
-def in_rotation() -> int:
+def in_rotation(application: str) -> int:
     """Replicas that HAProxy sends requests to: those of Serve, once HAProxy has been told and has asked them."""
     found = 0
     for path in Path(f"/tmp/haproxy-serve-{os.getuid()}").glob("*/admin.sock"):
@@ -117,7 +117,7 @@ def in_rotation() -> int:
                 continue
             asked.sendall(b"show stat\n")
             lines = b"".join(iter(lambda asked=asked: asked.recv(1 << 16), b"")).decode().splitlines()
-        found += sum("SERVE_REPLICA" in line and ",UP," in line for line in lines)
+        found += sum(f",SERVE_REPLICA_{application}-" in line and ",UP," in line for line in lines)
     return found
 
 

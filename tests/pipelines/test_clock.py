@@ -1,14 +1,18 @@
 """Two times: what had arrived counts, label windows close, labels that are open are masked, and logs that are cut off agree."""
 
 import math
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobs.benches.clock import BEGIN_MS, cut_at_random, planted_late, world
 from models.batch import Early, joined
@@ -19,18 +23,25 @@ from models.schema import Schema, Target
 from pipelines.bundle import load_bundle
 from pipelines.encode.batches import Arrivals, to_batch
 from pipelines.encode.open_labels import BINS, arrived_share, share_of_window
+from pipelines.evaluate.baselines import booster, popularity
+from pipelines.evaluate.score import evaluate_table
 from pipelines.logs import SimulateConfig, materialise
 from pipelines.logs.simulator import Delays
 from pipelines.prepare import PrepareConfig, prepare
+from pipelines.prepare.clean import actions_of
 from pipelines.prepare.labels import Credits
-from pipelines.prepared import OpenLabels
+from pipelines.prepare.log_to_feeds import cut
+from pipelines.prepared import OpenLabels, Prepared
 from pipelines.train import train
+from pipelines.tune.structure.problem import shares_of
+from tests.pipelines.fabricate import noted_anew
 from tests.pipelines.naive_prepare import (
     DAY,
     EXTRA,
     HOUR,
     START,
     SmallLog,
+    arrival,
     dated,
     delayed,
     naive_features,
@@ -165,6 +176,41 @@ def test_days_that_warm_up_fill_histories_and_are_in_no_split(tmp_path):
         prepare(logs, SCHEMA, config(warmup_days=2), tmp_path / "cold")
 
 
+def labels_at(log: SmallLog, until: int) -> dict[str, dict[int, float]]:
+    """By target and number of an impression its label, as tables have it, of what had arrived by a moment."""
+    actions = actions_of(SCHEMA, ())
+    known = {name: [row for row in getattr(log, name) if row["arrived_at"] < until] for name in ("impressions", "engagements")}
+    column = lambda table, name, kind=None: pa.array([row[name] for row in known[table]], kind or pa.int64())
+    names = ("request_id", "user_id", "room_id", "shown_at", "arrived_at", "position")
+    engagements = {name: column("engagements", name) for name in ("request_id", "user_id", "room_id", "at", "arrived_at")}
+    engagements |= {"action": pa.array([actions.index(row["action"]) for row in known["engagements"]], pa.int8())}
+    engagements |= {"value": column("engagements", "value", pa.float64())}
+    found = cut(pa.table({name: column("impressions", name) for name in names}), pa.table(engagements), PrepareConfig())
+    credits = Credits(found.engagements, found.impressions["shown_at"].to_numpy(), actions)
+    numbers = found.impressions["position"].to_pylist()
+    return {target.name: dict(zip(numbers, credits.written(target, until).tolist(), strict=True)) for target in SCHEMA.targets}
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_final_label_never_changes(seed):
+    """Logs with and without request ids, some used again, clocks that run behind and answers that come days late, as known at
+    ten moments: what was final at one is the same at all later ones."""
+    log = delayed(random_log(seed), seed)
+    impressions = [{**row, "position": number, "arrived_at": row["shown_at"]} for number, row in enumerate(log.impressions)]
+    engagements = [{**row, "arrived_at": arrival(row)} for row in log.engagements if row["action"] != "wave"]
+    log = replace(log, impressions=impressions, engagements=engagements)
+    moments = np.sort(np.random.default_rng(seed).integers(START + 9 * HOUR, START + 7 * DAY, 10))
+    final: dict[tuple[str, int], float] = {}
+    for until in moments.tolist():
+        now = {
+            (name, number): value for name, of in labels_at(log, until).items() for number, value in of.items() if value >= 0
+        }
+        assert final.items() <= now.items(), until
+        final = now
+    assert final
+
+
 def test_logs_cut_at_random_moments_agree_on_final_labels(tmp_path):
     cuts = cut_at_random(tmp_path, users=30, days=4, moments=4, seed=1)
     assert cuts.holds, cuts.line()
@@ -275,6 +321,32 @@ def test_training_leaves_out_what_is_open_or_learns_it_early_and_says_so(tmp_pat
     plain = prepare(logs, experiment.schema, replace(cut, open_labels="as_is"), tmp_path / "plain")
     with pytest.raises(ConfigError, match="takes them as they are"):
         train(plain, experiment.system, replace(settings, delayed="corrected"), output=tmp_path / "refused")
+
+
+def with_other_open_labels(prepared: Prepared, folder) -> Prepared:
+    """The same tables with what is known so far of every open order turned round: -1 is -2, and -2 is -1."""
+    shutil.copytree(prepared.path, folder)
+    for file in [*folder.glob("features/*/*.parquet"), *folder.glob("feeds/*/*.parquet")]:
+        table = pq.read_table(file, partitioning=None)
+        place = table.schema.get_field_index("label.order")
+        turned = [[-3 - value if value < 0 else value for value in values] for values in table["label.order"].to_pylist()]
+        pq.write_table(table.set_column(place, "label.order", pa.array(turned, table.schema.field(place).type)), file)
+    return noted_anew(folder)
+
+
+def test_baselines_and_metrics_do_not_look_at_open_labels(tmp_path):
+    experiment, logs = world(tmp_path, users=25, days=4, seed=0)
+    cut_off = replace(experiment.prepare, until=moment(BEGIN_MS + 3 * DAY + 12 * HOUR))
+    one = prepare(logs, experiment.schema, cut_off, tmp_path / "one")
+    other = with_other_open_labels(one, tmp_path / "other")
+    assert one.manifest.splits["valid"].open_labels["order"].labels == one.manifest.splits["valid"].candidates
+    for predict in (partial(popularity, rows=10**6, seed=0), partial(booster, rows=10**6, iterations=5, seed=0)):
+        found = [predict(each, "valid") for each in (one, other)]
+        names = experiment.schema.target_names
+        assert found[0].table.select(names) == found[1].table.select(names) and found[0].note == found[1].note
+        metrics = [evaluate_table(each.table, experiment.schema).to_dict() for each in found]
+        assert metrics[0] == metrics[1] and metrics[0]["targets"]["order"]["auc"] is None
+    assert shares_of(one, ["order"]) == shares_of(other, ["order"])
 
 
 def evaluated(label_N, keep=slice(None)) -> dict:

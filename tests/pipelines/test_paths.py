@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.config import ConfigError
-from pipelines.paths import folder_name, local
+from pipelines.paths import folder_name, local, without_paths
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,21 @@ def test_anything_else_is_refused_with_its_reason(name, told):
     with pytest.raises(ConfigError) as error:
         folder_name(name)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/data/bundles/mmoe is damaged.", "mmoe is damaged."),
+        ("there is no bundle at '/data/my bundles/mm oe'", "there is no bundle at 'mm oe'"),
+        ("`~ann/x/1/` and ~/y and ../z/q, or ./w", "`1` and y and q, or w"),
+        ("logs.path=/data/logs --seed 1", "logs.path=logs --seed 1"),
+        ("[Errno 2] No such file: PosixPath('/a/b'), \"/c/d e\"", "[Errno 2] No such file: PosixPath('b'), \"d e\""),
+        ("file:///data/a file://localhost/data/b (/data/c): /data/d", "a b (c): d"),
+        ("/data//x/ /", "x /"),
+        ("//data/x and ///data/y", "x and y"),
+        ("clicks/hour, 1/2, and/or, https://ray.io/serve, s3://bucket/x", None),
+    ],
+)
+def test_of_a_path_its_last_name_is_told(text, told):
+    assert without_paths(text) == (text if told is None else told)

@@ -98,13 +98,14 @@ def own_versions() -> bool:
     return has("ray.serve._private.client", "version=deployment._version or ") and hasattr(Deployment, "bind")
 
 
-def replicas_of_a_handle() -> bool:
-    router = source_of("ray.serve._private.router").decode()
-    return "self._asyncio_router" in router and "def request_router(" in router and "self._router" in handles()
-
-
-def handles() -> str:
-    return source_of("ray.serve.handle").decode()
+def routes_of_the_proxy() -> bool:
+    return (
+        has("ray.serve._private.proxy", "self.proxy_router = ", "self.proxy_router.match_route(")
+        and has("ray.serve._private.proxy_router", "def match_route(", "self.handles[endpoint],")
+        and has("ray.serve._private.http_util", "class RequestIdMiddleware", "self._app = app")
+        and has("ray.serve._private.router", "self._asyncio_router", "def request_router(")
+        and has("ray.serve.handle", "self._router", "def deployment_name(", "def app_name(")
+    )
 
 
 def settings_of_proxies() -> bool:
@@ -160,7 +161,8 @@ PARTS = {
     "asked_of": serve_client,
     "of_version": own_versions,
     "proxy_settings": settings_of_proxies,
-    "has_replica": replicas_of_a_handle,
+    "Ingress": routes_of_the_proxy,
+    "ingress_at": routes_of_the_proxy,
     "read_note": notes,
     "write_note": notes,
     "end_serve": serve_client,

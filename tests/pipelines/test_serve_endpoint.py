@@ -10,6 +10,7 @@ import pytest
 from models.config import ConfigError
 from models.schema import Schema, Stages
 from models.system import SystemConfig
+from pipelines.bundle import amend_provenance
 from pipelines.encode.clock import Clock
 from pipelines.encode.fit import finish, fit_encoder, fit_partial
 from pipelines.prepared import Prepared
@@ -147,6 +148,15 @@ def test_model_says_what_is_served_without_nan(client, tiny_schema):
     health = client.get("/healthz").json()
     assert health.pop("age_seconds") > 3600
     assert health == {"status": "ok", "model": "bundle", "as_of": NOW, "stale": False, "waiting": 0}
+
+
+def test_model_tells_no_path_of_this_machine(parts, tiny_schema):
+    prepared, _, store, folder = parts
+    bundle = write_bundle(folder / "somewhere", tiny_schema, prepared.encoder)
+    said = {"command": f"train --out {folder}/a --log=~ann/b", "files": {f"{folder}/c": [f"file://{folder}/d"]}, "e": "x/hour"}
+    amend_provenance(bundle, "search", said)
+    told = Endpoint.open(bundle, store, ServeConfig()).describe()["provenance"]["search"]
+    assert told == {"command": "train --out a --log=b", "files": {"c": ["d"]}, "e": "x/hour"}
 
 
 def test_a_model_that_gives_no_number_does_not_start_serving(parts, tiny_schema):

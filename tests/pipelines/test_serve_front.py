@@ -5,10 +5,9 @@ import json
 
 import pytest
 
+from pipelines.ray_private import Ingress, ingress_at
 from pipelines.serve import front
-from pipelines.serve.front import GRACE, MARK, Front, Vacancy
-
-OURS = (MARK, b"liverank /live")
+from pipelines.serve.front import DEPLOYMENT, GRACE, Front, Vacancy
 
 
 class Proxy:
@@ -43,8 +42,7 @@ class Proxy:
                 await send({"type": "http.response.start", "status": int(way[-3:]), "headers": headers})
                 await send({"type": "http.response.body", "body": b"Ray's words"})
             case way:
-                headers = [OURS] if way != "stranger" else []
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"x-way", way.encode())]})
                 await send({"type": "http.response.body", "body": body})
 
 
@@ -70,19 +68,22 @@ def asked(app: Front, body: bytes = b"body", *, path: str = "/live/rank", header
 
 
 def fronted(*ways: str) -> tuple[Front, Proxy]:
-    """An endpoint that has answered once, so its path is known to be ours."""
-    proxy = Proxy("answers", *ways)
-    app = Front(proxy, lambda application: Vacancy(lambda: proxy.there))
-    assert asked(app)[0] == 200
-    return app, proxy
+    """An endpoint below /live, and somebody else's application below /other, which has a deployment of another name."""
+    proxy = Proxy(*ways)
+
+    def asked_at(app: Proxy, path: str) -> Ingress | None:
+        names = {"live": (DEPLOYMENT, "liverank"), "other": ("Ranking", "theirs")}.get(path.split("/")[1])
+        return names and Ingress(*names, lambda: app.there)
+
+    return Front(proxy, asked_at), proxy
 
 
 @pytest.mark.parametrize("way", ["dies", "raises"])
 def test_a_request_of_a_replica_that_died_is_asked_of_another_one(way):
     app, proxy = fronted(way, "answers")
     timeout = (b"x-request-timeout-seconds", b"900")
-    assert asked(app, headers=[timeout, (b"a", b"b")]) == (200, {MARK: OURS[1]}, b"body")
-    assert proxy.bodies == [b"body"] * 3 and proxy.headers[1:] == [{b"a": b"b"}] * 2
+    assert asked(app, headers=[timeout, (b"a", b"b")]) == (200, {b"x-way": b"answers"}, b"body")
+    assert proxy.bodies == [b"body"] * 2 and proxy.headers == [{b"a": b"b"}] * 2
 
 
 def test_it_is_asked_twice_and_not_more():
@@ -105,10 +106,11 @@ def test_a_client_that_is_gone_is_not_asked_for_again():
 
 
 def test_others_behind_the_same_proxy_are_asked_once():
-    app, proxy = fronted("dies", "stranger", "dies")
-    for path in ("/other/rank", "/other/rank", "/lively"):
-        asked(app, path=path)
-    assert proxy.ways == []
+    """One has a deployment of another name; nobody is at the last path."""
+    app, proxy = fronted("dies", "answers", "plain 503", "dies")
+    proxy.there = False
+    told = [asked(app, path=path)[::2] for path in ("/other/rank", "/other/rank", "/other/rank", "/lively")]
+    assert told == [(500, b""), (200, b"body"), (503, b"Ray's words"), (500, b"")] and proxy.ways == []
 
 
 def test_a_body_that_is_too_large_to_keep_is_asked_once(monkeypatch):
@@ -131,13 +133,42 @@ def test_where_no_replica_is_left_that_is_told(monkeypatch):
     monkeypatch.setattr(front, "GRACE", 0.3)
     app, proxy = fronted("hangs")
     status, headers, body = asked(app)
-    assert (status, headers[b"retry-after"]) == (503, b"1") and len(proxy.bodies) == 2
+    assert (status, headers[b"retry-after"]) == (503, b"1") and len(proxy.bodies) == 1
     assert body == b'{"detail":[{"type":"unavailable","loc":[],"msg":"no replica answers; try again."}]}'
-    assert asked(app)[0] == 503 and len(proxy.bodies) == 2
+    assert asked(app)[0] == 503 and len(proxy.bodies) == 1
     proxy.there = True
     proxy.ways.append("answers")
     assert asked(app)[0] == 200
     assert GRACE == 1.0
+
+
+def test_a_moment_without_a_replica_long_after_another_one_is_one_too(monkeypatch):
+    """Behind HAProxy nobody looks in between."""
+    times = iter([0.0, 0.5, 90.0, 90.5, 91.2])
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    vacancy = Vacancy(lambda: False)
+    assert [vacancy.lasts() for _ in range(5)] == [False, False, False, False, True]
+
+
+def test_the_proxys_own_table_of_routes_is_asked():
+    class Router:
+        def match_route(self, path):
+            return ("/live", HANDLE, False) if path.startswith("/live") else None
+
+    class Handle:
+        deployment_name, app_name = DEPLOYMENT, "liverank"
+
+    class Layer:
+        """A middleware, that keeps what it stands before."""
+
+        def __init__(self, app):
+            self._app = app
+
+    HANDLE, proxy = Handle(), Layer(None)
+    proxy.proxy_router = Router()
+    found = ingress_at(Layer(Layer(proxy)), "/live/rank")
+    assert (found.deployment, found.application, found.has_replica()) == (DEPLOYMENT, "liverank", True)
+    assert ingress_at(Layer(proxy), "/other") is None and ingress_at(Layer(None), "/live") is None
 
 
 @pytest.mark.parametrize("status", [408, 503])
