@@ -112,13 +112,13 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
     device = ray.train.torch.get_device() if _on_gpu() else torch.device("cpu")
 
     lines = run.folder / LINES
-    before = lines.read_text() if isinstance(lines, Remote) and group.rank == 0 and lines.exists() else ""
+    before = lines.read_text(encoding="utf-8") if isinstance(lines, Remote) and group.rank == 0 and lines.exists() else ""
     said: list[str] = [before] if before else []
 
     def say(line: str) -> None:
         if isinstance(lines, Remote):  # nothing is appended to there
             said.append(line + "\n")
-            lines.write_text("".join(said))
+            lines.write_text("".join(said), encoding="utf-8")
             return
         with lines.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
