@@ -33,7 +33,7 @@ test-fast: $(READY)
 	$(BIN)/python -m pytest -q -n 2 -m "not ray and not cluster"
 
 test-ray: $(READY)
-	$(BIN)/python -m pytest -q -m ray
+	$(BIN)/python -m pytest -q -m "ray and not cluster"
 
 test-cluster: $(READY)
 	$(BIN)/python -m pytest -q -m cluster

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from jobs import screen
-from pipelines.cluster import connected
 from pipelines.compare.execute import overview, state_of_units
-from pipelines.steps import claimed_comparison, compare_step, comparison_of
+from pipelines.steps import claimed_comparison, compare_step, comparison_of, on_ray
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(overview(comparison))
         comparison.begin(replace=args.replace)
         runs = comparison.left() > 0
-        with connected(experiment.ray) if runs else nullcontext():
+        with on_ray(experiment) if runs else nullcontext():
             compared = compare_step(experiment, comparison, run=runs)
     if compared.failed:
         sys.exit(1)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jobs import screen
-from pipelines.cluster import connected
 from pipelines.experiment import Experiment
 from pipelines.serve.deploy import beside, deploy
 from pipelines.serve.example import as_table, example_request
 from pipelines.steps import (
     bundle_of,
     evaluate_step,
+    on_ray,
     prepare_step,
     prepared_of,
     register_step,
@@ -29,7 +29,7 @@ from pipelines.steps import (
 def main(argv: Sequence[str] | None = None) -> None:
     experiment = screen.experiment_of(screen.parser(__doc__).parse_args(argv))
     started = time.monotonic()
-    with connected(experiment.ray):
+    with on_ray(experiment):
         _title("1/5 Prepare")
         prepare_step(experiment)
         trained = None

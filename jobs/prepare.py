@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from jobs import screen
-from pipelines.cluster import connected
-from pipelines.steps import prepare_step
+from pipelines.steps import on_ray, prepare_step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.dry_run:
         prepare_step(experiment, dry_run=True)
         return
-    with connected(experiment.ray) if experiment.prepare.parallel == "ray" else nullcontext():
+    with on_ray(experiment) if experiment.prepare.parallel == "ray" else nullcontext():
         prepared = prepare_step(experiment)
     assert prepared is not None
     print(f"Prepared: {prepared.path}")

@@ -6,8 +6,7 @@ A search that was stopped goes on and loses at most the epochs it was in; a fini
 from collections.abc import Sequence
 
 from jobs import screen
-from pipelines.cluster import connected
-from pipelines.steps import register_step, search_plan, search_step
+from pipelines.steps import on_ray, register_step, search_plan, search_step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(line)
     if args.dry_run:
         return
-    with connected(experiment.ray):
+    with on_ray(experiment):
         found = search_step(experiment, restart=args.restart)
     print(f"Bundle: {register_step(experiment, found.bundle_path)}")
 

@@ -14,7 +14,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +32,7 @@ from models.ranker import Ranker
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker
 from pipelines.encode.state import DamagedEncoder, EncoderState
+from pipelines.places import Remote, here, place, put_folder
 from pipelines.runs import read_json, write_text, written
 from pipelines.runs.noted import signed, unsigned
 
@@ -80,7 +81,7 @@ def save_bundle(
     provenance: Mapping[str, Any],
 ) -> Path:
     """Writes a bundle; one that is already there is replaced. Returns its path."""
-    path = Path(path)
+    path = place(path)
     with written(path) as draft:
         draft.mkdir()
         _write(draft / "schema.json", schema.to_dict())
@@ -101,9 +102,17 @@ def load_bundle(path: Path) -> Bundle:
         DamagedBundle: a file is missing or damaged, or the schema, config or encoder is that of another bundle.
         ConfigError: no bundle there, or the weights do not fit the ranker.
     """
-    path = Path(path)
+    path = place(path)
     if not path.is_dir():
         raise ConfigError(f"there is no bundle at {path}. `python -m jobs.train` makes one.")
+    with here(path) as folder:
+        try:
+            return replace(_loaded(folder), path=path.resolve())
+        except ConfigError as error:
+            raise type(error)(str(error).replace(str(folder), str(path))) from error.__cause__  # not the copy's
+
+
+def _loaded(path: Path) -> Bundle:
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
         raise DamagedBundle(f"{path} is not a whole bundle: {', '.join(missing)} missing. Copy the whole folder.")
@@ -131,7 +140,7 @@ def load_bundle(path: Path) -> Bundle:
     _check_weights(path, ranker, weights)
     ranker.load_state_dict(weights)
     return Bundle(
-        path=path.resolve(),
+        path=path,
         schema=schema,
         system=system,
         encoder=encoder,
@@ -147,8 +156,11 @@ def amend_provenance(path: Path, key: str, value: Any) -> None:
     Raises:
         DamagedBundle: what it says now is damaged.
     """
-    known = _read_provenance(path)
-    _write_provenance(path, {**known, key: value}, known[_WEIGHTS])
+    with here(path) as folder:
+        known = _read_provenance(folder)
+        _write_provenance(folder, {**known, key: value}, known[_WEIGHTS])
+        if isinstance(path, Remote):
+            put_folder(folder, path)
 
 
 def _write_provenance(path: Path, known: Mapping[str, Any], tensors: str) -> None:

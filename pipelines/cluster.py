@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.config import ConfigError, config
-from pipelines.paths import local
+from pipelines.places import place
 from pipelines.ray_private import in_submitted_job, keep_workers_warm, quiet_authentication, show_train_page
 
 LEAST_STORE_MB = 75  # Ray refuses less
@@ -107,10 +107,10 @@ def _refuse_silence(address: str) -> None:
 
 def output_folder(output: str, name: str) -> Path:
     """`output/name`, absolute. A submitted job runs in a temporary copy, where a relative folder would be lost."""
-    path = local(output)
+    path = place(output)
     if not path.is_absolute() and in_submitted_job():
         raise ConfigError(
-            f"`output` is {output!r}: in a submitted job it must be an absolute path that all nodes reach "
-            "(add `--set output=/shared/liverank`), because the job's own folder is temporary."
+            f"`output` is {output!r}: in a submitted job it must be an absolute path that all nodes reach, "
+            "or a place in a bucket (add `--set output=s3://bucket/runs`), because the job's own folder is temporary."
         )
     return (path / name).resolve()

@@ -20,6 +20,7 @@ from pipelines.encode.feeds import feeds_schema
 from pipelines.evaluate import EvaluateConfig
 from pipelines.logs import LogsConfig, SimulateConfig
 from pipelines.paths import FolderName, folder_name, local
+from pipelines.places import place
 from pipelines.prepare import PrepareConfig
 from pipelines.serve import ServeConfig
 from pipelines.train import TrainConfig
@@ -33,7 +34,8 @@ class Experiment:
 
     Attributes:
         name: of the run; results lie in `output/name`.
-        output: folder of all runs. In a job that was submitted to a cluster, an absolute path that every node reaches.
+        output: folder of all runs, or a place in a store of objects (s3://bucket/runs; see `pipelines.places`). In a job that
+            was submitted to a cluster, a URI or an absolute path that every node reaches.
         logs: where logs come from.
         schema: what a model reads, and what it predicts.
         prepare: logs to feeds.
@@ -65,7 +67,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         folder_name(self.name)
-        local(self.output)
+        place(self.output)
         feeds_schema(self.schema)  # names that two columns would have
         resolve(self.model)  # a wrong model is told before any work is done
         if self.compare is not None:

@@ -38,8 +38,8 @@ def local(path: str | Path) -> Path:
     scheme = _SCHEME.match(text.lstrip())
     if scheme is not None and scheme[1].lower() != "file":
         raise ConfigError(
-            f"`{text}` lies in storage of its own ({scheme[1]}), and only folders are read and written here. Mount the storage "
-            "or copy it, and name that folder."
+            f"`{text}` lies in storage of its own ({scheme[1]}), where this is not read. Mount the storage or copy it, and "
+            "name that folder."
         )
     if scheme is not None:
         host, slash, rest = text.lstrip()[len(scheme[1]) + 1 :].removeprefix("//").partition("/")

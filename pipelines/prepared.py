@@ -1,7 +1,7 @@
 """A finished prepared folder: feeds of every split, their schema and encoder, and what the job counted."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from pipelines.encode.contract import obstacles
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.state import DamagedEncoder, EncoderState
 from pipelines.logs.rows import SourceRows
+from pipelines.places import Remote, place, side_by_side
 from pipelines.runs import FileNote, read_json, write_text
 from pipelines.runs.noted import damaged, noted, there, unsigned, whole
 from pipelines.runs.sealed import footer_digest
@@ -23,6 +24,7 @@ SPLITS = ("train", "valid", "test")
 EVENTS = ("impressions", "engagements", "product_clicks")  # tables of the log whose rows have a moment
 SNAPSHOTS = ("users", "rooms")
 MANIFEST, FILES, SCHEMA, ENCODER = "manifest.json", "files.json", "schema.json", "encoder"
+ENCODER_FILES = ("encoder.json", "encoder.safetensors")
 
 
 @config
@@ -290,7 +292,7 @@ class Prepared:
                 files are missing or not what they were. A split's features, and the snapshot, may be missing as a whole:
                 training does without.
         """
-        path = Path(path)
+        path = place(path)
         if not path.is_dir():
             raise ConfigError(f"there is no prepared folder at `{path}`. Make it with `python -m jobs.prepare`.")
         manifest, notes = _manifest(path), _notes(path)
@@ -322,7 +324,7 @@ class Prepared:
         Raises:
             ConfigError: one is not what was written.
         """
-        return [whole(note, self.path, _AGAIN) for note in self._there(self._of("features", split))]
+        return self._many(lambda note: whole(note, self.path, _AGAIN), self._there(self._of("features", split)))
 
     def snapshot(self, what: str) -> list[Path]:
         """`users` or `rooms` as they were at the end of the log; none where they were deleted.
@@ -330,7 +332,7 @@ class Prepared:
         Raises:
             ConfigError: as `features`.
         """
-        return [whole(note, self.path, _AGAIN) for note in self._there(self._of("snapshot", what))]
+        return self._many(lambda note: whole(note, self.path, _AGAIN), self._there(self._of("snapshot", what)))
 
     def _of(self, kind: str, part: str) -> list[FileNote]:
         known = SNAPSHOTS if kind == "snapshot" else SPLITS
@@ -341,6 +343,10 @@ class Prepared:
     def _there(self, notes: list[FileNote]) -> list[FileNote]:
         """All of them, or none where not one is there."""
         return notes if any((self.path / note.path).exists() for note in notes) else []
+
+    def _many(self, call: Callable[[FileNote], T], notes: Iterable[FileNote]) -> list[T]:
+        """`call` of every note; side by side where each asks a store."""
+        return side_by_side(call, notes) if isinstance(self.path, Remote) else list(map(call, notes))
 
     def _check(self) -> None:
         """Tells what is missing when the folder is opened, and not who reads it an hour later."""
@@ -353,15 +359,14 @@ class Prepared:
                     f"`{self.path}`: {FILES} names {len(feeds)} files of {split} feeds with {rows:,} rows, {MANIFEST} counts "
                     f"{counts.files} with {counts.feeds:,}. {_AGAIN}"
                 )
-            for note in feeds:
-                file = there(note, self.path, _AGAIN)
-                if footer_digest(file) != note.digest:
-                    raise damaged(note, self.path, "does not hold what was written to it", _AGAIN)
-            for note in self._there(features):
-                there(note, self.path, _AGAIN)
+            self._many(self._check_feeds, feeds)
+            self._many(lambda note: there(note, self.path, _AGAIN), self._there(features))
         for what in SNAPSHOTS:
-            for note in self._there(self._of("snapshot", what)):
-                there(note, self.path, _AGAIN)
+            self._many(lambda note: there(note, self.path, _AGAIN), self._there(self._of("snapshot", what)))
+
+    def _check_feeds(self, note: FileNote) -> None:
+        if footer_digest(there(note, self.path, _AGAIN)) != note.digest:
+            raise damaged(note, self.path, "does not hold what was written to it", _AGAIN)
 
 
 _AGAIN = "Delete the prepared folder and prepare again."
@@ -370,7 +375,7 @@ _DAMAGED = "is damaged; delete it and prepare again"
 
 def write_notes(folder: Path, notes: Sequence[FileNote]) -> None:
     """Names the tables of a prepared folder, with its schema and encoder."""
-    others = [noted(folder / SCHEMA, folder), *(noted(file, folder) for file in sorted((folder / ENCODER).iterdir()))]
+    others = [noted(folder / SCHEMA, folder), *(noted(folder / ENCODER / name, folder) for name in ENCODER_FILES)]
     lines = ",\n".join(json.dumps(note.spelled()) for note in sorted([*others, *notes], key=lambda note: note.path))
     write_text(folder / FILES, f'{{"path, rows, bytes, digest": [\n{lines}\n]}}\n')
 
@@ -382,7 +387,7 @@ def _notes(path: Path) -> tuple[FileNote, ...]:
         found = tuple(FileNote(str(name), int(rows), int(size), str(digest)) for name, rows, size, digest in notes)
     except (TypeError, ValueError):
         raise ConfigError(f"{path / FILES} is damaged (it names no files). {_AGAIN}") from None
-    if missing := {SCHEMA, f"{ENCODER}/encoder.json", f"{ENCODER}/encoder.safetensors"} - {note.path for note in found}:
+    if missing := {SCHEMA, *(f"{ENCODER}/{name}" for name in ENCODER_FILES)} - {note.path for note in found}:
         raise ConfigError(f"{path / FILES} is damaged (it does not name {min(missing)}). {_AGAIN}")
     return found
 

@@ -17,6 +17,7 @@ A step that is finished says so and does nothing; one that was killed goes on. W
 process that wants to is told who does (`pipelines.runs.claim`).
 """
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -40,7 +41,8 @@ from pipelines.experiment import Experiment
 from pipelines.live import live_feeds
 from pipelines.logs import CanonicalConfig, CanonicalLogs, SimulateConfig, Work, materialise
 from pipelines.logs.check import refuse_within
-from pipelines.paths import local
+from pipelines.places import Remote, place
+from pipelines.preflight import Needs, preflight
 from pipelines.prepare import prepare
 from pipelines.prepared import Prepared
 from pipelines.report.comparison.compared import Compared
@@ -64,6 +66,25 @@ COMPARE, LEADERBOARD = "compare", "leaderboard"  # folders of the two kinds of c
 STORES = 3  # that are kept, beside those that are being read
 
 
+@contextmanager
+def on_ray(experiment: Experiment) -> Iterator[None]:
+    """Inside, Ray is up, and all its nodes are fit for the experiment's work.
+
+    Raises:
+        ConfigError: no Ray, or a node that sees other places or runs other code (`pipelines.preflight`).
+    """
+    ray = sys.modules.get("ray")  # `connected` has things to say before it is imported
+    if ray is not None and ray.is_initialized():  # within another
+        yield
+        return
+    with connected(experiment.ray):
+        logs = getattr(experiment.logs, "path", None)
+        cpus = {"prepare.cpus_per_task": experiment.prepare.cpus_per_task if experiment.prepare.parallel == "ray" else 0}
+        cpus |= {"train.cpus_per_worker": experiment.train.cpus_per_worker if experiment.train.workers else 0}
+        preflight(experiment.folder, Needs(reads=() if logs is None else (logs,), cpus=cpus))
+        yield
+
+
 def logs_of(experiment: Experiment) -> CanonicalLogs:
     folder = experiment.folder / "source"
     if isinstance(experiment.logs, CanonicalConfig):
@@ -71,8 +92,8 @@ def logs_of(experiment: Experiment) -> CanonicalLogs:
         refuse_within(logs, experiment.folder)
         return logs
     config = experiment.prepare
-    on_ray = partial(connected, experiment.ray) if config.parallel == "ray" else nullcontext
-    work = Work(Workers(config.parallel, config.cpus_per_task), on_ray, config.quarantine_limit)
+    up = partial(on_ray, experiment) if config.parallel == "ray" else nullcontext
+    work = Work(Workers(config.parallel, config.cpus_per_task), up, config.quarantine_limit)
     with claim(folder):
         return materialise(experiment.logs, folder, work)
 
@@ -141,6 +162,7 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
     Raises:
         ConfigError: a space, targets or metrics that the experiment does not allow; `resume` without an earlier search.
     """
+    _check_search(experiment)
     folder, spelling, path = experiment.folder / "search", to_dict(experiment), prepared_of(experiment).path
     is_structure = experiment.tune.structure is not None
     before = left_over((run_of_structure if is_structure else run_of)(folder))
@@ -158,10 +180,24 @@ def search_plan(experiment: Experiment, *, resume: bool = False, restart: bool =
 
 def search_step(experiment: Experiment, *, restart: bool = False) -> SearchResult | StructureResult:
     """Searches settings or the graph of targets; goes on with what was begun before, unless told to restart."""
+    _check_search(experiment)
     way = search if experiment.tune.structure is None else search_structure
     folder = experiment.folder / "search"
     with claim(folder):
         return way(to_dict(experiment), prepared_of(experiment).path, experiment.tune, folder, resume=not restart)
+
+
+def _check_search(experiment: Experiment) -> None:
+    if experiment.tune.structure is not None:
+        _refuse_store(experiment, "a search for the graph of targets", "its trainings")
+
+
+def _refuse_store(experiment: Experiment, what: str, parts: str) -> None:
+    if isinstance(experiment.folder, Remote):
+        raise ConfigError(
+            f"`output` is {experiment.output}, a store of objects, and {what} keeps {parts} in a folder that all nodes reach. "
+            "Give it such an `output`; `logs` may lie in a store."
+        )
 
 
 def with_best(experiment: Experiment, found: SearchResult | StructureResult) -> Experiment:
@@ -197,7 +233,7 @@ def register_step(experiment: Experiment, bundle: Path) -> Path:
 def bundle_of(experiment: Experiment, path: str | None = None) -> Bundle:
     """The bundle at `path`, or the experiment's newest registered one; a damaged one is passed over, which is said."""
     if path is not None:
-        return load_bundle(local(path))
+        return load_bundle(place(path))
     newest, *older = versions(registry_of(experiment), experiment.name)
     try:
         return load_bundle(newest)
@@ -229,6 +265,7 @@ def live_of(experiment: Experiment) -> Path | None:
     """The feeds of rooms that were live, made unless they are there; None where `evaluate.candidates` does not ask."""
     if experiment.evaluate.candidates == "logged":
         return None
+    _refuse_store(experiment, "an evaluation among rooms that were live", "its feeds")
     folder = experiment.folder / "live"
     with claim(folder), connected(experiment.ray) if experiment.prepare.parallel == "ray" else nullcontext():
         return live_feeds(logs_of(experiment), prepared_of(experiment), experiment.prepare, experiment.evaluate, folder)
@@ -255,6 +292,7 @@ def comparison_of(experiment: Experiment, *, only: Collection[str] = (), folder:
             "the experiment has no section `compare`. Add one, for example: "
             "compare: {systems: {mmoe: {system: mmoe}, ple: {system: ple}}, seeds: [0, 1, 2]}."
         )
+    _refuse_store(experiment, "a comparison", "its cells")
     return Comparison(
         experiment.compare,
         prepared_of(experiment),
@@ -333,5 +371,8 @@ def store_of(experiment: Experiment) -> Path:
 
 
 def endpoint_of(experiment: Experiment) -> Path:
-    """The folder of the endpoint of this name, while a process of its own keeps it."""
-    return experiment.folder / "serve" / experiment.serve.name
+    """The folder of the endpoint of this name, while a process of its own keeps it: on this machine, as the process is."""
+    run = experiment.folder
+    if isinstance(run, Remote):
+        run = Path("runs", experiment.name).resolve()
+    return run / "serve" / experiment.serve.name

@@ -411,13 +411,6 @@ def _part(distributed: DistributedRanker, *, tables: bool) -> list[Tensor]:
     return [*(parameter.detach() for parameter in distributed.dense), *(distributed.table_weights().values() if tables else ())]
 
 
-def _of_level(batch: FeedBatch | None, level: int) -> FeedBatch | None:
-    if batch is None:
-        return None
-    of_level_N = batch.level_N == level
-    return batch.of_candidates(of_level_N) if of_level_N.any() else None
-
-
 def _taken(weights: Tensor, ids_U: Tensor | None) -> Tensor:
     """The rows, as a copy; without `ids_U` the weights themselves."""
     return weights if ids_U is None else weights.index_select(0, ids_U)

@@ -66,7 +66,7 @@ class DistributedRanker:
         of_tables = {id(tables.weight) for tables in self.tables.values()}
         self.dense = [parameter for parameter in ranker.parameters() if id(parameter) not in of_tables]
         self.schema = schema
-        self.contrasted: tuple[str, ...] = getattr(ranker, "contrasted", ())
+        self.contrasted = ranker.contrasted
         self.names = (*schema.target_names, *ranker.penalties)
         self.varying = {name: schema.target(name).loss_weight for name in ranker.weighting.varying}
         self.told: dict[str, float] = {}

@@ -51,6 +51,8 @@ class PaperConfig:
         premise: one sentence on what the worlds have of the paper.
         worlds: seeds of the worlds (`logs.seed`).
         pilot: seeds of other worlds, for rates and variance; at least two.
+        rows: labels of systems that are trained; none means all. The others stand in the file for larger runs, and claims about
+            them are not tested.
         pilot_seeds: of trainings in the pilot; at least two, so that worlds and seeds can be told apart.
         variants: further worlds by name, as changes laid over the experiment (`{logs: {levels: {strength: 1}}}`); the
             experiment itself is `main`, where the claims are decided. They take the rates of `main`.
@@ -60,6 +62,7 @@ class PaperConfig:
 
     title: str
     premise: str = ""
+    rows: tuple[str, ...] = ()
     worlds: tuple[int, ...] = (1, 2, 3)
     pilot: tuple[int, ...] = (101, 102)
     pilot_seeds: tuple[int, ...] = (0, 1)

@@ -18,6 +18,7 @@ from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES
 from pipelines.encode.rows import BinRows, HashRows, TableRows, VocabularyRows
 from pipelines.logs.ids import IdKind
+from pipelines.places import place
 
 
 class DamagedEncoder(ConfigError):
@@ -117,7 +118,7 @@ class EncoderState:
 
     def save(self, folder: Path) -> None:
         """Writes `encoder.json` and `encoder.safetensors`; the same state gives the same bytes."""
-        folder = Path(folder)
+        folder = place(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "encoder.safetensors").write_bytes(safetensors.numpy.save(self._arrays()))
         (folder / "encoder.json").write_bytes(_json(self._spelling()))
@@ -131,7 +132,7 @@ class EncoderState:
             DamagedEncoder: a file is cut short, or holds something else.
             ConfigError: it was written by another version.
         """
-        folder = Path(folder)
+        folder = place(folder)
         try:
             state = cls._load(folder)
             state._spelling()  # what is of another type is told here, and not by who uses it

@@ -16,6 +16,7 @@ from pipelines.encode.feeds import STAGE
 from pipelines.evaluate.insight import last_of
 from pipelines.evaluate.score import has_stages
 from pipelines.logs.simulator.clock import DAY_MS, EPOCH_MS
+from pipelines.places import here
 from pipelines.prepared import SPLITS, Prepared
 from pipelines.report.evaluation.life_cycle import LifeCycle, StageAgreement, StageDay, StagePairs, StageShift
 from pipelines.runs.sealed import SealedFile, read_sealed
@@ -82,7 +83,8 @@ def agreement(rows: pa.Table, truth: Path | None) -> StageAgreement | None:
     day = (rows["at"].to_numpy() - EPOCH_MS) // DAY_MS  # the prepared day may begin at another hour
     mine = pa.table({"user_id": rows["user_id"], "day": pa.array(day, pa.int64()), "rule": rows[STAGE]})
     there = (ds.field("day") >= int(day.min())) & (ds.field("day") <= int(day.max()))
-    known = ds.dataset(truth / "stages").to_table(columns=["user_id", "day", "stage"], filter=there)
+    with here(truth / "stages") as folder:
+        known = ds.dataset(folder).to_table(columns=["user_id", "day", "stage"], filter=there)
     joined = mine.join(known.set_column(1, "day", known["day"].cast(pa.int64())), ["user_id", "day"], join_type="inner")
     if not joined.num_rows:
         return None

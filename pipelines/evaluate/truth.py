@@ -19,6 +19,7 @@ from models.schema import LOG, Schema, Target
 from pipelines.evaluate.baselines import Predicted
 from pipelines.evaluate.score import labelled_candidates
 from pipelines.logs.simulator import ACTIONS, STAY_CAP, STAY_MEAN, moments_of_log_stay
+from pipelines.places import here
 from pipelines.prepared import Prepared
 
 ENTERED, STAY = "click", "stay_seconds"
@@ -62,8 +63,12 @@ def truth_of(prepared: Prepared, split: str, folder: Path) -> Truth | str:
     Returns:
         a line that says why there is none: it knows no target, or not all of the split's candidates.
     """
+    with here(folder / "impressions") as known:
+        return _truth_of(prepared, split, ds.dataset(known))
+
+
+def _truth_of(prepared: Prepared, split: str, source: ds.Dataset) -> Truth | str:
     schema = prepared.schema
-    source = ds.dataset(folder / "impressions")
     there = set(source.schema.names)
     targets = [target.name for target in schema.targets if target.name in there and is_known(target)]
     stays = [

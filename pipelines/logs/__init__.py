@@ -41,7 +41,7 @@ from pipelines.logs.sources.kuairand import KuaiRandConfig
 from pipelines.logs.sources.mapped import CsvConfig
 from pipelines.logs.sources.taobao import TaobaoConfig
 from pipelines.logs.sources.wechat2021 import Wechat2021Config
-from pipelines.paths import LocalPath
+from pipelines.places import Place, Remote, aside, fetch, mark_whole, put_folder
 from pipelines.runs import RUN, RunFolder, discard, read_json, told, write_json, written
 from pipelines.runs.noted import digest_of
 
@@ -68,6 +68,7 @@ __all__ = [
 
 _FORMAT = 4  # raised when a converter writes something else for the same config
 _INPUTS = "inputs.json"
+_GONE_ON_FROM = ("logs", "truth", "state")  # what a converter that goes on needs of what it wrote before
 
 
 @config
@@ -75,11 +76,11 @@ class CanonicalConfig:
     """Logs that are canonical already; they are read where they lie.
 
     Attributes:
-        path: the folder of the tables.
+        path: the folder of the tables, or a place in a store of objects (s3://bucket/logs; see `pipelines.places`).
     """
 
     kind: Literal["canonical"] = "canonical"
-    path: LocalPath
+    path: Place
 
 
 LogsConfig = Annotated[
@@ -126,6 +127,8 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
     if isinstance(source, CanonicalConfig):
         return _checked(CanonicalLogs(source.path))
     run, unfinished = RunFolder(output, "logs"), output.with_name(f".{output.name}.unfinished")
+    if isinstance(output, Remote):
+        unfinished = output  # nothing is renamed there; `logs` counts once it is whole
     convert, files = _conversion(source, work or Work())
     inputs = _inputs(source, files, output, unfinished)
     identity = _identity(source, inputs)
@@ -143,9 +146,25 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
         print(f"Logs: {output} was converted from something else ({told(found)}); replacing it.", flush=True)
     print(f"Logs: converting {source.kind} to {output}", flush=True)
     started = time.monotonic()
+    if isinstance(output, Remote) and source.kind not in DATA_SETS:
+        with aside(output.name) as draft:
+            for folder in _GONE_ON_FROM if goes_on else ():
+                fetch(output / folder, draft / folder)
+            convert(draft)
+            _checked(CanonicalLogs(draft / "logs"))
+            if found:
+                discard(output)
+            write_json(output / _INPUTS, inputs)
+            write_json(output / RUN, identity)
+            for made in sorted(draft.iterdir(), key=lambda made: made.name == "logs"):  # which says that all is there: last
+                put_folder(made, output / made.name)
+        print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
+        return CanonicalLogs(output / "logs")
+    if isinstance(output, Remote) and found:
+        discard(output)
     _begin(unfinished, identity, inputs)
     if goes_on:
-        for folder in ("logs", "truth", "state"):
+        for folder in _GONE_ON_FROM:
             shutil.copytree(output / folder, unfinished / folder, copy_function=_linked)
     try:
         convert(unfinished)
@@ -154,8 +173,11 @@ def materialise(source: LogsConfig, output: Path, work: Work | None = None) -> C
         if not _can_go_on(unfinished):
             discard(unfinished)
         raise
-    with written(output) as draft:
-        unfinished.rename(draft)
+    if isinstance(output, Remote):
+        mark_whole(output / "logs")
+    else:
+        with written(output) as draft:
+            unfinished.rename(draft)
     print(f"Logs: {output / 'logs'} written in {time.monotonic() - started:.1f} s", flush=True)
     return CanonicalLogs(output / "logs")
 
@@ -243,6 +265,6 @@ def _seen(folder: Path) -> dict[str, list[Any]]:
 
 
 def _checked(logs: CanonicalLogs) -> CanonicalLogs:
-    for remark in check(logs):
+    for remark in check(logs.as_now()):
         print(f"Logs: {remark}", flush=True)
     return logs

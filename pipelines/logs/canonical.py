@@ -6,9 +6,11 @@ milliseconds, UTC, or timestamps. What else a column may be written as says `pip
 is asked by `pipelines.logs.check`.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as default
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from models.config import ConfigError, config
+from pipelines import places
 from pipelines.logs.ids import IdKind, id_kind
 from pipelines.logs.layout import parquet_files, path_values, stem
 from pipelines.logs.types import (
@@ -40,6 +43,9 @@ class Column:
 
     holds: str
     required: bool = True
+
+
+T = TypeVar("T")
 
 
 def _may(holds: str) -> Column:
@@ -103,6 +109,9 @@ noon (UTC) of 1, 2 and 3 January 2001, and nothing that asks for a time can be r
 TIMES = {"impressions": "shown_at", "engagements": "at"}  # which such a log does not have
 
 
+_SMALL = 8 << 20  # bytes of a file in a store that is read at once
+
+
 @dataclass(frozen=True)
 class LogFile:
     """A file of a table.
@@ -133,7 +142,7 @@ class LogFile:
             ConfigError: the file is damaged, or a column holds what its type promises not to.
         """
         try:
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(places.source(self.path, whole_below=_SMALL)) as file:
                 wanted = [*columns.names, "split"] if self._is_timeless(file.schema_arrow) else columns.names
                 there = [name for name in wanted if name in file.schema_arrow.names]
                 for batch in file.iter_batches(rows, row_groups=row_groups, columns=there, use_threads=False):
@@ -173,9 +182,24 @@ def _moments_of_splits(batch: pa.RecordBatch) -> pa.Array:
 
 @dataclass(frozen=True)
 class CanonicalLogs:
-    """A folder of canonical log tables."""
+    """A folder of canonical log tables. Its files are asked for anew by every question, unless it was taken `as_now`."""
 
     path: Path
+    _seen: dict[tuple[str, str], Any] | None = default(default=None, compare=False, repr=False)
+
+    def as_now(self) -> "CanonicalLogs":
+        """The same logs, whose folders are listed and whose footers are read once, whatever happens to them meanwhile."""
+        return CanonicalLogs(self.path, {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CanonicalLogs, (self.path,)  # what was seen stays in this process
+
+    def _once(self, what: str, table: str, find: Callable[[], T]) -> T:
+        if self._seen is None:
+            return find()
+        if (what, table) not in self._seen:
+            self._seen[what, table] = find()
+        return self._seen[what, table]
 
     @property
     def has_times(self) -> bool:
@@ -207,7 +231,18 @@ class CanonicalLogs:
             KeyError: no canonical table has that name.
             ConfigError: the table is there twice, or something in its folder cannot be read.
         """
-        return [file for place in self.places(table) for file in parquet_files(place)]
+        return self._once("files", table, lambda: [file for place in self.places(table) for file in parquet_files(place)])
+
+    def footers(self, table: str) -> list[pq.FileMetaData]:
+        """Of `files`, read side by side.
+
+        Raises:
+            ConfigError: a file is no whole Parquet.
+        """
+        return self._once("footers", table, lambda: places.side_by_side(read_footer, self.files(table)))
+
+    def rows(self, table: str) -> int:
+        return sum(footer.num_rows for footer in self.footers(table))
 
     def parts(self, table: str) -> list[LogFile]:
         """The files of a table with the columns that stand in the names of their folders.
@@ -215,6 +250,9 @@ class CanonicalLogs:
         Raises:
             KeyError, ConfigError: as `files`.
         """
+        return self._once("parts", table, lambda: self._parts(table))
+
+    def _parts(self, table: str) -> list[LogFile]:
         place, files = self.places(table), self.files(table)
         values = [path_values(file, place[0]) for file in files]
         columns: dict[str, list[pa.Scalar]] = {}
@@ -245,7 +283,10 @@ class CanonicalLogs:
 
     def _schemas(self, table: str) -> list[tuple[pa.Schema, Path]]:
         """As written in every file; files without rows count only where no other is there, they have types of their own."""
-        footers = [(part, read_footer(part.path)) for part in self.parts(table)]
+        return self._once("schemas", table, lambda: self._read_schemas(table))
+
+    def _read_schemas(self, table: str) -> list[tuple[pa.Schema, Path]]:
+        footers = list(zip(self.parts(table), self.footers(table), strict=True))
         full = [(part, footer) for part, footer in footers if footer.num_rows] or footers
         return [(part.schema_of(footer), part.path) for part, footer in full]
 
@@ -269,8 +310,10 @@ class CanonicalLogs:
         """
         digest = xxhash.xxh64()
         for table in TABLES:
-            for file in self.files(table):
-                digest.update(f"{file.relative_to(self.path)}\0{file_digest(file)}\0".encode())
+            files = self.files(table)
+            self.footers(table)  # which makes sure that all are whole
+            for file, of_file in zip(files, places.side_by_side(_digest_of_footer, files), strict=True):
+                digest.update(f"{file.relative_to(self.path)}\0{of_file}\0".encode())
         return digest.hexdigest()
 
     @property
@@ -316,7 +359,7 @@ def read_footer(file: Path) -> pq.FileMetaData:
         PermissionError: this user may not read it.
     """
     try:
-        return pq.read_metadata(file)
+        return pq.read_metadata(places.source(file))
     except PermissionError as error:
         raise PermissionError(error.errno, "not permitted", str(file)) from None  # whose own words hold no name
     except (pa.ArrowException, OSError) as error:
@@ -331,6 +374,10 @@ def file_digest(file: Path) -> str:
         ConfigError: as `read_footer`.
     """
     read_footer(file)
+    return _digest_of_footer(file)
+
+
+def _digest_of_footer(file: Path) -> str:
     with file.open("rb") as stream:
         size = stream.seek(-8, 2) + 8
         length = int.from_bytes(stream.read(4), "little")

@@ -54,8 +54,7 @@ def check(logs: CanonicalLogs) -> list[str]:
             continue
         rows = 0
         schemas: list[tuple[pa.Schema, Path]] = []
-        for part in parts:
-            footer = read_footer(part.path)
+        for part, footer in zip(parts, logs.footers(table), strict=True):
             if not footer.num_rows:  # says nothing of its columns: many writers give it none, or types of their own
                 continue
             rows += footer.num_rows

@@ -51,7 +51,7 @@ from pipelines.logs.rows import (
     write_bad,
     write_quarantine,
 )
-from pipelines.runs import FileNote, write_json, written
+from pipelines.runs import FileNote, discard, write_json, written
 from pipelines.runs.exchange import ExchangeWriter, bucket_of, read_bucket
 from pipelines.runs.noted import noted
 from pipelines.runs.runner import Done, Item, Runner, Workers
@@ -260,7 +260,7 @@ def convert_files(data: DataSet, source: Any, found: Found, output: Path, work: 
             raise ConfigError(
                 f"not one row of the table `{table}` came of these files: see the lines above, and mend the files."
             )
-    shutil.rmtree(output / "work")
+    discard(output / "work")
 
 
 def _name(piece: Piece) -> str:

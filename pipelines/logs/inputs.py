@@ -175,7 +175,9 @@ def _matching(entries: Iterable[Input], wanted: Wanted) -> list[Input]:
 def _entries(place: Path) -> Iterator[Input]:
     """All files in reach, whether a source knows them or not."""
     if place.is_file():
-        if not zipfile.is_zipfile(place):
+        with place.open("rb") as opened:
+            is_zip = zipfile.is_zipfile(opened)
+        if not is_zip:
             raise ConfigError(f"{place} is neither a folder nor a zip. Name the folder that holds the files.")
         yield from _members(place, place.name)
         return
@@ -207,7 +209,7 @@ def _below(folder: Path, levels: int) -> Iterator[Path]:
 
 def _members(file: Path, name: str) -> Iterator[Input]:
     try:
-        with zipfile.ZipFile(file) as packed:
+        with file.open("rb") as opened, zipfile.ZipFile(opened) as packed:
             members = packed.infolist()
     except (zipfile.BadZipFile, OSError) as error:
         raise ConfigError(f"{file} is not a whole zip ({error}). Fetch it again.") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from models.config import ConfigError
+from pipelines.places import Remote
 
 PARQUET = (".parquet", ".parq", ".pq")
 _NOT_DONE = (".tmp", ".temp", ".partial", ".inprogress", ".crdownload", ".bak", ".old", ".orig", ".swp", "~")
@@ -45,6 +46,8 @@ def parquet_files(place: Path) -> list[Path]:
         ConfigError: a file that is no Parquet or not finished, a link to nothing or in a circle, a file or folder that is there
             twice, a name that is not UTF-8.
     """
+    if isinstance(place, Remote):
+        return _objects(place)
     found: dict[Path, Path] = {}
     files = [_checked(place)] if not place.is_dir() else _below(place, {_real(place): place})
     for file in sorted(files):
@@ -87,11 +90,7 @@ def _value(spelled: str) -> str | None:
 def _below(folder: Path, above: dict[Path, Path]) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         if entry.name in _OF_ITS_OWN:
-            name = _OF_ITS_OWN[entry.name]
-            raise ConfigError(
-                f"{folder} is a {name} table ({entry.name}): files of older versions lie among those that count, so it cannot "
-                "be read file by file. Export its rows as plain Parquet."
-            )
+            raise _of_its_own(folder, entry.name)
         if is_hidden(entry.name):
             continue
         if not _is_utf8(entry.name):
@@ -103,6 +102,28 @@ def _below(folder: Path, above: dict[Path, Path]) -> Iterator[Path]:
             yield from _below(entry, {**above, real: entry})
         else:
             yield _checked(entry)
+
+
+def _objects(place: Remote) -> list[Path]:
+    """As `parquet_files`, of a store, by one listing of all that lies below."""
+    if place.is_file():
+        return [_named_well(place)]
+    found: list[Path] = []
+    for file in place.objects():
+        parts = file.relative_to(place).parts
+        for depth, part in enumerate(parts):
+            if part in _OF_ITS_OWN:
+                raise _of_its_own(place.joinpath(*parts[:depth]), part)
+        if not any(map(is_hidden, parts)):
+            found.append(_named_well(file))
+    return found
+
+
+def _of_its_own(folder: Path, name: str) -> ConfigError:
+    return ConfigError(
+        f"{folder} is a {_OF_ITS_OWN[name]} table ({name}): files of older versions lie among those that count, so it cannot "
+        "be read file by file. Export its rows as plain Parquet."
+    )
 
 
 def _real(path: Path) -> Path:
@@ -121,6 +142,10 @@ def _checked(file: Path) -> Path:
         raise ConfigError(f"{file} {where}. Mend the link or remove it.")
     if not file.is_file():
         raise ConfigError(f"{file} is neither a file nor a folder. Take it out of the log.")
+    return _named_well(file)
+
+
+def _named_well(file: Path) -> Path:
     if file.name.lower().endswith(_NOT_DONE):
         raise ConfigError(
             f"{file} looks like an unfinished or older copy, so it is not read. Rename it to end in .parquet if it belongs to "

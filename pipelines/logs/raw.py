@@ -32,6 +32,7 @@ from pipelines.logs.canonical import read_footer
 from pipelines.logs.ids import as_ids, is_number, is_text
 from pipelines.logs.inputs import Input
 from pipelines.logs.types import ATTRIBUTE, EXPECTED, as_plain, plain_type
+from pipelines.places import source
 
 INTEGER, NUMBER, TEXT, ID, TIME, DAY, ANY = "an integer", "a number", "text", "an id", "a time", "a day", "any value"
 """What a column holds: an id is an integer, or any text, of which its hash is taken; a time a number since 1970 or a date with
@@ -280,7 +281,7 @@ def batches(piece: Piece, layout: Layout, ending: Ending | None = None) -> Itera
 def _batches_of_parquet(piece: Piece, layout: Layout) -> Iterator[Batch]:
     columns = [name for name in layout.columns if name in piece.names]
     row = 0
-    with damage_told(piece.input), pq.ParquetFile(piece.input.path) as file:
+    with damage_told(piece.input), pq.ParquetFile(source(piece.input.path)) as file:
         for batch in file.iter_batches(layout.rows_at_once, row_groups=list(piece.groups), columns=columns, use_threads=False):
             table = pa.Table.from_batches([batch]).select(columns)
             yield typed(table, np.arange(row, row + len(table)), piece.input, layout)
@@ -557,7 +558,8 @@ def opened(each: Input) -> Iterator[IO[bytes]]:
     """A file's bytes, unpacked as they are read."""
     if each.member:
         with (
-            zipfile.ZipFile(each.path) as packed,
+            each.path.open("rb") as file,
+            zipfile.ZipFile(file) as packed,
             _member(packed, each) as member,
             _unpacked(member, each.compression) as stream,
         ):

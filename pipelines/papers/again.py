@@ -58,7 +58,7 @@ def _parts(study: Study, cell: str) -> tuple[str, int, str, int]:
     for name, value, known in (
         ("variant", variant, study.variants),
         ("world", world, study.paper.worlds),
-        ("row", label, tuple(study.compare.systems)),
+        ("row", label, study.rows),
         ("seed", seed, study.compare.seeds),
     ):
         if value not in known:

@@ -1,7 +1,7 @@
 """Runs what a paper's tables have left: the pilot, then world by world; every world that ends is told and written."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def carry_out(
     *,
     executor: Executor | None = None,
     pilot_alone: bool = False,
+    variants: Sequence[str] = (),
     replace: bool = False,
 ) -> int:
     """Runs the pilot, says how small an effect can be seen, runs all worlds of all variants, and writes the page after each.
@@ -50,6 +51,7 @@ def carry_out(
     Args:
         folder: of the page.
         executor: of cells; None runs them on Ray, which must be up.
+        variants: that are run, in this order; none means all. The page shows those that were run before as well.
         replace: throws away results that were made with other settings.
 
     Returns:
@@ -58,10 +60,9 @@ def carry_out(
     found = pilot(study, say, executor, replace)
     if pilot_alone:
         return failed_in(found.comparisons.values())
-    done: dict[str, dict[int, Comparison]] = {}
+    done = {variant: finished_worlds(study, variant, found.rates) for variant in study.variants}
     page = folder / f"{study.name}.md"
-    for variant in study.variants:
-        done[variant] = {}
+    for variant in variants or study.variants:
         for seed in study.paper.worlds:
             say(f"-- {variant}, world {seed}")
             done[variant][seed] = run_world(study.world(variant, seed, found.rates), say, executor, replace)
@@ -142,15 +143,14 @@ def table_of(study: Study, folder: Path) -> Path:
     rates = {system.label: searched.rate_of(system) for system in searched.systems}
     pilots = {first: searched}
     pilots |= {seed: known for seed in others if (known := finished(study.pilot(seed, rates))) is not None}
-    done = {
-        variant: {
-            seed: known
-            for seed in study.paper.worlds
-            if (known := finished(study.world(variant, seed, rates))) is not None and known.results
-        }
-        for variant in study.variants
-    }
+    done = {variant: finished_worlds(study, variant, rates) for variant in study.variants}
     return write_page(folder, result_of(study, pilots, done, rates), study.experiment.schema)
+
+
+def finished_worlds(study: Study, variant: str, rates: Rates) -> dict[int, Comparison]:
+    """What is there of a variant, by world."""
+    found = {seed: finished(study.world(variant, seed, rates)) for seed in study.paper.worlds}
+    return {seed: known for seed, known in found.items() if known is not None and known.results}
 
 
 def finished(experiment: Experiment) -> Comparison | None:
@@ -165,7 +165,7 @@ def finished(experiment: Experiment) -> Comparison | None:
 def overview(study: Study) -> str:
     """How much there is to do."""
     paper, compare = study.paper, study.compare
-    rows, claimed = len(compare.systems), len(study.claimed)
+    rows, claimed = len(study.rows), len(study.claimed)
     tried = rows * len(compare.rates) if len(compare.rates) > 1 else 0
     trials = (
         tried

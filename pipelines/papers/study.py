@@ -49,6 +49,8 @@ class Study:
                 f"`logs.kind` is {experiment.logs.kind!r}; tables over worlds need simulated ones. "
                 "For real logs run jobs.compare."
             )
+        if unknown := [label for label in experiment.paper.rows if label not in experiment.compare.systems]:
+            raise ConfigError(f"paper.rows: `{unknown[0]}` is not among the systems: {', '.join(experiment.compare.systems)}.")
         for variant in self.variants:
             self.world(variant, self.paper.worlds[0], {})
 
@@ -75,10 +77,15 @@ class Study:
         return (MAIN, *self.paper.variants)
 
     @cached_property
+    def rows(self) -> tuple[str, ...]:
+        """Systems that are trained, in the order of the table."""
+        return tuple(label for label in self.compare.systems if not self.paper.rows or label in self.paper.rows)
+
+    @cached_property
     def claimed(self) -> tuple[str, ...]:
-        """Systems that a claim is about, in the order of the rows."""
+        """Those of them that a claim is about."""
         named = {label for claim in self.compare.claims for label in (claim.better, *claim.than)}
-        return tuple(label for label in self.compare.systems if label in named)
+        return tuple(label for label in self.rows if label in named)
 
     def world(
         self,
@@ -99,14 +106,14 @@ class Study:
             output: another folder than the study's own.
             baselines: others than the experiment's.
         """
-        labels = [only] if only is not None else list(self.compare.systems)
+        labels = [only] if only is not None else list(self.rows)
         found = self._experiment(variant, f"world-{seed}", seed, labels, rates, seeds or self.compare.seeds)
         found = found if output is None else replace(found, output=str(output))
         return found if baselines is None else replace(found, evaluate=replace(found.evaluate, baselines=baselines))
 
     def pilot(self, seed: int, rates: Rates | None) -> Experiment:
         """A pilot's experiment: of all rows where rates are still to be chosen, else of those that claims are about."""
-        labels = list(self.compare.systems) if rates is None else list(self.claimed)
+        labels = list(self.rows) if rates is None else list(self.claimed)
         return self._experiment(MAIN, f"pilot-{seed}", seed, labels, rates, self.paper.pilot_seeds)
 
     def _experiment(
@@ -120,7 +127,11 @@ class Study:
                 row["rate"] = rates[label]
         if rates is not None:
             compare |= {"rates": [], "rate_seeds": None}
-        kept = [claim for claim in compare["claims"] if {claim["better"], *claim["than"]} <= set(labels)]
+        kept = [
+            claim | {"than": than}
+            for claim in compare["claims"]
+            if claim["better"] in labels and (than := [label for label in claim["than"] if label in labels])
+        ]
         base = compare["base"] if compare["base"] in labels else ""
         compare |= {"systems": systems, "claims": kept, "curves": [], "base": base, "seeds": list(seeds)}
         return from_dict(

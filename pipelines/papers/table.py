@@ -8,7 +8,7 @@ from models.config import ConfigError, to_dict
 from models.system import is_leveled
 from pipelines.compare.cells import Cell
 from pipelines.compare.comparison import Comparison
-from pipelines.compare.config import System
+from pipelines.compare.config import Claim, System
 from pipelines.compare.paper import MAIN
 from pipelines.compare.scores import positives_of
 from pipelines.compare.statistics import gap_closed, holm, merit, over_worlds, smallest_effect, spread, variance
@@ -44,28 +44,27 @@ def result_of(study: Study, pilots: ByWorld, variants: Mapping[str, ByWorld], ra
         variants=tables,
         pilot={
             f"{better} > {worse} on {path}": {"between worlds": known.worlds, "between seeds": known.seeds}
-            for better, worse, path in pairs_of(study, first)
+            for _, (better, worse, path) in tests_of(study, first)
             if (known := variance(gains_by_seed(pilots, (better, worse, path)))) is not None
         },
         curve=study.paper.curve,
         tables=tuple(published.table for published in study.paper.published),
         command=study.command(),
-        again=study.command(
-            again=f"{MAIN}/{study.paper.worlds[0]}/{next(iter(study.compare.systems))}/{study.compare.seeds[0]}"
-        ),
+        again=study.command(again=f"{MAIN}/{study.paper.worlds[0]}/{study.rows[0]}/{study.compare.seeds[0]}"),
     )
 
 
 # -- gains ---------------------------------------------------------------------------------------------------------
 
 
-def pairs_of(study: Study, comparison: Comparison) -> list[Pair]:
-    """Every claim taken apart: one test a metric and system."""
+def tests_of(study: Study, comparison: Comparison) -> list[tuple[Claim, Pair]]:
+    """Every claim taken apart: one test a metric and system, of those that are trained."""
     return [
-        (claim.better, worse, path)
+        (claim, (claim.better, worse, path))
         for claim in study.compare.claims
         for path in claim.metrics or comparison.columns
         for worse in claim.than
+        if {claim.better, worse} <= set(study.rows)
     ]
 
 
@@ -84,12 +83,7 @@ def gains_of(study: Study, worlds: ByWorld, pilots: ByWorld) -> list[Gain]:
     """The claims in the worlds of a variant; p values are corrected for the number of claims, apart from that of premises."""
     comparison = next(iter((*worlds.values(), *pilots.values())))
     fewest, seeds = study.compare.fewest_positives, len(study.compare.seeds)
-    claims = [
-        (claim, (claim.better, worse, path))
-        for claim in study.compare.claims
-        for path in claim.metrics or comparison.columns
-        for worse in claim.than
-    ]
+    claims = tests_of(study, comparison)
     found: list[Gain] = []
     for is_premise in (True, False):
         family = [(claim, pair) for claim, pair in claims if claim.premise == is_premise]
@@ -294,6 +288,8 @@ def _words(study: Study, first: Comparison) -> dict[str, str]:
 
 def _warnings(study: Study, tables: list[Variant], pilots: ByWorld) -> list[str]:
     found = []
+    if left_out := [label for label in study.compare.systems if label not in study.rows]:
+        found.append(f"not trained, and no claim about them tested: {', '.join(left_out)} (paper.rows)")
     for table in tables:
         missing = [str(world) for world in study.paper.worlds if world not in table.worlds]
         if missing:

@@ -13,7 +13,6 @@ Every task is handed the notes of the files it reads (`pipelines.runs.runner`), 
 """
 
 import json
-import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -23,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from models.catalogue import CANDIDATE, CONTEXT, ROOM, logged
@@ -33,7 +31,7 @@ from pipelines.encode.columns import base_columns, column, preference_columns
 from pipelines.encode.contract import decisive_part
 from pipelines.encode.feeds import TABLES, feeds_schema
 from pipelines.encode.remarks import Seen, silent_parts
-from pipelines.logs.canonical import ARRIVED_AT, SPLIT_AT, CanonicalLogs, read_footer
+from pipelines.logs.canonical import ARRIVED_AT, SPLIT_AT, CanonicalLogs
 from pipelines.logs.check import check
 from pipelines.logs.ids import is_text
 from pipelines.logs.rows import SourceRows
@@ -69,7 +67,7 @@ from pipelines.prepared import (
     Split,
     write_notes,
 )
-from pipelines.runs import FileNote, RunFolder, told, write_text
+from pipelines.runs import FileNote, RunFolder, discard, told, write_text
 from pipelines.runs.noted import signed
 from pipelines.runs.runner import Done, Item, Runner, Workers
 
@@ -91,6 +89,7 @@ def prepare(
         ConfigError: logs, schema and configuration do not fit each other, too many rows are malformed, a split has no
             feeds, or `output` holds something else.
     """
+    logs = logs.as_now()
     check(logs)
     plan = plan_of(logs, schema, config, output)
     if dry_run:
@@ -107,7 +106,7 @@ def prepare(
     write_text(output / SCHEMA, json.dumps(schema.to_dict(), indent=2) + "\n")
     write_notes(output, tables)
     write_text(output / MANIFEST, json.dumps(signed(to_dict(manifest)), indent=2) + "\n")
-    shutil.rmtree(plan.work)
+    discard(plan.work)
     for line in (
         *manifest.counts.account_lines(),
         *manifest.clock_lines(),
@@ -146,7 +145,7 @@ def plan_of(logs: CanonicalLogs, schema: Schema, config: PrepareConfig, output: 
     if any(history.events == "product_clicks" for history in schema.histories) and not logs.has("product_clicks"):
         readers = ", ".join(history.name for history in schema.histories if history.events == "product_clicks")
         raise ConfigError(f"history `{readers}` reads product clicks, but the log has no table `product_clicks`.")
-    rows = {table: sum(read_footer(file).num_rows for file in logs.files(table)) for table in EVENTS}
+    rows = {table: logs.rows(table) for table in EVENTS}
     buckets = max(1, -(-sum(rows.values()) // config.rows_per_bucket))
     has_events = frozenset(table for table in EVENTS[1:] if logs.types(table, ["event_id"]).names)
     has_arrivals = frozenset(table for table in EVENTS if has_times and logs.types(table, [ARRIVED_AT]).names)
@@ -216,10 +215,10 @@ def _sources(name: str, schema: Schema) -> list[str]:
 
 
 def _missing(reads: str, name: str, table: str, logs: CanonicalLogs) -> None:
-    files = logs.files(table)
-    if not files:
+    footers = logs.footers(table)
+    if not footers:
         raise ConfigError(f"the schema reads `{reads}`, but the log has no table `{table}`.")
-    known = ", ".join(pq.read_schema(files[0]).names)
+    known = ", ".join(footers[0].schema.to_arrow_schema().names)
     raise ConfigError(f"the schema reads `{reads}`, but table `{table}` has no column `{name}`. It has: {known}.")
 
 
@@ -235,7 +234,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         return done
 
     tables = [table for table in KEYS if plan.logs.has(table)]
-    rows = {table: sum(read_footer(file).num_rows for file in plan.logs.files(table)) for table in tables}
+    rows = {table: plan.logs.rows(table) for table in tables}
     attributes = step("attributes", [Item(table, table, rows[table]) for table in tables], SortAttributes(plan))
     for table in tables:
         counts = attributes[table].counts
@@ -256,10 +255,9 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
     rows |= plan.rows
     worst: dict[str, dict[str, int]] = {table: {} for table in rows}
     for chunk in chunks:
+        worst[chunk.table] = _summed([worst[chunk.table], cleaned[chunk.name].counts["files"]])
         for reason, count in cleaned[chunk.name].counts["quarantined"].items():
             bad[chunk.table][reason] = bad[chunk.table].get(reason, 0) + count
-            file = str(chunk.file.path)
-            worst[chunk.table][file] = worst[chunk.table].get(file, 0) + count
     _limit(plan, rows, bad, worst)
 
     latest = max((done.counts["latest"] for done in cleaned.values() if done.counts["latest"] is not None), default=0)
@@ -328,7 +326,7 @@ def _run(plan: Plan, fingerprint: str) -> tuple[Manifest, list[FileNote]]:
         read=sum(done.counts["feeds"] for done in fitted.values()),
         left=totals["train"]["feeds"],
     )
-    finishing = FinishEncoder(plan, entry_rate, _files(fitted, "part"))
+    finishing = FinishEncoder(plan, entry_rate, _files(fitted, "part"), plan.logs.id_kinds())
     encoder = step("encoder", [Item("encoder", None, totals["train"]["feeds"])], finishing)["encoder"]
     of_tables = {table: done.counts["latest"] or 0 for table, done in attributes.items()}
     found = replace(
@@ -588,7 +586,7 @@ def _describe(plan: Plan) -> None:
     print(f"Plan for {plan.output} (dry run, nothing is written there):")
     for table in (*EVENTS, *KEYS):
         files = plan.logs.files(table)
-        rows = sum(read_footer(file).num_rows for file in files)
+        rows = plan.logs.rows(table)
         size = sum(file.stat().st_size for file in files) / 2**20
         parts = f", {sum(chunk.table == table for chunk in chunks)} chunks" if table in EVENTS else ""
         print(f"  {table:<15} {rows:>13,} rows in {len(files)} files, {size:,.1f} MiB{parts}")

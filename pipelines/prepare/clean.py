@@ -18,7 +18,7 @@ from models.catalogue import ENTER
 from models.config import ConfigError
 from models.schema import Number, Schema
 from pipelines.encode.arrays import integers, present
-from pipelines.logs.canonical import ARRIVED_AT, CanonicalLogs, LogFile, read_footer
+from pipelines.logs.canonical import ARRIVED_AT, CanonicalLogs, LogFile
 from pipelines.logs.ids import as_ids, is_text
 from pipelines.logs.types import WORD, as_plain
 from pipelines.logs.values import INFINITE, NAN, tidied
@@ -30,6 +30,8 @@ from pipelines.runs.noted import noted
 from pipelines.runs.runner import Done
 
 ENTER_CODE = 0
+CHUNK_BYTES = 256 << 20  # of columns, unpacked, that a task cleans at most, but for a row group that is larger
+OPENING = CHUNK_BYTES >> 9  # what opening a file counts as: so many small ones make a task
 LONGEST_STAY_SECONDS = 366 * 86_400.0
 LARGEST_VALUE = 1e12  # its thousandths can be added up by the million in an int64
 
@@ -83,40 +85,66 @@ QUARANTINE = pa.schema(
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Row groups of one log file that one task cleans."""
+class Piece:
+    """Row groups of one log file, one after the other."""
 
-    table: str
     file: LogFile
     row_groups: tuple[int, ...]
     first_row: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What of a table one task cleans: a part of a large file, or many small ones."""
+
+    table: str
+    pieces: tuple[Piece, ...]
     number: int  # among all chunks of the table, in order of files and rows
 
     @property
     def name(self) -> str:
         return f"{self.table}-{self.number:05d}"
 
+    @property
+    def rows(self) -> int:
+        return sum(piece.rows for piece in self.pieces)
+
 
 def chunks_of(logs: CanonicalLogs, rows_per_chunk: int, tables: tuple[str, ...] = EVENTS) -> list[Chunk]:
-    """All chunks of the event tables, from the footers of the files.
+    """All chunks of the event tables, from the footers of the files: as many as there are rows and bytes, not files.
 
     Raises:
         ConfigError: a file is truncated.
     """
     chunks: list[Chunk] = []
     for table in tables:
-        number = 0
-        for file in logs.parts(table):
-            footer = read_footer(file.path)
+        pieces: list[Piece] = []
+        number = rows = size = 0
+
+        def end(table: str = table) -> None:
+            nonlocal pieces, number, rows, size
+            if pieces:
+                chunks.append(Chunk(table, tuple(pieces), number))
+                pieces, number, rows, size = [], number + 1, 0, 0
+
+        for file, footer in zip(logs.parts(table), logs.footers(table), strict=True):
+            size += OPENING
             groups: list[int] = []
-            first_row = rows = 0
+            first_row = rows_of_piece = 0
             for group in range(footer.num_row_groups):
+                found = footer.row_group(group)
                 groups.append(group)
-                rows += footer.row_group(group).num_rows
-                if rows and (rows >= rows_per_chunk or group == footer.num_row_groups - 1):
-                    chunks.append(Chunk(table, file, tuple(groups), first_row, rows, number))
-                    groups, first_row, rows, number = [], first_row + rows, 0, number + 1
+                rows_of_piece += found.num_rows
+                size += found.total_byte_size
+                is_full = rows + rows_of_piece >= rows_per_chunk or size >= CHUNK_BYTES
+                if rows_of_piece and (is_full or group == footer.num_row_groups - 1):
+                    pieces.append(Piece(file, tuple(groups), first_row, rows_of_piece))
+                    rows += rows_of_piece
+                    groups, first_row, rows_of_piece = [], first_row + rows_of_piece, 0
+                    if is_full:
+                        end()
+        end()
     return chunks
 
 
@@ -180,8 +208,9 @@ def clean(
     """Writes the sound rows of a chunk by bucket of their user, the others to quarantine, below `folder`.
 
     Of the counts, `rows` = `sound` + `unused` + `late` + the sum of `quarantined`; late is what arrived from `prepare.until`
-    on. Beside them stand `missing`, `placeholders` and `names` (see `_Told`), and two times: `latest`, when the last row
-    arrived, and of impressions `latest_shown`. The files are of the kinds `clean` and `quarantine`.
+    on. Beside them stand `files`, how many were quarantined by log file, `missing`, `placeholders` and `names` (see `_Told`),
+    and two times: `latest`, when the last row arrived, and of impressions `latest_shown`. The files are of the kinds `clean`
+    and `quarantine`.
 
     Raises:
         ConfigError: a whole column of times is in seconds, or in microseconds; an id is not whole; the file is damaged, or
@@ -190,13 +219,14 @@ def clean(
     output, quarantine = folder / "work" / "clean" / f"{chunk.name}.arrow", folder / "quarantine" / f"{chunk.name}.parquet"
     judge = {"impressions": _impressions, "engagements": _engagements, "product_clicks": _product_clicks}[chunk.table]
     told = _Told()
-    counts: dict = {"rows": 0, "sound": 0, "unused": 0, "late": 0, "latest": None, "latest_shown": None, "quarantined": {}}
+    counts: dict = {"rows": 0, "sound": 0, "unused": 0, "late": 0, "latest": None, "latest_shown": None}
+    counts |= {"quarantined": {}, "files": {}}
     bad_rows: list[pa.Table] = []
+    time = "shown_at" if chunk.table == "impressions" else "at"
     with written(output, durable=False) as draft:
-        writer = None
-        first_row, time = chunk.first_row, "shown_at" if chunk.table == "impressions" else "at"
-        for batch in _batches(chunk, asked, config.rows_per_chunk):
-            used, reason, ids = judge(batch, asked, config, chunk.file.path, told)
+        rounds = _Rounds(draft, buckets, config.rows_per_chunk)
+        for piece, first_row, batch in _batches(chunk, asked, config.rows_per_chunk):
+            used, reason, ids = judge(batch, asked, config, piece.file.path, told)
             is_bad = reason > 0
             used = ~is_bad if used is None else ~is_bad & used
             counts["unused"] += int((~is_bad).sum() - used.sum())
@@ -204,9 +234,7 @@ def clean(
             kept = used if config.until_ms is None else used & (arrival < config.until_ms)
             counts["late"] += int(used.sum() - kept.sum())
             good = ids if kept.all() else ids.filter(pa.array(kept))
-            if writer is None:
-                writer = ExchangeWriter(draft, good.schema, buckets)
-            writer.write(good, bucket_of(good["user_id"].to_numpy(), buckets))
+            rounds.write(good)
             counts["rows"] += len(reason)
             if len(good):
                 counts["latest"] = max(counts["latest"] or 0, int(arrival[kept].max()))
@@ -214,17 +242,13 @@ def clean(
             counts["sound"] += len(good)
             if is_bad.any():
                 rows = np.flatnonzero(is_bad)
-                bad_rows.append(_quarantined(chunk, ids.take(rows), first_row + rows, reason[rows]))
+                bad_rows.append(_quarantined(piece.file, ids.take(rows), first_row + rows, reason[rows]))
+                file = str(piece.file.path)
+                counts["files"][file] = counts["files"].get(file, 0) + len(rows)
                 for number, count in enumerate(np.bincount(reason[rows]).tolist()):
                     if count:
                         counts["quarantined"][_REASONS[number]] = counts["quarantined"].get(_REASONS[number], 0) + count
-            first_row += len(reason)
-        if writer is None or counts["rows"] != chunk.rows:
-            raise ConfigError(
-                f"{chunk.file.path}: {counts['rows']:,} rows were read where its footer had {chunk.rows:,}. Was it written "
-                "anew meanwhile? Start again."
-            )
-        writer.close()
+        writer = rounds.end()
     files = {"clean": [writer.note(output, folder)]}
     if bad_rows:
         files["quarantine"] = [kept_apart(pa.concat_tables(bad_rows), quarantine, folder)]
@@ -258,7 +282,40 @@ _COLUMNS = {
 _AS_WRITTEN = ("request_id", "event_id", "action")  # their spelling says more than their value
 
 
-def _batches(chunk: Chunk, asked: Asked, rows: int) -> Iterator[pa.Table]:
+class _Rounds:
+    """Sound rows on their way to the exchange: those of small files together, so that it does not come in crumbs."""
+
+    def __init__(self, draft: Path, buckets: int, rows: int) -> None:
+        self._draft, self._buckets, self._rows = draft, buckets, rows
+        self._waiting: list[pa.Table] = []
+        self._writer: ExchangeWriter | None = None
+
+    def write(self, rows: pa.Table) -> None:
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= self._rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        together = pa.concat_tables(self._waiting)
+        if self._writer is None:
+            self._writer = ExchangeWriter(self._draft, together.schema, self._buckets)
+        self._writer.write(together, bucket_of(together["user_id"].to_numpy(), self._buckets))
+        self._waiting = []
+
+    def end(self) -> ExchangeWriter:
+        if self._waiting:
+            self._flush()
+        assert self._writer is not None  # a chunk has rows
+        self._writer.close()
+        return self._writer
+
+
+def _batches(chunk: Chunk, asked: Asked, rows: int) -> Iterator[tuple[Piece, int, pa.Table]]:
+    """With the piece and the place in its file that the first row of each has.
+
+    Raises:
+        ConfigError: a file is damaged, or has other rows than when the job began.
+    """
     columns = _COLUMNS[chunk.table]
     if chunk.table == "impressions":
         columns = pa.schema([*columns, *asked.extra])
@@ -266,7 +323,16 @@ def _batches(chunk: Chunk, asked: Asked, rows: int) -> Iterator[pa.Table]:
         columns = columns.append(pa.field("event_id", _INT))
     if asked.has_arrivals:
         columns = columns.append(pa.field(ARRIVED_AT, _INT))
-    return chunk.file.batches(columns, rows, row_groups=chunk.row_groups, as_written=_AS_WRITTEN)
+    for piece in chunk.pieces:
+        read = 0
+        for batch in piece.file.batches(columns, rows, row_groups=piece.row_groups, as_written=_AS_WRITTEN):
+            yield piece, piece.first_row + read, batch
+            read += len(batch)
+        if read != piece.rows:
+            raise ConfigError(
+                f"{piece.file.path}: {read:,} rows were read where its footer had {piece.rows:,}. Was it written anew "
+                "meanwhile? Start again."
+            )
 
 
 def _impressions(
@@ -446,19 +512,19 @@ def check_unit(time: np.ndarray, where: str) -> None:
             )
 
 
-def _quarantined(chunk: Chunk, bad: pa.Table, row: np.ndarray, reason: np.ndarray) -> pa.Table:
+def _quarantined(file: LogFile, bad: pa.Table, row: np.ndarray, reason: np.ndarray) -> pa.Table:
     count = len(bad)
     column = lambda name: bad[name] if name in bad.column_names else pa.nulls(count, pa.int64())
     return pa.table(
         {
-            "table": pa.array([chunk.table] * count, pa.string()),
-            "file": pa.array([str(chunk.file.path)] * count, pa.string()),
+            "table": pa.array([file.table] * count, pa.string()),
+            "file": pa.array([str(file.path)] * count, pa.string()),
             "row": pa.array(row, pa.int64()),
             "reason": pa.array([_REASONS[number] for number in reason.tolist()], pa.string()),
             "request_id": column("request_id"),
             "user_id": column("user_id"),
             "room_id": column("room_id"),
-            "at": column("shown_at" if chunk.table == "impressions" else "at"),
+            "at": column("shown_at" if file.table == "impressions" else "at"),
         },
         schema=QUARANTINE,
     )

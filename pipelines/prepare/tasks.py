@@ -27,6 +27,7 @@ from pipelines.encode.fit import Partial, finish, fit_partial
 from pipelines.encode.remarks import Seen
 from pipelines.encode.state import EncoderState
 from pipelines.logs.canonical import CanonicalLogs
+from pipelines.logs.ids import IdKind
 from pipelines.prepare import snapshot
 from pipelines.prepare.account import rows_agree
 from pipelines.prepare.attributes import sort_table
@@ -40,7 +41,7 @@ from pipelines.prepare.room_counters import START_AT, Counting, Rooms, count_buc
 from pipelines.prepare.tables import KEYS, Attributes
 from pipelines.prepare.timeline import codes
 from pipelines.prepare.user_counters import UserSide, read_log
-from pipelines.prepared import EVENTS, SPLITS
+from pipelines.prepared import ENCODER, ENCODER_FILES, EVENTS, SPLITS
 from pipelines.runs import FileNote, written
 from pipelines.runs.exchange import ExchangeWriter, bucket_of, open_batches, read_bucket, read_table, write_table
 from pipelines.runs.noted import noted, whole
@@ -118,7 +119,7 @@ class SortedTables:
     def open(self, table: str) -> Attributes:
         """One without rows for a table that the log does not have."""
         if table in self.notes:
-            whole(self.notes[table], self.plan.output)
+            return Attributes.open(whole(self.notes[table], self.plan.output).parent, table)
         return Attributes.open(self.plan.work / "attributes", table)
 
     def all(self) -> AttributeTables:
@@ -144,7 +145,7 @@ class SortAttributes:
         if len(bad):
             files["quarantine"] = [kept_apart(bad, plan.output / "quarantine" / f"{table}.parquet", plan.output)]
         if table in ("users", "rooms"):
-            attributes = Attributes.open(path.parent, table)
+            attributes = Attributes.open(whole(files["table"][0], plan.output).parent, table)
             bucket = (
                 bucket_of(attributes.ids, plan.buckets)
                 if table == "users"
@@ -438,22 +439,23 @@ class FinishEncoder:
 
     Attributes:
         parts: of `FitFile`, in a fixed order.
+        ids: what the log's ids are.
     """
 
     plan: Plan
     entry_rate: float
     parts: Sequence[FileNote]
+    ids: Mapping[str, IdKind]
 
     def __call__(self, _: None) -> Done:
         plan = self.plan
         merged = Partial.merged([pickle.loads(whole(note, plan.output).read_bytes()) for note in self.parts])
-        clock, ids = plan.config.clock, plan.logs.id_kinds()
-        state = finish(merged, plan.schema, entry_rate=self.entry_rate, clock=clock, ids=ids)
-        folder = plan.output / "encoder"
+        state = finish(merged, plan.schema, entry_rate=self.entry_rate, clock=plan.config.clock, ids=self.ids)
+        folder = plan.output / ENCODER
         with written(folder) as draft:
             state.save(draft)
         wild = {name: numbers.wild for name, numbers in merged.numbers.items() if numbers.wild}
-        return Done({"wild": wild}, {"encoder": [noted(file, plan.output) for file in sorted(folder.iterdir())]})
+        return Done({"wild": wild}, {"encoder": [noted(folder / name, plan.output) for name in ENCODER_FILES]})
 
 
 @dataclass(frozen=True)
@@ -465,10 +467,11 @@ class EncodeFile:
 
     def __call__(self, features: FileNote) -> Done:
         plan = self.plan
-        folder = {whole(note, plan.output).parent for note in self.encoder}.pop()
-        state = EncoderState.load(folder)
+        for note in self.encoder:
+            whole(note, plan.output)
+        state = EncoderState.load(plan.output / ENCODER)
         file = whole(features, plan.output)
-        output = plan.output / "feeds" / file.parent.name / file.name
+        output = plan.output.joinpath("feeds", *Path(features.path).parts[1:])
         parts = []
         with written(output) as draft, pq.ParquetFile(file) as source, SealedWriter(draft, feeds_schema(plan.schema)) as writer:
             for group in range(source.num_row_groups):

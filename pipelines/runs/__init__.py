@@ -9,6 +9,8 @@ Every step of the pipeline works in a folder of its own, and all keep to one pro
 
 Steps claim (`pipelines.steps`, and `register`); the functions they call and the workers of these do not. Folders may lie on
 a file system that many machines share (NFS included): nothing here needs locks, only that linking and renaming are atomic.
+They may lie in a store of objects too (`pipelines.places`), where files are whole as they are, and claims are tickets
+(`pipelines.runs.tickets`).
 """
 
 from pipelines.runs.claims import Holder, claim, this_process

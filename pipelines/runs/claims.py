@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import random
 import re
 import secrets
 import shlex
@@ -17,8 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from models.config import ConfigError
+from pipelines.places import Remote, place
 from pipelines.runs import processes
 from pipelines.runs.files import draft_of, full_disk_told, sweep
+from pipelines.runs.tickets import Ticket
 
 RENEWED_EVERY = 5.0  # seconds between two signs of life
 DEAD_AFTER = 60.0  # seconds without one after which a holder on another machine counts as dead
@@ -56,6 +59,9 @@ class Holder:
         return seconds_since_sign > DEAD_AFTER
 
 
+_UNKNOWN = Holder(host="?", user="?", command="?", pid=0, token="", machine="", began="", since="")
+
+
 @contextmanager
 def claim(
     folder: Path, *, patience: float = 0.0, say: Callable[[str], None] = lambda line: print(line, flush=True)
@@ -72,7 +78,11 @@ def claim(
     Raises:
         ConfigError: another process works in the folder, or has taken over because this one was halted for long.
     """
-    folder = Path(folder).resolve()
+    folder = place(folder).resolve()
+    if isinstance(folder, Remote):
+        with _claimed_in_store(folder, patience, say):
+            yield
+        return
     file = folder.with_name(f".{folder.name}.claim")
     file.parent.mkdir(parents=True, exist_ok=True)
     mine, began, seen, waits = this_process(), time.monotonic(), None, False
@@ -90,7 +100,7 @@ def claim(
             seen = found
         lives = holder.machine == processes.machine() or seen != found
         if lives and time.monotonic() - began >= patience:
-            raise ConfigError(f"{line} Wait for its end, stop it, or give the experiment another `name`.")
+            raise ConfigError(f"{line} {_IN_USE}")
         if not waits:
             age = f"{now - last_sign:.0f} s old, at {DEAD_AFTER:.0f} s it counts as dead"
             why = f"Waiting for at most {patience:.0f} s." if lives else f"Its last sign of life is {age}; waiting for one."
@@ -107,15 +117,127 @@ def claim(
     except KeyboardInterrupt:
         if not lost.is_set():
             raise
-        raise ConfigError(
-            f"{folder}: the claim of this process is gone, by hand or because it gave no sign of life for {DEAD_AFTER:.0f} s "
-            "and another took over. Stopped."
-        ) from None
+        raise ConfigError(_lost(folder)) from None
     finally:
         ended.set()
         signs.join()
         if (found := _read(file)) is not None and found[0].token == mine.token:
             file.unlink(missing_ok=True)
+
+
+_IN_USE = "Wait for its end, stop it, or give the experiment another `name`."
+
+
+def _lost(folder: Path) -> str:
+    return (
+        f"{folder}: the claim of this process is gone, by hand or because it gave no sign of life for {DEAD_AFTER:.0f} s "
+        "and another took over. Stopped."
+    )
+
+
+# -- in a store of objects (see `pipelines.runs.tickets`) ---------------------------------------------------------------
+
+
+_active: set[str] = set()  # tokens of this process's tickets; others of its own could not be withdrawn
+
+
+@contextmanager
+def _claimed_in_store(folder: Remote, patience: float, say: Callable[[str], None]) -> Iterator[None]:
+    mine = this_process()
+    ticket = Ticket(folder, mine.token)
+    _active.add(mine.token)
+    try:
+        _take_ticket(ticket, mine, folder, patience, say)
+    except BaseException:
+        _withdraw(ticket)
+        raise
+    ended, lost = threading.Event(), threading.Event()
+    signs = threading.Thread(target=_renew, args=(ticket, mine, ended, lost), name=f"claim of {folder}", daemon=True)
+    signs.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not lost.is_set():
+            raise
+        raise ConfigError(_lost(folder)) from None
+    finally:
+        ended.set()
+        signs.join()
+        _withdraw(ticket)
+
+
+def _withdraw(ticket: Ticket) -> None:
+    _active.discard(ticket.mine.name)
+    with suppress(ConfigError):  # the store may be away; then it is found to be dead
+        ticket.withdraw()
+
+
+def _take_ticket(ticket: Ticket, mine: Holder, folder: Remote, patience: float, say: Callable[[str], None]) -> None:
+    began, waits = time.monotonic(), False
+    first_put: dict[str, float] = {}  # when a ticket had been put that was there at first, by this machine's clock
+    while True:
+        ticket.put(_spelled(mine, held=False))
+        held: Holder | None = None
+        free, first, lives = True, True, False
+        for token, text, age in ticket.others():
+            holder, is_held = _ticket_of(text)
+            is_left = (holder.machine, holder.pid, holder.began) == (
+                mine.machine,
+                mine.pid,
+                mine.began,
+            ) and token not in _active
+            if is_left or holder.is_dead(age) or age > DEAD_AFTER:  # tickets are renewed, whatever else a process does
+                ticket.bury(token)
+                if is_held and not is_left:
+                    say(f"{folder}: {holder} died at its work, begun {_since(holder)}. Taking over.")
+                continue
+            free, first = False, first and not is_held and mine.token < token
+            if is_held:
+                held = holder
+                put_at = time.monotonic() - age
+                lives |= holder.machine == mine.machine or put_at - first_put.setdefault(token, put_at) > RENEWED_EVERY / 2
+        if free:
+            ticket.put(_spelled(mine, held=True))
+            return
+        if not first:
+            ticket.withdraw()
+        if held is not None:
+            line = f"{folder} is in use by {held} since {_since(held)}."
+            if lives and time.monotonic() - began >= patience:
+                raise ConfigError(f"{line} {_IN_USE}")
+            if not waits:
+                say(f"{line} " + (f"Waiting for at most {patience:.0f} s." if lives else "Waiting for a sign of life of it."))
+                waits = True
+        time.sleep(random.uniform(0.2, 1.0))
+
+
+def _renew(ticket: Ticket, mine: Holder, ended: threading.Event, lost: threading.Event) -> None:
+    while not ended.wait(RENEWED_EVERY):
+        with suppress(ConfigError):  # a store may be away for a while
+            there = ticket.is_there()
+            if there:
+                ticket.put(_spelled(mine, held=True))
+            if not there or any(_ticket_of(text)[1] for _, text, _ in ticket.others()):
+                lost.set()
+                os.kill(os.getpid(), signal.SIGINT)  # ends the work as Ctrl-C does
+                return
+
+
+def _spelled(mine: Holder, *, held: bool) -> str:
+    return json.dumps({**asdict(mine), "held": int(held)})  # of one length, for who reads it while it is written anew
+
+
+def _ticket_of(text: bytes) -> tuple[Holder, bool]:
+    """Who wrote a ticket, and whether it holds the folder; a damaged one is somebody's on another machine."""
+    try:
+        spelled = json.loads(text)
+        held = spelled.pop("held")
+        return Holder(**spelled), bool(held)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return _UNKNOWN, True
+
+
+# -- on a disk ------------------------------------------------------------------------------------------------------------
 
 
 def _take(file: Path, mine: Holder) -> float | None:
@@ -156,8 +278,7 @@ def _read(file: Path) -> tuple[Holder, float] | None:
             raise ValueError
         return holder, last_sign
     except (ValueError, TypeError):  # not whole yet, or damaged
-        unknown = dict.fromkeys(("token", "machine", "began", "since"), "")
-        return Holder(host="?", user="?", command="?", pid=0, **unknown), last_sign
+        return _UNKNOWN, last_sign
 
 
 def _bury(file: Path, dead: Holder, now: float) -> bool:

@@ -17,11 +17,13 @@ import pyarrow as pa
 import xxhash
 
 from models.hashing import splitmix64
+from pipelines.places import Object, Remote, mapped, side_by_side
 from pipelines.runs import FileNote, written
 from pipelines.runs.noted import damaged, reading, there
 from pipelines.runs.order import stable_order
 
 _ALIGNED = 64  # as Arrow has its buffers
+_AT_END = 1 << 16  # bytes read at once at the end of a file in a store: the whole index, of up to some two thousand batches
 _TAIL = 2  # the last numbers of a file: batches, bytes of the schema
 
 
@@ -87,31 +89,39 @@ class ExchangeWriter:
 
 
 def open_batches(files: Sequence[FileNote], folder: Path, bucket: int, buckets: int) -> list[pa.RecordBatch]:
-    """The batches of one bucket, file by file in the order given, memory-mapped.
+    """The batches of one bucket, file by file in the order given, memory-mapped; from a store read alone, many files at once.
 
     Raises:
         DamagedFile: a file is gone, or is not what was written.
     """
+    read = lambda note: _open_batches(note, folder, bucket, buckets)
+    found = side_by_side(read, files) if isinstance(folder, Remote) else map(read, files)
+    return [batch for batches in found for batch in batches]
+
+
+def _open_batches(note: FileNote, folder: Path, bucket: int, buckets: int) -> list[pa.RecordBatch]:
     batches = []
-    for note in files:
-        path = there(note, folder)
-        with reading(note, folder):
-            file = pa.memory_map(str(path))
-        index, schema = _index(file, note, folder)
-        for at, size, rows, digest in index[bucket::buckets].tolist():
-            message = _read(file, at, size)
-            if xxhash.xxh3_64_intdigest(message) != digest:
-                raise damaged(note, folder, "does not hold what was written to it")
-            batches.append(pa.ipc.read_record_batch(message, schema))
-            assert len(batches[-1]) == rows, (note, bucket)
+    with reading(note, folder):
+        file = mapped(folder / note.path if isinstance(folder, Remote) else there(note, folder))
+    if isinstance(file, Object) and file.size != note.bytes:
+        raise damaged(note, folder, f"has {file.size:,} bytes, not {note.bytes:,}")
+    index, schema = _index(file, note, folder)
+    for at, size, rows, digest in index[bucket::buckets].tolist():
+        message = _read(file, at, size)
+        if xxhash.xxh3_64_intdigest(message) != digest:
+            raise damaged(note, folder, "does not hold what was written to it")
+        batches.append(pa.ipc.read_record_batch(message, schema))
+        assert len(batches[-1]) == rows, (note, bucket)
     return batches
 
 
-def _index(file: pa.MemoryMappedFile, note: FileNote, folder: Path) -> tuple[np.ndarray, pa.Schema]:
+def _index(file: pa.MemoryMappedFile | Object, note: FileNote, folder: Path) -> tuple[np.ndarray, pa.Schema]:
     """Start, length, rows and digest of every batch, uint64 [batches, 4]; and their schema."""
     wrong = damaged(note, folder, "does not hold what was written to it")
     if note.bytes < 8 * _TAIL:
         raise wrong
+    if isinstance(file, Object):
+        file.hold(max(0, note.bytes - _AT_END), note.bytes)
     batches, length = np.frombuffer(_read(file, note.bytes - 8 * _TAIL, 8 * _TAIL), np.uint64).tolist()
     begin = note.bytes - 8 * _TAIL - length - 32 * batches
     if begin < 0:
@@ -123,7 +133,7 @@ def _index(file: pa.MemoryMappedFile, note: FileNote, folder: Path) -> tuple[np.
     return np.frombuffer(end, np.uint64, 4 * batches).reshape(-1, 4), schema
 
 
-def _read(file: pa.MemoryMappedFile, at: int, size: int) -> pa.Buffer:
+def _read(file: pa.MemoryMappedFile | Object, at: int, size: int) -> pa.Buffer:
     """A part of a mapped file, without a copy."""
     file.seek(at)
     return file.read_buffer(size)

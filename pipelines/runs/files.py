@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
+from pipelines.places import Remote, aside, put, put_folder, remove_tree
 from pipelines.runs import processes
 
 QUIET = 60.0  # seconds without a write after which the writer of a draft counts as dead
@@ -26,6 +27,8 @@ def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A path to write a file or a folder to. It takes the place of `path` when all went well, and is gone otherwise.
 
     What was at `path` before stays until then, also where this process is killed, the machine stops or the disk is full.
+    For a place in a store it is a path on this machine's disk, whose content is put there at the end; a folder is then
+    replaced object by object, and does not count as whole meanwhile (`pipelines.places`).
 
     Args:
         durable: wait until it is on the disk. Without that a machine that stops may leave less than was written, under its
@@ -34,6 +37,11 @@ def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Raises:
         ConfigError: the disk is full.
     """
+    if isinstance(path, Remote):
+        with aside(path.name) as draft, full_disk_told(draft):
+            yield draft
+            put_folder(draft, path) if draft.is_dir() else put(draft, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = draft_of(path)
     try:
@@ -88,7 +96,13 @@ def read_json(path: Path, *, way_out: str, of: type = dict) -> Any:
 
 
 def discard(path: Path) -> None:
-    """Throws a file or folder away, if it is there. Killed meanwhile, the next claim removes the rest."""
+    """Throws a file or folder away, if it is there. Killed meanwhile, the next claim removes the rest.
+
+    In a store it goes object by object: first what says that a folder is whole, last the `run.json` that says whose it is.
+    """
+    if isinstance(path, Remote):
+        remove_tree(path, last="run.json")
+        return
     draft = draft_of(path)
     with suppress(FileNotFoundError):
         path.rename(draft)
@@ -106,6 +120,8 @@ def sweep(folder: Path, name: str) -> None:
     A writer is dead if its process is gone from this machine or, where that cannot be known, if it has written nothing
     for `QUIET` seconds.
     """
+    if isinstance(folder, Remote):  # where objects are whole, and drafts lie on the writers' own disks
+        return
     found = [path for path in folder.iterdir() if (match := _DRAFT.fullmatch(path.name)) and match["name"] == name]
     for where, folders, files in os.walk(folder / name):
         drafts = {each for each in (*folders, *files) if _DRAFT.fullmatch(each)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
+from pipelines.places import is_whole
 from pipelines.runs.files import discard, read_json, write_json
 
 RUN = "run.json"
@@ -29,7 +30,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        return (self.path / self.result).exists()
+        return is_whole(self.path / self.result)
 
     @property
     def identity(self) -> dict[str, Any] | None:
@@ -85,7 +86,7 @@ class RunFolder:
             ConfigError: the folder holds something that is no run.
         """
         self.refuse_foreign()
-        for path in [self.path / name for name in (*self.parts, RUN)] if self.parts else [self.path]:
+        for path in [self.path / name for name in (*self.parts, RUN)] if self.parts else [self.path / self.result, self.path]:
             discard(path)
 
     def refuse_foreign(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import xxhash
 
 from models.config import ConfigError
+from pipelines.places import Remote, as_put, kept
 
 _BLOCK = 1 << 20
 _SIGNATURE = "digest"
@@ -73,8 +74,11 @@ def unsigned(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def noted(file: Path, folder: Path, *, rows: int = 0) -> FileNote:
-    """The note of a whole file below `folder`."""
-    return FileNote(file.relative_to(folder).as_posix(), rows, file.stat().st_size, digest_of(file))
+    """The note of a whole file below `folder`; of one that this process has put in a store, of what it put."""
+    name = file.relative_to(folder).as_posix()
+    if (put := as_put(file)) is not None:
+        return FileNote(name, rows, *put)
+    return FileNote(name, rows, file.stat().st_size, digest_of(file))
 
 
 def digest_of(file: Path) -> str:
@@ -107,12 +111,20 @@ def there(note: FileNote, folder: Path, way_out: str = "") -> Path:
 def whole(note: FileNote, folder: Path, way_out: str = "") -> Path:
     """The file of a note, once all of it is what it was; read once by a process while it stays as it is.
 
+    Of a file in a store it is a copy on this machine's disk, with the same name.
+
     Args:
         way_out: as for `there`.
 
     Raises:
         DamagedFile: it is not.
     """
+    if isinstance(folder, Remote):
+        with reading(note, folder, way_out):
+            copy = kept(folder / note.path, note.digest)
+        if copy is None:
+            raise damaged(note, folder, "does not hold what was written to it", way_out)
+        return copy
     file = there(note, folder, way_out)
     with reading(note, folder, way_out):
         status = os.stat(file)

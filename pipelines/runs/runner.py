@@ -10,19 +10,21 @@ import pickle
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from models.config import ConfigError
+from pipelines import places
 from pipelines.faults import told
 from pipelines.ray_private import quiet_data
 from pipelines.runs import DamagedFile, FileNote, write_text
 from pipelines.runs.noted import signed, there, unsigned
 
 T = TypeVar("T")
+S = TypeVar("S")
 Counts = dict[str, Any]
 _TRIES = 2  # to make a file again
 _GO_ON = "Start the same command again: it goes on, and makes anew what is missing."
@@ -109,8 +111,9 @@ class Runner:
         """
         step = self._steps[name] = _Step(name, {item.name: item for item in items}, task)
         assert len(step.items) == len(items), f"{name}: two items have one name, so one of them would be lost"
-        for item in items:
-            self._take(step, item.name, self._left(step, item))
+        left = lambda item: self._left(step, item)
+        for item, done in zip(items, self._many(left, items), strict=True):
+            self._take(step, item.name, done)
         waiting = [item for item in items if item.name not in step.done]
         if not waiting:
             if items:
@@ -147,9 +150,22 @@ class Runner:
             if kind in kinds
             for note in notes
         ]
-        for note in made():
-            self.read(lambda note=note: there(note, self.output))  # type: ignore[misc]
+        notes = made()
+        for note, found in zip(notes, self._many(self._is_there, notes), strict=True):
+            if not found:
+                self.read(lambda note=note: there(note, self.output))  # type: ignore[misc]
         return made()
+
+    def _is_there(self, note: FileNote) -> bool:
+        try:
+            there(note, self.output)
+        except DamagedFile:
+            return False
+        return True
+
+    def _many(self, call: Callable[[S], T], items: Iterable[S]) -> list[T]:
+        """`call` of every item; side by side where each asks a store."""
+        return places.side_by_side(call, items) if isinstance(self.output, places.Remote) else list(map(call, items))
 
     def _run(self, step: _Step, waiting: Sequence[Item]) -> None:
         one = Task(step.task, self._folder(step))
@@ -263,6 +279,8 @@ class Task:
         except Exception as error:
             line = told(error)
             return Ended(trace=traceback.format_exc()) if line is None else Ended(problem=line)
+        finally:
+            places.tidy()
         return Ended(note)
 
 

@@ -5,6 +5,7 @@ of a sealed file holds a digest of every row group, and the file's note (`pipeli
 Whoever reads some row groups hashes these alone, at several GB/s.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,9 +17,11 @@ import pyarrow.parquet as pq
 import xxhash
 
 from models.config import ConfigError
+from pipelines.places import Object, Remote, mapped, place
 from pipelines.runs.noted import FileNote
 
 _SEALS = b"row group digests"  # in the footer: begin, end and 16 hex digits of every row group
+_FOOTER = 1 << 16  # bytes read at once at the end of a file
 _MAGIC = 8  # bytes at the end of a file: the length of its footer, and `PAR1`
 
 
@@ -47,10 +50,11 @@ class SealedWriter:
         self._writer.add_key_value_metadata({_SEALS: json.dumps(seals)})
         self._writer.close()
         self._sink.close()
+        self._is = self._path.stat().st_size, footer_digest(self._path)
 
     def note(self, path: Path, folder: Path) -> FileNote:
         """The note of the closed file, wherever it lies by now."""
-        return FileNote(path.relative_to(folder).as_posix(), self.rows, path.stat().st_size, footer_digest(path))
+        return FileNote(path.relative_to(folder).as_posix(), self.rows, *self._is)
 
     def __enter__(self) -> "SealedWriter":
         return self
@@ -67,7 +71,9 @@ class SealedWriter:
 
 def footer_digest(path: Path) -> str:
     """16 hex digits of a Parquet file's footer; of nothing where the file cannot have one."""
-    with path.open("rb") as file:
+    with contextlib.closing(Object(path)) if isinstance(path, Remote) else path.open("rb") as file:
+        if isinstance(file, Object):
+            file.hold(max(0, file.size - _FOOTER), file.size)
         size = file.seek(0, 2)
         file.seek(max(0, size - _MAGIC))
         length = int.from_bytes(file.read(4), "little") + _MAGIC
@@ -87,10 +93,12 @@ class SealedFile:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = path
+        self.path = place(path)
         with self._telling():
-            self._map = pa.memory_map(str(path))
-            self._file = pq.ParquetFile(self._map)
+            self._map = mapped(self.path)
+            if isinstance(self._map, Object):
+                self._map.hold(max(0, self._map.size - _FOOTER), self._map.size)
+            self._file = pq.ParquetFile(pa.PythonFile(self._map, mode="r") if isinstance(self._map, Object) else self._map)
             seals = (self._file.metadata.metadata or {}).get(_SEALS)
             self._seals: list[tuple[int, int, str]] | None = json.loads(seals) if seals else None
         footer = self._file.metadata
@@ -105,15 +113,13 @@ class SealedFile:
             return self._file.read_row_group(index, columns=_listed(columns), use_threads=False)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        for index in range(len(self.rows)):
-            self._check(index)
+        self._check_all()
         with self._telling():
             return self._file.read(columns=_listed(columns))
 
     def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """As many rows at a time, whatever row group they are of."""
-        for index in range(len(self.rows)):
-            self._check(index)
+        self._check_all()
         with self._telling():
             yield from self._file.iter_batches(batch_size=rows, columns=_listed(columns))
 
@@ -127,12 +133,23 @@ class SealedFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_all(self) -> None:
+        if isinstance(self._map, Object):
+            self._map.hold(0, self._map.size)
+        for index in range(len(self.rows)):
+            self._check(index)
+
     def _check(self, index: int) -> None:
-        if self._seals is None or index in self._sound:
+        """Of a file in a store the row group is held, so that what is read is what was looked at."""
+        if self._seals is None or (index in self._sound and not isinstance(self._map, Object)):
             return
         begin, end, digest = self._seals[index]
-        self._map.seek(begin)
-        if xxhash.xxh3_64_hexdigest(self._map.read_buffer(end - begin)) != digest:
+        if isinstance(self._map, Object):
+            found = self._map.hold(begin, end)
+        else:
+            self._map.seek(begin)
+            found = self._map.read_buffer(end - begin)
+        if xxhash.xxh3_64_hexdigest(found) != digest:
             raise damaged_table(self.path, "it does not hold what was written to it")
         self._sound.add(index)
 

@@ -34,6 +34,7 @@ from models.config import ConfigError, from_dict, to_dict
 from pipelines.bundle import Bundle
 from pipelines.faults import told
 from pipelines.paths import without_paths
+from pipelines.places import place
 from pipelines.ray_private import read_note, write_note
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.endpoint import Endpoint, NotReady
@@ -117,7 +118,7 @@ class Ranking:
         self._current()
 
     def _load(self, target: Target, answered_before: bool) -> Endpoint:
-        now, path = self._exchange.current, None if target.store is None else Path(target.store)
+        now, path = self._exchange.current, None if target.store is None else place(target.store)
         if path is None:
             store = None
         elif now is not None and now.store is not None and now.store.is_current(path):
@@ -125,7 +126,7 @@ class Ranking:
         else:
             store = Store(path, verify=not answered_before)
         try:
-            return Endpoint.open(Path(target.bundle), store, self._config)
+            return Endpoint.open(place(target.bundle), store, self._config)
         except BaseException:
             if store is not None and (now is None or store is not now.store):
                 store.close()  # a process opens a store once, and what answered before may need this one
@@ -251,7 +252,7 @@ def application(bundle: Path, store: Path | None, config: ServeConfig) -> dict[s
 
 def target_of(bundle: Path, store: Path | None) -> Target:
     """These folders, as they are now."""
-    folders = [Path(bundle).resolve(), *([] if store is None else [Path(store).resolve()])]
+    folders = [place(bundle).resolve(), *([] if store is None else [place(store).resolve()])]
     files = [folders[0] / "weights.safetensors", *(folder / "store.json" for folder in folders[1:])]
     version = "-".join(str(file.stat().st_mtime_ns) for file in files if file.exists())
     return Target(str(folders[0]), str(folders[1]) if folders[1:] else None, version)

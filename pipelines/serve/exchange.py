@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from models.config import ConfigError
+from pipelines.places import place
 
 E = TypeVar("E")
 
@@ -51,7 +51,7 @@ class Target:
     @property
     def names(self) -> dict[str, str | None]:
         """Without the folders around, which are nobody's business outside."""
-        return {"bundle": Path(self.bundle).name, "store": None if self.store is None else Path(self.store).name}
+        return {"bundle": place(self.bundle).name, "store": None if self.store is None else place(self.store).name}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pipelines.encode.batches import to_batch
 from pipelines.encode.columns import base_columns
 from pipelines.encode.feeds import META
 from pipelines.logs.ids import IdKind
+from pipelines.places import source
 from pipelines.prepared import Prepared
 from pipelines.runs.sealed import read_sealed
 from pipelines.serve.given import spelled
@@ -150,12 +151,12 @@ def _offline(bundle: Bundle, feeds: pa.Table) -> dict[str, np.ndarray]:
 def _drawn(prepared: Prepared, schema: Schema, split: str, feeds: int) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Raw and encoded rows of about evenly spaced feeds."""
     pairs = list(zip(prepared.features(split), prepared.files(split), strict=True))
-    total = sum(pq.read_metadata(file).num_rows for _, file in pairs)
+    total = sum(pq.read_metadata(source(file)).num_rows for _, file in pairs)
     wanted = np.unique(np.linspace(0, total - 1, min(feeds, total)).astype(np.int64)) if total else np.zeros(0, np.int64)
     columns = [*META.names, *sorted(base_columns(schema))]
     start = 0
     for raw_file, file in pairs:
-        rows = pq.read_metadata(file).num_rows
+        rows = pq.read_metadata(source(file)).num_rows
         here = wanted[(wanted >= start) & (wanted < start + rows)] - start
         start += rows
         if len(here):

@@ -14,6 +14,8 @@ import errno
 import fcntl
 import json
 import os
+import shutil
+import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +32,7 @@ from models.catalogue import PRODUCT, ROOM, STREAMER, Subject, find_stored
 from models.config import ConfigError
 from pipelines.encode.arrays import whole
 from pipelines.logs.ids import as_ids
+from pipelines.places import WHOLE, Remote, fetch, is_whole, place, scratch
 from pipelines.prepared import SNAPSHOTS, Prepared
 from pipelines.runs import discard, read_json, written
 from pipelines.serve.records import Layout, Records, User, UserLayout
@@ -64,7 +67,7 @@ class Store:
         Raises:
             ConfigError: no store there, one of another layout, or one that is cut short or damaged.
         """
-        self.path = Path(path)
+        self.path = place(path)
         meta = _meta(self.path)
         if meta is None:
             raise ConfigError(
@@ -74,9 +77,15 @@ class Store:
             raise ConfigError(
                 f"the store at `{path}` has layout {meta.get('layout')}, this version reads {LAYOUT}. Build it again."
             )
-        self._let_go = _held(self.path / META, self)
+        if isinstance(self.path, Remote):  # what is mapped has to lie on this machine's disk
+            self._copy = Path(tempfile.mkdtemp(dir=scratch())) / self.path.name
+            self._let_go = weakref.finalize(self, shutil.rmtree, self._copy.parent, True)
+            fetch(self.path, self._copy)
+        else:
+            self._copy = self.path
+            self._let_go = _held(self.path / META, self)
         try:
-            _check_data(self.path, meta, verify=verify)
+            _check_data(self._copy, meta, verify=verify)
             self.fingerprint: str = meta["fingerprint"]
             self.as_of: int = meta["as_of"]
             plain, lists = meta["users"]
@@ -88,7 +97,7 @@ class Store:
             raise ConfigError(f"the store at `{path}` is damaged: {META} does not hold what it has to. {_WAY_OUT}") from None
         self._identity = _identity(self.path)
         # nobody writes to a finished store, so readers need no locks and may come from a read-only disk
-        self._environment = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=8, readahead=False)
+        self._environment = lmdb.open(str(self._copy), readonly=True, lock=False, max_dbs=8, readahead=False)
         self._tables = {name: self._environment.open_db(name.encode(), create=False) for name in ("users", "rooms", *PARTS)}
 
     def user(self, user_id: int) -> User | None:
@@ -109,7 +118,7 @@ class Store:
 
     def is_current(self, path: Path) -> bool:
         """Whether this is what lies at `path` now; a store built anew at the same place is another one."""
-        return self.path == Path(path) and _identity(self.path) == self._identity
+        return self.path == place(path) and _identity(self.path) == self._identity
 
     def close(self) -> None:
         self._environment.close()
@@ -118,7 +127,7 @@ class Store:
 
 def is_built(prepared: Prepared, path: Path) -> bool:
     """Whether the store of this prepared folder is there."""
-    there = _meta(path)
+    there = _meta(path) if is_whole(path) else None
     return there is not None and (there.get("layout"), there.get("fingerprint")) == (LAYOUT, prepared.fingerprint)
 
 
@@ -128,10 +137,10 @@ def build_store(prepared: Prepared, path: Path) -> Path:
     Raises:
         ConfigError: the prepared folder has no snapshot, files of others are at `path`, or the disk takes no more.
     """
-    path = Path(path)
+    path = place(path)
     if is_built(prepared, path):
         return path
-    if path.is_dir() and (others := sorted(file.name for file in path.iterdir() if file.name not in FILES)):
+    if path.is_dir() and (others := sorted(file.name for file in path.iterdir() if file.name not in (*FILES, WHOLE))):
         raise ConfigError(f"{path} holds files that are of no store: {', '.join(others[:3])}. Move them, or delete the folder.")
     for what in SNAPSHOTS:
         if not prepared.snapshot(what):
@@ -182,7 +191,10 @@ def build_store(prepared: Prepared, path: Path) -> Path:
 
 
 def discard_unused(path: Path) -> bool:
-    """Throws a store away unless somebody reads it, and returns whether it did."""
+    """Throws a store away unless somebody reads it, and returns whether it did; of one in a bucket readers have copies."""
+    if isinstance(path, Remote):
+        discard(path)
+        return True
     try:
         with (path / META).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -231,7 +243,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
         file = (path / DATA).stat()
     except FileNotFoundError:
         return None
-    return file.st_dev, file.st_ino
+    return (file.st_mtime_ns, file.st_size) if isinstance(path, Remote) else (file.st_dev, file.st_ino)
 
 
 def _key(number: int) -> bytes:

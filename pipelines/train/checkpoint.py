@@ -31,6 +31,7 @@ from torch import nn
 
 from models.config import ConfigError
 from models.learners.workers import WorkerGroup
+from pipelines.places import Remote, fetch, here, is_whole
 from pipelines.runs import discard, read_json, sweep, written
 from pipelines.train.heartbeat import with_heartbeat
 from pipelines.train.process_group import all_objects, from_rank_0
@@ -100,7 +101,7 @@ class Checkpoints:
             discard(path)
 
     def _newest_first(self) -> list[Path]:
-        return sorted((path for path in self.folder.glob("*") if _NAME.fullmatch(path.name)), reverse=True)
+        return sorted((path for path in self.folder.glob("*") if _NAME.fullmatch(path.name) and is_whole(path)), reverse=True)
 
     def restore(self, ranker: nn.Module, learner: Any, group: WorkerGroup) -> Progress:
         """Puts the last checkpoint into ranker, learner and random states; on every rank. Starts at nothing without one.
@@ -112,8 +113,9 @@ class Checkpoints:
             return Progress()
 
         def read() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-            state = torch.load(path / "state.pt", map_location=self.device, weights_only=True)
-            return state, load_file(path / "weights.safetensors")
+            with here(path) as folder:
+                state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+                return state, load_file(folder / "weights.safetensors")
 
         state, weights = with_heartbeat(read, group)
         _check_names(path, ranker, weights)
@@ -194,7 +196,7 @@ class Checkpoints:
                 torch.save(snapshot.state, file)
             (path / "progress.json").write_text(json.dumps(snapshot.progress), encoding="utf-8")
         for old in self._newest_first()[KEPT:]:
-            shutil.rmtree(old)
+            discard(old)
 
 
 def _check_names(path: Path, ranker: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
@@ -211,6 +213,8 @@ def damage(path: Path) -> str | None:
     Raises:
         OSError: it cannot be read, which may pass: no reason to throw it away.
     """
+    if isinstance(path, Remote):  # it was put as a whole, and whoever reads it compares digests
+        return None
     try:
         progress = read_json(path / "progress.json", way_out="")
         has_best = progress["best_epoch"] is not None or (path / "best.safetensors").exists()
@@ -255,6 +259,9 @@ def _cause(error: BaseException) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
+    if isinstance(source, Remote):
+        fetch(source, target)
+        return
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links

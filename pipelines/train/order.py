@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.config import ConfigError
+from pipelines.places import Remote, side_by_side, source
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,20 @@ def row_groups(files: Iterable[Path]) -> tuple[RowGroup, ...]:
     Raises:
         ConfigError: a file that is missing or is not whole.
     """
+    files = list(files)
+    in_store = bool(files) and isinstance(files[0], Remote)
     groups = []
-    for file in files:
-        try:
-            footer = pq.read_metadata(file)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())} Prepare the data again.") from None
+    for file, footer in zip(files, side_by_side(_footer, files) if in_store else map(_footer, files), strict=True):
         sizes = [footer.row_group(index).num_rows for index in range(footer.num_row_groups)]
         groups += [RowGroup(str(file), index, feeds) for index, feeds in enumerate(sizes) if feeds]
     return tuple(groups)
+
+
+def _footer(file: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(source(file))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())} Prepare the data again.") from None
 
 
 @dataclass(frozen=True)

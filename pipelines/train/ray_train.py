@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from models.config import ConfigError
+from pipelines.places import Remote, reach
 from pipelines.ray_private import most_resources
 from pipelines.train.config import TrainConfig
 from pipelines.train.follow import Fitting, Lines, Records
@@ -20,6 +21,7 @@ from pipelines.train.worker import Run, work
 LINES = "progress.log"
 STOP = ".stop"
 POLL_SECONDS = 0.2
+POLL_STORE_SECONDS = 2.0  # what lies in a store is asked for over the network
 
 
 def check_cluster(config: TrainConfig) -> None:
@@ -62,6 +64,7 @@ def train_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     use_gpu = _use_gpu(run.config)
+    storage, file_system = reach(run.folder / "ray")
     trainer = TorchTrainer(
         _worker,  # type: ignore[arg-type]  # what rank 0 returns is the result's `return_value`
         train_loop_config={"run": run},
@@ -71,7 +74,8 @@ def train_on_ray(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=str(run.folder / "ray"),
+            storage_path=storage,
+            storage_filesystem=file_system,
             failure_config=FailureConfig(max_failures=run.config.max_failures),
         ),
     )
@@ -81,7 +85,7 @@ def train_on_ray(
     records = Records(run.folder, on_epoch)
     fitting = Fitting(trainer)
     try:
-        while not fitting.wait(POLL_SECONDS):
+        while not fitting.wait(POLL_STORE_SECONDS if isinstance(run.folder, Remote) else POLL_SECONDS):
             lines.follow()
             records.follow()
         lines.follow()
@@ -107,8 +111,16 @@ def _worker(loop_config: dict[str, Any]) -> Exception | None:
     group = TorchGroup()
     device = ray.train.torch.get_device() if _on_gpu() else torch.device("cpu")
 
+    lines = run.folder / LINES
+    before = lines.read_text(encoding="utf-8") if isinstance(lines, Remote) and group.rank == 0 and lines.exists() else ""
+    said: list[str] = [before] if before else []
+
     def say(line: str) -> None:
-        with (run.folder / LINES).open("a", encoding="utf-8") as file:
+        if isinstance(lines, Remote):  # nothing is appended to there
+            said.append(line + "\n")
+            lines.write_text("".join(said), encoding="utf-8")
+            return
+        with lines.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def on_epoch(record: EpochRecord) -> None:

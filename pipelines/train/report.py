@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from models.metrics.names import value_of
+from pipelines.places import Remote, put, scratch
 from pipelines.runs import write_text
 from pipelines.train.progress import HISTORY, EpochRecord, Progress
 
 SECONDS_BETWEEN_LINES = 10.0
+CURVES = "tensorboard"
 STEPS_BETWEEN_POINTS = 20  # of the loss curves
 
 
@@ -58,8 +60,10 @@ class Report:
         from torch.utils.tensorboard import SummaryWriter  # takes a third of a second, and only rank 0 writes
 
         self.steps, self.epochs = steps, epochs
+        # TensorBoard appends, so its files for a store grow on this machine's disk and are put there epoch by epoch.
+        drawn = scratch() / f"tensorboard-{id(self)}" if isinstance(self.folder, Remote) else self.folder / CURVES
         # Points a killed run wrote beyond its last checkpoint are taken back.
-        self.curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=progress.total_steps + 1)
+        self.curves = SummaryWriter(str(drawn), purge_step=progress.total_steps + 1)
         write_text(self.folder / HISTORY, _spelled_history(progress))
         if progress.total_steps:
             self.say(f"Going on at epoch {progress.epoch + 1}, step {progress.step} of {steps}.")
@@ -95,7 +99,7 @@ class Report:
                 self.curves.add_scalar(f"valid/{path}", value, progress.total_steps)
             binary = [name for name, target in record.metrics["targets"].items() if target["kind"] == "binary"]
             shown = {f"{name}.auc": value_of(record.metrics, f"{name}.auc") for name in binary}
-        self.curves.flush()
+        self._flush()
         best = " (best)" if progress.best_epoch == record.epoch else ""
         valid = f"{self.monitor} {record.monitor:.4f}{best} · {_spelled(shown)} · " if record.monitor is not None else ""
         left = (self.epochs - progress.epoch) * (time.monotonic() - self.epoch_began)
@@ -112,7 +116,14 @@ class Report:
         self.points_drawn = 0
 
     def close(self) -> None:
+        self._flush()
         self.curves.close()
+
+    def _flush(self) -> None:
+        self.curves.flush()
+        if isinstance(self.folder, Remote):
+            for file in sorted(Path(self.curves.log_dir).iterdir()):
+                put(file, self.folder / CURVES / file.name)
 
     def _draw(self, points: Sequence[Mapping[str, float]], step: int) -> None:
         """What of an epoch's points has not been drawn yet."""

@@ -13,6 +13,7 @@ from models.learners.workers import SingleWorker
 from models.schema import Schema
 from models.system import SystemConfig, build_ranker, ranker_without_weights
 from pipelines.bundle import fingerprint, provenance, save_bundle
+from pipelines.places import here, place
 from pipelines.prepared import Prepared
 from pipelines.runs import RunFolder
 from pipelines.train.checkpoint import Checkpoints
@@ -77,7 +78,7 @@ def train(
     Raises:
         ConfigError: the folder holds a run of another configuration, the data are unfit, or the cluster is too small.
     """
-    output = Path(output).resolve()
+    output = place(output).resolve()
     schema = schema or prepared.schema
     run = Run(data=prepared.path.resolve(), schema=schema, system=system, config=config, folder=output)
     Monitor(schema, config.monitor)  # what can be refused early is
@@ -159,7 +160,8 @@ def _finished(output: Path) -> Path | None:
 
 def _bundle(run: Run, prepared: Prepared, checkpoint: Path, progress: Progress, path: Path) -> None:
     ranker = build_ranker(run.schema, run.system, prepared.encoder.table_sizes)
-    ranker.load_state_dict(load_file(checkpoint / "best.safetensors"))
+    with here(checkpoint / "best.safetensors") as file:
+        ranker.load_state_dict(load_file(file))
     assert progress.best_epoch is not None
     best = progress.history[progress.best_epoch]
     save_bundle(

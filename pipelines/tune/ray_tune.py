@@ -21,6 +21,7 @@ from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from models.config import ConfigError
+from pipelines.places import reach
 from pipelines.prepared import Prepared
 from pipelines.ray_private import plain_tune_output
 from pipelines.runs import read_json, write_text
@@ -87,12 +88,17 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
     trainable = tune.with_resources(
         tune.with_parameters(_trial, job=job), {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
     )
-    storage = job.folder / "ray"
+    storage, file_system = reach(job.folder / "ray")
+    earlier = f"{storage}/{EXPERIMENT}"
     Lines.say = staticmethod(say)
-    if tune.Tuner.can_restore(str(storage / EXPERIMENT)):
+    if tune.Tuner.can_restore(earlier, storage_filesystem=file_system):
         say(f"Going on with the search in {job.folder}.")
         tuner = tune.Tuner.restore(
-            str(storage / EXPERIMENT), trainable=trainable, resume_unfinished=True, restart_errored=False
+            earlier,
+            storage_filesystem=file_system,
+            trainable=trainable,
+            resume_unfinished=True,
+            restart_errored=False,
         )
     else:
         tuner = tune.Tuner(
@@ -108,7 +114,8 @@ def run_trials(job: Job, say: Callable[[str], None]) -> list[Ended]:
             ),
             run_config=tune.RunConfig(
                 name=EXPERIMENT,
-                storage_path=str(storage),
+                storage_path=storage,
+                storage_filesystem=file_system,
                 failure_config=tune.FailureConfig(max_failures=1),  # a lost worker is no reason to give a trial up
                 callbacks=[Lines(job)],
                 verbose=0,

@@ -6,12 +6,12 @@ registry/<name>/<name>-0002/
 
 import hashlib
 import re
-import shutil
 from pathlib import Path
 
 from models.config import ConfigError
 from pipelines.bundle import load_bundle
 from pipelines.paths import folder_name
+from pipelines.places import fetch, is_whole, place
 from pipelines.runs import claim, written
 
 SAME = ("schema.json", "config.json", "weights.safetensors", "provenance.json")  # by which a bundle is known again
@@ -32,7 +32,7 @@ def register(bundle: Path, registry: Path, name: str) -> Path:
     """
     folder_name(name)
     load_bundle(bundle)
-    folder = Path(registry) / name
+    folder = place(registry) / name
     with claim(folder, patience=PATIENCE):
         number = max(_numbers(folder, name), default=0)
         newest = folder / f"{name}-{number:04d}"
@@ -40,9 +40,9 @@ def register(bundle: Path, registry: Path, name: str) -> Path:
             return newest
         version = folder / f"{name}-{number + 1:04d}"
         with written(version) as draft:
-            shutil.copytree(bundle, draft)
+            fetch(bundle, draft)
             if (bundle.parent / BESIDE).is_file():
-                shutil.copy2(bundle.parent / BESIDE, draft / BESIDE)
+                fetch(bundle.parent / BESIDE, draft / BESIDE)
     return version
 
 
@@ -52,9 +52,9 @@ def versions(registry: Path, name: str) -> list[Path]:
     Raises:
         ConfigError: no such name, with those that there are.
     """
-    numbers = _numbers(Path(registry) / name, name)
+    numbers = _numbers(place(registry) / name, name)
     if not numbers:
-        there = sorted(path.name for path in Path(registry).glob("*") if _numbers(path, path.name))
+        there = sorted(path.name for path in place(registry).glob("*") if _numbers(path, path.name))
         raise ConfigError(f"no bundle `{name}` in {registry}; there are: {', '.join(there) or 'none'}.")
     return [numbers[number] for number in sorted(numbers, reverse=True)]
 
@@ -67,4 +67,4 @@ def _content(file: Path) -> bytes | None:
 def _numbers(folder: Path, name: str) -> dict[int, Path]:
     """Folders by version."""
     found = {path: re.fullmatch(re.escape(name) + r"-(\d{4,})", path.name) for path in folder.glob("*")}
-    return {int(match[1]): path for path, match in found.items() if match}
+    return {int(match[1]): path for path, match in found.items() if match and is_whole(path)}

@@ -11,6 +11,7 @@ from typing import Any
 
 from models.config import ConfigError, to_dict
 from models.system import ranker_without_weights
+from pipelines.places import is_whole, place
 from pipelines.prepared import Prepared
 from pipelines.report.search.picture import draw
 from pipelines.report.search.trials import Axis, SearchResult, Trial
@@ -34,7 +35,7 @@ def search_preview(
     Raises:
         ConfigError: as `search`, of what can be known before it starts.
     """
-    prepared, objectives, tried = _checked(experiment_spelling, Path(prepared_path).resolve(), config)
+    prepared, objectives, tried = _checked(experiment_spelling, place(prepared_path).resolve(), config)
     if resume:
         run_of(output).refuse_another(identity_of(experiment_spelling, prepared, config), way_out=WAY_OUT)
     largest = {"max": "large", "min": "small"}
@@ -86,7 +87,7 @@ def search(
         ConfigError: a path or value of the space that the experiment does not allow, an `output` that holds another search,
             no validation feeds, or every trial failed.
     """
-    output, prepared_path = Path(output).resolve(), Path(prepared_path).resolve()
+    output, prepared_path = place(output).resolve(), place(prepared_path).resolve()
     prepared, objectives, _ = _checked(experiment_spelling, prepared_path, config)
     run = run_of(output)
     if resume is False:
@@ -152,7 +153,7 @@ def _summary(result: SearchResult, objectives: Objectives) -> list[str]:
 
 
 def run_of(output: Path) -> RunFolder:
-    return RunFolder(Path(output), RESULT)
+    return RunFolder(place(output), RESULT)
 
 
 def identity_of(spelling: Mapping[str, Any], prepared: Prepared, config: TuneConfig) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def _trial(
 ) -> Trial:
     """Reads from a trial's training folder what it has reached."""
     history = read_history(folder)
-    done = (folder / "bundle").is_dir()
+    done = is_whole(folder / "bundle")
     best = objectives.best(history)
     if done:  # which knows best what it is of
         file = folder / "bundle" / "provenance.json"

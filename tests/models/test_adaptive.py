@@ -71,6 +71,7 @@ class Toy(nn.Module):
     """
 
     penalties: tuple[str, ...] = ()
+    contrasted: tuple[str, ...] = ()
     together = None
     curriculum_epochs = 0
 

@@ -34,6 +34,7 @@ class Line(nn.Module):
     """y = slope x + start: two parameters, loss (y - label)^2 / 2, so gradients are (error x, error)."""
 
     penalties: tuple[str, ...] = ()
+    contrasted: tuple[str, ...] = ()
     together = None
     weighting = SimpleNamespace(varying=(), counts_in_batch=False)
 
@@ -178,6 +179,36 @@ def test_what_hardness_can_be(hardness, expected):
     rankers = SimpleNamespace(rankers=[Line(), Line()])
     learner = Cmlir(rankers, LINES, CmlirConfig(hardness=hardness), OptimiserConfig(), SingleWorker(), schedule)
     assert learner._hardness({0: 2.0, 1: 6.0}) == expected
+
+
+def test_what_is_told_of_a_level_is_of_the_steps_that_had_any_of_it():
+    """Both candidates of the small level are of one user's feeds, so they have one number and go into one batch of the two. In
+    the other the large level is alone, with a hardness of 1.
+    """
+    batch = FeedBatch(
+        feed={},
+        candidate={"x": torch.tensor([1.0, 1.0, 2.0, 2.0], dtype=torch.float64)},
+        histories={},
+        feed_of_candidate_N=torch.arange(4),
+        level_N=torch.tensor([0, 0, 1, 1]),
+        user_R=torch.tensor([7, 7, 8, 9]),
+        labels={"y": torch.tensor([3.0, 3.0, 1.0, 1.0], dtype=torch.float64)},
+    )
+    learner = Cmlir(
+        SimpleNamespace(rankers=[Line(), Line()]),
+        LINES,
+        CmlirConfig(rounds=1, specific_steps=2),
+        OptimiserConfig(dense=AdagradConfig(rate=1e-12)),
+        SingleWorker(),
+        Schedule(epochs=1, steps=1, candidates_of_level=(2, 2)),
+    )
+    learner.step(batch)
+    told = learner.diagnostics()
+    norms = [math.hypot(*slope_at(level, [1.0, 0.5])) for level in (0, 1)]  # the same for all candidates of a level
+    assert [told["gradient.small"], told["gradient.large"]] == pytest.approx(norms)
+    together = [norm / sum(norms) for norm in norms]
+    assert told["hardness.small"] == pytest.approx(together[0])  # of the one step that had any
+    assert told["hardness.large"] == pytest.approx((1 + together[1]) / 2)
 
 
 # -- Eq. 3 -------------------------------------------------------------------------------------------------------------

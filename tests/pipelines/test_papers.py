@@ -28,6 +28,7 @@ TINY = [
     "paper.worlds=[1, 2]",
     "paper.variants={}",
     "paper.curve=[]",
+    "paper.rows=[]",
 ]
 
 

@@ -399,7 +399,7 @@ def test_a_job_that_died_goes_on_and_ends_the_same(tmp_path, monkeypatch, capsys
         Prepared.open(output)
     monkeypatch.setattr(getattr(tasks, step), "__call__", real)
     notes = {note: note.stat().st_mtime_ns for note in (output / "work" / "notes").rglob("*.json")}
-    monkeypatch.setattr(shutil, "rmtree", lambda path: None)  # keep the notes, to see which tasks ran again
+    monkeypatch.setattr("pipelines.prepare.build.discard", lambda path: None)  # keep the notes, to see which tasks ran again
     capsys.readouterr()
     prepare(logs, SCHEMA, given, output)
     printed = capsys.readouterr().out

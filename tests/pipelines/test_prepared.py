@@ -164,7 +164,7 @@ def test_what_is_no_part_of_the_tables_is_that_of_the_schema_it_is_used_with(fol
     spelling = tiny_schema.to_dict()
     spelling["targets"][0]["fusion_weight"] = 9.0
     spelling["targets"][2]["loss_weight"] = 0.0
-    spelling["targets"][3] |= {"bins": 4, "parents": ["order"]}
+    spelling["targets"][3] |= {"head": "bins", "bins": 4, "parents": ["order"]}
     weighted = Schema.from_dict(spelling)
     assert Prepared.open(folder, schema=weighted).schema == weighted
     assert Prepared.open(folder).schema == tiny_schema

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -545,8 +546,9 @@ class Scripted(nn.Module):
         self.quality = nn.Parameter(torch.zeros(()))
         self.qualities, self.steps, self.taken = qualities, steps, 0
         self.trained, self.is_probed = ("click",), False
+        self.losses = SimpleNamespace(smearings={})  # no target is a value
 
-    def predict(self, batch):
+    def predict(self, batch, *, judged):
         noise_N = torch.rand(batch.candidates, generator=torch.Generator().manual_seed(0))
         mixed = lambda label_N: self.quality * label_N.clamp(max=1) + (1 - self.quality) * noise_N
         return {name: mixed(label_N) for name, label_N in batch.labels.items()}

@@ -39,4 +39,4 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], Rooms, dict[str, pa.Table
         arrays = {name: stored[name] for name in stored.files}
     rooms = Rooms(**{field.name: arrays.pop(f"rooms.{field.name}") for field in fields(Rooms)})
     files = {table: folder / f"pending-{table}.parquet" for table in TABLES}
-    return arrays, rooms, {table: pq.read_table(file) for table, file in files.items() if file.is_file()}
+    return arrays, rooms, {table: pq.read_table(file, partitioning=None) for table, file in files.items() if file.is_file()}

@@ -33,7 +33,7 @@ from models.config import config
 from models.hashing import splitmix64
 from pipelines.logs.convert import DataSet, Gather, Gathered, Kind, Made
 from pipelines.logs.raw import ID, INTEGER, TEXT, Layout, Raw, key, value
-from pipelines.paths import LocalPath
+from pipelines.places import Place
 
 USER, ITEM = 101, 205
 OF_PAGE = (121, 122, 124, 125, 126, 127, 128, 129)
@@ -53,7 +53,7 @@ class AliCcpConfig:
     """
 
     kind: Literal["ali_ccp"] = "ali_ccp"
-    path: LocalPath
+    path: Place
     valid_share: float = 0.1
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ from models.config import config
 from pipelines.logs.convert import DataSet, Gather, Gathered, Kind, Made
 from pipelines.logs.raw import ANY, IDS, INTEGER, NUMBER, NUMBERS, TIME, TIMES, Layout, Raw, key, value
 from pipelines.logs.sources.shared import attributes, only
-from pipelines.paths import LocalPath
+from pipelines.places import Place
 
 _USER_ATTRIBUTES = ("is_subscriber", "is_sso_user", "gender", "postcode", "age")
 _BEHAVIORS: dict[str, Raw] = {
@@ -74,7 +74,7 @@ class EbnerdConfig:
     """
 
     kind: Literal["ebnerd"] = "ebnerd"
-    path: LocalPath
+    path: Place
 
 
 def _behaviors(rows: pl.DataFrame, source: EbnerdConfig) -> Made:

@@ -28,7 +28,7 @@ from models.config import config
 from pipelines.logs.convert import DataSet, Kind, Made
 from pipelines.logs.raw import DAY, INTEGER, NUMBER, TEXT, TIME, Layout, Raw, key, maybe, value
 from pipelines.logs.sources.shared import attributes, engagements, impressions, only
-from pipelines.paths import LocalPath
+from pipelines.places import Place
 
 _CHINA = 8.0  # hours before UTC
 _EVENT: dict[str, Raw] = {"user_id": key(INTEGER), "live_id": key(INTEGER), "timestamp": key(TIME)}
@@ -73,7 +73,7 @@ class KuaiLiveConfig:
     """
 
     kind: Literal["kuailive"] = "kuailive"
-    path: LocalPath
+    path: Place
 
 
 def _clicks(rows: pl.DataFrame, source: KuaiLiveConfig) -> Made:

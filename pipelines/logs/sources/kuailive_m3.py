@@ -38,7 +38,7 @@ from models.config import config
 from pipelines.logs.convert import DataSet, Kind, Made
 from pipelines.logs.raw import INTEGER, NUMBER, TEXT, TIME, Layout, Raw, key, maybe, value
 from pipelines.logs.sources.shared import attributes, engagements, impressions, only
-from pipelines.paths import LocalPath
+from pipelines.places import Place
 
 _COUNTED = {"like": "like_cnt", "comment": "comment_cnt", "share": "share_cnt"}  # in files of their own too
 _ALONE = {"follow": "follow_author_cnt", "unfollow": "cancel_follow_author_cnt", "report": "report_live_cnt"}
@@ -82,7 +82,7 @@ class KuaiLiveM3Config:
     """
 
     kind: Literal["kuailive_m3"] = "kuailive_m3"
-    path: LocalPath
+    path: Place
     min_play_seconds: float = 3.0
     utc_offset_hours: float = 8.0
 

@@ -32,7 +32,7 @@ from models.config import config
 from pipelines.logs.convert import DataSet, Kind, Made
 from pipelines.logs.raw import DAY, INTEGER, NUMBER, TEXT, TIME, Layout, Raw, key, maybe, value
 from pipelines.logs.sources.shared import attributes, engagements, impressions, only
-from pipelines.paths import LocalPath
+from pipelines.places import Place
 
 _CHINA = 8.0  # hours before UTC
 _MARKS = {  # columns that say whether an action happened, in the order of the actions
@@ -88,7 +88,7 @@ class KuaiRandConfig:
     """
 
     kind: Literal["kuairand"] = "kuairand"
-    path: LocalPath
+    path: Place
 
 
 def _log(rows: pl.DataFrame, source: KuaiRandConfig) -> Made:

@@ -21,7 +21,7 @@ from pipelines.logs.canonical import TABLES, declaration
 from pipelines.logs.convert import DataSet, Kind, Made
 from pipelines.logs.inputs import Found, input_of
 from pipelines.logs.raw import ANY, DAY, ID, INTEGER, NUMBER, TEXT, TIME, Layout, Raw, key, value
-from pipelines.paths import LocalPath
+from pipelines.places import Place, Remote
 
 _HOLDS = {types.ID: ID, types.TIME: TIME, types.DAY: DAY, types.COUNT: INTEGER, types.REAL: NUMBER, types.WORD: TEXT}
 _NOT_SET = ("0", "0.0", "false", "f", "no", "n")
@@ -85,7 +85,7 @@ class CsvConfig:
     """
 
     kind: Literal["csv"] = "csv"
-    path: LocalPath
+    path: Place
     tables: dict[str, tuple[MappedFiles, ...]]
 
     def __post_init__(self) -> None:
@@ -170,7 +170,7 @@ def _below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+    return path if isinstance(path, Remote) else Path(os.path.realpath(path))
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

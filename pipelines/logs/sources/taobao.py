@@ -24,7 +24,7 @@ from models.config import config
 from pipelines.logs.convert import DataSet, Kind, Made
 from pipelines.logs.raw import INTEGER, TEXT, Layout, key
 from pipelines.logs.sources.shared import engagements, impressions
-from pipelines.paths import LocalPath
+from pipelines.places import Place
 
 _ACTIONS = {"buy": "order", "cart": "cart", "fav": "favourite"}
 _COLUMNS = {
@@ -45,7 +45,7 @@ class TaobaoConfig:
     """
 
     kind: Literal["taobao"] = "taobao"
-    path: LocalPath
+    path: Place
 
 
 def _behaviours(rows: pl.DataFrame, source: TaobaoConfig) -> Made:

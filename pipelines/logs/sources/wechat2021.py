@@ -30,7 +30,7 @@ from models.config import config
 from pipelines.logs.convert import DataSet, Gather, Gathered, Kind, Made
 from pipelines.logs.raw import INTEGER, NUMBER, TEXT, Layout, key, value
 from pipelines.logs.sources.shared import only
-from pipelines.paths import LocalPath
+from pipelines.places import Place
 
 _MARKS = ("read_comment", "comment", "like", "click_avatar", "forward", "follow", "favorite")
 _DAY_1, _DAY_MS = 1_609_459_200_000, 86_400_000
@@ -69,7 +69,7 @@ class Wechat2021Config:
     """
 
     kind: Literal["wechat2021"] = "wechat2021"
-    path: LocalPath
+    path: Place
 
 
 def _actions(rows: pl.DataFrame, source: Wechat2021Config) -> Made:

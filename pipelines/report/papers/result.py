@@ -1,5 +1,6 @@
 """The tables of a paper as plain numbers: what its page and its JSON show."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -148,6 +149,7 @@ class PaperResult:
         curve: names of variants in the order of a strength.
         tables: of the paper, whose figures stand beside ours.
         command: that makes the page; `again` makes one of its cells anew.
+        statement: what a person says of all this, as Markdown.
     """
 
     name: str
@@ -163,9 +165,46 @@ class PaperResult:
     tables: tuple[str, ...]
     command: str
     again: str
+    statement: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         spelled = asdict(self)
         for variant, plain in zip(self.variants, spelled["variants"], strict=True):
             plain["gains"] = [gain.to_dict() for gain in variant.gains]
         return spelled
+
+    @classmethod
+    def from_dict(cls, spelled: Mapping[str, Any]) -> "PaperResult":
+        """What `to_dict` has written, from JSON, whose keys are text."""
+        variants = [
+            Variant(
+                **each
+                | {
+                    "rows": [_row(row) for row in each["rows"]],
+                    "gains": [_gain(gain) for gain in each["gains"]],
+                }
+            )
+            for each in spelled["variants"]
+        ]
+        lists = {name: tuple(spelled[name]) for name in ("columns", "curve", "tables")}
+        return cls(**{**spelled, **lists, "variants": variants})
+
+
+def _gain(spelled: Mapping[str, Any]) -> Gain:
+    own = {name: value for name, value in spelled.items() if name != "verdict"}
+    over = own["over"]
+    return Gain(**own | {"over": over and OverWorlds(**over | {"by_world": _by_number(over["by_world"], int)})})
+
+
+def _row(spelled: Mapping[str, Any]) -> PaperRow:
+    scores = {
+        path: PaperScore(
+            **score | {"by_world": {int(world): _by_number(values, int) for world, values in score["by_world"].items()}}
+        )
+        for path, score in spelled["scores"].items()
+    }
+    return PaperRow(**{**spelled, "scores": scores, "rates": _by_number(spelled["rates"], float)})
+
+
+def _by_number(spelled: Mapping[str, Any], number: type) -> dict[Any, Any]:
+    return {number(key): value for key, value in spelled.items()}

@@ -1,8 +1,12 @@
-"""A paper's page: `NAME.md`, small enough to be committed, its numbers as `NAME.json`, and its pictures as SVG."""
+"""A paper's page: `NAME.md`, small enough to be committed, its numbers as `NAME.json`, and its pictures as SVG.
+
+What a person says of the numbers stands in `statements/NAME.md` beside the page, and the page begins with it.
+"""
 
 import json
 from base64 import b64decode
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from models.schema import Schema
@@ -21,6 +25,8 @@ def write_page(folder: Path, result: PaperResult, schema: Schema) -> Path:
         path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    said = folder / "statements" / f"{result.name}.md"
+    result = replace(result, statement=said.read_text(encoding="utf-8").strip() if said.is_file() else "")
     pictures = {
         "gains": figures.gains(result, schema),
         "curve": figures.curve(result, schema),
@@ -41,6 +47,7 @@ def markdown(result: PaperResult, schema: Schema, pictures: Collection[str] = ()
     lines += ["```sh", result.command, result.again, "```", ""]
     lines += [line for warning in result.warnings for line in (f"> **{_escaped(warning)}**", ">")][:-1]
     lines += [""] if result.warnings else []
+    lines += [result.statement, ""] if result.statement else []
     main = next((variant for variant in result.variants if variant.rows), None)
     if main is not None:
         for title, is_premise in (("What the claims stand on", True), ("Claims", False)):

@@ -2,6 +2,7 @@
 the Pareto front.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def draw(path: Path, trials: Sequence[Trial], settings: Sequence[Axis], metrics:
         for axes in figure.axes[panels:]:
             axes.set_visible(False)
         thin_ticks(figure)
-        figure.savefig(path, dpi=130)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130)
+        path.write_bytes(buffer.getvalue())
 
 
 def _scatter(axes: Any, trials: Sequence[Trial], x: Sequence[float]) -> None:
