@@ -27,6 +27,9 @@ from pipelines.train.validation import together, validate
 from tests.pipelines.fabricate import fabricate
 from tests.samples import full_schema, smaller, tiny_schema
 
+# Two processes train every system of the zoo before the first test: on a busy machine of two cores that takes minutes.
+pytestmark = pytest.mark.timeout(900)
+
 OPTIMISERS = {
     "adam": OptimiserConfig(),
     "adagrad_clipped": OptimiserConfig(
