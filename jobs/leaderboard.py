@@ -4,35 +4,31 @@
     python -m jobs.leaderboard jobs/configs/ebnerd.yaml --systems mmoe,ple,dbmtl        # some
 
 What the experiment's section `compare` says of systems, seeds, rates and metrics stands; without one there are three seeds
-and three learning rates. The log is prepared first, if it is not. Started again after a kill it goes on, and the table is the
-same as without. Page and numbers: leaderboard.md and leaderboard.json. Exit code 1 says that a cell failed.
+and three learning rates. The log is prepared first, if it is not (a dry run makes nothing). Started again after a kill it goes
+on, and the table is the same as without. Page and numbers: leaderboard.md and leaderboard.json. Exit code 1 says that a cell
+failed.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 from jobs import screen
-from pipelines.cluster import connected
 from pipelines.compare.execute import overview, state_of_units
-from pipelines.experiment import load_experiment
-from pipelines.steps import LEADERBOARD, board_of, claimed_comparison, comparison_of, leaderboard_step, prepare_step
+from pipelines.steps import LEADERBOARD, board_of, claimed_comparison, comparison_of, leaderboard_step, on_ray, prepare_step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="experiment file")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value; may be repeated")
+    parser = screen.parser(__doc__, config=None)
     parser.add_argument("--systems", metavar="A,B", default="", help="of the zoo; all that can work on the log by default")
     parser.add_argument("--dry-run", action="store_true", help="list cells, parameters and what is done; train nothing")
     parser.add_argument("--table", action="store_true", help="write the page of what is done; train nothing")
     parser.add_argument("--replace", action="store_true", help="throw away results that were made with other settings")
-    parser.add_argument("--debug", action="store_true", help="show where an error was raised")
     args = parser.parse_args(argv)
-    experiment = load_experiment(args.config, args.set)
-    with connected(experiment.ray) if experiment.prepare.parallel == "ray" else nullcontext():
-        prepare_step(experiment)
+    experiment = screen.experiment_of(args)
+    if not (args.dry_run or args.table):
+        with on_ray(experiment) if experiment.prepare.parallel == "ray" else nullcontext():
+            prepare_step(experiment)
     experiment, left_out = board_of(experiment, [name.strip() for name in args.systems.split(",") if name.strip()])
     for name, reason in left_out.items():
         print(f"Not on the board: {name}: {reason}")
@@ -48,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(overview(comparison))
         comparison.begin(replace=args.replace)
         runs = comparison.left() > 0
-        with connected(experiment.ray) if runs else nullcontext():
+        with on_ray(experiment) if runs else nullcontext():
             table = leaderboard_step(experiment, comparison, left_out, run=runs)
     if table.failed:
         sys.exit(1)

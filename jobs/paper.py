@@ -21,11 +21,11 @@ from pathlib import Path
 
 from jobs import screen
 from models.config import ConfigError
-from pipelines.cluster import connected
 from pipelines.compare.execute import InProcess
 from pipelines.experiment import load_experiment
 from pipelines.papers import Study, again, carry_out, overview, table_of
 from pipelines.paths import local
+from pipelines.steps import on_ray
 
 PAPERS = Path(__file__).parent / "configs" / "papers"
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.table:
         print(f"Page: {table_of(study, folder)}")
         return
-    with nullcontext() if args.in_process else connected(study.experiment.ray):
+    with nullcontext() if args.in_process else on_ray(study.experiment):
         if args.again:
             output = study.folder / "again"
             if not again(study, args.again, folder, output, lambda line: print(line, flush=True)):

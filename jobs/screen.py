@@ -5,18 +5,25 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from pipelines.experiment import Experiment, load_experiment
+from pipelines.experiment import Experiment, load_experiment, load_spelling, spelled_as_before
 from pipelines.faults import told
 
 
-def parser(description: str | None, *, config: str = "jobs/configs/quickstart.yaml") -> argparse.ArgumentParser:
-    """The options every job has."""
+def parser(description: str | None, *, config: str | None = "jobs/configs/quickstart.yaml") -> argparse.ArgumentParser:
+    """The options every job has.
+
+    Args:
+        config: the experiment where none is named; None wants it named, as the first argument.
+    """
     made = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # options are looked for by their names, and handed on
     )
-    made.add_argument("--config", default=config, help="experiment file (default: %(default)s)")
+    if config is None:
+        made.add_argument("config", help="experiment file")
+    else:
+        made.add_argument("--config", default=config, help="experiment file (default: %(default)s)")
     made.add_argument(
         "--set", action="append", default=[], metavar="A.B=C", help="change one value of the experiment; may be repeated"
     )
@@ -25,6 +32,8 @@ def parser(description: str | None, *, config: str = "jobs/configs/quickstart.ya
 
 
 def experiment_of(args: argparse.Namespace) -> Experiment:
+    for line in spelled_as_before(load_spelling(args.config, args.set)):
+        print(line)
     return load_experiment(args.config, args.set)
 
 

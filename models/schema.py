@@ -202,7 +202,7 @@ class Target:
         kind: `binary` (a probability) or `value` (a non-negative real, for example seconds).
         action: the engagement that sets the label.
         at_least: binary targets only; the action's value must reach it (30 for "read at least 30 s").
-        attribution_seconds: how long after the impression an engagement without request id still counts.
+        attribution_seconds: how long after the impression what arrives of the action still counts, by request id or not.
         parents: targets that must have happened for this one to happen; the graph of all parents has no cycle.
         head: of a value, how it is learnt (`models.layers.values`); the prediction is an expectation in the label's own unit
             with each. `linear`: its squared error; `log1p`: that of its logarithm, corrected on validation; `bins`: as a

@@ -1,6 +1,6 @@
 """An experiment: one YAML file: logs, schema, preparation, model, training, search, comparison, report and endpoint."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import field as default
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,18 @@ def load_spelling(file: str | Path, changes: Iterable[str] = ()) -> dict[str, An
             raise ConfigError(f"`--set {change}`: write it as --set section.key=value.")
         spelling = replaced(spelling, key, read_value(value, f"`--set {change}`"))
     return spelling
+
+
+def spelled_as_before(spelling: Mapping[str, Any]) -> list[str]:
+    """What a configuration of an earlier version says that is still understood and means something else now, a line each."""
+    schema = spelling.get("schema")
+    targets = schema.get("targets") if isinstance(schema, dict) else None
+    return [
+        f"schema.targets: `{each.get('name')}` says `transform`, which is `head` now, and its fusion_weight "
+        f"({each['fusion_weight']}) weighs the value in its unit now, and no longer its logarithm: lower one chosen before."
+        for each in targets or ()
+        if isinstance(each, dict) and each.get("transform") == "log1p" and each.get("fusion_weight")
+    ]
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

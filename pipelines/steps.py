@@ -267,7 +267,7 @@ def live_of(experiment: Experiment) -> Path | None:
         return None
     _refuse_store(experiment, "an evaluation among rooms that were live", "its feeds")
     folder = experiment.folder / "live"
-    with claim(folder), connected(experiment.ray) if experiment.prepare.parallel == "ray" else nullcontext():
+    with claim(folder), on_ray(experiment) if experiment.prepare.parallel == "ray" else nullcontext():
         return live_feeds(logs_of(experiment), prepared_of(experiment), experiment.prepare, experiment.evaluate, folder)
 
 

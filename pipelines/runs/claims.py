@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 from models.config import ConfigError
 from pipelines.places import Remote, place
@@ -107,32 +108,63 @@ def claim(
             say(f"{line} {why}")
             waits = True
         time.sleep(0.2)
-    ended, lost = threading.Event(), threading.Event()
-    signs = threading.Thread(target=_give_signs, args=(file, mine, ended, lost), name=f"claim of {folder}", daemon=True)
-    signs.start()
     try:
-        for name in (folder.name, file.name):
-            sweep(folder.parent, name)
-        yield
-    except KeyboardInterrupt:
-        if not lost.is_set():
-            raise
-        raise ConfigError(_lost(folder)) from None
+        with _signs_given(folder, lambda: _give_sign(file, mine)):
+            for name in (folder.name, file.name):
+                sweep(folder.parent, name)
+            yield
     finally:
-        ended.set()
-        signs.join()
         if (found := _read(file)) is not None and found[0].token == mine.token:
             file.unlink(missing_ok=True)
 
 
+@contextmanager
+def _signs_given(folder: Path, give: Callable[[], bool]) -> Iterator[None]:
+    """Inside, a thread gives a sign of life every few seconds; where it says that the claim is lost, the work is ended as
+    Ctrl-C ends it. A job in the background of a script, or of cron, ignores Ctrl-C, and must be ended all the same.
+
+    Args:
+        give: gives one; False says that the claim is another's.
+
+    Raises:
+        ConfigError: the claim is lost.
+    """
+    ended, lost = threading.Event(), threading.Event()
+
+    def signs() -> None:
+        while not ended.wait(RENEWED_EVERY):
+            if not give():
+                lost.set()
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    def end_if_lost(number: int, frame: FrameType | None) -> None:
+        if lost.is_set():
+            raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    is_deaf = is_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if is_deaf:
+        signal.signal(signal.SIGINT, end_if_lost)
+    thread = threading.Thread(target=signs, name=f"claim of {folder}", daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not lost.is_set():
+            raise
+        raise ConfigError(
+            f"{folder}: the claim of this process is gone, by hand or because it gave no sign of life for {DEAD_AFTER:.0f} s "
+            "and another took over. Stopped."
+        ) from None
+    finally:
+        ended.set()
+        thread.join()
+        if is_deaf:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 _IN_USE = "Wait for its end, stop it, or give the experiment another `name`."
-
-
-def _lost(folder: Path) -> str:
-    return (
-        f"{folder}: the claim of this process is gone, by hand or because it gave no sign of life for {DEAD_AFTER:.0f} s "
-        "and another took over. Stopped."
-    )
 
 
 # -- in a store of objects (see `pipelines.runs.tickets`) ---------------------------------------------------------------
@@ -148,21 +180,9 @@ def _claimed_in_store(folder: Remote, patience: float, say: Callable[[str], None
     _active.add(mine.token)
     try:
         _take_ticket(ticket, mine, folder, patience, say)
-    except BaseException:
-        _withdraw(ticket)
-        raise
-    ended, lost = threading.Event(), threading.Event()
-    signs = threading.Thread(target=_renew, args=(ticket, mine, ended, lost), name=f"claim of {folder}", daemon=True)
-    signs.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not lost.is_set():
-            raise
-        raise ConfigError(_lost(folder)) from None
+        with _signs_given(folder, lambda: _renew(ticket, mine)):
+            yield
     finally:
-        ended.set()
-        signs.join()
         _withdraw(ticket)
 
 
@@ -211,16 +231,14 @@ def _take_ticket(ticket: Ticket, mine: Holder, folder: Remote, patience: float, 
         time.sleep(random.uniform(0.2, 1.0))
 
 
-def _renew(ticket: Ticket, mine: Holder, ended: threading.Event, lost: threading.Event) -> None:
-    while not ended.wait(RENEWED_EVERY):
-        with suppress(ConfigError):  # a store may be away for a while
-            there = ticket.is_there()
-            if there:
-                ticket.put(_spelled(mine, held=True))
-            if not there or any(_ticket_of(text)[1] for _, text, _ in ticket.others()):
-                lost.set()
-                os.kill(os.getpid(), signal.SIGINT)  # ends the work as Ctrl-C does
-                return
+def _renew(ticket: Ticket, mine: Holder) -> bool:
+    """Renews it, and tells whether it is still there and the only one that holds the folder."""
+    with suppress(ConfigError):  # a store may be away for a while
+        there = ticket.is_there()
+        if there:
+            ticket.put(_spelled(mine, held=True))
+        return there and not any(_ticket_of(text)[1] for _, text, _ in ticket.others())
+    return True
 
 
 def _spelled(mine: Holder, *, held: bool) -> str:
@@ -302,15 +320,14 @@ def _bury(file: Path, dead: Holder, now: float) -> bool:
         grave.unlink(missing_ok=True)
 
 
-def _give_signs(file: Path, mine: Holder, ended: threading.Event, lost: threading.Event) -> None:
-    while not ended.wait(RENEWED_EVERY):
-        with suppress(OSError):  # a file server may be away for a moment
-            found = _read(file)
-            if found is None or found[0].token != mine.token:
-                lost.set()
-                os.kill(os.getpid(), signal.SIGINT)  # ends the work as Ctrl-C does
-                return
-            os.utime(file)
+def _give_sign(file: Path, mine: Holder) -> bool:
+    """Dates the claim anew, and tells whether it is still this process's."""
+    with suppress(OSError):  # a file server may be away for a moment
+        found = _read(file)
+        if found is None or found[0].token != mine.token:
+            return False
+        os.utime(file)
+    return True
 
 
 def _since(holder: Holder) -> str:

@@ -105,3 +105,14 @@ def test_a_killed_leaderboard_goes_on_and_repeats(config, tmp_path, capsys, monk
     page = pages["leaderboard.md"].decode()
     assert page.index("## Protocol") < page.index("2 trainings a system: learning rates 0.001, 0.01") < page.index("## Table")
     assert "Made" not in page and "rows of the log" in page
+
+
+def test_a_dry_run_prepares_nothing(config, monkeypatch, capsys):
+    def prepared(experiment):
+        raise AssertionError("a dry run prepares")
+
+    monkeypatch.setattr(leaderboard, "prepare_step", prepared)
+    leaderboard.main([config, "--dry-run"])
+    assert "to run" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="a dry run prepares"):
+        leaderboard.main([config])

@@ -11,7 +11,7 @@ import yaml
 from jobs import bench, screen
 from models.config import ConfigError, to_dict
 from pipelines.cluster import RayConfig, connected, output_folder
-from pipelines.experiment import load_experiment, load_spelling
+from pipelines.experiment import load_experiment, load_spelling, spelled_as_before
 from pipelines.tune.config import check_space
 from pipelines.tune.structure.graphs import EMPTY
 from pipelines.tune.structure.problem import Problem, refusal
@@ -28,6 +28,22 @@ def test_shipped_experiments_are_valid(file):
     folder = file.parent.name.removesuffix("s")
     assert experiment.name == (file.stem if folder == "config" else f"{folder}_{file.stem}")
     assert experiment.schema.targets and experiment.system
+
+
+def test_what_means_something_else_now_is_told(tmp_path, capsys):
+    spelling = load_spelling(QUICKSTART)
+    assert all(spelled_as_before(load_spelling(file)) == [] for file in CONFIGS)
+    stay = spelling["schema"]["targets"][-1]
+    assert stay.pop("head") == "log1p"
+    stay["transform"] = "log1p"
+    file = tmp_path / "before.yaml"
+    for weight, lines in ((0.05, 1), (0.0, 0)):
+        stay["fusion_weight"] = weight
+        file.write_text(yaml.safe_dump(spelling), encoding="utf-8")
+        experiment = screen.experiment_of(screen.parser(None).parse_args(["--config", str(file)]))
+        assert experiment.schema.targets[-1].head == "log1p"
+        said = capsys.readouterr().out.splitlines()
+        assert len(said) == lines and all("`stay_seconds` says `transform`, which is `head` now" in line for line in said)
 
 
 @pytest.mark.parametrize("file", SEARCHES, ids=lambda file: file.stem)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -263,8 +264,19 @@ def test_a_damaged_claim_counts_as_dead_after_a_while(tmp_path, damage):
     assert "Taking over." in taken(tmp_path / "run")[0]
 
 
-def test_a_holder_gives_signs_of_life_and_stops_where_it_was_taken_for_dead(tmp_path, monkeypatch):
+@pytest.mark.parametrize("heard", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
+def test_a_holder_gives_signs_of_life_and_stops_where_it_was_taken_for_dead(tmp_path, monkeypatch, heard):
+    """Jobs in the background of a script, as cron starts them, ignore Ctrl-C; they must stop all the same."""
     monkeypatch.setattr(claims, "RENEWED_EVERY", 0.01)
+    before = signal.signal(signal.SIGINT, heard)
+    try:
+        _taken_for_dead(tmp_path)
+        assert signal.getsignal(signal.SIGINT) is heard
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _taken_for_dead(tmp_path):
     file = tmp_path / ".run.claim"
     with pytest.raises(ConfigError, match="claim of this process is gone"), claim(tmp_path / "run"):
         os.utime(file, (0, 0))

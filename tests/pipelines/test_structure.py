@@ -488,6 +488,23 @@ def test_a_graph_that_fails_is_told_and_passed_over(trained, data, tmp_path):
         search_structure({"model": DBMTL}, data.path, config, tmp_path / "all", say=lambda line: None)
 
 
+def test_a_graph_whose_seeds_end_together_is_told_once(trained, data, tmp_path, monkeypatch):
+    """Both trainings have written their scores when the first of them is reported."""
+    trainings = trained(CHAIN)
+
+    def together(problem, missing, rounds, over):
+        ended = []
+        trainings(problem, missing, rounds, lambda training, failure: ended.append(training))
+        for training in ended:
+            over(training, None)
+
+    monkeypatch.setattr("pipelines.tune.structure.ray_tune.run_trainings", together)
+    said = []
+    result = search_structure({"model": DBMTL}, data.path, tune(**THREE), tmp_path, say=said.append)
+    told = [line.split(" · ")[0] for line in said if " of at most 40 · " in line]
+    assert len(told) == len(set(told)) == len(result.tried)
+
+
 def test_scores_of_several_metrics(trained, data, tmp_path):
     """The mean of an AUC and minus a squared error: .7 - .3 over 2."""
     trained(CHAIN)
