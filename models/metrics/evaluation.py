@@ -137,8 +137,10 @@ class Evaluation:
 
     def seen(self, name: str) -> Seen:
         """What was observed where a value was predicted."""
-        columns = [(part[f"prediction.{name}"], part[f"label.{name}"]) for part in self._parts]
-        return Seen.together([Seen.of(np.zeros(0), np.zeros(0)), *(Seen.of(*pair) for pair in columns)])
+        none = [np.zeros(0, np.float32)]
+        return Seen.of(
+            *(np.concatenate(none + [part[f"{kind}.{name}"] for part in self._parts]) for kind in ("prediction", "label"))
+        )
 
     def become(self, name: str, change: Callable[[NDArray], NDArray]) -> None:
         """Replaces the predictions of a target by others that follow from them."""
